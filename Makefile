@@ -1,0 +1,65 @@
+# `make` lists the verbs. Each one sets up what it needs: a Python >= 3.11, cargo and make suffice.
+# PYTHON=/path/to/python chooses the interpreter; otherwise make/find-python does.
+
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PYTHON ?= $(shell make/find-python)
+RUST := Cargo.toml $(wildcard Cargo.lock */Cargo.toml) $(shell find engine/src bridge/src -name '*.rs')
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export VIRTUAL_ENV := $(abspath $(VENV))
+unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
+
+.PHONY: help
+help: ## List the verbs
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+.PHONY: demo
+demo: $(VENV)/.built ## Run the shop in demo/ against a real NATS server of its own
+	@$(VENV)/bin/python demo/run.py $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.built ## Lint everything and run every test, in Rust and in Python
+	@$(VENV)/bin/python make/test.py
+
+.PHONY: lint
+lint: $(VENV)/.built ## Run the linters alone, and look for known vulnerabilities
+	@$(VENV)/bin/python make/lint.py
+
+.PHONY: bench
+bench: $(VENV)/.built ## Run the benchmarks of the engine and the end-to-end ones
+	@NATS_SERVER=$(VIRTUAL_ENV)/bin/nats-server cargo bench --package nats-consumer --benches
+	@if [ -e bench/run.py ]; then $(VENV)/bin/python bench/run.py $(ARGS); \
+	else echo "No end-to-end benchmarks yet: there is no bench/run.py."; fi
+
+.PHONY: docs
+docs: ## Build the documentation of the engine into target/doc
+	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --package nats-consumer
+	@echo "target/doc/nats_consumer/index.html"
+
+.PHONY: clean
+clean: ## Remove everything that the other verbs made
+	rm -rf target dist $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo/.nats demo/*.sqlite3* python/nats_consumer/_native*.so
+	find python tests demo make -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The virtual environment, with the tools that develop and test the project.
+$(VENV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv was found: install one," \
+		"or name it: make PYTHON=/path/to/python"; exit 1; }
+	@echo "Installing the development tools into $(VENV) ($(PYTHON)) ..."
+	@$(VENV)/bin/python -c "" 2>/dev/null || "$(PYTHON)" -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(VENV)/bin/python -m pip install --quiet --group dev
+	@touch $@
+
+# The extension module, and the package itself as an editable install.
+$(VENV)/.built: $(VENV)/.installed $(RUST)
+	@command -v cargo >/dev/null || { echo "cargo was not found: install Rust >= 1.89" \
+		"with rustup"; exit 1; }
+	@echo "Building nats_consumer._native in release mode ..."
+	@PIP_QUIET=1 PYO3_PYTHON=$(VIRTUAL_ENV)/bin/python $(VENV)/bin/maturin develop --release
+	@touch $@

@@ -1,0 +1,14 @@
+"""`make lint`: the linters, and the known vulnerabilities of what we depend on."""
+
+import sys
+
+from linters import LINTERS
+from steps import Step, run_all
+
+ADVISORIES = [
+    Step("cargo deny", [sys.executable, "make/advisories.py", "cargo"]),
+    Step("pip-audit", [sys.executable, "make/advisories.py", "pip"]),
+]
+
+if __name__ == "__main__":
+    sys.exit(run_all("lint", LINTERS + ADVISORIES))

@@ -1,0 +1,25 @@
+"""The linters, as steps: what `make lint` runs, and `make test` before its tests."""
+
+import sys
+
+from steps import Step
+
+PYTHON = sys.executable
+# PyO3 asks an interpreter for its configuration: always the same one, or cargo builds it anew.
+CARGO = {"PYO3_PYTHON": PYTHON}
+STUBTEST = [PYTHON, "-m", "mypy.stubtest", "nats_consumer._native"]
+
+LINTERS = [
+    Step("cargo fmt", ["cargo", "fmt", "--all", "--check"]),
+    Step(
+        "clippy",
+        ["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        minutes=20,
+        environment=CARGO,
+    ),
+    Step("ruff check", [PYTHON, "-m", "ruff", "check", "."]),
+    Step("ruff format", [PYTHON, "-m", "ruff", "format", "--check", "."]),
+    Step("mypy", [PYTHON, "-m", "mypy"]),
+    Step("stubtest", [*STUBTEST, "--mypy-config-file", "pyproject.toml"]),
+    Step("imports", [PYTHON, "make/imports.py"]),
+]
