@@ -41,8 +41,10 @@ _MEANING = {
 
 
 @dataclass
-class Tests:
+class TestCount:
     """How many tests passed, failed and were skipped."""
+
+    __test__ = False  # pytest: no test class
 
     passed: int = 0
     failed: int = 0
@@ -71,7 +73,7 @@ class Step:
     minutes: float = 10
     environment: Mapping[str, str | Path] = field(default_factory=dict)
 
-    def run(self, tests: Tests) -> str:
+    def run(self, count: TestCount) -> str:
         """Run the command, pass its output on line by line; return passed, failed or not run."""
         command = [str(part) for part in self.command]
         print(f"\n--- {self.name}: {shlex.join(_shortened(command))}", flush=True)
@@ -88,12 +90,12 @@ class Step:
             start_new_session=True,
         )
         # In a thread: a process that outlives the command may hold the pipe open.
-        reader = threading.Thread(target=_pass_on, args=(process, tests), daemon=True)
+        reader = threading.Thread(target=_pass_on, args=(process, count), daemon=True)
         reader.start()
         try:
             result = _result(process.wait(timeout=self.minutes * 60))
         except subprocess.TimeoutExpired:
-            print(f"{self.name}: ended after {self.minutes:g} minutes", flush=True)
+            print(f"{self.name}: ended after {self.minutes:.2g} minutes", flush=True)
             result = "failed"
         finally:
             _end_group(process)
@@ -104,13 +106,13 @@ class Step:
 
 def run_all(verb: str, steps: Iterable[Step], notes: Sequence[str] = ()) -> int:
     """Run every step, print the notes and the sum, and return the exit code."""
-    tests = Tests()
-    results = [(step.name, step.run(tests)) for step in steps]
+    count = TestCount()
+    results = [(step.name, step.run(count)) for step in steps]
     print()
     for note in notes:
         print(note)
-    if tests != Tests():
-        print(tests)
+    if count != TestCount():
+        print(count)
     print(f"make {verb}: {_sum(results)}", flush=True)
     return 1 if any(result == "failed" for _, result in results) else 0
 
@@ -130,11 +132,12 @@ def _result(code: int) -> str:
     return {0: "passed", NOT_RUN: "not run"}.get(code, "failed")
 
 
-def _pass_on(process: subprocess.Popen[str], tests: Tests) -> None:
+def _pass_on(process: subprocess.Popen[str], count: TestCount) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        tests.add(line)
+    with process.stdout as output:
+        for line in output:
+            print(line, end="", flush=True)
+            count.add(line)
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:

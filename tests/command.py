@@ -1,0 +1,73 @@
+"""`manage.py nats_consumer` in a process of its own, for tests."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parent.parent
+
+
+class Command:
+    """A running `manage.py nats_consumer ...` of the test project; stderr counts as output."""
+
+    def __init__(self, *arguments: str, environment: Mapping[str, str]) -> None:
+        self._lines: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "django", "nats_consumer", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        """Everything it printed so far."""
+        return "".join(self._lines)
+
+    def wait_for(self, text: str, timeout: float = 20) -> str:
+        """Wait for a line of output with `text` in it and return the line."""
+
+        def find() -> str | None:
+            ended = self._process.poll() is not None and not self._reader.is_alive()
+            found = next((line for line in list(self._lines) if text in line), None)
+            if ended and found is None:
+                raise AssertionError(f"it ended without printing {text!r}:\n{self.output}")
+            return found
+
+        return eventually(find, timeout, lambda: f"for a line with {text!r}:\n{self.output}")
+
+    def interrupt(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal, SIGTERM if not told otherwise."""
+        self._process.send_signal(number)
+
+    def finish(self, timeout: float = 30) -> int:
+        """Wait until it has ended; return its exit code."""
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout:g} s:\n{self.output}") from None
+        self._reader.join(timeout=5)
+        return code
+
+    def end(self) -> None:
+        """Kill it if it is still there."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self.finish()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for line in output:
+                self._lines.append(line)

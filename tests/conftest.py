@@ -1,0 +1,40 @@
+"""What every test may ask for: a real server, a server of its own, names nobody else uses."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import hypothesis
+import pytest
+
+from tests.servers import NatsServer
+
+# The machine may be busy: a slow example is no failure, and the same examples run everywhere.
+hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """One server for all tests; a test may not stop it (`own_server` is there for that)."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A running server for one test, which may stop, kill and restart it."""
+    server = NatsServer(tmp_path / "own")
+    server.folder.mkdir()
+    server.start()
+    yield server
+    if server.is_running:
+        server.stop()
+
+
+@pytest.fixture
+def fresh() -> Callable[[str], str]:
+    """`fresh("orders")` is a name that no other test has, for a stream, a durable or a subject."""
+    return lambda word: f"{word}_{uuid4().hex[:8]}"

@@ -1,0 +1,37 @@
+"""What tests against a real server may ask for: settings that name it, and the command."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from pytest_django import Settings
+
+from tests.command import Command
+from tests.servers import NatsServer
+
+
+@pytest.fixture(autouse=True)
+def connected(settings: Settings, nats_server: NatsServer) -> None:
+    """Django's settings name the tests' server."""
+    settings.NATS_CONSUMER = {"connect_args": {"servers": [nats_server.url]}}
+
+
+@pytest.fixture
+def nats_consumer(nats_server: NatsServer) -> Iterator[Callable[..., Command]]:
+    """`nats_consumer("OrderConsumer", "--setup", STREAM="orders")` starts the command.
+
+    Capitals go into its environment, which tests/project/settings.py reads; `NATS_URL` names the
+    tests' server if not told otherwise. What still runs at the end of the test is killed.
+    """
+    started: list[Command] = []
+
+    def start(*arguments: str, **environment: str) -> Command:
+        defaults = {
+            "DJANGO_SETTINGS_MODULE": "tests.project.settings",
+            "NATS_URL": nats_server.url,
+        }
+        started.append(Command(*arguments, environment={**defaults, **environment}))
+        return started[-1]
+
+    yield start
+    for command in started:
+        command.end()

