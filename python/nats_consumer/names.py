@@ -1,0 +1,52 @@
+"""The rules for the names that NATS knows: streams, durables and subjects."""
+
+_RULE = "use letters, digits, '-' and '_' only, as in 'orders-v2'"
+_SPECIAL = {".": "dots", "*": "'*'", ">": "'>'", "/": "slashes", "\\": "backslashes"}
+
+
+def check_name(name: object, what: str) -> str:
+    """Return `name` if a stream or a durable can have it. Raises ValueError, saying why not;
+    `what` says whose name it is ("stream_name of OrderConsumer")."""
+    if not isinstance(name, str):
+        raise ValueError(f"{what} must be a string, not {name!r}.")
+    if not name:
+        raise ValueError(f"{what} is empty: {_RULE}.")
+    if any(char.isspace() for char in name):
+        raise ValueError(f"{what} cannot contain spaces: {name!r}; {_RULE}.")
+    for char, word in _SPECIAL.items():
+        if char in name:
+            raise ValueError(f"{what} cannot contain {word}: {name!r}; {_RULE}.")
+    return name
+
+
+def is_wildcard(subject: str) -> bool:
+    """Whether the subject is a pattern: a whole token `*`, or `>` as the last."""
+    return any(token in ("*", ">") for token in subject.split("."))
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether every message that `subject` (itself perhaps a pattern) stands for also matches
+    `pattern`."""
+    wanted, given = pattern.split("."), subject.split(".")
+    for position, part in enumerate(wanted):
+        if position == len(given):
+            return False
+        if part == ">":
+            return True
+        if given[position] == ">" or part not in ("*", given[position]):
+            return False
+    return len(wanted) == len(given)
+
+
+def subject_problem(subject: object) -> str | None:
+    """Why NATS would refuse to filter by `subject`, or None."""
+    if not isinstance(subject, str):
+        return f"{subject!r} is not a string"
+    if any(char.isspace() for char in subject):
+        return f"{subject!r} contains a space"
+    tokens = subject.split(".")
+    if "" in tokens:
+        return f"{subject!r} has an empty token"
+    if ">" in tokens[:-1]:
+        return f"{subject!r} has '>' before its end"
+    return None

@@ -1,0 +1,63 @@
+"""What a handler decides about a message: raise one of these, or return it."""
+# ruff: noqa: N818 - an outcome is no error
+
+from datetime import timedelta
+from enum import Enum
+
+
+class Outcome(Exception):
+    """A decision about a message. It is an exception so that it can be raised from anywhere in a
+    handler; it is never logged as an error."""
+
+    after: float | None = None
+    reason: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.args == getattr(other, "args", None)
+
+    __hash__ = Exception.__hash__
+
+
+class Ack(Outcome):
+    """The message is done."""
+
+
+class Retry(Outcome):
+    """Deliver the message again after `after`: seconds, a timedelta, or None for the delay of the
+    consumer's retry attributes. Raises ValueError for a negative delay."""
+
+    def __init__(self, after: float | timedelta | None = None) -> None:
+        seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        if seconds is not None and seconds < 0:
+            raise ValueError(f"Retry(after={after!r}): a delay cannot be negative")
+        super().__init__(seconds)
+        self.after = None if seconds is None else float(seconds)
+
+
+class _Final(Outcome):
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class DeadLetter(_Final):
+    """Keep the message in the dead letter stream, with `reason`, and never deliver it again."""
+
+
+class Drop(_Final):
+    """Discard the message for good; `reason` goes to the log and to the server."""
+
+
+class ErrorAckBehavior(Enum):
+    """What happens to a message after its last attempt failed and handle_error has run."""
+
+    ACK = "Ack"
+    """Acknowledge it and move on."""
+    NAK = "Nak"
+    """Hand it back: it comes again after max_retry_delay."""
+    IMPLEMENTED_BY_HANDLE_ERROR = "ImplementedByHandleError"
+    """handle_error settles it; if it does not, it is handed back with a warning."""
+    DEAD_LETTER = "DeadLetter"
+    """Keep it in the dead letter stream."""
+    TERM = "Term"
+    """Discard it for good."""
