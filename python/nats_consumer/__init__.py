@@ -1,0 +1,22 @@
+"""Consume NATS JetStream from Django: declare consumers as classes, run them with
+`manage.py nats_consumer`."""
+
+from .client import get_nats_client
+from .consumer import ErrorAckBehavior, JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer
+from .handler import ConsumerHandler, handle
+from .outcomes import Ack, DeadLetter, Drop, Outcome, Retry
+
+__all__ = [
+    "Ack",
+    "ConsumerHandler",
+    "DeadLetter",
+    "Drop",
+    "ErrorAckBehavior",
+    "JetstreamPullConsumer",
+    "JetstreamPushConsumer",
+    "NatsConsumer",
+    "Outcome",
+    "Retry",
+    "get_nats_client",
+    "handle",
+]

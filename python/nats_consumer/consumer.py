@@ -1,0 +1,133 @@
+"""The classes that a project derives its consumers from."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from . import options, registry
+from .names import check_name
+from .outcomes import ErrorAckBehavior
+
+if TYPE_CHECKING:
+    from ._native import Consumption
+
+__all__ = ["ErrorAckBehavior", "JetstreamPullConsumer", "JetstreamPushConsumer", "NatsConsumer"]
+
+
+class NatsConsumer:
+    """What push and pull consumers share. A subclass with a `stream_name` is registered under its
+    class name and can be run; one without is a base for others.
+
+    Write `handle_message(self, message)`, and if you want `handle_error(self, message, error,
+    attempt)`, called once after the last attempt, and `setup(self)`, which returns operations for
+    `manage.py nats_consumer --setup`. Each may be `async def` or `def`; a `def handle_message`
+    runs in its own thread and may block, for instance on the ORM.
+
+    A return settles the message as done; an exception has it delivered again. Times are seconds.
+    """
+
+    kind: ClassVar[str] = ""
+
+    stream_name: str | None = None
+    subjects: Sequence[str] = ()
+    filter_subject: str | None = None
+    filter_subjects: Sequence[str] = ()
+    durable_name: str | None = None
+    deliver_policy: str = "all"
+    start_sequence: int | None = None
+    start_time: datetime | None = None
+
+    max_retries: int = 3
+    initial_retry_delay: float = 1.0
+    max_retry_delay: float = 60.0
+    backoff_factor: float = 2.0
+    max_deliver: int | None = None
+    backoff_delays: Sequence[float] | None = None
+    handle_error_ack_behavior: ErrorAckBehavior = ErrorAckBehavior.NAK
+
+    concurrency: int | None = None
+    batch_size: int = 100
+    fetch_timeout: float = 5.0
+    ack_wait: float = 30.0
+    max_ack_pending: int | None = None
+    handler_timeout: float | None = None
+
+    _consumption: "Consumption | None" = None
+    _earlier_successes: int = 0
+    _earlier_errors: int = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes and ignores any arguments, so that a subclass can pass on what it got."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.stream_name is not None:
+            check_name(cls.stream_name, f"stream_name of {cls.__name__}")
+        if cls.__module__ != __name__:
+            registry.register(cls)
+
+    @classmethod
+    def get(cls, name: str) -> "type[NatsConsumer]":
+        """The registered consumer class called `name`. Raises ConsumerNotFound."""
+        return registry.consumer_named(name)
+
+    @classmethod
+    def filter(cls, names: Sequence[str] | None = None) -> "list[type[NatsConsumer]]":
+        """The registered classes called `names`; all if there are none. Raises
+        ConsumerNotFound."""
+        return registry.consumers_named(names)
+
+    @property
+    def consumer_name(self) -> str:
+        """The class's name, as in the logs and on the command line."""
+        return type(self).__name__
+
+    def get_durable_name(self) -> str:
+        """The durable this consumer asks for."""
+        return options.durable_of(self)[0]
+
+    def get_filter_subject(self) -> str:
+        """The subject this consumer asks for; the first, if it has several filters."""
+        return options.filter_of(self)[0]
+
+    @property
+    def total_success_count(self) -> int:
+        """How many messages this consumer has handled."""
+        return self._earlier_successes + self._count("succeeded")
+
+    @property
+    def total_error_count(self) -> int:
+        """How many messages failed for good: their last attempt raised."""
+        return self._earlier_errors + self._count("exhausted")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the engine is consuming for this consumer."""
+        return self._consumption is not None and self._consumption.is_running
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection of this consumer is up."""
+        return self._consumption is not None and self._consumption.is_connected
+
+    def _attach(self, consumption: "Consumption") -> None:
+        self._earlier_successes = self.total_success_count
+        self._earlier_errors = self.total_error_count
+        self._consumption = consumption
+
+    def _count(self, counter: str) -> int:
+        return 0 if self._consumption is None else self._consumption.counters()[counter]
+
+
+class JetstreamPushConsumer(NatsConsumer):
+    """The server sends messages as they come: low latency. One at a time and in order unless
+    `concurrency` says more; replicas share the work."""
+
+    kind = "push"
+
+
+class JetstreamPullConsumer(NatsConsumer):
+    """The worker asks for messages in batches: high throughput. `concurrency` messages are handled
+    at once: as many as `batch_size`, or 10 threads where handle_message is a plain `def`."""
+
+    kind = "pull"

@@ -1,0 +1,33 @@
+"""Django's database connections, treated around a message as around a request."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections, connections
+
+_SECONDS_BETWEEN_CHECKS = 10.0
+
+
+@contextmanager
+def fresh_connections() -> Iterator[None]:
+    """Connections that are too old or broken are closed before and after the body."""
+    close_old_connections()
+    try:
+        yield
+    finally:
+        close_old_connections()
+
+
+def close_connections() -> None:
+    """Close this thread's connections; for the end of a thread."""
+    connections.close_all()
+
+
+async def keep_connections_fresh() -> None:
+    """The same for async handlers, whose database work Django sends to one shared thread: there,
+    every few seconds, between two pieces of work."""
+    while True:
+        await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
+        await sync_to_async(close_old_connections)()

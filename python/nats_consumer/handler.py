@@ -1,0 +1,192 @@
+"""Routing inside a consumer: each message goes to the method that its subject names."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from asgiref.sync import iscoroutinefunction
+
+from . import lanes
+from .names import is_wildcard, subject_problem
+from .outcomes import DeadLetter
+from .retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from ._native import Message, Router
+
+logger = logging.getLogger(__name__)
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_MARK = "_nats_subjects"
+
+
+def handle(*subjects: str) -> Callable[[_Method], _Method]:
+    """Mark a ConsumerHandler method as the handler of `subjects`, which may contain wildcards.
+    Decorators can be stacked. Raises TypeError or ValueError for what is not a subject."""
+    if not subjects:
+        raise TypeError('@handle needs at least one subject: @handle("orders.created").')
+    for subject in subjects:
+        if not isinstance(subject, str):
+            raise TypeError(
+                f'@handle takes subjects, not {subject!r}: @handle("orders.created", "orders.*").'
+            )
+        if problem := subject_problem(subject):
+            raise ValueError(f"@handle cannot match that: {problem}.")
+
+    def mark(method: _Method) -> _Method:
+        setattr(method, _MARK, (*subjects, *getattr(method, _MARK, ())))
+        return method
+
+    return mark
+
+
+class ConsumerHandler:
+    """Calls one method per subject.
+
+    `subjects` maps each to `handle_<all after its first token>`: "orders.created" to
+    `handle_created`, "users.profile.updated" to `handle_profile_updated`; `.`, `-` and `_` all
+    separate tokens. Methods marked with `@handle("orders.*")` need no list. An exact subject goes
+    before a mapped name, that before wildcards, and among them the most specific wins.
+
+    What has no method goes to `fallback_handle`. Methods may be `async def` or `def`.
+    """
+
+    def __init__(self, subjects: Sequence[str] = ()) -> None:
+        if isinstance(subjects, str):
+            raise TypeError(f"subjects must be a list of subjects, not the text {subjects!r}.")
+        self.subjects = subjects
+        self.retry_policy = RetryPolicy()
+        self._names = self._map_names(subjects)
+        self._marked = self._collect_marked()
+        self._router, self._wildcard_names = self._build_router()
+        self._blocking = {name for name in self.get_handler_methods() if self._is_blocking(name)}
+        if not self._names and not self._marked:
+            logger.warning(
+                "%s handles no subject: pass subjects to super().__init__(), or mark methods "
+                "with @handle.",
+                type(self).__name__,
+            )
+
+    def handle(self, message: "Message") -> Any:
+        """Pass the message to its method. Await the answer, unless you are in a plain `def`
+        handle_message: there the method has finished when this returns."""
+        subject = message.subject
+        name = self._marked.get(subject) or self._names.get(subject) or self._matching(subject)
+        method = getattr(self, name, None) if name else None
+        if not callable(method):
+            return lanes.call(self.fallback_handle, message, reason=self._reason(subject, name))
+        if name in self._blocking or lanes.in_thread_lane():
+            return lanes.call(method, message)
+        return method(message)
+
+    async def fallback_handle(self, msg: "Message", reason: str = "unknown") -> Any:
+        """Called with a message that no method takes; override it to decide. By default it is
+        handed back and comes again after the consumer's retry delay.
+
+        `reason` is "unhandled_subject" (not in the list of subjects), "no_mapping" (in the list,
+        but as a wildcard), "not_implemented" (the mapped method does not exist) or "no_handler"
+        (there is no list and no @handle matches)."""
+        delay = self.retry_policy.delay_after(msg.attempt)
+        logger.warning(
+            "%s has no handler for %r (%s); the message comes again in %g s.",
+            type(self).__name__,
+            msg.subject,
+            reason,
+            delay,
+        )
+        await msg.nak(delay)
+
+    def send_to_dlq(self, msg: "Message", reason: str = "unknown") -> NoReturn:  # noqa: ARG002
+        """Keep the message in the dead letter stream with `reason`. This ends its handling by
+        raising DeadLetter: the engine stores the message and then settles it, so that it cannot
+        be lost in between. Lines after the call do not run."""
+        raise DeadLetter(reason)
+
+    def validate_handlers(self) -> list[str]:
+        """The names of the mapped methods that are missing, one for each subject without one."""
+        return [n for n in self._names.values() if not callable(getattr(self, n, None))]
+
+    def get_handler_methods(self) -> list[str]:
+        """The names of all methods that a subject leads to, implemented or not."""
+        return [*self._names.values(), *self._marked.values()]
+
+    def _map_names(self, subjects: Sequence[str]) -> dict[str, str]:
+        names: dict[str, str] = {}
+        owners: dict[str, str] = {}
+        for subject in subjects:
+            if "*" in subject or ">" in subject:
+                continue
+            name = _method_name(subject)
+            if owner := owners.get(name):
+                logger.warning(
+                    "%s: handler collision: %r and %r are both handled by %s(). Rename a subject, "
+                    "or mark a method of its own with @handle(%r).",
+                    type(self).__name__,
+                    subject,
+                    owner,
+                    name,
+                    subject,
+                )
+            owners.setdefault(name, subject)
+            names[subject] = name
+        _recommend_dots([subject for subject in names if "." not in subject])
+        return names
+
+    def _collect_marked(self) -> dict[str, str]:
+        # By name, not by function: an override without the decorator keeps the subject. vars()
+        # instead of getattr(), because that would evaluate the class's properties.
+        marked: dict[str, str] = {}
+        for cls in reversed(type(self).__mro__):
+            for name, attribute in vars(cls).items():
+                for subject in getattr(attribute, _MARK, ()):
+                    if marked.get(subject, name) != name:
+                        logger.warning(
+                            "%s: %r is marked on both %s() and %s(); %s() gets it.",
+                            type(self).__name__,
+                            subject,
+                            marked[subject],
+                            name,
+                            name,
+                        )
+                    marked[subject] = name
+        return marked
+
+    def _build_router(self) -> "tuple[Router | None, list[str]]":
+        patterns = [subject for subject in self._marked if is_wildcard(subject)]
+        if not patterns:
+            return None, []
+        # On first use, so that declaring consumers does not load the engine.
+        from ._native import Router
+
+        return Router(patterns), [self._marked[pattern] for pattern in patterns]
+
+    def _matching(self, subject: str) -> str | None:
+        if self._router is None:
+            return None
+        index = self._router.find(subject)
+        return None if index is None else self._wildcard_names[index]
+
+    def _reason(self, subject: str, name: str | None) -> str:
+        if name:
+            return "not_implemented"
+        if not self.subjects:
+            return "no_handler"
+        return "no_mapping" if subject in self.subjects else "unhandled_subject"
+
+    def _is_blocking(self, name: str) -> bool:
+        method = getattr(self, name, None)
+        return callable(method) and not iscoroutinefunction(method)
+
+
+def _method_name(subject: str) -> str:
+    tokens = subject.replace(".", "_").replace("-", "_").split("_")
+    return "handle_" + "_".join(tokens[1:] or tokens)
+
+
+def _recommend_dots(subjects: list[str]) -> None:
+    if subjects:
+        logger.info(
+            "RECOMMENDATION: separate the tokens of a subject with dots, as in 'orders.created', "
+            "so that filters such as 'orders.*' can match: %s",
+            subjects,
+        )

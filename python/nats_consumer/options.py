@@ -1,0 +1,203 @@
+"""A consumer's attributes become the ConsumerOptions of the engine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from asgiref.sync import iscoroutinefunction
+from django.utils.timezone import is_naive, make_aware
+
+from . import settings
+from .exceptions import ConfigurationError
+from .names import check_name, covers, subject_problem
+from .outcomes import ErrorAckBehavior
+from .retry import retry_policy
+from .settings import ConsumerOptions, number, whole
+
+if TYPE_CHECKING:
+    from .consumer import NatsConsumer
+
+Declaration: TypeAlias = "type[NatsConsumer] | NatsConsumer"
+
+_T = TypeVar("_T")
+
+# Each thread holds a database connection, so threads are not as cheap as tasks.
+_DEFAULT_THREADS = 10
+
+_START_ATTRIBUTES = {"by_start_sequence": "start_sequence", "by_start_time": "start_time"}
+_DELIVER_POLICIES = ("all", "last", "new", "last_per_subject", *_START_ATTRIBUTES)
+
+_EXHAUSTED = {
+    ErrorAckBehavior.ACK: "ack",
+    ErrorAckBehavior.NAK: "nak",
+    ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR: "nak",
+    ErrorAckBehavior.DEAD_LETTER: "dead_letter",
+    ErrorAckBehavior.TERM: "term",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """What the command line replaces, for every consumer it runs; None leaves the attribute."""
+
+    batch_size: int | None = None
+    fetch_timeout: float | None = None
+    concurrency: int | None = None
+
+
+def consumer_options(consumer: Declaration, overrides: Overrides | None = None) -> ConsumerOptions:
+    """The options that the attributes describe. Raises ConfigurationError, naming the consumer,
+    for the first that is wrong."""
+    name = consumer.__name__ if isinstance(consumer, type) else type(consumer).__name__
+    try:
+        return _options(name, consumer, overrides or Overrides())
+    except (ConfigurationError, ValueError) as error:
+        raise ConfigurationError(f"{name} cannot run: {error}") from error
+
+
+def _options(name: str, consumer: Declaration, overrides: Overrides) -> ConsumerOptions:
+    if not consumer.kind:
+        raise ConfigurationError("derive it from JetstreamPushConsumer or JetstreamPullConsumer.")
+    handler = message_handler(consumer)
+    durable, durable_is_derived = durable_of(consumer)
+    policy = retry_policy(consumer)
+    batch_size = overrides.batch_size or whole(consumer.batch_size, "batch_size", least=1)
+    deliver_policy, start_sequence, start_time = _deliver_policy(consumer)
+    return ConsumerOptions(
+        name=name,
+        stream=_stream(consumer),
+        durable=durable,
+        durable_is_derived=durable_is_derived,
+        kind=consumer.kind,
+        filter_subjects=filter_of(consumer),
+        concurrency=overrides.concurrency or _concurrency(consumer, handler, batch_size),
+        batch_size=batch_size,
+        fetch_timeout=overrides.fetch_timeout
+        or number(consumer.fetch_timeout, "fetch_timeout", least=0.1),
+        ack_wait=number(consumer.ack_wait, "ack_wait", least=1),
+        max_ack_pending=_optional(whole, consumer.max_ack_pending, "max_ack_pending"),
+        deliver_policy=deliver_policy,
+        start_sequence=start_sequence,
+        start_time=start_time,
+        max_attempts=policy.max_attempts,
+        initial_retry_delay=policy.initial_delay,
+        max_retry_delay=policy.max_delay,
+        backoff_factor=policy.factor,
+        retry_delays=list(policy.delays),
+        exhausted=_exhausted(consumer),
+        handler_timeout=_optional(number, consumer.handler_timeout, "handler_timeout"),
+    )
+
+
+def message_handler(consumer: Declaration) -> Callable[[Any], Any]:
+    """The consumer's handle_message. Raises ConfigurationError if there is none."""
+    handler: Callable[[Any], Any] | None = getattr(consumer, "handle_message", None)
+    if not callable(handler):
+        raise ConfigurationError(
+            "it has no handle_message. Write `async def handle_message(self, message)`, or the "
+            "same with `def` for blocking code."
+        )
+    return handler
+
+
+def filter_of(consumer: Declaration) -> list[str]:
+    """The subjects that the consumer asks for: its filter, or the first of its subjects. Raises
+    ConfigurationError if it names none."""
+    if consumer.filter_subject and consumer.filter_subjects:
+        raise ConfigurationError("it sets both filter_subject and filter_subjects. Keep one.")
+    if consumer.filter_subject:
+        filters = [consumer.filter_subject]
+    else:
+        filters = list(
+            _subjects(consumer, "filter_subjects") or _subjects(consumer, "subjects")[:1]
+        )
+    if not filters:
+        raise ConfigurationError(
+            "it does not say what to consume. Set filter_subject (such as 'orders.*', or '>' for "
+            "the whole stream) or subjects."
+        )
+    problems = [problem for problem in map(subject_problem, filters) if problem]
+    if problems:
+        raise ConfigurationError(f"it cannot filter by that: {'; '.join(problems)}.")
+    return filters
+
+
+def subjects_left_out(consumer: Declaration) -> list[str]:
+    """The subjects that will not arrive because, without a filter, only the first one does."""
+    if consumer.filter_subject or consumer.filter_subjects:
+        return []
+    subjects = _subjects(consumer, "subjects")
+    return [subject for subject in subjects[1:] if not covers(subjects[0], subject)]
+
+
+def durable_of(consumer: Declaration) -> tuple[str, bool]:
+    """The durable's name, and whether it is made from the class's name because nothing else says
+    it. Raises ConfigurationError or ValueError."""
+    class_name = consumer.__name__ if isinstance(consumer, type) else type(consumer).__name__
+    if consumer.durable_name:
+        return check_name(consumer.durable_name, "durable_name"), False
+    default = settings.default_durable_name()
+    if default:
+        return check_name(default, 'NATS_CONSUMER["default_durable_name"]'), False
+    return class_name, True
+
+
+def _stream(consumer: Declaration) -> str:
+    if not consumer.stream_name:
+        raise ConfigurationError("it has no stream_name. Give it the stream to consume from.")
+    return check_name(consumer.stream_name, "stream_name")
+
+
+def _subjects(consumer: Declaration, attribute: str) -> list[str]:
+    value = getattr(consumer, attribute) or ()
+    if isinstance(value, str):
+        raise ConfigurationError(f"{attribute} must be a list of subjects, not the text {value!r}.")
+    return list(value)
+
+
+def _concurrency(consumer: Declaration, handler: Callable[[Any], Any], batch_size: int) -> int:
+    if consumer.concurrency is not None:
+        return whole(consumer.concurrency, "concurrency", least=1)
+    if consumer.kind == "push":
+        return 1
+    return batch_size if iscoroutinefunction(handler) else min(batch_size, _DEFAULT_THREADS)
+
+
+def _deliver_policy(consumer: Declaration) -> tuple[str, int | None, str | None]:
+    value = consumer.deliver_policy
+    policy = str(getattr(value, "value", value))
+    if policy not in _DELIVER_POLICIES:
+        raise ConfigurationError(
+            f"deliver_policy must be one of {_DELIVER_POLICIES}, not {value!r}."
+        )
+    needed = _START_ATTRIBUTES.get(policy)
+    if needed and getattr(consumer, needed) is None:
+        raise ConfigurationError(f"deliver_policy {policy!r} needs {needed}.")
+    sequence = (
+        whole(consumer.start_sequence, "start_sequence", least=1)
+        if needed == "start_sequence"
+        else None
+    )
+    time = _rfc3339(consumer.start_time) if needed == "start_time" else None
+    return policy, sequence, time
+
+
+def _rfc3339(value: object) -> str:
+    if not isinstance(value, datetime):
+        raise ConfigurationError(f"start_time must be a datetime, not {value!r}.")
+    aware = make_aware(value) if is_naive(value) else value
+    return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _exhausted(consumer: Declaration) -> str:
+    behavior = consumer.handle_error_ack_behavior
+    if not isinstance(behavior, ErrorAckBehavior):
+        raise ConfigurationError(
+            f"handle_error_ack_behavior must be a member of ErrorAckBehavior, not {behavior!r}."
+        )
+    return _EXHAUSTED[behavior]
+
+
+def _optional(read: Callable[..., _T], value: object, what: str) -> _T | None:
+    return None if value is None else read(value, what)

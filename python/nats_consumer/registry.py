@@ -1,0 +1,74 @@
+"""Every consumer class of the project, by name."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from .exceptions import ConfigurationError, ConsumerNotFound
+
+if TYPE_CHECKING:
+    from .consumer import NatsConsumer
+
+_consumers: dict[str, type["NatsConsumer"]] = {}
+_incomplete: dict[str, type["NatsConsumer"]] = {}
+
+
+def label(consumer: type["NatsConsumer"]) -> str:
+    """The class with its module, so that two of one name can be told apart."""
+    return f"{consumer.__module__}.{consumer.__qualname__}"
+
+
+def register(consumer: type["NatsConsumer"]) -> None:
+    """Remember the class. One without a stream_name is a base for others and is never run."""
+    (_consumers if consumer.stream_name else _incomplete)[label(consumer)] = consumer
+
+
+def consumers() -> list[type["NatsConsumer"]]:
+    """The registered classes, in the order of their definition."""
+    return list(_consumers.values())
+
+
+def duplicates() -> list[list[type["NatsConsumer"]]]:
+    """The classes that share their name with another one, grouped by name."""
+    by_name = defaultdict(list)
+    for consumer in consumers():
+        by_name[consumer.__name__].append(consumer)
+    return [group for group in by_name.values() if len(group) > 1]
+
+
+def consumer_named(name: str) -> type["NatsConsumer"]:
+    """The class called `name`. Raises ConsumerNotFound, listing what there is, and
+    ConfigurationError if several classes have that name."""
+    found = [consumer for consumer in consumers() if consumer.__name__ == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigurationError(duplicate_message(found))
+    raise ConsumerNotFound(_why_not_found(name))
+
+
+def consumers_named(names: Iterable[str] | None) -> list[type["NatsConsumer"]]:
+    """The classes called `names`, each once, in their order of definition; all of them if there
+    are no names. Raises like consumer_named."""
+    wanted = list(names or ())
+    chosen = [consumer_named(name) for name in wanted or (c.__name__ for c in consumers())]
+    return [consumer for consumer in consumers() if consumer in chosen]
+
+
+def duplicate_message(same_name: list[type["NatsConsumer"]]) -> str:
+    """What to say of several classes with one name."""
+    places = " and ".join(label(consumer) for consumer in same_name)
+    return f"{same_name[0].__name__!r} names {len(same_name)} consumers: {places}. Rename one."
+
+
+def _why_not_found(name: str) -> str:
+    for consumer in _incomplete.values():
+        if consumer.__name__ == name:
+            return f"{label(consumer)} has no stream_name, so it cannot run. Give it one."
+    known = sorted(consumer.__name__ for consumer in consumers())
+    if not known:
+        return f"There is no consumer {name!r}: no consumer is registered."
+    close = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"There is no consumer {name!r}.{hint} Registered: {', '.join(known)}."
