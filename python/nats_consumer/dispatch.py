@@ -1,0 +1,170 @@
+"""How the engine calls a consumer: on the event loop if handle_message is `async def`, in threads
+if it is a plain `def`."""
+
+import asyncio
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import iscoroutinefunction
+
+from . import lanes
+from .database import close_connections, fresh_connections
+from .options import message_handler
+from .outcomes import ErrorAckBehavior, Outcome, Retry
+from .retry import retry_policy
+
+if TYPE_CHECKING:
+    from ._native import Consumption, Message
+    from .consumer import NatsConsumer
+
+logger = logging.getLogger(__name__)
+
+
+class Dispatch(ABC):
+    """The calls from the engine into one consumer. `handle` and `failed` are what
+    `_native.consume` takes."""
+
+    handle: Callable[["Message"], Any]
+    failed: Callable[["Message", Exception], Any]
+
+    def __init__(self, consumer: "NatsConsumer") -> None:
+        self._name = consumer.consumer_name
+        self._behavior = consumer.handle_error_ack_behavior
+        self._final_delay = retry_policy(consumer).max_delay
+        self._handle_error: Callable[..., Any] | None = getattr(consumer, "handle_error", None)
+
+    @abstractmethod
+    def start(self, consumption: "Consumption") -> None:
+        """Let the consumer take messages. Call it on the event loop."""
+
+    def stuck_threads(self) -> list[str]:
+        """The names of the threads that still run a handler."""
+        return []
+
+    def _log_failure(self, message: "Message", error: Exception) -> None:
+        logger.error(
+            "%s: the message %d of %s failed its last attempt (%d).",
+            self._name,
+            message.metadata.sequence.stream,
+            message.subject,
+            message.attempt,
+            exc_info=error,
+        )
+
+    def _final_word(self, message: "Message", answer: object) -> Outcome | None:
+        """What becomes of a message after handle_error; None leaves it to the engine, which goes
+        by handle_error_ack_behavior."""
+        if isinstance(answer, Outcome):
+            return answer
+        implemented = self._behavior is ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+        if not implemented or message.is_acked:
+            return None
+        logger.warning(
+            "%s: handle_error settled nothing although handle_error_ack_behavior leaves it to it. "
+            "The message comes again in %g s; call message.ack(), nak() or term() there.",
+            self._name,
+            self._final_delay,
+        )
+        return Retry(after=self._final_delay)
+
+    def _after_broken_handle_error(self, message: "Message") -> Outcome | None:
+        logger.exception("%s: handle_error itself failed.", self._name)
+        # What handle_error was to do is not done: hand the message back rather than let it go.
+        if message.is_acked or self._behavior is ErrorAckBehavior.DEAD_LETTER:
+            return None
+        return Retry(after=self._final_delay)
+
+
+class LoopDispatch(Dispatch):
+    """For `async def handle_message`: the engine steps its coroutine inside asyncio Tasks."""
+
+    def __init__(self, consumer: "NatsConsumer") -> None:
+        super().__init__(consumer)
+        # The method itself: one coroutine per message, no wrapper around it.
+        self.handle = message_handler(consumer)
+        self.failed = self._failed
+
+    def start(self, consumption: "Consumption") -> None:
+        """Start the engine's Tasks, as many as the options' concurrency."""
+        consumption.start_tasks()
+
+    async def _failed(self, message: "Message", error: Exception) -> Outcome | None:
+        self._log_failure(message, error)
+        answer = None
+        try:
+            if self._handle_error is not None:
+                answer = await lanes.call(self._handle_error, message, error, message.attempt)
+        except Outcome as outcome:
+            return outcome
+        except Exception:
+            return self._after_broken_handle_error(message)
+        return self._final_word(message, answer)
+
+
+class ThreadDispatch(Dispatch):
+    """For `def handle_message`: threads of its own, where blocking and the ORM are fine."""
+
+    def __init__(self, consumer: "NatsConsumer", threads: int) -> None:
+        super().__init__(consumer)
+        self._count = threads
+        self._handle_message = message_handler(consumer)
+        self._threads: list[threading.Thread] = []
+        self.handle = self._handle
+        self.failed = self._failed
+
+    def start(self, consumption: "Consumption") -> None:
+        """Start the threads."""
+        loop = asyncio.get_running_loop()
+        self._threads = [
+            threading.Thread(
+                target=self._serve,
+                args=(consumption, loop),
+                name=f"{self._name}-{number}",
+                # A handler that never returns must not keep the process from ending.
+                daemon=True,
+            )
+            for number in range(1, self._count + 1)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stuck_threads(self) -> list[str]:
+        """The names of the threads that still run a handler."""
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
+    def _serve(self, consumption: "Consumption", loop: asyncio.AbstractEventLoop) -> None:
+        lanes.enter_thread_lane(loop)
+        try:
+            consumption.serve()
+        except Exception:
+            logger.exception("%s: a thread of it ended early.", self._name)
+        finally:
+            close_connections()
+
+    def _handle(self, message: "Message") -> Any:
+        with fresh_connections():
+            return lanes.finish(self._handle_message(message))
+
+    def _failed(self, message: "Message", error: Exception) -> Outcome | None:
+        self._log_failure(message, error)
+        answer = None
+        try:
+            if self._handle_error is not None:
+                with fresh_connections():
+                    answer = lanes.call(self._handle_error, message, error, message.attempt)
+        except Outcome as outcome:
+            return outcome
+        except Exception:
+            return self._after_broken_handle_error(message)
+        return self._final_word(message, answer)
+
+
+def dispatch_for(consumer: "NatsConsumer", concurrency: int) -> Dispatch:
+    """The dispatch that the consumer's handle_message needs, for `concurrency` messages at once.
+    Raises ConfigurationError if it has none."""
+    if iscoroutinefunction(message_handler(consumer)):
+        return LoopDispatch(consumer)
+    return ThreadDispatch(consumer, concurrency)

@@ -1,0 +1,104 @@
+"""manage.py nats_consumer: run consumers until SIGTERM or Ctrl-C."""
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from django.apps import apps
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from nats_consumer import logs, registry, settings
+from nats_consumer.consumer import NatsConsumer
+from nats_consumer.exceptions import NatsConsumerError
+from nats_consumer.options import Overrides, consumer_options
+
+_Number = TypeVar("_Number", int, float)
+
+
+class Command(BaseCommand):
+    """Ends with status 0 after a drain, 1 if nothing could be started, 130 or 143 after a second
+    signal."""
+
+    help = "Run NATS consumers until SIGTERM or Ctrl-C, then let what runs finish."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Each option replaces an attribute of the consumers or a setting."""
+        parser.add_argument("names", nargs="*", metavar="NAME", help="class names; default: all")
+        parser.add_argument(
+            "--setup", action="store_true", help="first execute what setup() returns"
+        )
+        parser.add_argument(
+            "--log-level",
+            choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+            help="what the nats_consumer loggers show (default: as LOGGING says, or INFO)",
+        )
+        parser.add_argument(
+            "--batch-size", type=_positive(int), help="how many messages to ask for at once (pull)"
+        )
+        parser.add_argument(
+            "--timeout",
+            type=_positive(float),
+            help="how long a request for messages waits, in seconds (pull)",
+        )
+        parser.add_argument(
+            "--concurrency", type=_positive(int), help="how many messages to handle at once"
+        )
+        parser.add_argument(
+            "--event-loop", choices=["asyncio", "uvloop"], help="default: event_loop_policy"
+        )
+        parser.add_argument(
+            "--shutdown-timeout",
+            type=_positive(float),
+            help="how long running handlers may go on after SIGTERM, in seconds (default: 25)",
+        )
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Run the consumers. Raises CommandError if there are none, or none can be started."""
+        logs.make_visible(options["log_level"])
+        overrides = Overrides(
+            batch_size=options["batch_size"],
+            fetch_timeout=options["timeout"],
+            concurrency=options["concurrency"],
+        )
+        try:
+            consumers = _consumers(options["names"])
+            for consumer in consumers:
+                consumer_options(consumer, overrides)
+            # Here, because it loads the engine, which a mistake above does not need.
+            from nats_consumer.worker import Plan, run
+
+            run(
+                Plan(
+                    consumers=consumers,
+                    setup=options["setup"],
+                    overrides=overrides,
+                    shutdown_timeout=options["shutdown_timeout"] or settings.shutdown_timeout(),
+                    event_loop=options["event_loop"],
+                )
+            )
+        except NatsConsumerError as error:
+            raise CommandError(str(error)) from error
+
+
+def _consumers(names: list[str]) -> list[type[NatsConsumer]]:
+    consumers = registry.consumers_named(names)
+    if consumers:
+        return consumers
+    searched = ", ".join(config.name for config in apps.get_app_configs())
+    raise CommandError(
+        "No consumer is registered. Derive a class with a stream_name from JetstreamPushConsumer "
+        f"or JetstreamPullConsumer, in the `consumers` module of an installed app: {searched}."
+    )
+
+
+def _positive(kind: type[_Number]) -> Callable[[str], _Number]:
+    def convert(text: str) -> _Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(0)
+        if value <= 0:
+            raise ArgumentTypeError(f"{text!r} is not a number above 0")
+        return value
+
+    return convert

@@ -1,0 +1,194 @@
+"""One consumer, kept running: started, watched, and started again when it ends."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
+
+from . import lanes
+from .consumer import NatsConsumer
+from .dispatch import Dispatch, dispatch_for
+from .exceptions import ConfigurationError, NatsConsumerError
+from .handler import ConsumerHandler
+from .operations import StreamOperation
+from .options import Overrides, consumer_options, subjects_left_out
+from .retry import retry_policy
+from .settings import ConsumerOptions
+
+if TYPE_CHECKING:
+    from ._native import Consumption
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
+# A consumer that ran for this long is taken to be well: its next pause is short again.
+_WELL_AFTER = 60.0
+
+Consume = Callable[[ConsumerOptions, Dispatch], Awaitable["Consumption"]]
+Apply = Callable[[list[StreamOperation]], Awaitable[None]]
+
+
+class Supervised:
+    """One consumer class under supervision.
+
+    `consume` starts the engine for it; `apply`, if the streams are to be set up, executes the
+    operations of its setup(). `first_start` ends with the first start, or its exception."""
+
+    def __init__(
+        self,
+        consumer_class: type[NatsConsumer],
+        *,
+        consume: Consume,
+        apply: Apply | None = None,
+        overrides: Overrides | None = None,
+    ) -> None:
+        self.name = consumer_class.__name__
+        self.first_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._class = consumer_class
+        self._consume = consume
+        self._apply = apply
+        self._overrides = overrides
+        self._consumer: NatsConsumer | None = None
+        self._dispatch: Dispatch | None = None
+        self._consumption: Consumption | None = None
+        self._draining = False
+
+    async def run(self) -> None:
+        """Keep the consumer running until it is drained or this is cancelled. What goes wrong is
+        logged by its name; the pauses before each new start grow from 1 to 30 seconds."""
+        loop = asyncio.get_running_loop()
+        pause = _FIRST_PAUSE
+        while not self._draining:
+            began = loop.time()
+            await self._run_once()
+            if self._draining:
+                return
+            if loop.time() - began > _WELL_AFTER:
+                pause = _FIRST_PAUSE
+            logger.info("%s starts again in %g s.", self.name, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new and let what runs finish, for up to `seconds`."""
+        self._draining = True
+        if self._consumption is None:
+            return
+        cancelled = await self._consumption.drain(seconds)
+        if cancelled:
+            logger.warning(
+                "%s: %d handlers were still running after %g s. They were cancelled and their "
+                "messages handed back.",
+                self.name,
+                cancelled,
+                seconds,
+            )
+
+    def stuck_threads(self) -> list[str]:
+        """The names of its threads that still run a handler."""
+        return self._dispatch.stuck_threads() if self._dispatch else []
+
+    async def _run_once(self) -> None:
+        try:
+            consumption = await self._start()
+        except Exception as error:
+            self._report_start(error)
+            return
+        self._report_start(None)
+        try:
+            await consumption.finished()
+        except Exception as error:
+            logger.error("%s ended: %s", self.name, error, exc_info=_unexpected(error))
+        else:
+            if not self._draining:
+                logger.error("%s ended although nobody asked it to.", self.name)
+
+    async def _start(self) -> "Consumption":
+        if self._consumer is None:
+            self._consumer = self._class()
+            _prepare_handlers(self._consumer)
+        consumer = self._consumer
+        options = consumer_options(consumer, self._overrides)
+        if left_out := subjects_left_out(consumer):
+            logger.warning(
+                "%s has no filter, so it gets %r alone; these will not arrive: %s. Set "
+                "filter_subject or filter_subjects.",
+                self.name,
+                options.filter_subjects[0],
+                ", ".join(left_out),
+            )
+        if self._apply is not None:
+            await self._apply(await setup_operations(consumer))
+            self._apply = None
+        dispatch = dispatch_for(consumer, options.concurrency)
+        consumption = await self._consume(options, dispatch)
+        self._dispatch, self._consumption = dispatch, consumption
+        consumer._attach(consumption)
+        dispatch.start(consumption)
+        logger.info(
+            "%s consumes %s from stream %s (durable %s, %s, %d at a time).",
+            self.name,
+            ", ".join(options.filter_subjects),
+            options.stream,
+            consumption.durable,
+            options.kind,
+            options.concurrency,
+        )
+        return consumption
+
+    def _report_start(self, error: Exception | None) -> None:
+        if error is not None:
+            logger.error("%s did not start: %s", self.name, error, exc_info=_unexpected(error))
+        if self.first_start.done():
+            return
+        if error is None:
+            self.first_start.set_result(None)
+        else:
+            self.first_start.set_exception(error)
+
+
+async def setup_operations(consumer: NatsConsumer) -> list[StreamOperation]:
+    """What the consumer's setup() returns, be it `async def` or `def`; nothing if there is none.
+    Raises ConfigurationError for anything but operations."""
+    setup = getattr(consumer, "setup", None)
+    operations = await lanes.call(setup) if setup is not None else None
+    if operations is None:
+        return []
+    if isinstance(operations, StreamOperation):
+        return [operations]
+    for operation in operations:
+        if not isinstance(operation, StreamOperation):
+            raise ConfigurationError(
+                f"setup() of {consumer.consumer_name} must return operations such as "
+                f"operations.CreateStream(...), not {operation!r}."
+            )
+    return list(operations)
+
+
+def _prepare_handlers(consumer: NatsConsumer) -> None:
+    for handler in _handlers(consumer):
+        handler.retry_policy = retry_policy(consumer)
+        if missing := handler.validate_handlers():
+            logger.warning(
+                "%s: %s has no %s; such messages go to fallback_handle.",
+                consumer.consumer_name,
+                type(handler).__name__,
+                ", ".join(dict.fromkeys(missing)),
+            )
+
+
+def _handlers(consumer: NatsConsumer) -> Iterator[ConsumerHandler]:
+    # vars() instead of getattr(), because that would evaluate properties.
+    attributes: dict[str, object] = {}
+    for cls in reversed(type(consumer).__mro__):
+        attributes.update(vars(cls))
+    attributes.update(vars(consumer))
+    for value in attributes.values():
+        if isinstance(value, ConsumerHandler):
+            yield value
+
+
+def _unexpected(error: Exception) -> bool:
+    # The messages of our own errors say it all; of any other the traceback says more.
+    return not isinstance(error, NatsConsumerError)

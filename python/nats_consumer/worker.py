@@ -1,0 +1,204 @@
+"""Run consumers: all on one event loop, until a signal says to drain."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+from . import _native, database, lanes, logs, settings
+from .client import get_nats_client
+from .connect import connect_options, resolve
+from .consumer import NatsConsumer
+from .dispatch import Dispatch
+from .exceptions import ConfigurationError, WorkerError
+from .operations import StreamOperation
+from .options import Overrides
+from .settings import ConsumerOptions
+from .supervise import Supervised
+
+logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# How long the engine, cancelled tasks and threads may take to end after the drain's own deadline.
+_GRACE_SECONDS = 3.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to run and how. `shutdown_timeout` is in seconds; `event_loop` is "asyncio", "uvloop"
+    or None for the setting event_loop_policy."""
+
+    consumers: Sequence[type[NatsConsumer]]
+    setup: bool = False
+    overrides: Overrides = field(default_factory=Overrides)
+    shutdown_timeout: float
+    event_loop: str | None = None
+
+
+def run(plan: Plan) -> None:
+    """Run the consumers until SIGTERM or SIGINT; then drain them and return. Raises the error if
+    not one of them could be started at first, and ConfigurationError.
+
+    A second signal ends the process at once (130 or 143). Where something does not end although
+    it was drained, the process ends here, with status 0."""
+    loop_factory = _loop_factory(plan.event_loop)
+    with logs.LogPump(_native.take_logs), asyncio.Runner(loop_factory=loop_factory) as runner:
+        still_running = runner.run(_Worker(plan).run())
+        if still_running:
+            # Python would wait for it for ever.
+            logger.warning("These did not end and are left behind: %s.", ", ".join(still_running))
+            logs.flush()
+            os._exit(0)
+
+
+class _Worker:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._supervised: list[Supervised] = []
+
+    async def run(self) -> list[str]:
+        """Returns the names of what still runs when everything should have ended."""
+        stopping = asyncio.Event()
+        with _signals_set(stopping):
+            self._supervised = [self._supervise(each) for each in self._plan.consumers]
+            tasks = [asyncio.create_task(each.run(), name=each.name) for each in self._supervised]
+            tasks.append(asyncio.create_task(database.keep_connections_fresh()))
+            await self._first_starts(stopping)
+            await stopping.wait()
+            return await self._end()
+
+    def _supervise(self, consumer: type[NatsConsumer]) -> Supervised:
+        return Supervised(
+            consumer,
+            consume=_consume,
+            apply=_apply if self._plan.setup else None,
+            overrides=self._plan.overrides,
+        )
+
+    async def _first_starts(self, stopping: asyncio.Event) -> None:
+        """Wait until each consumer has started or failed to, or a signal came. Raises if all have
+        failed."""
+        starts: asyncio.Future[Any] = asyncio.gather(
+            *(each.first_start for each in self._supervised), return_exceptions=True
+        )
+        signalled = asyncio.create_task(stopping.wait())
+        await asyncio.wait([starts, signalled], return_when=asyncio.FIRST_COMPLETED)
+        signalled.cancel()
+        if not starts.done():
+            starts.cancel()
+            return
+        errors = [each for each in starts.result() if each is not None]
+        if errors and len(errors) == len(self._supervised):
+            raise _none_started(self._supervised, errors)
+
+    async def _end(self) -> list[str]:
+        timeout = self._plan.shutdown_timeout
+        logger.info("Draining: running handlers have up to %g s.", timeout)
+        drains = asyncio.gather(
+            *(each.drain(timeout) for each in self._supervised), return_exceptions=True
+        )
+        done, _ = await asyncio.wait({drains}, timeout=timeout + _GRACE_SECONDS)
+        for problem in drains.result() if done else ["the engine did not finish draining in time"]:
+            if problem is not None:
+                logger.error("Draining failed: %s", problem)
+        left = await self._left_behind(await _cancel_tasks())
+        logger.info("Drained.")
+        return left
+
+    async def _left_behind(self, tasks: list[str]) -> list[str]:
+        deadline = asyncio.get_running_loop().time() + _GRACE_SECONDS
+        # A thread's end is no event that the loop could wait for.
+        while (threads := self._threads()) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)
+        return [*tasks, *threads]
+
+    def _threads(self) -> list[str]:
+        stuck = [name for each in self._supervised for name in each.stuck_threads()]
+        return [*stuck, *lanes.detours()]
+
+
+async def _consume(options: ConsumerOptions, dispatch: Dispatch) -> _native.Consumption:
+    connect = await asyncio.to_thread(resolve, connect_options())
+    return await _native.consume(connect, options, dispatch.handle, dispatch.failed)
+
+
+async def _apply(operations: list[StreamOperation]) -> None:
+    if not operations:
+        return
+    async with await get_nats_client() as client:
+        for operation in operations:
+            await operation.execute(client)
+
+
+async def _cancel_tasks() -> list[str]:
+    """Cancel every task but this one; returns the names of those that refuse."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if not tasks:
+        return []
+    _, pending = await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
+    return [task.get_name() for task in pending]
+
+
+def _none_started(supervised: list[Supervised], errors: list[BaseException]) -> BaseException:
+    if len(set(map(str, errors))) == 1:
+        return errors[0]
+    reasons = "\n".join(
+        f"{each.name}: {error}" for each, error in zip(supervised, errors, strict=True)
+    )
+    return WorkerError(f"No consumer could be started.\n{reasons}")
+
+
+@contextmanager
+def _signals_set(stopping: asyncio.Event) -> Iterator[None]:
+    """The first SIGTERM or SIGINT sets `stopping`; a second one ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread handle signals
+        return
+    loop = asyncio.get_running_loop()
+
+    # Not loop.add_signal_handler: it would wait for a loop that a blocking handler holds up.
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if stopping.is_set():
+            logs.flush()
+            os._exit(128 + number)
+        stopping.set()
+        # From here the loop may be asleep: wake it up.
+        loop.call_soon_threadsafe(lambda: None)
+
+    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _loop_factory(event_loop: str | None) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if event_loop == "asyncio":
+        return asyncio.SelectorEventLoop
+    if event_loop == "uvloop":
+        return _policy("uvloop.EventLoopPolicy", "--event-loop uvloop")
+    path = settings.event_loop_policy()
+    return _policy(path, 'NATS_CONSUMER["event_loop_policy"]') if path else None
+
+
+def _policy(path: str, what: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        policy = import_string(path)()
+    except ImportError as error:
+        hint = " Install it: pip install django-nats-consumer[uvloop]." if "uvloop" in path else ""
+        raise ConfigurationError(f"{what} needs {path}, but {error}.{hint}") from error
+    logger.info("Running on the event loop of %s.", path)
+    factory: Callable[[], asyncio.AbstractEventLoop] = policy.new_event_loop
+    return factory
