@@ -1,0 +1,119 @@
+//! Requests to the JetStream API, each with a deadline, their errors told apart.
+
+use std::time::Duration;
+
+use async_nats::{Request, RequestErrorKind};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::connect::Connection;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long the server may take to answer: leader elections last about four seconds.
+pub const API_TIMEOUT: Duration = Duration::from_secs(5);
+
+const STREAM_NOT_FOUND: u64 = 10059;
+const CONSUMER_NOT_FOUND: u64 = 10014;
+const SUBJECTS_OVERLAP: u64 = 10065;
+
+#[derive(Deserialize)]
+struct Reply {
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    code: u16,
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// Sends a request to `$JS.API.<subject>` and returns the JSON of the answer.
+///
+/// # Errors
+/// The API's own error as its [`ErrorKind`]; [`ErrorKind::Unreachable`] when nobody serves JetStream,
+/// [`ErrorKind::Timeout`] when the answer did not come within `limit`.
+pub async fn request(connection: &Connection, subject: &str, body: Bytes, limit: Duration) -> Result<Bytes> {
+    let request = Request::new().payload(body).timeout(Some(limit));
+    let sending = connection.client().send_request(format!("$JS.API.{subject}"), request);
+    let answer = tokio::time::timeout(limit, sending).await.map_err(|_| late(subject, limit))?;
+    let answer = answer.map_err(|error| match error.kind() {
+        RequestErrorKind::TimedOut => late(subject, limit),
+        RequestErrorKind::NoResponders => Error::new(
+            ErrorKind::Unreachable,
+            "Nobody serves JetStream here: enable it on the server (`jetstream {}` or `-js`) and for this \
+             account, or wait until the cluster has a leader.",
+        ),
+        _ => Error::new(ErrorKind::Unreachable, format!("The request {subject} could not be sent: {error}."))
+            .because(error),
+    })?;
+    refuse_errors(subject, &answer.payload)?;
+    Ok(answer.payload)
+}
+
+/// [`request`] with a JSON value for both ways and the usual deadline.
+pub(crate) async fn call(connection: &Connection, subject: &str, body: &Value) -> Result<Value> {
+    let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+    let answer = request(connection, subject, body, API_TIMEOUT).await?;
+    serde_json::from_slice(&answer).map_err(|error| garbled(subject, error))
+}
+
+fn refuse_errors(subject: &str, payload: &[u8]) -> Result<()> {
+    let reply: Reply = serde_json::from_slice(payload).map_err(|error| garbled(subject, error))?;
+    let Some(ApiError { code, err_code, description }) = reply.error else { return Ok(()) };
+    let target = subject.rsplit('.').next().unwrap_or(subject);
+    Err(match err_code {
+        STREAM_NOT_FOUND => Error::new(
+            ErrorKind::StreamNotFound,
+            format!("A stream that {subject} needs does not exist: create it first, or check the name."),
+        ),
+        CONSUMER_NOT_FOUND => {
+            Error::new(ErrorKind::Gone, format!("The durable `{target}` does not exist on the server."))
+        }
+        SUBJECTS_OVERLAP => Error::new(
+            ErrorKind::Overlap,
+            format!("Subjects of the stream `{target}` belong to another stream already."),
+        ),
+        _ => Error::new(
+            ErrorKind::Api { code, err_code },
+            format!("JetStream refused {subject}: {description} (code {code}, error {err_code})."),
+        ),
+    })
+}
+
+fn late(subject: &str, limit: Duration) -> Error {
+    let message = format!("JetStream did not answer {subject} within {limit:?}: is the server reachable?");
+    Error::new(ErrorKind::Timeout, message)
+}
+
+fn garbled(subject: &str, error: serde_json::Error) -> Error {
+    let message = format!("JetStream answered {subject} with something that is not JSON.");
+    Error::new(ErrorKind::Api { code: 500, err_code: 0 }, message).because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(json: &str) -> ErrorKind {
+        refuse_errors("STREAM.INFO.orders", json.as_bytes()).unwrap_err().kind()
+    }
+
+    #[test]
+    fn tells_the_errors_of_the_api_apart() {
+        let error = |code, err_code| format!(r#"{{"error":{{"code":{code},"err_code":{err_code}}}}}"#);
+        assert_eq!(refused(&error(404, 10059)), ErrorKind::StreamNotFound);
+        assert_eq!(refused(&error(404, 10014)), ErrorKind::Gone);
+        assert_eq!(refused(&error(400, 10065)), ErrorKind::Overlap);
+        assert_eq!(refused(&error(400, 10025)), ErrorKind::Api { code: 400, err_code: 10025 });
+        assert_eq!(refused("nonsense"), ErrorKind::Api { code: 500, err_code: 0 });
+    }
+
+    #[test]
+    fn an_answer_without_an_error_is_an_answer() {
+        assert!(refuse_errors("STREAM.INFO.orders", b"{\"config\":{}}").is_ok());
+    }
+}

@@ -1,0 +1,300 @@
+//! What the user asks for, as plain data. Nothing here connects to anything.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::retry::RetryPolicy;
+use crate::route::Pattern;
+
+/// A text that must not reach a log: its `Debug` shows asterisks.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for whoever must send it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"***\"")
+    }
+}
+
+/// Where the servers are and how to be let in.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// `nats://host:port`, `tls://…` or bare `host:port`; credentials in a URL are used.
+    pub servers: Vec<Secret>,
+    /// How the connection is called in the server's monitoring.
+    pub name: Option<String>,
+    /// User name, with [`password`](Self::password).
+    pub user: Option<String>,
+    /// Password of [`user`](Self::user).
+    pub password: Option<Secret>,
+    /// Authentication token.
+    pub token: Option<Secret>,
+    /// Path of a `.creds` file (JWT and seed).
+    pub credentials: Option<PathBuf>,
+    /// Seed of an nkey.
+    pub nkey_seed: Option<Secret>,
+    /// Path of a PEM file with the certificate authorities to trust.
+    pub tls_ca: Option<PathBuf>,
+    /// Path of the client certificate, with [`tls_key`](Self::tls_key).
+    pub tls_cert: Option<PathBuf>,
+    /// Path of the client certificate's key.
+    pub tls_key: Option<PathBuf>,
+    /// Refuse a connection without TLS.
+    pub tls_required: bool,
+    /// Prefix of the reply subjects, `_INBOX` unless set.
+    pub inbox_prefix: Option<String>,
+    /// How often a lost connection is tried again before it counts as closed; `None` is for ever.
+    pub max_reconnects: Option<usize>,
+    /// The longest pause between two tries to reconnect; the first ones are shorter.
+    pub reconnect_wait: Duration,
+    /// How long the first connection may take, all servers and tries together.
+    pub connect_timeout: Duration,
+    /// A frozen server is noticed after three of these.
+    pub ping_interval: Duration,
+    /// Do not deliver what this very connection published.
+    pub no_echo: bool,
+}
+
+impl ConnectOptions {
+    /// Options for these servers, everything else at its default.
+    pub fn to<S: Into<Secret>>(servers: impl IntoIterator<Item = S>) -> Self {
+        Self { servers: servers.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            servers: vec!["nats://127.0.0.1:4222".into()],
+            name: None,
+            user: None,
+            password: None,
+            token: None,
+            credentials: None,
+            nkey_seed: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_required: false,
+            inbox_prefix: None,
+            max_reconnects: None,
+            reconnect_wait: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(2),
+            // async-nats' own 60 s would notice a frozen server only after three minutes.
+            ping_interval: Duration::from_secs(10),
+            no_echo: false,
+        }
+    }
+}
+
+/// How the server hands messages over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The worker asks for as many as it has places for.
+    Pull,
+    /// The server sends as they come, up to `max_ack_pending`.
+    Push,
+}
+
+/// Where a durable that does not exist yet begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the first message of the stream.
+    All,
+    /// At the last message of the stream.
+    Last,
+    /// At the last message of each subject.
+    LastPerSubject,
+    /// With what is published from now on.
+    New,
+    /// At this stream sequence.
+    Sequence(u64),
+    /// At the first message stored at or after this RFC 3339 time.
+    Time(String),
+}
+
+/// The final word on a message whose last attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exhausted {
+    /// Acknowledge it and move on.
+    Ack,
+    /// Hand it back with the policy's longest delay: neither lost nor spinning.
+    Nak,
+    /// Terminate it without a copy.
+    Term,
+    /// Store it in the dead-letter stream.
+    DeadLetter,
+}
+
+/// What one consumer consumes, and how.
+#[derive(Clone, Debug)]
+pub struct ConsumerOptions {
+    /// How logs and metrics call it.
+    pub name: String,
+    /// The stream to consume.
+    pub stream: String,
+    /// The durable consumer on the server, made if it does not exist.
+    pub durable: String,
+    /// Another durable to take over, with its position, where it exists and is of the same kind and filter.
+    pub inherits: Option<String>,
+    /// Pull or push.
+    pub kind: Kind,
+    /// Which subjects of the stream; none means all of them.
+    pub filter_subjects: Vec<String>,
+    /// How many handlers may run at once.
+    pub concurrency: usize,
+    /// The least a pull asks for at once while there are places; more where handlers keep up.
+    pub batch_size: usize,
+    /// How long the server keeps a pull request open.
+    pub fetch_timeout: Duration,
+    /// How long a delivery may go without a sign of life before the server delivers it again.
+    pub ack_wait: Duration,
+    /// How many deliveries may be unsettled, delayed retries included; `None` makes it fit.
+    pub max_ack_pending: Option<i64>,
+    /// Where a new durable begins.
+    pub start: Start,
+    /// When and how often a failed message is tried again.
+    pub retry: RetryPolicy,
+    /// What becomes of a message whose last attempt failed.
+    pub exhausted: Exhausted,
+    /// How long a handler may run.
+    pub handler_timeout: Option<Duration>,
+}
+
+impl ConsumerOptions {
+    /// A pull consumer: high throughput, 100 handlers at once.
+    pub fn pull(stream: impl Into<String>, durable: impl Into<String>) -> Self {
+        Self::of_kind(Kind::Pull, 100, stream.into(), durable.into())
+    }
+
+    /// A push consumer: low latency, one handler at a time, in order.
+    pub fn push(stream: impl Into<String>, durable: impl Into<String>) -> Self {
+        Self::of_kind(Kind::Push, 1, stream.into(), durable.into())
+    }
+
+    /// Only the messages whose subject matches; may be called again for more patterns.
+    #[must_use]
+    pub fn filter(mut self, pattern: impl Into<String>) -> Self {
+        self.filter_subjects.push(pattern.into());
+        self
+    }
+
+    fn of_kind(kind: Kind, concurrency: usize, stream: String, durable: String) -> Self {
+        Self {
+            name: durable.clone(),
+            stream,
+            durable,
+            inherits: None,
+            kind,
+            filter_subjects: Vec::new(),
+            concurrency,
+            batch_size: 100,
+            fetch_timeout: Duration::from_secs(30),
+            ack_wait: Duration::from_secs(30),
+            max_ack_pending: None,
+            start: Start::All,
+            retry: RetryPolicy::default(),
+            exhausted: Exhausted::Nak,
+            handler_timeout: None,
+        }
+    }
+
+    /// Checks what can be checked without a server.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], naming the option and the rule.
+    pub fn validate(&self) -> Result<()> {
+        validate_name("stream", &self.stream)?;
+        validate_name("durable", &self.durable)?;
+        for pattern in &self.filter_subjects {
+            Pattern::parse(pattern).map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
+        }
+        let positive = [
+            ("concurrency", self.concurrency > 0),
+            ("batch_size", self.batch_size > 0),
+            ("fetch_timeout", self.fetch_timeout >= Duration::from_secs(1)),
+            ("ack_wait", self.ack_wait >= Duration::from_millis(100)),
+        ];
+        match positive.iter().find(|(_, holds)| !holds) {
+            Some((option, _)) => Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "{}: `{option}` is too small; concurrency and batch_size need at least 1, \
+                     fetch_timeout 1 s, ack_wait 0.1 s.",
+                    self.name
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Names of streams and durables are part of subjects, which is what limits them.
+fn validate_name(what: &str, name: &str) -> Result<()> {
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
+    if name.is_empty() || name.contains(forbidden) {
+        let message = format!(
+            "{name:?} cannot be the name of a {what}: it must not be empty and must not contain \
+             spaces, dots, `*`, `>`, `/` or `\\`."
+        );
+        return Err(Error::new(ErrorKind::Config, message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_stay_out_of_debug_output() {
+        let options = ConnectOptions {
+            password: Some("hunter2".into()),
+            ..ConnectOptions::to(["nats://me:hunter2@localhost"])
+        };
+        assert!(!format!("{options:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn names_with_spaces_or_dots_are_refused_with_the_rule() {
+        for name in ["my orders", "orders.eu", "", "a*", "a/b"] {
+            let error = ConsumerOptions::pull(name, "d").validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains("spaces, dots"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_filter_is_refused_before_the_server_sees_it() {
+        let error = ConsumerOptions::pull("orders", "d").filter("orders..x").validate().unwrap_err();
+        assert!(error.to_string().contains("orders..x"), "{error}");
+    }
+
+    #[test]
+    fn a_concurrency_of_nothing_is_refused() {
+        let options = ConsumerOptions { concurrency: 0, ..ConsumerOptions::pull("orders", "d") };
+        assert!(options.validate().unwrap_err().to_string().contains("concurrency"));
+    }
+}

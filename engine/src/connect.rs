@@ -1,0 +1,302 @@
+//! Options become a connected client, and what happens to it later becomes a state one can watch.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{info, warn};
+
+use crate::config::{ConnectOptions, Secret};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The pause between two tries of the first connection.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Commands async-nats buffers before a send waits; acknowledgements of a full prefetch fit in.
+const COMMAND_CAPACITY: usize = 16_384;
+
+/// What is known of the link to the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Whether the server can be reached now.
+    pub is_up: bool,
+    /// Counts the connections made: a change means that requests to the old one are gone.
+    pub generation: u64,
+    /// The last thing the server refused, if it refused anything.
+    pub denied: Option<String>,
+}
+
+/// A connection to NATS that reconnects by itself.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    client: Client,
+    link: watch::Receiver<Link>,
+}
+
+impl Connection {
+    /// Connects, trying again until `connect_timeout` has passed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`] when no server answered in time, [`ErrorKind::Denied`] at once when
+    /// one refused the credentials, [`ErrorKind::Config`] for options that cannot be used.
+    pub async fn open(options: &ConnectOptions) -> Result<Self> {
+        let addresses = parse_servers(&options.servers)?;
+        let deadline = Instant::now() + options.connect_timeout;
+        let mut last = String::from("no answer");
+        loop {
+            let (sender, link) = watch::channel(Link::default());
+            let attempt = client_options(options, &addresses, sender).await?.connect(&addresses);
+            match timeout_at(deadline, attempt).await {
+                Ok(Ok(client)) => return Ok(Self::settled(client, link, deadline).await),
+                Ok(Err(error)) if is_refusal(error.kind()) => return Err(denied(&addresses, &error)),
+                Ok(Err(error)) => last = describe(&error),
+                Err(_) => return Err(unreachable(&addresses, options.connect_timeout, &last)),
+            }
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(unreachable(&addresses, options.connect_timeout, &last));
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// The event that marks the link as up follows the connection by a moment.
+    async fn settled(client: Client, mut link: watch::Receiver<Link>, deadline: Instant) -> Self {
+        let _ = timeout_at(deadline, link.wait_for(|link| link.is_up)).await;
+        Self { client, link }
+    }
+
+    /// The async-nats client underneath.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The link's state, to look at or to wait on.
+    #[must_use]
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.link.clone()
+    }
+
+    /// Whether the server can be reached now.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.link.borrow().is_up && !self.is_closed()
+    }
+
+    /// Whether it will never be up again, because it was closed or gave up reconnecting.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        // The sender lives in async-nats' connection task, so it ends with it, also by a panic.
+        self.link.has_changed().is_err()
+    }
+
+    /// Writes out what is queued.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] when it could not be written within `limit`.
+    pub async fn flush(&self, limit: Duration) -> Result<()> {
+        match tokio::time::timeout(limit, self.client.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                Err(Error::new(ErrorKind::Unreachable, "The connection is closed.").because(error))
+            }
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("What was queued could not be written within {limit:?}: is the server reachable?"),
+            )),
+        }
+    }
+
+    /// Writes out what is queued, then closes; returns when closed or after `limit`.
+    pub async fn close(&self, limit: Duration) {
+        let mut link = self.link.clone();
+        let closing = async {
+            if self.client.drain().await.is_ok() {
+                while link.changed().await.is_ok() {}
+            }
+        };
+        let _ = tokio::time::timeout(limit, closing).await;
+    }
+}
+
+fn parse_servers(servers: &[Secret]) -> Result<Vec<ServerAddr>> {
+    if servers.is_empty() {
+        return Err(Error::new(ErrorKind::Config, "`servers` is empty: name at least one NATS server."));
+    }
+    servers.iter().map(parse_server).collect()
+}
+
+fn parse_server(server: &Secret) -> Result<ServerAddr> {
+    ServerAddr::from_str(server.reveal()).map_err(|error| {
+        // The address itself may hold a password, so it is not repeated.
+        Error::new(
+            ErrorKind::Config,
+            "An entry of `servers` is no server address: write `nats://host:port` or `host:port`.",
+        )
+        .because(error)
+    })
+}
+
+async fn client_options(
+    options: &ConnectOptions,
+    addresses: &[ServerAddr],
+    link: watch::Sender<Link>,
+) -> Result<async_nats::ConnectOptions> {
+    let longest = options.reconnect_wait;
+    let mut client = async_nats::ConnectOptions::new()
+        .connection_timeout(options.connect_timeout)
+        .ping_interval(options.ping_interval)
+        .max_reconnects(options.max_reconnects)
+        .client_capacity(COMMAND_CAPACITY)
+        .require_tls(options.tls_required)
+        .reconnect_delay_callback(move |attempts| reconnect_delay(attempts, longest))
+        .event_callback(move |event| {
+            note(&link, &event);
+            std::future::ready(())
+        });
+    if let Some(name) = &options.name {
+        client = client.name(name);
+    }
+    if let Some(prefix) = &options.inbox_prefix {
+        client = client.custom_inbox_prefix(prefix);
+    }
+    if let Some(path) = &options.tls_ca {
+        client = client.add_root_certificates(path.clone());
+    }
+    if let (Some(cert), Some(key)) = (&options.tls_cert, &options.tls_key) {
+        client = client.add_client_certificate(cert.clone(), key.clone());
+    }
+    if options.no_echo {
+        client = client.no_echo();
+    }
+    authenticate(client, options, addresses).await
+}
+
+async fn authenticate(
+    mut client: async_nats::ConnectOptions,
+    options: &ConnectOptions,
+    addresses: &[ServerAddr],
+) -> Result<async_nats::ConnectOptions> {
+    if let Some(path) = &options.credentials {
+        client = client.credentials_file(path).await.map_err(|error| unreadable(path, error))?;
+    }
+    if let Some(seed) = &options.nkey_seed {
+        client = client.nkey(seed.reveal().to_owned());
+    }
+    if let Some(token) = &options.token {
+        client = client.token(token.reveal().to_owned());
+    }
+    if let (Some(user), Some(password)) = (&options.user, &options.password) {
+        return Ok(client.user_and_password(user.clone(), password.reveal().to_owned()));
+    }
+    // async-nats ignores credentials inside a URL; a lone user name there is a token, as in nats-py.
+    let Some(address) = addresses.iter().find(|address| address.username().is_some()) else {
+        return Ok(client);
+    };
+    let user = address.username().unwrap_or_default().to_owned();
+    Ok(match address.password() {
+        Some(password) => client.user_and_password(user, password.to_owned()),
+        None => client.token(user),
+    })
+}
+
+/// Doubles from 10 ms up to the longest pause, so that a short outage costs little.
+fn reconnect_delay(attempts: usize, longest: Duration) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(20);
+    Duration::from_millis(10).saturating_mul(1 << doublings).min(longest)
+}
+
+fn note(link: &watch::Sender<Link>, event: &Event) {
+    match event {
+        Event::Connected => {
+            link.send_modify(|link| {
+                link.is_up = true;
+                link.generation += 1;
+            });
+            if link.borrow().generation > 1 {
+                info!("connected to NATS again");
+            }
+        }
+        Event::Disconnected => {
+            link.send_modify(|link| link.is_up = false);
+            warn!("lost the connection to NATS; reconnecting");
+        }
+        Event::Closed => {
+            link.send_modify(|link| link.is_up = false);
+        }
+        Event::LameDuckMode => warn!("the NATS server is shutting down; expect a reconnect"),
+        Event::ServerError(ServerError::Other(text)) => {
+            link.send_modify(|link| link.denied = Some(text.clone()));
+            warn!(error = text, "the NATS server reported an error");
+        }
+        other => warn!("NATS connection: {other}"),
+    }
+}
+
+fn is_refusal(kind: ConnectErrorKind) -> bool {
+    matches!(kind, ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation)
+}
+
+fn describe(error: &async_nats::ConnectError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => source.to_string(),
+        None => error.to_string(),
+    }
+}
+
+fn unreachable(addresses: &[ServerAddr], waited: Duration, last: &str) -> Error {
+    let message = format!(
+        "No NATS server answered at {} within {waited:?} (last: {last}). \
+         Check that a server listens there and that `servers` names it.",
+        spell(addresses)
+    );
+    Error::new(ErrorKind::Unreachable, message)
+}
+
+fn denied(addresses: &[ServerAddr], error: &async_nats::ConnectError) -> Error {
+    let message = format!(
+        "The NATS server at {} refused the connection ({error}). \
+         Check the user, password, token, nkey or credentials file.",
+        spell(addresses)
+    );
+    Error::new(ErrorKind::Denied, message)
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    let message = format!("The credentials file {} cannot be used: {error}.", path.display());
+    Error::new(ErrorKind::Config, message).because(error)
+}
+
+/// Addresses without the credentials that a URL may hold.
+fn spell(addresses: &[ServerAddr]) -> String {
+    let bare = |address: &ServerAddr| format!("{}://{}:{}", address.scheme(), address.host(), address.port());
+    addresses.iter().map(bare).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reconnect_pauses_double_up_to_the_longest() {
+        let longest = Duration::from_secs(2);
+        assert_eq!(reconnect_delay(1, longest), Duration::from_millis(10));
+        assert_eq!(reconnect_delay(3, longest), Duration::from_millis(40));
+        assert_eq!(reconnect_delay(usize::MAX, longest), longest);
+    }
+
+    #[test]
+    fn an_address_is_spelled_without_its_password() {
+        let addresses = parse_servers(&["nats://me:hunter2@localhost:4333".into()]).unwrap();
+        assert_eq!(spell(&addresses), "nats://localhost:4333");
+    }
+
+    #[test]
+    fn a_bare_host_is_an_address() {
+        let addresses = parse_servers(&["localhost".into(), "127.0.0.1:4333".into()]).unwrap();
+        assert_eq!(spell(&addresses), "nats://localhost:4222, nats://127.0.0.1:4333");
+    }
+}

@@ -1,0 +1,191 @@
+//! The dead-letter stream: what no attempt could handle, kept whole, with the reason.
+
+use std::time::{Duration, SystemTime};
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::OnceCell;
+use tracing::info;
+
+use crate::api::call;
+use crate::config::ConsumerOptions;
+use crate::connect::Connection;
+use crate::error::Result;
+use crate::message::Message;
+use crate::publish::publish;
+use crate::stream::create_stream;
+
+/// How long the dead-letter stream may take to confirm a copy.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Headers that make the server act on the copy: refuse it, purge the stream, expire it, schedule it or
+/// take it for a duplicate. They are kept under this prefix.
+const KEPT_PREFIX: &str = "Dlq-Header-";
+const ACTED_ON: [&str; 5] = ["Nats-Expected-", "Nats-Rollup", "Nats-TTL", "Nats-Schedule", "Nats-Msg-Id"];
+
+/// An exception's text may be long, and the copy must stay small enough to be stored.
+const LONGEST_VALUE: usize = 1000;
+
+/// A message that is given up.
+#[derive(Debug)]
+pub(crate) struct DeadLetter {
+    pub(crate) message: Message,
+    pub(crate) reason: String,
+    pub(crate) error: Option<String>,
+    pub(crate) deliveries: u64,
+}
+
+/// The dead letters of one consumer.
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    source: String,
+    durable: String,
+    exists: OnceCell<()>,
+}
+
+impl DeadLetters {
+    pub(crate) fn of(options: &ConsumerOptions) -> Self {
+        Self { source: options.stream.clone(), durable: options.durable.clone(), exists: OnceCell::new() }
+    }
+
+    /// Stores the copy and waits until the server has confirmed it.
+    pub(crate) async fn store(&self, connection: &Connection, letter: &DeadLetter) -> Result<()> {
+        self.exists.get_or_try_init(|| self.create(connection)).await?;
+        let subject = Subject::from(format!("dlq.{}.{}", self.source, self.durable));
+        let (headers, payload) = self.fit(letter, connection.client().max_payload());
+        publish(connection, subject, headers, payload, STORE_TIMEOUT).await?;
+        Ok(())
+    }
+
+    /// The copy is kept as safely as the original: same storage, same replicas, no limits.
+    async fn create(&self, connection: &Connection) -> Result<()> {
+        let source = call(connection, &format!("STREAM.INFO.{}", self.source), &json!(null)).await?;
+        let name = format!("{}-dlq", self.source);
+        let config = json!({
+            "name": name,
+            "subjects": [format!("dlq.{}.>", self.source)],
+            "retention": "limits",
+            "storage": source["config"]["storage"],
+            "num_replicas": source["config"]["num_replicas"],
+            "discard": "new",
+            "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0,
+        });
+        if create_stream(connection, &config).await? {
+            info!(stream = name, "the dead-letter stream was created");
+        }
+        Ok(())
+    }
+
+    /// Headers and payload of the copy; where the whole would be too large for the server, the payload
+    /// stays behind and the headers say where it is.
+    fn fit(&self, letter: &DeadLetter, limit: usize) -> (HeaderMap, Bytes) {
+        let mut headers = self.headers(letter);
+        let payload = letter.message.payload().clone();
+        if wire_size(&headers) + payload.len() <= limit {
+            return (headers, payload);
+        }
+        set(&mut headers, "Dlq-Payload", "omitted: too large with the headers; it is at Dlq-Sequence of Dlq-Stream");
+        (headers, Bytes::new())
+    }
+
+    fn headers(&self, letter: &DeadLetter) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, values) in letter.message.headers().into_iter().flat_map(HeaderMap::iter) {
+            let kept = kept_name(name);
+            for value in values {
+                headers.append(kept.clone(), value.clone());
+            }
+        }
+        let place = letter.message.metadata().ok();
+        let sequence = place.map_or(0, |place| place.stream_sequence);
+        set(&mut headers, "Dlq-Reason", &letter.reason);
+        if let Some(error) = &letter.error {
+            set(&mut headers, "Dlq-Error", error);
+        }
+        set(&mut headers, "Dlq-Subject", letter.message.subject());
+        set(&mut headers, "Dlq-Stream", &self.source);
+        set(&mut headers, "Dlq-Sequence", &sequence.to_string());
+        set(&mut headers, "Dlq-Consumer", &self.durable);
+        set(&mut headers, "Dlq-Deliveries", &letter.deliveries.to_string());
+        set(&mut headers, "Dlq-Time", &humantime::format_rfc3339_millis(SystemTime::now()).to_string());
+        // A repeat after a crash between storing and ending is stored once.
+        set(&mut headers, "Nats-Msg-Id", &format!("dlq.{}.{}.{sequence}", self.source, self.durable));
+        headers
+    }
+}
+
+fn kept_name(name: &HeaderName) -> HeaderName {
+    let text: &str = name.as_ref();
+    let is_acted_on = ACTED_ON.iter().any(|prefix| {
+        text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    });
+    let renamed = is_acted_on.then(|| format!("{KEPT_PREFIX}{text}").parse().ok()).flatten();
+    renamed.unwrap_or_else(|| name.clone())
+}
+
+/// Reasons may be exception texts, so they are made fit for a header: one line of bounded length.
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    let line: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_VALUE).collect();
+    headers.insert(name, line.parse().unwrap_or_else(|_| HeaderValue::new()));
+}
+
+/// Bytes of the headers on the wire: `NATS/1.0`, a line each, and the line ends.
+fn wire_size(headers: &HeaderMap) -> usize {
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name: &str = name.as_ref();
+        values.iter().map(move |value| name.len() + value.as_str().len() + 4)
+    });
+    12 + lines.sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letters() -> DeadLetters {
+        DeadLetters::of(&ConsumerOptions::pull("orders", "billing"))
+    }
+
+    fn letter(headers: HeaderMap, payload: &'static [u8]) -> DeadLetter {
+        let message = Message::new(async_nats::Message {
+            subject: "orders.created".into(),
+            reply: Some("$JS.ACK.orders.billing.4.71.93.1700000000000000001.5".into()),
+            payload: payload.into(),
+            headers: Some(headers),
+            status: None,
+            description: None,
+            length: payload.len(),
+        });
+        let error = Some("ValueError: no\r\nsuch customer".into());
+        DeadLetter { message, reason: "attempts exhausted".into(), error, deliveries: 4 }
+    }
+
+    #[test]
+    fn headers_that_the_server_acts_on_are_kept_under_another_name() {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", "original");
+        headers.insert("nats-rollup", "all");
+        headers.insert("Trace", "abc");
+        let (copy, _) = letters().fit(&letter(headers, b"{}"), 1_000_000);
+        assert_eq!(copy.get("Dlq-Header-Nats-Msg-Id").unwrap().as_str(), "original");
+        assert_eq!(copy.get("Dlq-Header-nats-rollup").unwrap().as_str(), "all");
+        assert!(copy.get("nats-rollup").is_none());
+        assert_eq!(copy.get("Trace").unwrap().as_str(), "abc");
+        assert_eq!(copy.get("Nats-Msg-Id").unwrap().as_str(), "dlq.orders.billing.71");
+    }
+
+    #[test]
+    fn an_error_of_several_lines_fits_into_a_header() {
+        let (copy, _) = letters().fit(&letter(HeaderMap::new(), b"{}"), 1_000_000);
+        assert_eq!(copy.get("Dlq-Error").unwrap().as_str(), "ValueError: no  such customer");
+    }
+
+    #[test]
+    fn a_payload_too_large_for_the_copy_stays_behind_and_is_pointed_at() {
+        let (copy, payload) = letters().fit(&letter(HeaderMap::new(), &[b'x'; 900]), 1_000);
+        assert!(payload.is_empty());
+        assert!(copy.get("Dlq-Payload").is_some());
+        assert_eq!(copy.get("Dlq-Sequence").unwrap().as_str(), "71");
+    }
+}

@@ -1,0 +1,93 @@
+//! What can go wrong, in one type: a [`kind`](Error::kind) to match on and a sentence to read.
+//!
+//! Every message says what happened and what to do about it. Nothing here knows tokio or NATS.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// A result whose error is the engine's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kinds of failure a caller can tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// An option cannot be used as it was given.
+    Config,
+    /// No server answered, or the connection is closed.
+    Unreachable,
+    /// The server refused the credentials or a permission.
+    Denied,
+    /// The stream does not exist.
+    StreamNotFound,
+    /// What the server has differs from what was asked for, and cannot be changed.
+    Mismatch,
+    /// The stream's subjects belong to another stream already.
+    Overlap,
+    /// The durable consumer disappeared while it was used.
+    Gone,
+    /// The JetStream API answered with an error of its own.
+    Api {
+        /// The HTTP-like status, such as 404.
+        code: u16,
+        /// The server's own number for the error, such as 10059.
+        err_code: u64,
+    },
+    /// No stream listens on the subject that was published to.
+    NoStream,
+    /// The message is larger than the server takes.
+    TooLarge,
+    /// The answer did not come in time.
+    Timeout,
+}
+
+/// A failure of the engine. Failures of a handler are [`HandlerError`](crate::HandlerError)s.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this kind; `message` says what happened and what to do.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What happened, and what to do about it, without the cause.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether the same call may succeed later with nothing changed.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.kind, ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Api { code: 503, .. })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}

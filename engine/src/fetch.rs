@@ -1,0 +1,252 @@
+//! Messages come in: by pull, asked for as there are places, or by push, as the server sends them.
+//!
+//! The pull loop is ours and not `consumer.messages()` of async-nats, which cannot stop asking and still
+//! drain, drops what overflows its channel, and takes half a minute to notice a new leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Message as Raw, Subject, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ConsumerOptions;
+use crate::connect::{Connection, Link};
+use crate::delivery::Delivery;
+use crate::demand::{Ask, Demand, Problem, Status};
+use crate::handle::Inbox;
+use crate::observe::count;
+use crate::settle::Settler;
+use crate::stream::Durable;
+use crate::window::Window;
+
+/// Messages taken from the subscription at once, so that neighbours on the runtime get their turn.
+const BURST: usize = 512;
+
+/// How long messages that are on their way at a drain may take to arrive.
+const LAST_ARRIVALS: Duration = Duration::from_secs(1);
+
+/// Everything a fetch loop works with.
+pub(crate) struct Fetch<'a> {
+    pub(crate) options: &'a ConsumerOptions,
+    pub(crate) connection: &'a Connection,
+    pub(crate) durable: &'a Durable,
+    pub(crate) settler: &'a Arc<Settler>,
+    pub(crate) inbox: &'a dyn Inbox,
+    pub(crate) stop: &'a CancellationToken,
+}
+
+/// Fetches until `stop`, or until asking again cannot help. After a stop, what was on its way is handed back.
+pub(crate) async fn fetch(fetch: Fetch<'_>) -> Result<(), Problem> {
+    let subscriber = match &fetch.durable.deliver_subject {
+        Some(subject) => fetch.subscribe_to_push(subject).await,
+        None => {
+            let inbox = fetch.connection.client().new_inbox();
+            return fetch.pull(&inbox).await;
+        }
+    };
+    fetch.take_pushes(subscriber.ok_or(Problem::Silent)?).await
+}
+
+impl Fetch<'_> {
+    async fn pull(&self, inbox: &str) -> Result<(), Problem> {
+        let client = self.connection.client();
+        let mut subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(|_| Problem::Silent)?;
+        let mut link = self.connection.link();
+        let generation = link.borrow_and_update().generation;
+        let mut pull = Pull {
+            demand: Demand::new(Instant::now(), self.options.fetch_timeout),
+            window: Window::new(Instant::now(), self.options.concurrency),
+            inbox,
+            next: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.options.stream, self.durable.name).into(),
+            generation,
+            arrived: Vec::with_capacity(BURST),
+            deliveries: Vec::with_capacity(BURST),
+        };
+        loop {
+            let now = Instant::now();
+            let mark = pull.ask(self, now).await;
+            let places = &self.settler.places;
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.hand_back_last_arrivals(subscriber).await;
+                    return Ok(());
+                }
+                message = subscriber.next() => {
+                    let first = message.ok_or(Problem::Silent)?;
+                    pull.take(self, first, &mut subscriber)?;
+                }
+                () = places.fallen_to(mark.unwrap_or_default()), if mark.is_some() => {}
+                changed = link.changed() => {
+                    changed.map_err(|_| Problem::Silent)?;
+                    pull.note(self, &link);
+                }
+                () = sleep_until(pull.demand.wake_at(now)) => {
+                    pull.demand.tick(Instant::now()).inspect_err(|_| count(&self.settler.counters.repairs))?;
+                }
+            }
+        }
+    }
+
+    async fn subscribe_to_push(&self, subject: &str) -> Option<Subscriber> {
+        let client = self.connection.client();
+        let subject = subject.to_owned();
+        match self.durable.deliver_group.clone() {
+            Some(group) => client.queue_subscribe(subject, group).await.ok(),
+            None => client.subscribe(subject).await.ok(),
+        }
+    }
+
+    async fn take_pushes(&self, mut subscriber: Subscriber) -> Result<(), Problem> {
+        let (mut arrived, mut deliveries) = (Vec::with_capacity(BURST), Vec::with_capacity(BURST));
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.hand_back_last_arrivals(subscriber).await;
+                    return Ok(());
+                }
+                message = subscriber.next() => message.ok_or(Problem::Silent)?,
+            };
+            let mut next = Some(message);
+            while let Some(message) = next {
+                match message.status {
+                    None => arrived.push(message),
+                    Some(_) => self.answer_flow_control(message).await,
+                }
+                next = if arrived.len() < BURST { subscriber.next().now_or_never().flatten() } else { None };
+            }
+            self.admit(&mut arrived, &mut deliveries);
+        }
+    }
+
+    /// Older durables may have flow control: without an answer the server stops sending.
+    async fn answer_flow_control(&self, message: Raw) {
+        if let Some(reply) = message.reply {
+            let _ = self.connection.client().publish(reply, Vec::new().into()).await;
+        }
+    }
+
+    fn admit(&self, arrived: &mut Vec<Raw>, deliveries: &mut Vec<Delivery>) {
+        if arrived.is_empty() {
+            return;
+        }
+        self.settler.admit(arrived, deliveries);
+        if !deliveries.is_empty() {
+            self.inbox.put(deliveries);
+        }
+    }
+
+    /// Unsubscribes, then hands back at once what had been sent before the server knew.
+    async fn hand_back_last_arrivals(&self, mut subscriber: Subscriber) {
+        if subscriber.drain().await.is_err() {
+            return;
+        }
+        let mut arrived = Vec::new();
+        let reading = async {
+            while let Some(message) = subscriber.next().await {
+                if message.status.is_none() {
+                    arrived.push(message);
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LAST_ARRIVALS, reading).await;
+        let mut deliveries = Vec::new();
+        self.settler.admit(&mut arrived, &mut deliveries);
+        deliveries.iter().for_each(Delivery::hand_back);
+    }
+}
+
+struct Pull<'a> {
+    demand: Demand,
+    window: Window,
+    inbox: &'a str,
+    next: Subject,
+    generation: u64,
+    arrived: Vec<Raw>,
+    deliveries: Vec<Delivery>,
+}
+
+impl Pull<'_> {
+    /// Asks for as many as there are places. Where too few are free, returns how many may be held when it
+    /// is worth asking again.
+    async fn ask(&mut self, fetch: &Fetch<'_>, now: Instant) -> Option<usize> {
+        let places = &fetch.settler.places;
+        let held = places.held();
+        self.window.observe(now, places.settled(), held, places.held_bytes());
+        let size = self.window.size();
+        let least = fetch.options.batch_size.min(size / 4).max(1);
+        if !fetch.connection.is_up() || self.demand.is_paused(now) {
+            return None;
+        }
+        if let Some(ask) = self.demand.ask(now, size.saturating_sub(held), least) {
+            self.send(fetch, ask).await;
+        }
+        let outstanding = self.demand.outstanding();
+        let least = if outstanding == 0 { 1 } else { least };
+        // Where the outstanding alone fills the window, its arrival is what to wait for.
+        let mark = size.checked_sub(outstanding + least)?;
+        (held > mark).then_some(mark)
+    }
+
+    async fn send(&self, fetch: &Fetch<'_>, Ask { id, batch }: Ask) {
+        let request = json!({
+            "batch": batch,
+            "expires": nanoseconds(self.demand.expires()),
+            "idle_heartbeat": nanoseconds(self.demand.heartbeat()),
+        });
+        let reply = format!("{}.{id}", self.inbox);
+        // A request that cannot be sent is missed like one that is lost: by its heartbeat.
+        let _ = fetch
+            .connection
+            .client()
+            .publish_with_reply(self.next.clone(), reply, request.to_string().into())
+            .await;
+    }
+
+    fn take(&mut self, fetch: &Fetch<'_>, first: Raw, subscriber: &mut Subscriber) -> Result<(), Problem> {
+        let now = Instant::now();
+        let mut next = Some(first);
+        let mut problem = Ok(());
+        while let Some(message) = next {
+            match message.status {
+                None => self.arrived.push(message),
+                Some(_) => problem = self.demand.status(now, self.read_status(&message)),
+            }
+            let goes_on = problem.is_ok() && self.arrived.len() < BURST;
+            next = if goes_on { subscriber.next().now_or_never().flatten() } else { None };
+        }
+        if !self.arrived.is_empty() {
+            self.demand.delivered(now, self.arrived.len());
+        }
+        fetch.admit(&mut self.arrived, &mut self.deliveries);
+        problem
+    }
+
+    fn read_status<'m>(&self, message: &'m Raw) -> Status<'m> {
+        let unfilled = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
+        Status {
+            id: message.subject.strip_prefix(self.inbox).and_then(|rest| rest.get(1..)?.parse().ok()),
+            code: message.status.map_or(0, |status| status.as_u16()),
+            description: message.description.as_deref().unwrap_or_default(),
+            unfilled: unfilled.and_then(|count| count.as_str().parse().ok()),
+        }
+    }
+
+    fn note(&mut self, fetch: &Fetch<'_>, link: &watch::Receiver<Link>) {
+        let generation = link.borrow().generation;
+        if generation != self.generation {
+            self.generation = generation;
+            self.demand.reconnected(Instant::now());
+            count(&fetch.settler.counters.repairs);
+        }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

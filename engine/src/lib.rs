@@ -1,0 +1,86 @@
+//! Consume from NATS JetStream: the engine of django-nats-consumer, usable from Rust alone.
+//!
+//! ```no_run
+//! use nats_consumer::{ConnectOptions, ConsumerOptions, HandlerError, Message, consume};
+//! use std::time::Duration;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let orders = ConsumerOptions::pull("orders", "billing").filter("orders.*");
+//! let handler = async |message: Message| -> Result<(), HandlerError> {
+//!     let order = std::str::from_utf8(message.payload())?; // an error is retried, then final
+//!     println!("{}: {order}", message.subject());
+//!     Ok(())
+//! };
+//! let consumption = consume(ConnectOptions::to(["nats://127.0.0.1:4222"]), orders, handler).await?;
+//! tokio::signal::ctrl_c().await?;
+//! consumption.drain(Duration::from_secs(25)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The journey of a message
+//!
+//! The modules are the steps of this journey, in its order.
+//!
+//! | step | what happens |
+//! |---|---|
+//! | [`config`] | what the user asks for, as plain data |
+//! | [`connect`] | options become a client that reconnects; its state can be watched |
+//! | [`api`], [`stream`] | streams and durables are compared with what is declared, then made to fit |
+//! | `demand`, `window`, `places` | how much to ask for: never more than there are free places |
+//! | `fetch` | pull requests go out, messages come in; silence is noticed and repaired |
+//! | [`message`], [`delivery`] | a delivery is one attempt at one message, and owns its place until it is settled |
+//! | [`route`], [`router`] | the subject finds its handler: exact beats `*` beats `>` |
+//! | [`handle`] | the user's code runs; the server is told meanwhile that the delivery is alive |
+//! | [`outcome`], [`retry`] | what becomes of the message, as a value; and after how long it comes again |
+//! | `settle` | the outcome is written to the server, in batches |
+//! | `dead_letter`, [`publish`] | what no attempt could handle is stored, and only then ended |
+//! | [`worker`] | wires all of it: [`consume`], then [`Consumption::drain`] |
+//! | [`observe`], [`error`] | the counters; what can go wrong |
+
+pub mod config;
+pub mod connect;
+
+pub mod api;
+pub mod stream;
+
+mod demand;
+mod fetch;
+mod places;
+mod window;
+
+pub mod delivery;
+pub mod message;
+
+pub mod route;
+pub mod router;
+
+pub mod handle;
+
+pub mod outcome;
+pub mod retry;
+
+mod dead_letter;
+pub mod publish;
+mod settle;
+
+pub mod worker;
+
+pub mod error;
+pub mod observe;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use config::{ConnectOptions, ConsumerOptions, Exhausted, Kind, Start};
+pub use connect::Connection;
+pub use delivery::{AlreadySettled, Delivery};
+pub use error::{Error, ErrorKind};
+pub use handle::{Handler, Inbox};
+pub use message::{Message, Metadata};
+pub use outcome::{HandlerError, IntoOutcome, Outcome};
+pub use publish::PublishAck;
+pub use retry::{RetryPolicy, Schedule};
+pub use route::Pattern;
+pub use router::Router;
+pub use worker::{Consumption, consume, consume_into};

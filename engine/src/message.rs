@@ -1,0 +1,149 @@
+//! A message, and a delivery: one attempt at one message, which owns its place until it is settled.
+
+use std::sync::Arc;
+
+use async_nats::{HeaderMap, Subject};
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A message of a stream. Cloning is cheap: payload and headers are shared.
+#[derive(Clone, Debug)]
+pub struct Message(Arc<async_nats::Message>);
+
+impl Message {
+    pub(crate) fn new(message: async_nats::Message) -> Self {
+        Self(Arc::new(message))
+    }
+
+    /// The subject it was published to.
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        &self.0.subject
+    }
+
+    /// The payload. It shares the buffer it was read into: copy what you keep for long.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.0.payload
+    }
+
+    /// The headers, if there are any.
+    #[must_use]
+    pub fn headers(&self) -> Option<&HeaderMap> {
+        self.0.headers.as_ref()
+    }
+
+    /// Where the server waits for the settlement; it also encodes the [`Metadata`].
+    #[must_use]
+    pub fn reply(&self) -> Option<&Subject> {
+        self.0.reply.as_ref()
+    }
+
+    /// Where the message is in its stream and how often it was delivered.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the message does not come from a JetStream consumer.
+    pub fn metadata(&self) -> Result<Metadata<'_>> {
+        self.0.reply.as_deref().and_then(Metadata::parse).ok_or_else(|| {
+            Error::new(ErrorKind::Config, "This message does not come from a JetStream consumer.")
+        })
+    }
+
+    /// Payload and headers in bytes, roughly: what the message costs in memory.
+    pub(crate) fn size(&self) -> usize {
+        self.0.length
+    }
+}
+
+/// What the server tells about a delivery, in its reply subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata<'a> {
+    /// The JetStream domain, if there is one.
+    pub domain: Option<&'a str>,
+    /// The stream.
+    pub stream: &'a str,
+    /// The consumer on the server.
+    pub consumer: &'a str,
+    /// How often the message was delivered, this time included.
+    pub delivered: u64,
+    /// The message's place in the stream.
+    pub stream_sequence: u64,
+    /// The delivery's place among the consumer's deliveries.
+    pub consumer_sequence: u64,
+    /// When the message was stored, in nanoseconds since 1970 UTC.
+    pub timestamp: i64,
+    /// How many messages wait for the consumer behind this one.
+    pub pending: u64,
+}
+
+impl<'a> Metadata<'a> {
+    /// Parses the reply subject of a delivery.
+    ///
+    /// Both forms of ADR-15 are known: `$JS.ACK.` with 7 tokens behind it, or with domain and
+    /// account hash before those and possibly more tokens after them. `None` for anything else.
+    #[must_use]
+    pub fn parse(reply: &'a str) -> Option<Self> {
+        let tokens = reply.strip_prefix("$JS.ACK.")?;
+        let count = tokens.split('.').count();
+        let mut tokens = tokens.split('.');
+        let domain = match count {
+            7 => None,
+            9.. => {
+                let domain = tokens.next()?;
+                tokens.next()?;
+                Some(domain).filter(|domain| *domain != "_")
+            }
+            _ => return None,
+        };
+        Some(Self {
+            domain,
+            stream: tokens.next()?,
+            consumer: tokens.next()?,
+            delivered: tokens.next()?.parse().ok()?,
+            stream_sequence: tokens.next()?.parse().ok()?,
+            consumer_sequence: tokens.next()?.parse().ok()?,
+            timestamp: tokens.next()?.parse().ok()?,
+            pending: tokens.next()?.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PARSED: Metadata<'_> = Metadata {
+        domain: None,
+        stream: "orders",
+        consumer: "billing",
+        delivered: 2,
+        stream_sequence: 71,
+        consumer_sequence: 93,
+        timestamp: 1_700_000_000_000_000_001,
+        pending: 5,
+    };
+
+    #[test]
+    fn reads_the_reply_subject_of_a_delivery() {
+        let reply = "$JS.ACK.orders.billing.2.71.93.1700000000000000001.5";
+        assert_eq!(Metadata::parse(reply), Some(PARSED));
+    }
+
+    #[test]
+    fn reads_the_longer_form_with_and_without_a_domain() {
+        let reply = "$JS.ACK._.hash.orders.billing.2.71.93.1700000000000000001.5";
+        assert_eq!(Metadata::parse(reply), Some(PARSED));
+        let reply = "$JS.ACK.hub.hash.orders.billing.2.71.93.1700000000000000001.5.rnd";
+        assert_eq!(Metadata::parse(reply), Some(Metadata { domain: Some("hub"), ..PARSED }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_subject_panics(reply in "(\\$JS\\.ACK\\.)?[a-z0-9$._-]{0,80}") {
+            let _ = Metadata::parse(&reply);
+        }
+    }
+}

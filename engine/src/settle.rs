@@ -1,0 +1,320 @@
+//! An outcome becomes what the server understands, written in batches; what is not settled yet is
+//! kept alive.
+//!
+//! Settling is synchronous and cheap: it pushes one entry to a queue. One task a consumption writes,
+//! so that nothing is written on a dead link: what was settled meanwhile waits until it is up again.
+
+use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Client, Subject};
+use bytes::Bytes;
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::config::{ConsumerOptions, Exhausted};
+use crate::connect::Connection;
+use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::delivery::Delivery;
+use crate::message::Message;
+use crate::observe::{Counters, count};
+use crate::outcome::Outcome;
+use crate::places::Places;
+use crate::retry::{Next, RetryPolicy};
+
+/// What is written to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Ack,
+    /// Deliver again after the delay, which is always sent: a bare NAK never waits by the
+    /// consumer's `backoff` (nats-io/nats-server#5856).
+    Nak(Duration),
+    Term(String),
+    InProgress,
+}
+
+impl Verdict {
+    fn wire(&self) -> Bytes {
+        match self {
+            Self::Ack => Bytes::from_static(b"+ACK"),
+            Self::Nak(delay) if delay.is_zero() => Bytes::from_static(b"-NAK"),
+            Self::Nak(delay) => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()).into(),
+            Self::Term(reason) => format!("+TERM {}", one_line(reason)).into(),
+            Self::InProgress => Bytes::from_static(b"+WPI"),
+        }
+    }
+
+    /// The server does not fence a NAK or a sign of life of an older delivery: when the lease has run
+    /// out they would disturb whoever has the message now. An acknowledgement is always welcome.
+    fn needs_lease(&self) -> bool {
+        matches!(self, Self::Nak(_) | Self::InProgress)
+    }
+}
+
+/// A reason may be an exception's text; the server's advisory wants one short line.
+fn one_line(reason: &str) -> String {
+    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+}
+
+#[derive(Debug)]
+struct Settlement {
+    reply: Subject,
+    /// The lease that ends with it; none for a sign of life.
+    lease: Option<usize>,
+    verdict: Verdict,
+}
+
+/// The server waits `ack_wait` from the last sign of life of a delivery.
+#[derive(Debug)]
+struct Lease {
+    reply: Subject,
+    renewed: Instant,
+}
+
+/// Settles the deliveries of one consumption.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) places: Places,
+    options: Arc<ConsumerOptions>,
+    dead_letters: DeadLetters,
+    connection: Mutex<Connection>,
+    runtime: tokio::runtime::Handle,
+    queue: Mutex<Vec<Settlement>>,
+    leases: Mutex<Slab<Lease>>,
+    is_signalled: AtomicBool,
+    work: Notify,
+}
+
+impl Settler {
+    /// A settler of the current tokio runtime; [`write`](Self::write) must run beside it.
+    pub(crate) fn new(options: Arc<ConsumerOptions>, connection: Connection) -> Arc<Self> {
+        Arc::new(Self {
+            counters: Arc::default(),
+            places: Places::new(),
+            dead_letters: DeadLetters::of(&options),
+            options,
+            connection: Mutex::new(connection),
+            runtime: tokio::runtime::Handle::current(),
+            queue: Mutex::default(),
+            leases: Mutex::default(),
+            is_signalled: AtomicBool::new(false),
+            work: Notify::new(),
+        })
+    }
+
+    /// Turns messages into deliveries. A message that was tried too often already gets its final
+    /// treatment here and never reaches a handler.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        messages: &mut Vec<async_nats::Message>,
+        deliveries: &mut Vec<Delivery>,
+    ) {
+        let now = Instant::now();
+        self.counters.received.fetch_add(messages.len() as u64, Relaxed);
+        self.places.take(messages.len(), messages.iter().map(|message| message.length).sum());
+        let mut leases = lock(&self.leases);
+        deliveries.extend(messages.drain(..).map(|raw| {
+            let message = Message::new(raw);
+            let attempt = message.metadata().map_or(1, |metadata| metadata.delivered);
+            let reply = message.reply().cloned().unwrap_or_else(|| Subject::from_static("_"));
+            let lease = leases.insert(Lease { reply, renewed: now });
+            Delivery::new(message, attempt, lease, self.clone())
+        }));
+        drop(leases);
+        if self.options.exhausted != Exhausted::Nak {
+            deliveries.retain(|delivery| !self.is_lost(delivery));
+        }
+    }
+
+    /// A message delivered more often than it may be tried ended its worker every time: running it
+    /// again would end the next one. (Where the final word is NAK, coming again is ordinary: it runs.)
+    fn is_lost(&self, delivery: &Delivery) -> bool {
+        let lost = matches!(self.options.retry.next(delivery.attempt()), Next::Beyond);
+        if lost {
+            warn!(
+                consumer = self.options.name,
+                subject = %delivery.message().subject(),
+                attempt = delivery.attempt(),
+                "worker lost: no worker survived the attempts at this message, it is not run again"
+            );
+            delivery.exhaust(self.final_outcome("worker lost"), None);
+        }
+        lost
+    }
+
+    /// Stores a dead letter, then ends the original: never the other way round. The lease stays
+    /// meanwhile, and if the copy cannot be stored the message is handed back.
+    pub(crate) fn bury(self: &Arc<Self>, delivery: &Delivery, reason: String, error: Option<String>) {
+        let letter = DeadLetter {
+            message: delivery.message().clone(),
+            deliveries: delivery.attempt(),
+            reason: reason.clone(),
+            error,
+        };
+        let (settler, reply, lease) = (self.clone(), delivery.reply(), delivery.lease());
+        self.runtime.spawn(async move {
+            let verdict = match settler.dead_letters.store(&settler.connection(), &letter).await {
+                Ok(()) => {
+                    count(&settler.counters.dead_lettered);
+                    Verdict::Term(reason)
+                }
+                Err(error) => {
+                    let delay = settler.options.retry.longest();
+                    warn!(
+                        consumer = settler.options.name,
+                        subject = %letter.message.subject(),
+                        "a dead letter could not be stored ({error}); the message is handed back for {delay:?}"
+                    );
+                    Verdict::Nak(delay)
+                }
+            };
+            settler.places.release(letter.message.size());
+            settler.enqueue(reply, Some(lease), verdict);
+        });
+    }
+
+    /// Has something written; returns at once.
+    pub(crate) fn enqueue(&self, reply: Subject, lease: Option<usize>, verdict: Verdict) {
+        lock(&self.queue).push(Settlement { reply, lease, verdict });
+        if !self.is_signalled.swap(true, AcqRel) {
+            self.work.notify_one();
+        }
+    }
+
+    /// Acknowledges by a request, which the server answers.
+    pub(crate) async fn confirm(&self, reply: Subject, limit: Duration) -> bool {
+        let client = self.connection().client().clone();
+        let request = async_nats::Request::new().payload(Verdict::Ack.wire()).timeout(Some(limit));
+        matches!(tokio::time::timeout(limit, client.send_request(reply, request)).await, Ok(Ok(_)))
+    }
+
+    /// Writes settlements and signs of life until `stop`, then what is left.
+    pub(crate) async fn write(self: Arc<Self>, stop: CancellationToken) {
+        let pause = (self.options.ack_wait / 6).clamp(Duration::from_millis(20), Duration::from_secs(1));
+        let mut beat = tokio::time::interval(pause);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !stop.is_cancelled() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = self.work.notified() => {}
+                _ = beat.tick() => self.renew_leases().await,
+            }
+            self.write_out().await;
+        }
+    }
+
+    async fn write_out(&self) {
+        let connection = self.connection();
+        if !connection.is_up() {
+            return;
+        }
+        self.is_signalled.store(false, Release);
+        let mut batch = std::mem::take(&mut *lock(&self.queue));
+        self.end_leases(&mut batch);
+        for Settlement { reply, verdict, .. } in batch {
+            publish(connection.client(), reply, &verdict).await;
+        }
+    }
+
+    fn end_leases(&self, batch: &mut Vec<Settlement>) {
+        let now = Instant::now();
+        let mut leases = lock(&self.leases);
+        batch.retain(|settlement| {
+            let Some(lease) = settlement.lease.and_then(|key| leases.try_remove(key)) else { return true };
+            let has_run_out = now.duration_since(lease.renewed) >= self.options.ack_wait;
+            !(has_run_out && settlement.verdict.needs_lease())
+        });
+    }
+
+    /// Tells the server of every delivery that has been quiet for a third of `ack_wait`.
+    async fn renew_leases(&self) {
+        let connection = self.connection();
+        if !connection.is_up() {
+            return;
+        }
+        let now = Instant::now();
+        let ack_wait = self.options.ack_wait;
+        let due: Vec<Subject> = lock(&self.leases)
+            .iter_mut()
+            .filter(|(_, lease)| (ack_wait / 3..ack_wait).contains(&now.duration_since(lease.renewed)))
+            .map(|(_, lease)| {
+                lease.renewed = now;
+                lease.reply.clone()
+            })
+            .collect();
+        for reply in due {
+            publish(connection.client(), reply, &Verdict::InProgress).await;
+        }
+    }
+
+    /// Hands back what its handlers will never settle; later words of theirs are no news to the server.
+    pub(crate) fn hand_back_the_rest(&self) {
+        let rest: Vec<_> = lock(&self.leases).iter().map(|(key, lease)| (key, lease.reply.clone())).collect();
+        for (key, reply) in rest {
+            count(&self.counters.handed_back);
+            self.enqueue(reply, Some(key), Verdict::Nak(Duration::ZERO));
+        }
+    }
+
+    pub(crate) fn retry(&self) -> &RetryPolicy {
+        &self.options.retry
+    }
+
+    /// What the options say becomes of a message whose attempts are used up.
+    pub(crate) fn final_outcome(&self, reason: &str) -> Outcome {
+        match self.options.exhausted {
+            Exhausted::Ack => Outcome::Ack,
+            Exhausted::Nak => Outcome::Retry { after: Some(self.options.retry.longest()) },
+            Exhausted::Term => Outcome::Drop { reason: reason.to_owned() },
+            Exhausted::DeadLetter => Outcome::DeadLetter { reason: reason.to_owned() },
+        }
+    }
+
+    pub(crate) fn connection(&self) -> Connection {
+        lock(&self.connection).clone()
+    }
+
+    /// From now on write to this connection.
+    pub(crate) fn move_to(&self, connection: Connection) {
+        *lock(&self.connection) = connection;
+    }
+}
+
+/// A closed client is noticed by the fetch loop, which makes a new one; the server delivers again
+/// what was not settled.
+async fn publish(client: &Client, reply: Subject, verdict: &Verdict) {
+    let _ = client.publish(reply, verdict.wire()).await;
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_sent_in_nanoseconds() {
+        assert_eq!(Verdict::Nak(Duration::from_millis(1500)).wire(), "-NAK {\"delay\":1500000000}");
+    }
+
+    #[test]
+    fn a_reason_becomes_one_short_line() {
+        let wire = Verdict::Term(format!("no\r\nsuch {}", "x".repeat(999))).wire();
+        assert!(wire.starts_with(b"+TERM no  such x"));
+        assert!(wire.len() <= 206);
+    }
+
+    #[test]
+    fn only_an_ack_or_a_term_outlives_its_lease() {
+        assert!(Verdict::Nak(Duration::ZERO).needs_lease() && Verdict::InProgress.needs_lease());
+        assert!(!Verdict::Ack.needs_lease() && !Verdict::Term(String::new()).needs_lease());
+    }
+}

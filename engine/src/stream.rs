@@ -1,0 +1,271 @@
+//! What is wanted of streams and durables, compared with what the server has: plan, then apply.
+//!
+//! Configurations stay JSON, so that a field this version does not know survives an update.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tracing::info;
+
+use crate::api::call;
+use crate::config::{ConsumerOptions, Exhausted, Kind, Start};
+use crate::connect::Connection;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Deliveries the server may make beyond ours: a backstop, the limit is the engine's (design: "The
+/// server's `max_deliver` is no dead letter queue").
+const DELIVERY_HEADROOM: u64 = 5;
+
+/// Unsettled deliveries, delayed retries included. A pull consumer is bounded by what it asks for; a
+/// push consumer gets them all at once.
+const PULL_ACK_PENDING: i64 = 20_000;
+const PUSH_ACK_PENDING: i64 = 2_000;
+
+/// What can differ between the declared durable and the server's, and can be changed there.
+const CHANGEABLE: [&str; 7] = [
+    "ack_wait",
+    "max_deliver",
+    "max_ack_pending",
+    "filter_subject",
+    "filter_subjects",
+    "deliver_group",
+    "backoff",
+];
+
+/// A durable on the server that fits its declaration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Durable {
+    pub(crate) name: String,
+    /// Where a push consumer's messages go; none for pull.
+    pub(crate) deliver_subject: Option<String>,
+    pub(crate) deliver_group: Option<String>,
+}
+
+/// Creates a stream, or leaves an existing one as it is. Returns whether it was created.
+///
+/// `config` is the server's own JSON with at least `name`.
+///
+/// # Errors
+/// [`ErrorKind::Overlap`] naming the stream that has the subjects, or what the API answered.
+pub async fn create_stream(connection: &Connection, config: &Value) -> Result<bool> {
+    let name = config["name"].as_str().unwrap_or_default();
+    match call(connection, &format!("STREAM.INFO.{name}"), &Value::Null).await {
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == ErrorKind::StreamNotFound => {}
+        Err(error) => return Err(error),
+    }
+    match call(connection, &format!("STREAM.CREATE.{name}"), config).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::Overlap => Err(name_the_owner(connection, config, error).await),
+        Err(error) => Err(error),
+    }
+}
+
+async fn name_the_owner(connection: &Connection, config: &Value, error: Error) -> Error {
+    let subjects = config["subjects"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for subject in subjects {
+        let asked = call(connection, "STREAM.NAMES", &json!({ "subject": subject })).await;
+        let Some(owner) = asked.ok().and_then(|answer| answer["streams"][0].as_str().map(str::to_owned)) else {
+            continue;
+        };
+        let message = format!(
+            "The stream {} cannot have the subject {subject}: it belongs to the stream \"{owner}\" already. \
+             Use that stream, or choose subjects that do not overlap.",
+            config["name"]
+        );
+        return Error::new(ErrorKind::Overlap, message).because(error);
+    }
+    error
+}
+
+/// Finds the durable, makes it, or changes it to fit; `resume_at` is the stream sequence where one that
+/// was lost begins again.
+///
+/// # Errors
+/// [`ErrorKind::StreamNotFound`] naming the stream, [`ErrorKind::Mismatch`] naming what differs and
+/// cannot be changed.
+pub(crate) async fn bind(
+    connection: &Connection,
+    options: &ConsumerOptions,
+    resume_at: Option<u64>,
+) -> Result<Durable> {
+    let (name, found) = find(connection, options).await?;
+    let Some(found) = found else {
+        let config = wanted(options, &name, resume_at);
+        upsert(connection, &options.stream, &name, &config).await?;
+        info!(consumer = options.name, stream = options.stream, durable = name, "the durable was created");
+        return Ok(durable(&name, &config));
+    };
+    refuse_what_cannot_change(options, &name, &found)?;
+    let mut config = found.as_object().cloned().unwrap_or_default();
+    let changed = merge(&mut config, options, &name);
+    if !changed.is_empty() {
+        let config = Value::Object(config.clone());
+        upsert(connection, &options.stream, &name, &config).await?;
+        info!(
+            consumer = options.name,
+            stream = options.stream,
+            durable = name,
+            "the durable differed from its declaration and was updated: {}",
+            changed.join(", ")
+        );
+    }
+    Ok(durable(&name, &Value::Object(config)))
+}
+
+/// The durable's configuration, if it exists; the inherited one where the own does not.
+async fn find(connection: &Connection, options: &ConsumerOptions) -> Result<(String, Option<Value>)> {
+    let own = config_of(connection, options, &options.durable).await?;
+    if let (None, Some(older)) = (&own, &options.inherits) {
+        let found = config_of(connection, options, older).await?;
+        let fits = |config: &Value| kind(config) == options.kind && filters(config) == wanted_filters(options);
+        if let Some(config) = found.filter(fits) {
+            info!(
+                consumer = options.name,
+                stream = options.stream,
+                "the durable `{older}` of an older version is taken over with its position"
+            );
+            return Ok((older.clone(), Some(config)));
+        }
+    }
+    Ok((options.durable.clone(), own))
+}
+
+async fn config_of(connection: &Connection, options: &ConsumerOptions, durable: &str) -> Result<Option<Value>> {
+    let subject = format!("CONSUMER.INFO.{}.{durable}", options.stream);
+    match call(connection, &subject, &Value::Null).await {
+        Ok(mut info) => Ok(Some(info["config"].take())),
+        Err(error) if error.kind() == ErrorKind::Gone => Ok(None),
+        Err(error) if error.kind() == ErrorKind::StreamNotFound => Err(Error::new(
+            ErrorKind::StreamNotFound,
+            format!("The stream `{}`, which {} consumes, does not exist.", options.stream, options.name),
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+async fn upsert(connection: &Connection, stream: &str, name: &str, config: &Value) -> Result<()> {
+    let body = json!({ "stream_name": stream, "config": config });
+    call(connection, &format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &body).await?;
+    Ok(())
+}
+
+fn wanted(options: &ConsumerOptions, name: &str, resume_at: Option<u64>) -> Value {
+    let mut config = Map::new();
+    config.insert("durable_name".into(), name.into());
+    config.insert("ack_policy".into(), "explicit".into());
+    config.insert("replay_policy".into(), "instant".into());
+    let start = resume_at.map_or_else(|| options.start.clone(), Start::Sequence);
+    let (policy, detail) = match start {
+        Start::All => ("all", None),
+        Start::Last => ("last", None),
+        Start::LastPerSubject => ("last_per_subject", None),
+        Start::New => ("new", None),
+        Start::Sequence(sequence) => ("by_start_sequence", Some(("opt_start_seq", json!(sequence)))),
+        Start::Time(time) => ("by_start_time", Some(("opt_start_time", json!(time)))),
+    };
+    config.insert("deliver_policy".into(), policy.into());
+    if let Some((field, value)) = detail {
+        config.insert(field.into(), value);
+    }
+    if options.kind == Kind::Push {
+        config.insert("deliver_subject".into(), format!("_deliver.{}.{name}", options.stream).into());
+    }
+    merge(&mut config, options, name);
+    Value::Object(config)
+}
+
+/// Puts what is declared into `config`; returns the names of the fields that changed.
+fn merge(config: &mut Map<String, Value>, options: &ConsumerOptions, name: &str) -> Vec<&'static str> {
+    let mut filters = wanted_filters(options);
+    let (one, many) = match filters.len() {
+        0 => (Value::Null, Value::Null),
+        1 => (filters.remove(0).into(), Value::Null),
+        _ => (Value::Null, json!(filters)),
+    };
+    let group = if options.kind == Kind::Push { json!(name) } else { Value::Null };
+    let values = [
+        nanoseconds(options.ack_wait),
+        json!(max_deliver(options)),
+        json!(max_ack_pending(options)),
+        one,
+        many,
+        group,
+        // A NAK's delay would be added to it, and its first entry would replace `ack_wait`.
+        Value::Null,
+    ];
+    let mut changed = Vec::new();
+    for (field, value) in CHANGEABLE.into_iter().zip(values) {
+        let before = config.remove(field).unwrap_or(Value::Null);
+        if before != value {
+            changed.push(field);
+        }
+        if !value.is_null() {
+            config.insert(field.into(), value);
+        }
+    }
+    changed
+}
+
+fn max_deliver(options: &ConsumerOptions) -> i64 {
+    match options.exhausted {
+        Exhausted::Nak => -1,
+        _ => i64::try_from(options.retry.max_attempts().saturating_add(DELIVERY_HEADROOM)).unwrap_or(-1),
+    }
+}
+
+/// The places that retries may wait in are counted here too, so it is generous.
+fn max_ack_pending(options: &ConsumerOptions) -> i64 {
+    let least = i64::try_from(options.concurrency.saturating_mul(2)).unwrap_or(i64::MAX);
+    let usual = if options.kind == Kind::Pull { PULL_ACK_PENDING } else { PUSH_ACK_PENDING };
+    options.max_ack_pending.unwrap_or_else(|| usual.max(least))
+}
+
+fn refuse_what_cannot_change(options: &ConsumerOptions, name: &str, found: &Value) -> Result<()> {
+    let refuse = |what: String| {
+        let message = format!(
+            "The durable `{name}` of the stream `{}` {what}, and the server cannot change that. Give {} another \
+             durable name, or delete the durable to begin anew.",
+            options.stream, options.name
+        );
+        Err(Error::new(ErrorKind::Mismatch, message))
+    };
+    let spell = |kind: Kind| if kind == Kind::Pull { "pull" } else { "push" };
+    if kind(found) != options.kind {
+        return refuse(format!("is a {} consumer, but a {} one is declared", spell(kind(found)), spell(options.kind)));
+    }
+    match found["ack_policy"].as_str() {
+        Some("explicit") => Ok(()),
+        policy => refuse(format!("has the ack policy `{}` instead of `explicit`", policy.unwrap_or("none"))),
+    }
+}
+
+fn kind(config: &Value) -> Kind {
+    if config["deliver_subject"].is_string() { Kind::Push } else { Kind::Pull }
+}
+
+fn filters(config: &Value) -> Vec<String> {
+    let many = config["filter_subjects"].as_array().into_iter().flatten();
+    let mut found: Vec<String> =
+        many.chain([&config["filter_subject"]]).filter_map(|filter| filter.as_str().map(str::to_owned)).collect();
+    found.retain(|filter| !filter.is_empty());
+    found
+}
+
+/// `>` is how users say "everything"; the server then has no filter at all.
+fn wanted_filters(options: &ConsumerOptions) -> Vec<String> {
+    if options.filter_subjects == [">"] { Vec::new() } else { options.filter_subjects.clone() }
+}
+
+fn durable(name: &str, config: &Value) -> Durable {
+    let text = |field: &str| config[field].as_str().map(str::to_owned);
+    Durable {
+        name: name.to_owned(),
+        deliver_subject: text("deliver_subject"),
+        deliver_group: text("deliver_group"),
+    }
+}
+
+fn nanoseconds(duration: Duration) -> Value {
+    json!(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+}
