@@ -4,7 +4,9 @@ use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use async_nats::Client;
 use nats_consumer::testing::{NatsCluster, NatsServer};
+use serde_json::Value;
 use tokio::time::timeout;
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -15,24 +17,36 @@ fn runs(pid: u32) -> bool {
     Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success()
 }
 
-/// What only a server that runs can give.
-async fn answer(client: &async_nats::Client) {
-    client.request("$JS.API.INFO", "".into()).await.unwrap();
+/// What the JetStream API answers.
+async fn ask(client: &Client, api: &str, body: &str) -> Value {
+    let reply = client.request(format!("$JS.API.{api}"), body.to_owned().into()).await.unwrap();
+    serde_json::from_slice(&reply.payload).unwrap()
+}
+
+async fn create_orders(server: &NatsServer) {
+    let client = server.client().await.unwrap();
+    let stream = ask(&client, "STREAM.CREATE.orders", r#"{"name": "orders"}"#).await;
+    assert_eq!(stream["error"], Value::Null);
+}
+
+async fn has_orders(server: &NatsServer) -> bool {
+    let client = server.client().await.unwrap();
+    ask(&client, "STREAM.INFO.orders", "").await["config"]["name"] == "orders"
 }
 
 #[tokio::test]
 async fn a_client_reaches_the_server() {
     let server = NatsServer::start().await.unwrap();
     assert!(server.url().starts_with("nats://127.0.0.1:"), "{}", server.url());
-    answer(&server.client().await.unwrap()).await;
+    let client = server.client().await.unwrap();
+    assert_eq!(ask(&client, "INFO", "").await["streams"], 0);
 }
 
 #[tokio::test]
 async fn a_stream_survives_a_kill_and_a_restart_at_the_same_address() {
     let mut server = NatsServer::start().await.unwrap();
     let (url, pid) = (server.url().to_owned(), server.pid());
-    let streams = async_nats::jetstream::new(server.client().await.unwrap());
-    streams.create_stream("orders").await.unwrap();
+    create_orders(&server).await;
 
     server.kill().await.unwrap();
     assert_eq!(server.pid(), None);
@@ -40,8 +54,7 @@ async fn a_stream_survives_a_kill_and_a_restart_at_the_same_address() {
 
     assert_eq!(server.url(), url);
     assert_ne!(server.pid(), pid);
-    let streams = async_nats::jetstream::new(server.client().await.unwrap());
-    streams.get_stream("orders").await.unwrap();
+    assert!(has_orders(&server).await);
 }
 
 #[tokio::test]
@@ -58,9 +71,9 @@ async fn a_paused_server_answers_nothing_until_it_is_resumed() {
     let server = NatsServer::start().await.unwrap();
     let client = server.client().await.unwrap();
     server.pause().unwrap();
-    assert!(timeout(SHORT, answer(&client)).await.is_err());
+    assert!(timeout(SHORT, ask(&client, "INFO", "")).await.is_err());
     server.resume().unwrap();
-    timeout(LONG, answer(&client)).await.unwrap();
+    timeout(LONG, ask(&client, "INFO", "")).await.unwrap();
 }
 
 #[tokio::test]
@@ -89,13 +102,11 @@ async fn a_wrong_configuration_is_explained() {
 async fn a_store_of_your_own_outlives_the_server() {
     let folder = tempfile::tempdir().unwrap();
     let server = NatsServer::builder().store(folder.path()).start().await.unwrap();
-    let streams = async_nats::jetstream::new(server.client().await.unwrap());
-    streams.create_stream("orders").await.unwrap();
+    create_orders(&server).await;
     drop(server);
 
     let server = NatsServer::builder().store(folder.path()).start().await.unwrap();
-    let streams = async_nats::jetstream::new(server.client().await.unwrap());
-    streams.get_stream("orders").await.unwrap();
+    assert!(has_orders(&server).await);
 }
 
 #[tokio::test]
@@ -111,18 +122,13 @@ async fn a_test_that_panics_leaves_no_process() {
 #[tokio::test]
 async fn a_cluster_keeps_a_stream_when_a_node_is_lost() {
     let mut cluster = NatsCluster::start(3).await.unwrap();
-    let streams = async_nats::jetstream::new(cluster.client().await.unwrap());
-    let orders = async_nats::jetstream::stream::Config {
-        name: "orders".to_owned(),
-        num_replicas: 3,
-        ..Default::default()
-    };
-    let stream = streams.create_stream(orders).await.unwrap();
-    let leader = stream.cached_info().cluster.as_ref().unwrap().leader.clone().unwrap();
-    let bystander = if leader == "node-0" { 1 } else { 0 };
-    cluster.nodes()[bystander].kill().await.unwrap();
-    let published = async { while streams.publish("orders", "{}".into()).await.unwrap().await.is_err() {} };
-    timeout(LONG * 3, published).await.unwrap();
-    cluster.nodes()[bystander].restart().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let stream = ask(&client, "STREAM.CREATE.orders", r#"{"name": "orders", "num_replicas": 3}"#).await;
+    let follower = if stream["cluster"]["leader"] == "node-0" { 1 } else { 0 };
+
+    cluster.nodes()[follower].kill().await.unwrap();
+    assert!(has_orders(&cluster.nodes()[2]).await);
+
+    cluster.nodes()[follower].restart().await.unwrap();
     cluster.ready().await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, stream};
+use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::NatsServer;
@@ -70,10 +70,8 @@ impl NatsCluster {
     /// `TimedOut` if that never happens, as while a node is stopped.
     pub async fn ready(&self) -> io::Result<()> {
         let client = self.client().await.map_err(io::Error::other)?;
-        let mut context = jetstream::new(client);
-        context.set_timeout(ANSWER);
         let joined = async {
-            while self.replicate(&context).await.is_err() {
+            while self.replicate(&client).await.is_err() {
                 sleep(GLANCE).await;
             }
         };
@@ -84,17 +82,21 @@ impl NatsCluster {
     }
 
     /// Makes and removes a stream with a replica on each node.
-    async fn replicate(&self, context: &jetstream::Context) -> Result<(), async_nats::Error> {
-        let probe = stream::Config {
-            name: "cluster-is-ready".to_owned(),
-            storage: stream::StorageType::Memory,
-            num_replicas: self.nodes.len(),
-            ..Default::default()
-        };
-        let name = probe.name.clone();
-        context.create_stream(probe).await?;
-        context.delete_stream(name).await?;
-        Ok(())
+    async fn replicate(&self, client: &async_nats::Client) -> Result<(), async_nats::Error> {
+        let name = "cluster-is-ready";
+        let stream = json!({"name": name, "storage": "memory", "num_replicas": self.nodes.len()});
+        call(client, format!("$JS.API.STREAM.CREATE.{name}"), stream.to_string()).await?;
+        call(client, format!("$JS.API.STREAM.DELETE.{name}"), String::new()).await
+    }
+}
+
+/// A request to the JetStream API, whose answer matters only if it is an error.
+async fn call(client: &async_nats::Client, api: String, body: String) -> Result<(), async_nats::Error> {
+    let request = async_nats::Request::new().payload(body.into()).timeout(Some(ANSWER));
+    let reply = client.send_request(api, request).await?;
+    match serde_json::from_slice::<Value>(&reply.payload)?.get("error") {
+        None => Ok(()),
+        Some(error) => Err(error.to_string().into()),
     }
 }
 
