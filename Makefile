@@ -22,18 +22,20 @@ demo: $(VENV)/.built ## Run the shop in demo/ against a real NATS server of its 
 	@$(VENV)/bin/python demo/run.py $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.built ## Lint everything and run every test, in Rust and in Python
+test: $(VENV)/.installed ## Lint everything and run every test, in Rust and in Python
 	@$(VENV)/bin/python make/test.py
 
 .PHONY: lint
-lint: $(VENV)/.built ## Run the linters alone, and look for known vulnerabilities
+lint: $(VENV)/.installed ## Run the linters alone, and look for known vulnerabilities
 	@$(VENV)/bin/python make/lint.py
 
 .PHONY: bench
 bench: $(VENV)/.built ## Run the benchmarks of the engine and the end-to-end ones
-	@NATS_SERVER=$(VIRTUAL_ENV)/bin/nats-server cargo bench --package nats-consumer --benches
+	@if [ -d engine/benches ]; then \
+		NATS_SERVER=$(VIRTUAL_ENV)/bin/nats-server cargo bench --package nats-consumer --bench '*'; \
+	else echo "The engine has no benchmarks yet (engine/benches)."; fi
 	@if [ -e bench/run.py ]; then $(VENV)/bin/python bench/run.py $(ARGS); \
-	else echo "No end-to-end benchmarks yet: there is no bench/run.py."; fi
+	else echo "There are no end-to-end benchmarks yet (bench/run.py)."; fi
 
 .PHONY: docs
 docs: ## Build the documentation of the engine into target/doc

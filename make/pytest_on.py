@@ -7,17 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from steps import ROOT
+from steps import NOT_RUN, ROOT
 
 
 def main(version: str, django: str, wheels: str) -> int:
     """Make or bring up to date the environment, then return pytest's exit code."""
+    wheel = next(Path(wheels).glob("*.whl"), None)
+    if wheel is None:
+        print(f"there is no wheel in {wheels}: its build failed")
+        return NOT_RUN
     environment = ROOT / f".venv-{version}"
     python = environment / "bin/python"
     if not _runs(python):
         found = subprocess.check_output([ROOT / "make/find-python", version], text=True).strip()
         subprocess.run([found, "-m", "venv", "--clear", "--without-pip", environment], check=True)
-    wheel = max(Path(wheels).glob("*.whl"), key=lambda path: path.stat().st_mtime)
     pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python]
     install = [*pip, "install", "--quiet"]
     subprocess.run([*install, "--group", "test", django], check=True)

@@ -46,11 +46,12 @@ def elsewhere_steps() -> tuple[list[Step], list[str]]:
     others = [version for version in OTHER_PYTHONS if version != own]
     found = [version for version in others if _is_found(version)]
     missing = [version for version in others if version not in found]
-    notes = [f"Python tests ran on {', '.join([own, *found])}."]
+    notes = [f"Pythons for the tests: {', '.join([own, *found])}."]
     if missing:
-        notes.append(f"Python {', '.join(missing)}: not found, so not tested.")
+        notes.append(f"Not found, so not tested on: {', '.join(missing)}.")
     if not found:
         return [], notes
+    shutil.rmtree(ROOT / WHEEL, ignore_errors=True)  # no test of an older wheel
     maturin = [PYTHON, "-m", "maturin", "build", "--release", "--interpreter", PYTHON]
     build = Step("wheel", [*maturin, "--out", WHEEL], 20, CARGO)
     return [build, *(_pytest_on(version) for version in found)], notes
