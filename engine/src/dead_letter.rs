@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -13,7 +13,7 @@ use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::error::Result;
 use crate::message::Message;
-use crate::publish::publish;
+use crate::publish::{Outgoing, publish};
 use crate::stream::create_stream;
 
 /// How long the dead-letter stream may take to confirm a copy.
@@ -52,9 +52,9 @@ impl DeadLetters {
     /// Stores the copy and waits until the server has confirmed it.
     pub(crate) async fn store(&self, connection: &Connection, letter: &DeadLetter) -> Result<()> {
         self.exists.get_or_try_init(|| self.create(connection)).await?;
-        let subject = Subject::from(format!("dlq.{}.{}", self.source, self.durable));
+        let subject = format!("dlq.{}.{}", self.source, self.durable);
         let (headers, payload) = self.fit(letter, connection.client().max_payload());
-        publish(connection, subject, headers, payload, STORE_TIMEOUT).await?;
+        publish(connection, Outgoing::with_headers(subject, headers, payload), STORE_TIMEOUT).await?;
         Ok(())
     }
 
@@ -85,7 +85,11 @@ impl DeadLetters {
         if wire_size(&headers) + payload.len() <= limit {
             return (headers, payload);
         }
-        set(&mut headers, "Dlq-Payload", "omitted: too large with the headers; it is at Dlq-Sequence of Dlq-Stream");
+        set(
+            &mut headers,
+            "Dlq-Payload",
+            "omitted: too large with the headers; it is at Dlq-Sequence of Dlq-Stream",
+        );
         (headers, Bytes::new())
     }
 
@@ -117,16 +121,17 @@ impl DeadLetters {
 
 fn kept_name(name: &HeaderName) -> HeaderName {
     let text: &str = name.as_ref();
-    let is_acted_on = ACTED_ON.iter().any(|prefix| {
-        text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    });
+    let is_acted_on = ACTED_ON
+        .iter()
+        .any(|prefix| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)));
     let renamed = is_acted_on.then(|| format!("{KEPT_PREFIX}{text}").parse().ok()).flatten();
     renamed.unwrap_or_else(|| name.clone())
 }
 
 /// Reasons may be exception texts, so they are made fit for a header: one line of bounded length.
 fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    let line: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_VALUE).collect();
+    let line: String =
+        value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_VALUE).collect();
     headers.insert(name, line.parse().unwrap_or_else(|_| HeaderValue::new()));
 }
 

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::time::Duration;
 
 use async_nats::Subject;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::config::Exhausted;
+use crate::dead_letter::DeadLetter;
 use crate::message::Message;
 use crate::observe::count;
 use crate::outcome::Outcome;
@@ -28,11 +30,31 @@ pub struct Delivery {
     settler: Arc<Settler>,
 }
 
-impl Delivery {
-    pub(crate) fn new(message: Message, attempt: u64, lease: usize, settler: Arc<Settler>) -> Self {
-        Self { message, attempt, lease, is_open: AtomicBool::new(true), settler }
+/// Turns messages into deliveries. A message that was tried too often already gets its final treatment
+/// here and never reaches a handler.
+pub(crate) fn admit(
+    settler: &Arc<Settler>,
+    messages: &mut Vec<async_nats::Message>,
+    deliveries: &mut Vec<Delivery>,
+) {
+    settler.counters.received.fetch_add(messages.len() as u64, Relaxed);
+    settler.places.take(messages.len(), messages.iter().map(|message| message.length).sum());
+    let leases = settler.open_leases(messages.iter().map(|message| reply_of(message.reply.as_ref())));
+    deliveries.extend(messages.drain(..).zip(leases).map(|(raw, lease)| {
+        let message = Message::new(raw);
+        let attempt = message.metadata().map_or(1, |metadata| metadata.delivered);
+        Delivery { message, attempt, lease, is_open: AtomicBool::new(true), settler: settler.clone() }
+    }));
+    if settler.options().exhausted != Exhausted::Nak {
+        deliveries.retain(|delivery| !delivery.is_lost());
     }
+}
 
+fn reply_of(reply: Option<&Subject>) -> Subject {
+    reply.cloned().unwrap_or_else(|| Subject::from_static("_"))
+}
+
+impl Delivery {
     /// The message.
     #[must_use]
     pub fn message(&self) -> &Message {
@@ -74,7 +96,9 @@ impl Delivery {
                 count(&settler.counters.dropped);
                 self.close(Verdict::Term(reason));
             }
-            Outcome::DeadLetter { reason } => settler.bury(self, reason, error),
+            Outcome::DeadLetter { reason } => {
+                settler.bury(self.letter(reason, error), self.reply(), self.lease)
+            }
         }
         Ok(())
     }
@@ -93,7 +117,7 @@ impl Delivery {
         match self.settler.retry().next(self.attempt) {
             Next::Retry(after) => Some(Outcome::Retry { after: Some(after) }),
             Next::Exhausted => None,
-            // Only a message that is handed back for ever comes here: see `Settler::admit`.
+            // Only a message that is handed back for ever comes here: see `admit`.
             Next::Beyond => Some(Outcome::Retry { after: Some(self.settler.retry().longest()) }),
         }
     }
@@ -139,19 +163,35 @@ impl Delivery {
         Ok(confirmed)
     }
 
+    /// A message delivered more often than it may be tried ended its worker every time: running it
+    /// again would end the next one. (Where the final word is NAK, coming again is ordinary: it runs.)
+    fn is_lost(&self) -> bool {
+        let lost = matches!(self.settler.retry().next(self.attempt), Next::Beyond);
+        if lost {
+            warn!(
+                consumer = self.settler.options().name,
+                subject = %self.message.subject(),
+                attempt = self.attempt,
+                "worker lost: no worker survived the attempts at this message, it is not run again"
+            );
+            self.exhaust(self.settler.final_outcome("worker lost"), None);
+        }
+        lost
+    }
+
+    fn letter(&self, reason: String, error: Option<String>) -> DeadLetter {
+        DeadLetter { message: self.message.clone(), reason, error, deliveries: self.attempt }
+    }
+
     /// Where the server waits for the settlement.
-    pub(crate) fn reply(&self) -> Subject {
-        self.message.reply().cloned().unwrap_or_else(|| Subject::from_static("_"))
+    fn reply(&self) -> Subject {
+        reply_of(self.message.reply())
     }
 
     /// Gives back the place and has the verdict written.
-    pub(crate) fn close(&self, verdict: Verdict) {
+    fn close(&self, verdict: Verdict) {
         self.settler.places.release(self.message.size());
         self.settler.enqueue(self.reply(), Some(self.lease), verdict);
-    }
-
-    pub(crate) fn lease(&self) -> usize {
-        self.lease
     }
 }
 

@@ -322,7 +322,8 @@ mod tests {
         let codes = prop::sample::select(vec![100_u16, 404, 408, 409, 503]);
         prop_oneof![
             (1..50_usize).prop_map(Step::Deliver),
-            (0..20_u64, codes, prop::option::of(0..50_usize)).prop_map(|(id, code, n)| Step::Status(id, code, n)),
+            (0..20_u64, codes, prop::option::of(0..50_usize))
+                .prop_map(|(id, code, n)| Step::Status(id, code, n)),
             (1..9000_u64).prop_map(Step::Wait),
             Just(Step::Reconnect),
         ]

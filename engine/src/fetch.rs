@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ConsumerOptions;
 use crate::connect::{Connection, Link};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, admit};
 use crate::demand::{Ask, Demand, Problem, Status};
 use crate::handle::Inbox;
 use crate::observe::count;
@@ -135,7 +135,7 @@ impl Fetch<'_> {
         if arrived.is_empty() {
             return;
         }
-        self.settler.admit(arrived, deliveries);
+        admit(self.settler, arrived, deliveries);
         if !deliveries.is_empty() {
             self.inbox.put(deliveries);
         }
@@ -156,7 +156,7 @@ impl Fetch<'_> {
         };
         let _ = tokio::time::timeout(LAST_ARRIVALS, reading).await;
         let mut deliveries = Vec::new();
-        self.settler.admit(&mut arrived, &mut deliveries);
+        admit(self.settler, &mut arrived, &mut deliveries);
         deliveries.iter().for_each(Delivery::hand_back);
     }
 }

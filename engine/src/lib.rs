@@ -79,7 +79,7 @@ pub use error::{Error, ErrorKind};
 pub use handle::{Handler, Inbox};
 pub use message::{Message, Metadata};
 pub use outcome::{HandlerError, IntoOutcome, Outcome};
-pub use publish::PublishAck;
+pub use publish::{Outgoing, PublishAck};
 pub use retry::{RetryPolicy, Schedule};
 pub use route::Pattern;
 pub use router::Router;

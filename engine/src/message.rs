@@ -34,6 +34,14 @@ impl Message {
         self.0.headers.as_ref()
     }
 
+    /// Every header line, as name and value; a name may occur several times.
+    pub fn header_lines(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers().into_iter().flat_map(HeaderMap::iter).flat_map(|(name, values)| {
+            let name: &str = name.as_ref();
+            values.iter().map(move |value| (name, value.as_str()))
+        })
+    }
+
     /// Where the server waits for the settlement; it also encodes the [`Metadata`].
     #[must_use]
     pub fn reply(&self) -> Option<&Subject> {

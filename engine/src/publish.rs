@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Request, RequestErrorKind, Subject};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Request, RequestErrorKind, Subject};
 use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
+use crate::route::validate_publish_subject;
 
 /// The stream's confirmation.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -41,33 +42,63 @@ struct Refusal {
     description: String,
 }
 
+/// A message to be published: where to, and what.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    subject: Subject,
+    headers: HeaderMap,
+    payload: Bytes,
+}
+
+impl Outgoing {
+    /// A message for `subject`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the subject is malformed or has wildcards: the server would store a
+    /// message published to a literal `orders.*`.
+    pub fn to(subject: &str, payload: impl Into<Bytes>) -> Result<Self> {
+        validate_publish_subject(subject)
+            .map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
+        Ok(Self { subject: subject.into(), headers: HeaderMap::new(), payload: payload.into() })
+    }
+
+    /// Adds a header.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the name or the value cannot be sent as it is, line breaks above all.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
+        let unfit = |what: &str| {
+            let message = format!("The header {name:?} has a {what} that cannot be sent: ");
+            Error::new(ErrorKind::Config, message + "use visible ASCII for names, and one line for values.")
+        };
+        let is_token = |c: char| c.is_ascii_graphic() && c != ':';
+        if name.is_empty() || !name.chars().all(is_token) {
+            return Err(unfit("name"));
+        }
+        if value.contains(char::is_control) {
+            return Err(unfit("value"));
+        }
+        let name: HeaderName = name.parse().map_err(|_| unfit("name"))?;
+        let value: HeaderValue = value.parse().map_err(|_| unfit("value"))?;
+        self.headers.append(name, value);
+        Ok(self)
+    }
+
+    pub(crate) fn with_headers(subject: String, headers: HeaderMap, payload: Bytes) -> Self {
+        Self { subject: subject.into(), headers, payload }
+    }
+}
+
 /// Publishes and waits, at most `limit`, until a stream has stored the message.
 ///
 /// # Errors
 /// [`ErrorKind::NoStream`] when no stream has the subject, [`ErrorKind::TooLarge`] before anything is sent,
 /// [`ErrorKind::Timeout`] when the confirmation did not come (the message may be stored all the same),
 /// [`ErrorKind::Unreachable`] at once while disconnected, or what the stream answered.
-pub async fn publish(
-    connection: &Connection,
-    subject: Subject,
-    headers: HeaderMap,
-    payload: Bytes,
-    limit: Duration,
-) -> Result<PublishAck> {
-    if !connection.is_up() {
-        return Err(Error::new(
-            ErrorKind::Unreachable,
-            format!("Not connected to NATS, so nothing was published to {subject}. Try again when it is back."),
-        ));
-    }
-    let request = Request::new().payload(payload).headers(headers).timeout(Some(limit));
-    let sending = connection.client().send_request(subject.clone(), request);
-    let answer = match tokio::time::timeout(limit, sending).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(refused(&subject, limit, connection.client().max_payload(), error)),
-        Err(_) => return Err(late(&subject, limit)),
-    };
-    match serde_json::from_slice(&answer.payload) {
+pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
+    let subject = outgoing.subject.clone();
+    let answer = request(connection, outgoing, limit).await?;
+    match serde_json::from_slice(&answer) {
         Ok(Reply::Stored(ack)) => Ok(ack),
         Ok(Reply::Refused { error: Refusal { code, err_code, description } }) => Err(Error::new(
             ErrorKind::Api { code, err_code },
@@ -79,6 +110,51 @@ pub async fn publish(
         )
         .because(error)),
     }
+}
+
+/// Publishes and waits, at most `limit`, for somebody's answer: the payload of it.
+///
+/// # Errors
+/// As [`publish`]; [`ErrorKind::NoStream`] when nobody listens at all.
+pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<Bytes> {
+    let Outgoing { subject, headers, payload } = outgoing;
+    refuse_while_disconnected(connection, &subject)?;
+    let request = Request::new().payload(payload).headers(headers).timeout(Some(limit));
+    match tokio::time::timeout(limit, connection.client().send_request(subject.clone(), request)).await {
+        Ok(Ok(answer)) => Ok(answer.payload),
+        Ok(Err(error)) => Err(refused(&subject, limit, connection.client().max_payload(), error)),
+        Err(_) => Err(late(&subject, limit)),
+    }
+}
+
+/// Publishes to whoever listens now, without a confirmation (core NATS); `reply` says where answers go.
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`] at once while disconnected, [`ErrorKind::TooLarge`] before anything is sent.
+pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<String>) -> Result<()> {
+    let Outgoing { subject, headers, payload } = outgoing;
+    refuse_while_disconnected(connection, &subject)?;
+    let client = connection.client();
+    let sent = match reply {
+        Some(reply) => client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await,
+        None => client.publish_with_headers(subject.clone(), headers, payload).await,
+    };
+    sent.map_err(|error| {
+        let kind = match error.kind() {
+            async_nats::PublishErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
+            _ => ErrorKind::Unreachable,
+        };
+        Error::new(kind, format!("The message for {subject} could not be sent: {error}.")).because(error)
+    })
+}
+
+fn refuse_while_disconnected(connection: &Connection, subject: &str) -> Result<()> {
+    if connection.is_up() {
+        return Ok(());
+    }
+    let message =
+        format!("Not connected to NATS, so nothing was published to {subject}. Try again when it is back.");
+    Err(Error::new(ErrorKind::Unreachable, message))
 }
 
 fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::RequestError) -> Error {
@@ -108,4 +184,25 @@ fn late(subject: &str, limit: Duration) -> Error {
          Publish it again with the same `Nats-Msg-Id` to be sure."
     );
     Error::new(ErrorKind::Timeout, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_to_publish_to_a_pattern() {
+        for subject in ["orders.*", "orders.>", "orders..x", "two words", ""] {
+            assert_eq!(Outgoing::to(subject, "").unwrap_err().kind(), ErrorKind::Config, "{subject:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_cannot_smuggle_another_one_in() {
+        let outgoing = || Outgoing::to("orders.created", "").unwrap();
+        assert!(outgoing().header("Trace", "abc\r\nNats-Rollup: all").is_err());
+        assert!(outgoing().header("Trace: x", "abc").is_err());
+        assert!(outgoing().header("Tr\u{e4}ce", "abc").is_err());
+        assert!(outgoing().header("Trace", "gr\u{fc}n").is_ok());
+    }
 }

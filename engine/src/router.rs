@@ -48,7 +48,8 @@ impl Router {
     }
 
     fn find(&self, subject: &str) -> Option<&dyn BoxedHandler> {
-        let patterns = || self.handlers.iter().enumerate().map(|(index, (pattern, _))| (pattern.clone(), index));
+        let patterns =
+            || self.handlers.iter().enumerate().map(|(index, (pattern, _))| (pattern.clone(), index));
         let routes = self.routes.get_or_init(|| patterns().collect());
         routes.find(subject).map(|index| &*self.handlers[*index].1)
     }
@@ -58,7 +59,9 @@ impl Handler for Router {
     async fn handle(&self, message: Message) -> Result<Outcome, HandlerError> {
         match self.find(message.subject()) {
             Some(handler) => handler.handle_boxed(message).await,
-            None => Err(HandlerError::dead_letter(format!("no handler for the subject {}", message.subject()))),
+            None => {
+                Err(HandlerError::dead_letter(format!("no handler for the subject {}", message.subject())))
+            }
         }
     }
 }

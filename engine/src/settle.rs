@@ -19,12 +19,10 @@ use tracing::warn;
 use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
 use crate::dead_letter::{DeadLetter, DeadLetters};
-use crate::delivery::Delivery;
-use crate::message::Message;
 use crate::observe::{Counters, count};
 use crate::outcome::Outcome;
 use crate::places::Places;
-use crate::retry::{Next, RetryPolicy};
+use crate::retry::RetryPolicy;
 
 /// What is written to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,61 +105,22 @@ impl Settler {
         })
     }
 
-    /// Turns messages into deliveries. A message that was tried too often already gets its final
-    /// treatment here and never reaches a handler.
-    pub(crate) fn admit(
-        self: &Arc<Self>,
-        messages: &mut Vec<async_nats::Message>,
-        deliveries: &mut Vec<Delivery>,
-    ) {
-        let now = Instant::now();
-        self.counters.received.fetch_add(messages.len() as u64, Relaxed);
-        self.places.take(messages.len(), messages.iter().map(|message| message.length).sum());
+    /// Begins the leases of deliveries that just arrived, known by their reply subjects.
+    pub(crate) fn open_leases(&self, replies: impl Iterator<Item = Subject>) -> Vec<usize> {
+        let renewed = Instant::now();
         let mut leases = lock(&self.leases);
-        deliveries.extend(messages.drain(..).map(|raw| {
-            let message = Message::new(raw);
-            let attempt = message.metadata().map_or(1, |metadata| metadata.delivered);
-            let reply = message.reply().cloned().unwrap_or_else(|| Subject::from_static("_"));
-            let lease = leases.insert(Lease { reply, renewed: now });
-            Delivery::new(message, attempt, lease, self.clone())
-        }));
-        drop(leases);
-        if self.options.exhausted != Exhausted::Nak {
-            deliveries.retain(|delivery| !self.is_lost(delivery));
-        }
-    }
-
-    /// A message delivered more often than it may be tried ended its worker every time: running it
-    /// again would end the next one. (Where the final word is NAK, coming again is ordinary: it runs.)
-    fn is_lost(&self, delivery: &Delivery) -> bool {
-        let lost = matches!(self.options.retry.next(delivery.attempt()), Next::Beyond);
-        if lost {
-            warn!(
-                consumer = self.options.name,
-                subject = %delivery.message().subject(),
-                attempt = delivery.attempt(),
-                "worker lost: no worker survived the attempts at this message, it is not run again"
-            );
-            delivery.exhaust(self.final_outcome("worker lost"), None);
-        }
-        lost
+        replies.map(|reply| leases.insert(Lease { reply, renewed })).collect()
     }
 
     /// Stores a dead letter, then ends the original: never the other way round. The lease stays
     /// meanwhile, and if the copy cannot be stored the message is handed back.
-    pub(crate) fn bury(self: &Arc<Self>, delivery: &Delivery, reason: String, error: Option<String>) {
-        let letter = DeadLetter {
-            message: delivery.message().clone(),
-            deliveries: delivery.attempt(),
-            reason: reason.clone(),
-            error,
-        };
-        let (settler, reply, lease) = (self.clone(), delivery.reply(), delivery.lease());
+    pub(crate) fn bury(self: &Arc<Self>, letter: DeadLetter, reply: Subject, lease: usize) {
+        let (settler, size) = (self.clone(), letter.message.size());
         self.runtime.spawn(async move {
             let verdict = match settler.dead_letters.store(&settler.connection(), &letter).await {
                 Ok(()) => {
                     count(&settler.counters.dead_lettered);
-                    Verdict::Term(reason)
+                    Verdict::Term(letter.reason)
                 }
                 Err(error) => {
                     let delay = settler.options.retry.longest();
@@ -173,7 +132,7 @@ impl Settler {
                     Verdict::Nak(delay)
                 }
             };
-            settler.places.release(letter.message.size());
+            settler.places.release(size);
             settler.enqueue(reply, Some(lease), verdict);
         });
     }
@@ -260,6 +219,10 @@ impl Settler {
             count(&self.counters.handed_back);
             self.enqueue(reply, Some(key), Verdict::Nak(Duration::ZERO));
         }
+    }
+
+    pub(crate) fn options(&self) -> &ConsumerOptions {
+        &self.options
     }
 
     pub(crate) fn retry(&self) -> &RetryPolicy {

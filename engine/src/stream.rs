@@ -56,7 +56,9 @@ pub async fn create_stream(connection: &Connection, config: &Value) -> Result<bo
     }
     match call(connection, &format!("STREAM.CREATE.{name}"), config).await {
         Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::Overlap => Err(name_the_owner(connection, config, error).await),
+        Err(error) if error.kind() == ErrorKind::Overlap => {
+            Err(name_the_owner(connection, config, error).await)
+        }
         Err(error) => Err(error),
     }
 }
@@ -65,7 +67,8 @@ async fn name_the_owner(connection: &Connection, config: &Value, error: Error) -
     let subjects = config["subjects"].as_array().map(Vec::as_slice).unwrap_or_default();
     for subject in subjects {
         let asked = call(connection, "STREAM.NAMES", &json!({ "subject": subject })).await;
-        let Some(owner) = asked.ok().and_then(|answer| answer["streams"][0].as_str().map(str::to_owned)) else {
+        let Some(owner) = asked.ok().and_then(|answer| answer["streams"][0].as_str().map(str::to_owned))
+        else {
             continue;
         };
         let message = format!(
@@ -118,7 +121,8 @@ async fn find(connection: &Connection, options: &ConsumerOptions) -> Result<(Str
     let own = config_of(connection, options, &options.durable).await?;
     if let (None, Some(older)) = (&own, &options.inherits) {
         let found = config_of(connection, options, older).await?;
-        let fits = |config: &Value| kind(config) == options.kind && filters(config) == wanted_filters(options);
+        let fits =
+            |config: &Value| kind(config) == options.kind && filters(config) == wanted_filters(options);
         if let Some(config) = found.filter(fits) {
             info!(
                 consumer = options.name,
@@ -131,7 +135,11 @@ async fn find(connection: &Connection, options: &ConsumerOptions) -> Result<(Str
     Ok((options.durable.clone(), own))
 }
 
-async fn config_of(connection: &Connection, options: &ConsumerOptions, durable: &str) -> Result<Option<Value>> {
+async fn config_of(
+    connection: &Connection,
+    options: &ConsumerOptions,
+    durable: &str,
+) -> Result<Option<Value>> {
     let subject = format!("CONSUMER.INFO.{}.{durable}", options.stream);
     match call(connection, &subject, &Value::Null).await {
         Ok(mut info) => Ok(Some(info["config"].take())),
@@ -232,7 +240,11 @@ fn refuse_what_cannot_change(options: &ConsumerOptions, name: &str, found: &Valu
     };
     let spell = |kind: Kind| if kind == Kind::Pull { "pull" } else { "push" };
     if kind(found) != options.kind {
-        return refuse(format!("is a {} consumer, but a {} one is declared", spell(kind(found)), spell(options.kind)));
+        return refuse(format!(
+            "is a {} consumer, but a {} one is declared",
+            spell(kind(found)),
+            spell(options.kind)
+        ));
     }
     match found["ack_policy"].as_str() {
         Some("explicit") => Ok(()),
@@ -246,8 +258,10 @@ fn kind(config: &Value) -> Kind {
 
 fn filters(config: &Value) -> Vec<String> {
     let many = config["filter_subjects"].as_array().into_iter().flatten();
-    let mut found: Vec<String> =
-        many.chain([&config["filter_subject"]]).filter_map(|filter| filter.as_str().map(str::to_owned)).collect();
+    let mut found: Vec<String> = many
+        .chain([&config["filter_subject"]])
+        .filter_map(|filter| filter.as_str().map(str::to_owned))
+        .collect();
     found.retain(|filter| !filter.is_empty());
     found
 }

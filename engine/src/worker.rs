@@ -14,8 +14,8 @@ use tracing::{error, info, warn};
 use crate::api::call;
 use crate::config::{ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
-use crate::demand::Problem;
 use crate::delivery::Delivery;
+use crate::demand::Problem;
 use crate::error::{ErrorKind, Result};
 use crate::fetch::{Fetch, fetch};
 use crate::handle::{Handler, Inbox, Tasks};
@@ -221,7 +221,11 @@ impl Supervisor {
     }
 
     /// Tries again with growing pauses until the durable is bound; `None` when stopped meanwhile.
-    async fn repair(&self, mut connection: Connection, pause: &mut Duration) -> Option<(Connection, Durable)> {
+    async fn repair(
+        &self,
+        mut connection: Connection,
+        pause: &mut Duration,
+    ) -> Option<(Connection, Durable)> {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return None,
@@ -270,7 +274,8 @@ impl Supervisor {
             }
             match call(connection, &subject, &json!(null)).await {
                 Ok(info) => {
-                    self.acknowledged.store(info["ack_floor"]["stream_seq"].as_u64().unwrap_or_default(), Relaxed);
+                    self.acknowledged
+                        .store(info["ack_floor"]["stream_seq"].as_u64().unwrap_or_default(), Relaxed);
                     let received = self.settler.counters.snapshot().received;
                     if self.is_stalled(durable, &info) && received == before {
                         return Problem::Silent;
@@ -295,7 +300,9 @@ impl Supervisor {
         let stream = &self.options.stream;
         match problem {
             Problem::Gone => format!("the durable or its stream `{stream}` is gone from the server"),
-            Problem::Silent => format!("nothing was heard from the stream `{stream}` though something should be"),
+            Problem::Silent => {
+                format!("nothing was heard from the stream `{stream}` though something should be")
+            }
             Problem::Refused(why) => format!("the server refused a pull request ({why})"),
         }
     }
