@@ -46,7 +46,7 @@ docs: ## Build the documentation of the engine into target/doc
 clean: ## Remove everything that the other verbs made
 	rm -rf target dist $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf demo/.nats demo/*.sqlite3* python/nats_consumer/_native*.so
-	find python tests demo make -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment, with the tools that develop and test the project.
 $(VENV)/.installed: pyproject.toml
