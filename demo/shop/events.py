@@ -1,0 +1,40 @@
+"""The shop's events: JSON on the subjects `orders.<what happened>`."""
+
+import asyncio
+import json
+from typing import Any
+
+from nats_consumer import get_nats_client
+
+STREAM = "orders"
+CREATED = "orders.created"
+PAID = "orders.paid"
+SHIPPED = "orders.shipped"
+
+_connecting = asyncio.Lock()
+_client: Any = None
+
+
+async def publish(subject: str, order: dict[str, Any]) -> None:
+    """Store the event in the stream. The message id makes it safe to do again: a handler that is
+    called twice for one message still publishes one event."""
+    client = await _shared_client()
+    await client.jetstream().publish(
+        subject,
+        json.dumps(order).encode(),
+        headers={"Nats-Msg-Id": f"{subject}.{order['number']}"},
+    )
+
+
+def order_in(message: Any) -> dict[str, Any]:
+    """The order that an event carries."""
+    return json.loads(message.data)
+
+
+async def _shared_client() -> Any:
+    """One connection for all that this process publishes, opened by the first."""
+    global _client
+    async with _connecting:
+        if _client is None or _client.is_closed:
+            _client = await get_nats_client()
+    return _client
