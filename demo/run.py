@@ -1,0 +1,51 @@
+"""The demo: the shop at work against a real NATS server, and a summary that proves it.
+
+`make demo`, or `python demo/run.py [--orders N]`. It exits with 0 only if the server and the
+database tell the same story at the end.
+"""
+
+import argparse
+import os
+import signal
+import sys
+
+_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the demo; return its exit code."""
+    parser = argparse.ArgumentParser(description="Run the shop against a NATS server of its own.")
+    parser.add_argument("--orders", type=_positive, default=3_000, help="default: %(default)s")
+    orders = parser.parse_args().orders
+    # Whoever ends the demo, the worker is drained and the server ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _perform(orders)
+    except KeyboardInterrupt:
+        print("Stopped.")
+        return _INTERRUPTED
+
+
+def _perform(orders: int) -> int:
+    import django
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop_site.settings")
+    django.setup()
+    from showcase.performance import ShowStopped, perform
+
+    try:
+        return perform(orders)
+    except ShowStopped as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least one order")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

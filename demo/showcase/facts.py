@@ -1,0 +1,177 @@
+"""What is true at this moment, read from the server and the database."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email import message_from_bytes
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+
+from nats_consumer import NatsConsumer
+from nats_consumer.client import Client
+from shop import events
+from shop.consumers import ChargeCards, RecordOrders, TrackOrders
+from shop.models import Milestone, Order, PaymentAttempt
+
+CONSUMERS: tuple[type[NatsConsumer], ...] = (RecordOrders, ChargeCards, TrackOrders)
+DEAD_LETTERS = f"{events.STREAM}-dlq"
+
+_REQUEST_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ConsumerFacts:
+    """How far one consumer is, by the server's count.
+
+    `matching` messages of the stream are for it. The server has made `deliveries` of them, has
+    not yet delivered `waiting`, and has no answer yet for `in_flight`.
+    """
+
+    name: str
+    lane: str
+    matching: int = 0
+    deliveries: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    dead: int = 0
+
+    @property
+    def handled(self) -> int:
+        """Messages that were acknowledged."""
+        return max(0, self.matching - self.waiting - self.in_flight - self.dead)
+
+    @property
+    def retried(self) -> int:
+        """Deliveries beyond the first of each message."""
+        return max(0, self.deliveries - (self.matching - self.waiting))
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """What the shop's handlers wrote."""
+
+    orders: int
+    attempts: int
+    failed_attempts: int
+    retries: int
+    paid_orders: int
+    created: int
+    paid: int
+    shipped: int
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that failed for good, as the dead letter stream keeps it."""
+
+    order: int
+    consumer: str
+    deliveries: int
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One look at everything."""
+
+    published: Mapping[str, int]
+    consumers: Mapping[str, ConsumerFacts]
+    database: DatabaseFacts
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no consumer has anything left to do."""
+        return all(c.waiting == 0 and c.in_flight == 0 for c in self.consumers.values())
+
+
+async def read(client: Client) -> Facts:
+    """Look at the server and the database."""
+    published = await _messages_by_subject(client, events.STREAM)
+    dead = await _messages_by_subject(client, DEAD_LETTERS)
+    # One after the other, in the order in which events pass through the shop: who is quiet then
+    # gets nothing new from the ones before.
+    consumers = [await _consumer_facts(client, consumer, published, dead) for consumer in CONSUMERS]
+    return Facts(
+        published=published,
+        consumers={facts.name: facts for facts in consumers},
+        database=await sync_to_async(_database_facts)(),
+    )
+
+
+async def dead_letters(client: Client) -> list[DeadLetter]:
+    """Every message in the dead letter stream."""
+    count = sum((await _messages_by_subject(client, DEAD_LETTERS)).values())
+    return [await _dead_letter(client, sequence) for sequence in range(1, count + 1)]
+
+
+async def _consumer_facts(
+    client: Client,
+    consumer: type[NatsConsumer],
+    published: Mapping[str, int],
+    dead: Mapping[str, int],
+) -> ConsumerFacts:
+    name = consumer.__name__
+    durable = consumer().get_durable_name()
+    lane = f"{consumer.kind} {'async' if iscoroutinefunction(consumer.handle_message) else 'def'}"
+    matching = _matching(consumer, published)
+    info = await _ask(client, f"CONSUMER.INFO.{events.STREAM}.{durable}")
+    if "error" in info:  # the worker has not made it yet
+        return ConsumerFacts(name=name, lane=lane, matching=matching, waiting=matching)
+    return ConsumerFacts(
+        name=name,
+        lane=lane,
+        matching=matching,
+        deliveries=info["delivered"]["consumer_seq"],
+        waiting=info["num_pending"],
+        in_flight=info["num_ack_pending"],
+        dead=dead.get(f"dlq.{events.STREAM}.{durable}", 0),
+    )
+
+
+def _matching(consumer: type[NatsConsumer], published: Mapping[str, int]) -> int:
+    if consumer.filter_subject == "orders.*":
+        return sum(published.values())
+    return published.get(consumer.filter_subject or "", 0)
+
+
+def _database_facts() -> DatabaseFacts:
+    attempts = PaymentAttempt.objects.all()
+    steps = Milestone.objects.all()
+    return DatabaseFacts(
+        orders=Order.objects.count(),
+        attempts=attempts.count(),
+        failed_attempts=attempts.exclude(error="").count(),
+        retries=attempts.filter(attempt__gt=1).count(),
+        paid_orders=attempts.filter(error="").values("order_number").distinct().count(),
+        created=steps.filter(step=Milestone.Step.CREATED).count(),
+        paid=steps.filter(step=Milestone.Step.PAID).count(),
+        shipped=steps.filter(step=Milestone.Step.SHIPPED).count(),
+    )
+
+
+async def _messages_by_subject(client: Client, stream: str) -> dict[str, int]:
+    info = await _ask(client, f"STREAM.INFO.{stream}", {"subjects_filter": ">"})
+    return {} if "error" in info else dict(info["state"].get("subjects") or {})
+
+
+async def _dead_letter(client: Client, sequence: int) -> DeadLetter:
+    found = await _ask(client, f"STREAM.MSG.GET.{DEAD_LETTERS}", {"seq": sequence})
+    message = found["message"]
+    _, _, header_lines = base64.b64decode(message["hdrs"]).partition(b"\r\n")
+    headers = message_from_bytes(header_lines)
+    return DeadLetter(
+        order=json.loads(base64.b64decode(message["data"]))["number"],
+        consumer=headers["Dlq-Consumer"],
+        deliveries=int(headers["Dlq-Deliveries"]),
+        reason=headers["Dlq-Reason"],
+        error=headers["Dlq-Error"],
+    )
+
+
+async def _ask(client: Client, subject: str, body: Mapping[str, Any] | None = None) -> Any:
+    payload = json.dumps(body).encode() if body else b""
+    reply = await client.request(f"$JS.API.{subject}", payload, timeout=_REQUEST_SECONDS)
+    return json.loads(reply.data)
