@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
 from nats_consumer import embedded
 from nats_consumer.embedded import server_url
 from nats_consumer.exceptions import ConfigurationError, Unreachable

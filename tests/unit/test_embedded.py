@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+
 from nats_consumer import embedded
 from nats_consumer.exceptions import ConfigurationError
 
