@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ import pytest
 from nats_consumer import embedded
 from nats_consumer.embedded import server_url
 from nats_consumer.exceptions import ConfigurationError, Unreachable
+from tests.waiting import eventually
 
 USER = """
 import sys
@@ -68,18 +68,11 @@ def user_of(store: Path, program: str = USER) -> Iterator[User]:
 def store(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "store"
     # No test leaves a server behind.
-    assert until(lambda: not is_held(tmp_path / "store" / "server.lock"))
+    eventually(lambda: not is_held(tmp_path / "store" / "server.lock"))
 
 
 def is_held(lock: Path) -> bool:
     return lock.exists() and embedded._is_held(lock)
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 def state_of(store: Path) -> dict[str, str | int]:
@@ -144,9 +137,9 @@ def test_server_outlives_its_starter_and_ends_with_its_last_user(store: Path) ->
             assert second.url == url
             first.leave()
             assert answers(url)
-    assert until(lambda: not is_held(store / "server.lock"))
+    eventually(lambda: not is_held(store / "server.lock"))
     assert not answers(url)
-    assert until(lambda: not is_held(store / "supervisor.lock"))
+    eventually(lambda: not is_held(store / "supervisor.lock"))
     assert not (store / "server.json").exists()
 
 
@@ -154,14 +147,14 @@ def test_server_ends_when_its_only_user_is_killed(store: Path) -> None:
     with user_of(store) as user:
         assert answers(user.url)
         user.process.kill()
-        assert until(lambda: not is_held(store / "server.lock"))
+        eventually(lambda: not is_held(store / "server.lock"))
 
 
 def test_killed_server_comes_back_on_the_same_port(store: Path) -> None:
     with user_of(store) as user:
         url, killed = user.url, pid_of_server(store)
         os.kill(killed, signal.SIGKILL)
-        assert until(lambda: pid_of_server(store) != killed)
+        eventually(lambda: pid_of_server(store) != killed)
         assert answers(url)
         with user_of(store) as second:
             assert second.url == url
@@ -190,7 +183,7 @@ def test_server_that_lost_its_supervisor_is_replaced_on_its_port(store: Path) ->
     with user_of(store) as first:
         url, orphan = first.url, pid_of_server(store)
         os.kill(pid_of_supervisor(store), signal.SIGKILL)
-        assert until(lambda: not is_held(store / "supervisor.lock"))
+        eventually(lambda: not is_held(store / "supervisor.lock"))
         with user_of(store) as second:
             assert second.url == url
             assert pid_of_server(store) != orphan
@@ -201,7 +194,7 @@ def test_terminated_supervisor_ends_its_server(store: Path) -> None:
     with user_of(store) as user:
         url = user.url
         os.kill(pid_of_supervisor(store), signal.SIGTERM)
-        assert until(lambda: not is_held(store / "server.lock"))
+        eventually(lambda: not is_held(store / "server.lock"))
         assert not answers(url)
 
 
