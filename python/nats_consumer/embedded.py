@@ -191,7 +191,8 @@ def _start_supervisor(store: Path) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=store,
+                # It finds the package where this process has found it.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 start_new_session=True,
                 timeout=_START_SECONDS,
             )
