@@ -31,11 +31,13 @@ def _perform(orders: int) -> int:
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop_site.settings")
     django.setup()
+
+    from nats_consumer.exceptions import NatsConsumerError
     from showcase.performance import ShowStopped, perform
 
     try:
         return perform(orders)
-    except ShowStopped as error:
+    except (ShowStopped, NatsConsumerError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
 

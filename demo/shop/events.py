@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from nats_consumer import get_nats_client
+from nats_consumer.client import Client
 
 STREAM = "orders"
 CREATED = "orders.created"
@@ -12,7 +13,7 @@ PAID = "orders.paid"
 SHIPPED = "orders.shipped"
 
 _connecting = asyncio.Lock()
-_client: Any = None
+_client: Client | None = None
 
 
 async def publish(subject: str, order: dict[str, Any]) -> None:
@@ -31,7 +32,7 @@ def order_in(message: Any) -> dict[str, Any]:
     return json.loads(message.data)
 
 
-async def _shared_client() -> Any:
+async def _shared_client() -> Client:
     """One connection for all that this process publishes, opened by the first."""
     global _client
     async with _connecting:

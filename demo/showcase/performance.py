@@ -109,11 +109,12 @@ async def _show_until_quiet(
     before, changed = None, time.monotonic()
     while True:
         all_placed = placing.done()
+        if all_placed:
+            placing.result()
         now = await facts.read(client)
         if now != before:
             before, changed = now, time.monotonic()
         if all_placed and now.is_quiet:
-            placing.result()
             board.finish(now)
             return
         board.show(now)
