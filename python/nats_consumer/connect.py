@@ -95,8 +95,12 @@ _Translation = Callable[[str, Any], dict[str, Any]]
 
 
 def _servers(what: str, value: Any) -> dict[str, Any]:
-    servers = value.split(",") if isinstance(value, str) else list(value)
-    if not servers or not all(isinstance(server, str) and server.strip() for server in servers):
+    servers = value.split(",") if isinstance(value, str) else value
+    if (
+        not isinstance(servers, (list, tuple))
+        or not servers
+        or not all(isinstance(server, str) and server.strip() for server in servers)
+    ):
         raise ConfigurationError(
             f"{what} must be a URL such as 'nats://localhost:4222', a list of them, "
             f"or {EMBEDDED!r}, not {value!r}."

@@ -1,0 +1,107 @@
+"""The JetStream API's structs on the wire."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from nats_consumer.operations import api
+
+
+def test_only_what_is_set_goes_over_the_wire() -> None:
+    config = api.StreamConfig(name="orders", subjects=["orders.>"])
+    assert config.as_dict() == {"name": "orders", "subjects": ["orders.>"]}
+
+
+def test_seconds_become_nanoseconds() -> None:
+    config = api.StreamConfig(
+        name="orders",
+        max_age=1.5,
+        duplicate_window=timedelta(minutes=2),
+        subject_delete_marker_ttl=1,
+        consumer_limits={"inactive_threshold": 2, "max_ack_pending": 5},
+    )
+    assert config.as_dict() == {
+        "name": "orders",
+        "max_age": 1_500_000_000,
+        "duplicate_window": 120_000_000_000,
+        "subject_delete_marker_ttl": 1_000_000_000,
+        "consumer_limits": {"inactive_threshold": 2_000_000_000, "max_ack_pending": 5},
+    }
+
+
+def test_the_configuration_survives_the_way_there_and_back() -> None:
+    config = api.StreamConfig(
+        name="orders", max_age=1.5, consumer_limits={"inactive_threshold": 2.0}
+    )
+    assert api.StreamConfig.from_response(config.as_dict()) == config
+    assert config.as_dict()["consumer_limits"]["inactive_threshold"] == 2_000_000_000
+
+
+def test_a_field_of_a_newer_server_is_left_out() -> None:
+    assert api.StreamConfig.from_response({"name": "orders", "new": 1}).name == "orders"
+
+
+@pytest.mark.parametrize(
+    ("member", "text"),
+    [
+        (api.StorageType.FILE, "file"),
+        (api.RetentionPolicy.WORK_QUEUE, "workqueue"),
+        (api.DiscardPolicy.NEW, "new"),
+        (api.DeliverPolicy.LAST_PER_SUBJECT, "last_per_subject"),
+    ],
+)
+def test_an_enum_is_its_text(member: str, text: str) -> None:
+    assert member == text
+
+
+def test_an_enum_and_its_text_are_the_same_on_the_wire() -> None:
+    by_enum = api.StreamConfig(name="orders", storage=api.StorageType.FILE)
+    assert by_enum.as_dict() == api.StreamConfig(name="orders", storage="file").as_dict()
+
+
+def test_a_field_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(TypeError, match="max_mesages"):
+        api.StreamConfig(name="orders", max_mesages=1)
+
+
+def test_a_copy_differs_in_what_is_said() -> None:
+    config = api.StreamConfig(name="orders", max_msgs=1)
+    assert config.evolve(max_msgs=2).max_msgs == 2
+    assert config.max_msgs == 1
+
+
+def test_the_servers_times_are_read_to_the_microsecond() -> None:
+    info = api.StreamInfo.from_response(
+        {
+            "config": {"name": "orders"},
+            "state": {
+                "messages": 3,
+                "bytes": 99,
+                "first_seq": 1,
+                "last_seq": 3,
+                "consumer_count": 1,
+                "first_ts": "2026-01-02T03:04:05Z",
+            },
+            "created": "2026-01-02T03:04:05.123456789Z",
+        }
+    )
+    assert info.created == datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC)
+    assert info.state.messages == 3
+
+
+def test_a_consumers_position_is_read() -> None:
+    info = api.ConsumerInfo.from_response(
+        {
+            "name": "durable",
+            "stream_name": "orders",
+            "config": {},
+            "delivered": {"consumer_seq": 5, "stream_seq": 4, "last_active": "x"},
+            "ack_floor": {"consumer_seq": 3, "stream_seq": 2},
+            "num_ack_pending": 1,
+            "num_redelivered": 1,
+            "num_waiting": 0,
+            "num_pending": 7,
+        }
+    )
+    assert info.delivered == api.SequenceInfo(consumer_seq=5, stream_seq=4)
+    assert info.num_pending == 7

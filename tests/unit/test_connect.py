@@ -1,0 +1,117 @@
+"""connect_args become ConnectOptions."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from nats_consumer import embedded
+from nats_consumer.connect import connect_options, resolve
+from nats_consumer.exceptions import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def no_settings(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {}
+
+
+def test_the_seeds_settings_are_understood() -> None:
+    options = connect_options(
+        {
+            "servers": ["nats://localhost:4222"],
+            "allow_reconnect": True,
+            "max_reconnect_attempts": 5,
+            "reconnect_time_wait": 1,
+            "connect_timeout": 10,
+        }
+    )
+    assert options.servers == ["nats://localhost:4222"]
+    assert options.max_reconnect_attempts == 5
+    assert options.reconnect_time_wait == 1.0
+    assert options.connect_timeout == 10.0
+
+
+def test_without_servers_it_is_the_local_one() -> None:
+    assert connect_options().servers == ["nats://127.0.0.1:4222"]
+
+
+@pytest.mark.parametrize("servers", ["a:1, b:2", ["a:1", "b:2"], ("a:1", "b:2")])
+def test_several_servers_are_a_list_or_a_text_with_commas(servers: Any) -> None:
+    assert connect_options({"servers": servers}).servers == ["a:1", "b:2"]
+
+
+def test_an_argument_replaces_the_setting_of_its_name_alone(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {"connect_args": {"servers": "nats://one:4222", "name": "shop"}}
+    options = connect_options({"name": "shell"})
+    assert options.servers == ["nats://one:4222"]
+    assert options.name == "shell"
+
+
+def test_nats_pys_names_become_the_engines() -> None:
+    options = connect_options(
+        {"user_credentials": Path("/etc/shop.creds"), "inbox_prefix": b"_INBOX_shop"}
+    )
+    assert options.credentials == "/etc/shop.creds"
+    assert options.inbox_prefix == "_INBOX_shop"
+
+
+def test_a_tls_file_asks_for_tls() -> None:
+    options = connect_options({"tls_ca": "/etc/ca.pem"})
+    assert options.tls_ca == "/etc/ca.pem"
+    assert options.tls_required
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"server": "x"}, r"no key 'server'.*Did you mean 'servers'"),
+        ({"servers": []}, "must be a URL"),
+        ({"servers": 4222}, "must be a URL"),
+        ({"connect_timeout": "10"}, r"connect_args\['connect_timeout'\] must be a number"),
+        ({"max_reconnect_attempts": -2}, "must be a whole number"),
+        ({"allow_reconnect": "yes"}, "must be True or False"),
+        ({"name": 5}, "must be a string"),
+        ({"tls": ssl.create_default_context()}, "Give the files instead: tls_ca"),
+        ({"signature_cb": print}, "not supported: use user_credentials"),
+    ],
+)
+def test_a_mistake_is_refused_with_what_it_should_be(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        connect_options(arguments)
+
+
+def test_settings_of_nats_pys_own_machinery_change_nothing() -> None:
+    assert connect_options({"verbose": True, "pending_size": 1}) == connect_options()
+
+
+def test_a_callback_is_reported_as_never_called(caplog: pytest.LogCaptureFixture) -> None:
+    connect_options({"error_cb": print})
+    assert "'error_cb'] is never called" in caplog.text
+
+
+def test_the_embedded_server_is_started_only_to_connect(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.NATS_CONSUMER = {
+        "connect_args": {"servers": "embedded"},
+        "embedded_store": tmp_path / "store",
+    }
+    monkeypatch.setattr(embedded, "server_url", lambda store: f"nats://{store.name}:1")
+    assert connect_options().servers == ["embedded"]
+    assert resolve(connect_options()).servers == ["nats://store:1"]
+
+
+def test_an_nkey_seed_is_read_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "user.nk"
+    file.write_text("SUAM\n")
+    assert resolve(connect_options({"nkeys_seed": str(file)})).nkey_seed == "SUAM"
+    assert resolve(connect_options({"nkeys_seed_str": "SUAM"})).nkey_seed == "SUAM"
+
+
+def test_an_nkey_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nkeys_seed.*user\.nk"):
+        resolve(connect_options({"nkeys_seed": str(tmp_path / "user.nk")}))

@@ -1,0 +1,186 @@
+"""What the engine calls, and what it hears back."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from nats_consumer import DeadLetter, ErrorAckBehavior, JetstreamPullConsumer, Retry
+from nats_consumer.dispatch import Dispatch, LoopDispatch, ThreadDispatch, dispatch_for
+from nats_consumer.outcomes import Outcome
+from tests.unit.doubles import FakeConsumption, FakeMessage
+from tests.waiting import eventually
+
+ERROR = LookupError("no such order")
+
+
+class Looping(JetstreamPullConsumer):
+    max_retry_delay = 30.0
+
+    async def handle_message(self, message: Any) -> Any:
+        return "looped"
+
+
+class Threading(JetstreamPullConsumer):
+    max_retry_delay = 30.0
+
+    def handle_message(self, message: Any) -> Any:
+        return threading.current_thread().name
+
+
+BOTH = pytest.mark.parametrize("lane", [Looping, Threading])
+
+
+def failed(consumer: JetstreamPullConsumer, message: FakeMessage) -> Outcome | None:
+    """What `failed` answers, called as the engine calls it in the consumer's lane."""
+    dispatch = dispatch_for(consumer, 1)
+    if isinstance(dispatch, LoopDispatch):
+        return asyncio.run(dispatch.failed(message, ERROR))
+    return in_thread(dispatch, lambda: dispatch.failed(message, ERROR))
+
+
+def in_thread(dispatch: Dispatch, body: Callable[[], Any]) -> Any:
+    """Run `body` where the engine runs a thread's deliveries: inside serve()."""
+
+    answer: Future[Any] = Future()
+
+    class Serving(FakeConsumption):
+        def serve(self) -> None:
+            answer.set_result(body())
+
+    async def run() -> Any:
+        dispatch.start(Serving())
+        return await asyncio.wrap_future(answer)
+
+    return asyncio.run(run())
+
+
+def test_the_engine_gets_the_async_method_itself() -> None:
+    consumer = Looping()
+    assert dispatch_for(consumer, 1).handle == consumer.handle_message
+
+
+def test_async_handlers_run_in_the_engines_tasks() -> None:
+    consumption = FakeConsumption()
+    dispatch_for(Looping(), 5).start(consumption)
+    assert consumption.tasks_started
+
+
+def test_blocking_handlers_run_in_threads_named_after_the_consumer() -> None:
+    dispatch = dispatch_for(Threading(), 1)
+    assert isinstance(dispatch, ThreadDispatch)
+    assert in_thread(dispatch, lambda: dispatch.handle(FakeMessage())) == "Threading-1"
+
+
+def test_there_are_as_many_threads_as_the_concurrency() -> None:
+    names: set[str] = set()
+    together = threading.Barrier(3)
+
+    class Serving(FakeConsumption):
+        def serve(self) -> None:
+            together.wait(timeout=5)
+            names.add(threading.current_thread().name)
+
+    dispatch = dispatch_for(Threading(), 3)
+
+    async def start() -> None:
+        dispatch.start(Serving())
+
+    asyncio.run(start())
+    eventually(lambda: not dispatch.stuck_threads())
+    assert names == {"Threading-1", "Threading-2", "Threading-3"}
+
+
+@BOTH
+@pytest.mark.parametrize("blocking", [True, False])
+def test_handle_error_is_called_once_in_either_spelling(
+    lane: type[JetstreamPullConsumer], blocking: bool
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def note(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        calls.append((message.subject, error, attempt))
+
+    async def note_async(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        note(self, message, error, attempt)
+
+    consumer = type("Noting", (lane,), {"handle_error": note if blocking else note_async})()
+    assert failed(consumer, FakeMessage(attempt=4)) is None
+    assert calls == [("orders.created", ERROR, 4)]
+
+
+@BOTH
+def test_without_handle_error_the_failure_is_logged_and_the_engine_decides(
+    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert failed(lane(), FakeMessage(attempt=4)) is None
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert "failed its last attempt (4)" in record.getMessage()
+    assert record.exc_info
+    assert record.exc_info[1] is ERROR
+
+
+@BOTH
+@pytest.mark.parametrize("raised", [True, False])
+def test_handle_error_may_raise_or_return_an_outcome(
+    lane: type[JetstreamPullConsumer], raised: bool
+) -> None:
+    def decide(self: Any, message: Any, error: Exception, attempt: int) -> Outcome:
+        if raised:
+            raise DeadLetter("enough")
+        return DeadLetter("enough")
+
+    consumer = type("Deciding", (lane,), {"handle_error": decide})()
+    assert failed(consumer, FakeMessage()) == DeadLetter("enough")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("behavior", "outcome"),
+    [
+        (ErrorAckBehavior.ACK, Retry(after=30)),
+        (ErrorAckBehavior.NAK, Retry(after=30)),
+        (ErrorAckBehavior.TERM, Retry(after=30)),
+        (ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR, Retry(after=30)),
+        (ErrorAckBehavior.DEAD_LETTER, None),
+    ],
+)
+def test_a_handle_error_that_fails_does_not_lose_the_message(
+    lane: type[JetstreamPullConsumer],
+    behavior: ErrorAckBehavior,
+    outcome: Outcome | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        raise ZeroDivisionError
+
+    attributes = {"handle_error": fail, "handle_error_ack_behavior": behavior}
+    consumer = type("Failing", (lane,), attributes)()
+    assert failed(consumer, FakeMessage()) == outcome
+    assert "handle_error itself failed" in caplog.text
+
+
+@BOTH
+def test_a_handle_error_that_settles_nothing_although_it_should_is_reported(
+    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+    consumer = type("Idle", (lane,), {"handle_error_ack_behavior": behavior})()
+    assert failed(consumer, FakeMessage()) == Retry(after=30)
+    assert "handle_error settled nothing" in caplog.text
+
+
+@BOTH
+def test_what_handle_error_settled_is_settled(lane: type[JetstreamPullConsumer]) -> None:
+    async def settle(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        await message.term()
+
+    behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+    attributes = {"handle_error": settle, "handle_error_ack_behavior": behavior}
+    message = FakeMessage()
+    assert failed(type("Settling", (lane,), attributes)(), message) is None
+    assert message.settled == [("term", None)]

@@ -1,0 +1,260 @@
+"""Routing by method name and by @handle."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from nats_consumer import ConsumerHandler, DeadLetter, handle
+from nats_consumer.retry import RetryPolicy
+from tests.unit.doubles import FakeMessage
+
+
+class Recording(ConsumerHandler):
+    """Notes which method got a message; every `handle_...` name exists."""
+
+    def __init__(self, subjects: Any = ()) -> None:
+        super().__init__(subjects)
+        self.got: list[str] = []
+
+    async def fallback_handle(self, msg: Any, reason: str = "unknown") -> None:
+        self.got.append(f"fallback {reason}")
+
+
+def routed(handler: Recording, subject: str) -> list[str]:
+    asyncio.run(_route(handler, subject))
+    return handler.got
+
+
+async def _route(handler: Recording, subject: str) -> None:
+    await handler.handle(FakeMessage(subject))
+
+
+def implementing(*names: str) -> type[Recording]:
+    def method(name: str) -> Any:
+        async def note(self: Recording, message: Any) -> None:
+            self.got.append(name)
+
+        return note
+
+    return type("Implementing", (Recording,), {name: method(name) for name in names})
+
+
+@pytest.mark.parametrize(
+    ("subject", "method"),
+    [
+        ("orders.created", "handle_created"),
+        ("users.profile.updated", "handle_profile_updated"),
+        ("orders.old.archived.v2", "handle_old_archived_v2"),
+        ("orders-created", "handle_created"),
+        ("orders_created", "handle_created"),
+        ("orders", "handle_orders"),
+        ("orders-old.deleted_now", "handle_old_deleted_now"),
+        ("my-app.orders.created", "handle_app_orders_created"),
+        ("orders.payment-failed", "handle_payment_failed"),
+        ("Orders.Created", "handle_Created"),
+        ("orders.123", "handle_123"),
+        ("orders.créé", "handle_créé"),
+        ("$KV.bucket.key", "handle_bucket_key"),
+    ],
+)
+def test_a_subject_leads_to_the_method_of_all_after_its_first_token(
+    subject: str, method: str
+) -> None:
+    assert routed(implementing(method)([subject]), subject) == [method]
+
+
+@pytest.mark.parametrize(
+    ("subjects", "subject", "reason"),
+    [
+        (["orders.created"], "orders.deleted", "unhandled_subject"),
+        (["orders.created"], "orders.Created", "unhandled_subject"),
+        (["orders.*"], "orders.created", "unhandled_subject"),
+        (["orders.*"], "orders.*", "no_mapping"),
+        (["orders.updated"], "orders.updated", "not_implemented"),
+        ([], "orders.created", "no_handler"),
+    ],
+)
+def test_what_has_no_method_goes_to_the_fallback_with_the_reason(
+    subjects: list[str], subject: str, reason: str
+) -> None:
+    assert routed(implementing("handle_created")(subjects), subject) == [f"fallback {reason}"]
+
+
+@pytest.mark.parametrize(
+    ("subjects", "collisions"),
+    [
+        (["orders.created", "orders.updated"], 0),
+        (["orders.created", "users.created"], 1),
+        (["orders.created", "users-created", "items_created"], 2),
+        (["orders.created", "orders.created"], 1),
+    ],
+)
+def test_each_subject_that_shares_a_method_is_reported(
+    subjects: list[str], collisions: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    implementing("handle_created", "handle_updated")(subjects)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == collisions
+    assert all("collision" in text and "'orders.created'" in text for text in warnings)
+
+
+def test_subjects_that_collide_are_both_handled() -> None:
+    handler = implementing("handle_created")(["orders.created", "users.created"])
+    assert routed(handler, "users.created") == ["handle_created"]
+
+
+def test_dots_are_recommended_for_subjects_without_any(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "nats_consumer")
+    implementing()(["orders-created", "orders.updated"])
+    assert "RECOMMENDATION" in caplog.text
+    assert "['orders-created']" in caplog.text
+
+
+def test_a_text_in_place_of_a_list_is_refused() -> None:
+    with pytest.raises(TypeError, match="must be a list of subjects"):
+        ConsumerHandler("orders.created")
+
+
+def test_missing_methods_are_listed_for_every_subject() -> None:
+    handler = implementing("handle_x")(["a.b", "c.b", "d.x"])
+    assert handler.validate_handlers() == ["handle_b", "handle_b"]
+    assert handler.get_handler_methods() == ["handle_b", "handle_b", "handle_x"]
+
+
+def test_the_default_fallback_hands_the_message_back_with_the_retry_delay() -> None:
+    handler = ConsumerHandler(["orders.created"])
+    handler.retry_policy = RetryPolicy(initial_delay=2.0)
+    message = FakeMessage("orders.deleted", attempt=3)
+
+    async def route() -> None:
+        await handler.handle(message)
+
+    asyncio.run(route())
+    assert message.settled == [("nak", 8.0)]
+
+
+def test_sending_to_the_dead_letters_raises_the_outcome() -> None:
+    class Sending(Recording):
+        async def fallback_handle(self, msg: Any, reason: str = "unknown") -> None:
+            await self.send_to_dlq(msg, reason)
+
+    with pytest.raises(DeadLetter) as caught:
+        routed(Sending(["orders.created"]), "orders.deleted")
+    assert caught.value.reason == "unhandled_subject"
+
+
+class Marked(Recording):
+    @handle("orders.created", "orders.modified")
+    async def exact(self, message: Any) -> None:
+        self.got.append("exact")
+
+    @handle("orders.*")
+    @handle("*.error")
+    async def star(self, message: Any) -> None:
+        self.got.append("star")
+
+    @handle("orders.>")
+    async def rest(self, message: Any) -> None:
+        self.got.append("rest")
+
+    @handle("orders.*.failed")
+    async def _failed(self, message: Any) -> None:
+        self.got.append("failed")
+
+    @handle("*.users.>")
+    async def anywhere(self, message: Any) -> None:
+        self.got.append("anywhere")
+
+    async def handle_updated(self, message: Any) -> None:
+        self.got.append("mapped")
+
+    @property
+    def fragile(self) -> None:
+        raise AssertionError("a property was evaluated")
+
+
+@pytest.mark.parametrize(
+    ("subject", "method"),
+    [
+        ("orders.created", "exact"),
+        ("orders.modified", "exact"),
+        ("orders.shipped", "star"),
+        ("users.error", "star"),
+        ("orders.eu.shipped", "rest"),
+        ("orders.eu.failed", "failed"),
+        ("eu.users.created.v1", "anywhere"),
+        ("orders", "fallback no_handler"),
+    ],
+)
+def test_a_marked_method_gets_its_subjects_most_specific_first(subject: str, method: str) -> None:
+    assert routed(Marked(), subject) == [method]
+
+
+def test_a_mapped_name_goes_before_a_wildcard_and_after_an_exact_mark() -> None:
+    assert routed(Marked(["orders.updated"]), "orders.updated") == ["mapped"]
+    assert routed(Marked(["orders.created"]), "orders.created") == ["exact"]
+
+
+def test_an_override_without_the_decorator_keeps_the_subjects() -> None:
+    class Overriding(Marked):
+        async def exact(self, message: Any) -> None:
+            self.got.append("overridden")
+
+    assert routed(Overriding(), "orders.created") == ["overridden"]
+
+
+def test_of_two_methods_for_one_subject_the_later_one_is_taken_and_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Twice(Recording):
+        @handle("orders.created")
+        async def zebra(self, message: Any) -> None:
+            self.got.append("zebra")
+
+        @handle("orders.created")
+        async def ant(self, message: Any) -> None:
+            self.got.append("ant")
+
+    assert routed(Twice(), "orders.created") == ["ant"]
+    assert "marked on both zebra() and ant()" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((), TypeError),
+        ((print,), TypeError),
+        ((["orders.created"],), TypeError),
+        (("",), ValueError),
+        (("orders.>.x",), ValueError),
+        (("orders created",), ValueError),
+    ],
+)
+def test_a_mistake_in_the_decorator_is_refused_at_once(
+    arguments: tuple[Any, ...], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="@handle"):
+        handle(*arguments)
+
+
+def test_a_handler_without_any_subject_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    ConsumerHandler()
+    assert "handles no subject" in caplog.text
+
+
+def test_an_async_method_is_called_without_a_wrapper() -> None:
+    handler = Marked()
+    answer = handler.handle(FakeMessage("orders.created"))
+    assert answer.__qualname__ == "Marked.exact"
+    answer.close()
+
+
+def test_a_blocking_method_runs_in_a_thread_of_its_own() -> None:
+    class Blocking(Recording):
+        def handle_created(self, message: Any) -> None:
+            self.got.append(threading.current_thread().name)
+
+    (name,) = routed(Blocking(["orders.created"]), "orders.created")
+    assert name != threading.main_thread().name

@@ -1,0 +1,67 @@
+"""The engine's records come to Python's logging, and the command's can be seen."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from nats_consumer import logs
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def bare_logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+    """A logger as in a project whose LOGGING says nothing about it."""
+    logger = logging.Logger("nats_consumer")
+    monkeypatch.setattr(logs, "_ROOT", logger)
+    yield logger
+    logger.handlers.clear()
+
+
+def test_the_engines_records_come_with_their_level_and_logger(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    batches = [[(logging.WARNING, "nats_consumer.connect", "lost %s of 100%")]]
+
+    with logs.LogPump(lambda timeout: batches.pop() if batches else []):
+        eventually(lambda: caplog.records)
+    (record,) = caplog.records
+    assert record.name == "nats_consumer.connect"
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == "lost %s of 100%"
+
+
+def test_the_last_records_are_not_lost(caplog: pytest.LogCaptureFixture) -> None:
+    def take(timeout: float) -> list[tuple[int, str, str]]:
+        return [] if timeout else [(logging.ERROR, "nats_consumer.worker", "the last word")]
+
+    with logs.LogPump(take):
+        pass
+    assert [record.getMessage() for record in caplog.records] == ["the last word"]
+
+
+def test_information_is_shown_where_nobody_configured_it(
+    bare_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.make_visible(None)
+    bare_logger.info("started")
+    bare_logger.debug("hidden")
+    shown = capsys.readouterr().err
+    assert "INFO" in shown
+    assert "nats_consumer: started" in shown
+    assert "hidden" not in shown
+
+
+def test_a_projects_own_configuration_is_left_alone(bare_logger: logging.Logger) -> None:
+    own = logging.NullHandler()
+    bare_logger.addHandler(own)
+    bare_logger.setLevel("ERROR")
+    logs.make_visible(None)
+    assert bare_logger.handlers == [own]
+    assert bare_logger.level == logging.ERROR
+
+
+def test_a_level_from_the_command_line_holds_in_any_case(bare_logger: logging.Logger) -> None:
+    bare_logger.addHandler(logging.NullHandler())
+    logs.make_visible("DEBUG")
+    assert bare_logger.level == logging.DEBUG

@@ -1,0 +1,223 @@
+"""Starting a consumer, and starting it again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from nats_consumer import ConsumerHandler, JetstreamPullConsumer, operations, supervise
+from nats_consumer.exceptions import ConfigurationError, ConsumerGone, StreamNotFound
+from nats_consumer.operations import CreateStream, StreamOperation
+from nats_consumer.supervise import Supervised, setup_operations
+from tests.unit.doubles import FakeConsumption
+
+
+class Pulling(JetstreamPullConsumer):
+    stream_name = "orders"
+    filter_subject = "orders.*"
+
+    async def handle_message(self, message: Any) -> None: ...
+
+
+class Engine:
+    """`consume` as the supervisor calls it: fails as told, then succeeds."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.consumptions: list[FakeConsumption] = []
+        self._watched: asyncio.Queue[FakeConsumption] = asyncio.Queue()
+
+    async def consume(self, *_: Any) -> FakeConsumption:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.consumptions.append(FakeConsumption(watched=self._watched))
+        return self.consumptions[-1]
+
+    async def running(self) -> FakeConsumption:
+        """Wait until the next consumption is being watched."""
+        return await self._watched.get()
+
+
+def supervise_it(test: Callable[[Supervised], Awaitable[None]], engine: Engine, **more: Any) -> Any:
+    """Run `test` beside a supervised consumer; drain it at the end."""
+
+    async def run() -> Supervised:
+        supervised = Supervised(more.pop("consumer", Pulling), consume=engine.consume, **more)
+        task = asyncio.create_task(supervised.run())
+        await test(supervised)
+        await supervised.drain(5.0)
+        await task
+        return supervised
+
+    return asyncio.run(asyncio.wait_for(run(), timeout=10))
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between two starts, which take no time."""
+    taken: list[float] = []
+    pause = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        if seconds:
+            taken.append(seconds)
+        await pause(0)
+
+    monkeypatch.setattr(supervise.asyncio, "sleep", note)
+    return taken
+
+
+def test_a_consumer_runs_until_it_is_drained() -> None:
+    engine = Engine()
+
+    async def test(supervised: Supervised) -> None:
+        await supervised.first_start
+        await engine.running()
+
+    supervise_it(test, engine)
+    (consumption,) = engine.consumptions
+    assert consumption.tasks_started
+    assert consumption.drained_for == 5.0
+
+
+def test_a_consumer_that_cannot_start_is_tried_again_with_growing_pauses(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine(*[StreamNotFound("no stream 'orders'")] * 7)
+
+    async def test(supervised: Supervised) -> None:
+        with pytest.raises(StreamNotFound):
+            await supervised.first_start
+        await engine.running()
+
+    supervise_it(test, engine)
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+    assert caplog.text.count("Pulling did not start: no stream 'orders'") == 7
+
+
+def test_a_consumer_that_ends_is_started_again(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine()
+
+    async def test(supervised: Supervised) -> None:
+        (await engine.running()).fail(ConsumerGone("the durable was deleted"))
+        await engine.running()
+
+    supervise_it(test, engine)
+    assert pauses == [1]
+    assert "Pulling ended: the durable was deleted" in caplog.text
+
+
+def test_a_consumer_whose_constructor_fails_is_reported_by_name(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [ZeroDivisionError("in __init__")]
+
+    class Fragile(Pulling):
+        def __init__(self) -> None:
+            if failures:
+                raise failures.pop()
+
+    engine = Engine()
+
+    async def test(supervised: Supervised) -> None:
+        with pytest.raises(ZeroDivisionError):
+            await supervised.first_start
+        await engine.running()
+
+    supervise_it(test, engine, consumer=Fragile)
+    assert "Fragile did not start: in __init__" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_setup_is_executed_before_the_first_start_until_it_succeeds(pauses: list[float]) -> None:
+    class Setting(Pulling):
+        def setup(self) -> StreamOperation:
+            return operations.CreateStream(name="orders")
+
+    engine = Engine()
+    failures = [ConnectionError("no server")]
+    applied: list[list[StreamOperation]] = []
+
+    async def apply(operations: list[StreamOperation]) -> None:
+        if failures:
+            raise failures.pop()
+        assert not engine.consumptions
+        applied.append(operations)
+
+    async def test(supervised: Supervised) -> None:
+        (await engine.running()).fail(ConsumerGone())
+        await engine.running()
+
+    supervise_it(test, engine, consumer=Setting, apply=apply)
+    assert len(applied) == 1
+    assert isinstance(applied[0][0], CreateStream)
+
+
+CREATE = CreateStream(name="orders")
+
+
+async def async_setup(self: Any) -> Any:
+    return [CREATE]
+
+
+@pytest.mark.parametrize(
+    ("setup", "expected"),
+    [
+        (None, []),
+        (lambda self: None, []),
+        (lambda self: [], []),
+        (lambda self: CREATE, [CREATE]),
+        (lambda self: [CREATE], [CREATE]),
+        (async_setup, [CREATE]),
+    ],
+)
+def test_setup_may_be_missing_empty_blocking_or_async(setup: Any, expected: list[Any]) -> None:
+    consumer = type("Setting", (Pulling,), {"setup": setup} if setup else {})()
+    assert asyncio.run(setup_operations(consumer)) == expected
+
+
+def test_a_setup_that_returns_something_else_is_refused() -> None:
+    consumer = type("Setting", (Pulling,), {"setup": lambda self: ["orders"]})()
+    with pytest.raises(ConfigurationError, match="setup\\(\\) of Setting must return operations"):
+        asyncio.run(setup_operations(consumer))
+
+
+def test_a_handler_learns_the_retry_delays_of_its_consumer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handlers = []
+
+    class Routing(Pulling):
+        initial_retry_delay = 9.0
+
+        def __init__(self) -> None:
+            self.handler = ConsumerHandler(["orders.created"])
+            handlers.append(self.handler)
+
+    engine = Engine()
+
+    async def test(supervised: Supervised) -> None:
+        await engine.running()
+
+    supervise_it(test, engine, consumer=Routing)
+    assert handlers[0].retry_policy.delay_after(1) == 9.0
+    assert "ConsumerHandler has no handle_created" in caplog.text
+
+
+def test_subjects_that_will_not_arrive_are_named_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class First(Pulling):
+        filter_subject = None
+        subjects = ["orders.created", "orders.updated"]
+
+    engine = Engine()
+
+    async def test(supervised: Supervised) -> None:
+        await engine.running()
+
+    supervise_it(test, engine, consumer=First)
+    assert "these will not arrive: orders.updated" in caplog.text
