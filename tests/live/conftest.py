@@ -16,8 +16,8 @@ def connected(settings: Settings, nats_server: NatsServer) -> None:
 
 
 @pytest.fixture
-def nats_consumer(nats_server: NatsServer) -> Iterator[Callable[..., Command]]:
-    """`nats_consumer("OrderConsumer", "--setup", STREAM="orders")` starts the command.
+def run_command(nats_server: NatsServer) -> Iterator[Callable[..., Command]]:
+    """`run_command("OrderConsumer", "--setup", STREAM="orders")` starts `manage.py nats_consumer`.
 
     Capitals go into its environment, which tests/project/settings.py reads; `NATS_URL` names the
     tests' server if not told otherwise. What still runs at the end of the test is killed.
