@@ -1,6 +1,7 @@
 """A small Django project for the tests. What differs from test to test is in the environment."""
 
 import os
+import tempfile
 from pathlib import Path
 
 BASE_DIR = Path(__file__).parent
@@ -17,6 +18,8 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("DATABASE", ":memory:"),
+        # A file, because every thread has an in-memory database of its own and never closes it.
+        "TEST": {"NAME": Path(tempfile.gettempdir(), f"nats_consumer_{os.getpid()}.sqlite3")},
     }
 }
 NATS_CONSUMER = {

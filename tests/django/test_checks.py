@@ -1,0 +1,106 @@
+"""The system checks, each with its id."""
+
+from typing import Any
+
+import pytest
+from django.core import checks
+from pytest_django import Settings
+
+from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer
+
+
+def found() -> dict[str, str]:
+    """The ids of what the checks find, with the messages."""
+    return {
+        message.id: f"{message.msg} {message.hint or ''}"
+        for message in checks.run_checks(tags=["nats_consumer"])
+        if message.id
+    }
+
+
+class Pulling(JetstreamPullConsumer):
+    """A base without a stream, so it is not registered."""
+
+    filter_subject = "orders.*"
+
+    async def handle_message(self, message: Any) -> None: ...
+
+
+def declare(name: str, base: type = Pulling, **attributes: Any) -> None:
+    type(name, (base,), {"stream_name": "orders", **attributes})
+
+
+def test_a_good_consumer_passes() -> None:
+    declare("OrderConsumer")
+    assert found() == {}
+
+
+def test_a_wrong_setting_is_e001(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {"connect_args": {"server": "x"}}
+    assert "Did you mean 'servers'" in found()["nats_consumer.E001"]
+
+
+def test_the_checks_do_not_start_the_embedded_server(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("nats_consumer.embedded.server_url", started.append)
+    settings.NATS_CONSUMER = {"connect_args": {"servers": "embedded"}}
+    assert found() == {}
+    assert started == []
+
+
+def test_a_consumer_without_handle_message_is_e002() -> None:
+    declare("Silent", JetstreamPullConsumer, filter_subject=">")
+    assert "Silent cannot run: it has no handle_message" in found()["nats_consumer.E002"]
+
+
+def test_a_wrong_attribute_is_e003() -> None:
+    declare("OrderConsumer", durable_name="my durable")
+    assert "durable_name cannot contain spaces" in found()["nats_consumer.E003"]
+
+
+def test_both_families_of_retry_names_are_e003() -> None:
+    declare("OrderConsumer", max_retries=3, backoff_delays=[1.0])
+    assert "mixes two ways to describe retries" in found()["nats_consumer.E003"]
+
+
+def test_two_consumers_of_one_name_are_e004() -> None:
+    declare("OrderConsumer", __module__="shop.consumers")
+    declare("OrderConsumer", __module__="billing.consumers", stream_name="invoices")
+    message = found()["nats_consumer.E004"]
+    assert "shop.consumers.OrderConsumer and billing.consumers.OrderConsumer" in message
+
+
+@pytest.mark.parametrize("by_setting", [True, False])
+def test_two_consumers_that_share_a_durable_on_a_stream_are_e005(
+    settings: Settings, by_setting: bool
+) -> None:
+    attributes = {} if by_setting else {"durable_name": "shared"}
+    settings.NATS_CONSUMER = {"default_durable_name": "shared"} if by_setting else {}
+    declare("OrderConsumer", **attributes)
+    declare("MailConsumer", **attributes)
+    message = found()["nats_consumer.E005"]
+    assert "OrderConsumer and" in message
+    assert "MailConsumer share the durable 'shared' on stream 'orders'" in message
+    assert "durable_name of its own" in message
+
+
+def test_one_durable_on_two_streams_is_fine() -> None:
+    declare("OrderConsumer", durable_name="shared")
+    declare("MailConsumer", durable_name="shared", stream_name="mails")
+    assert found() == {}
+
+
+def test_subjects_that_will_not_arrive_are_w001() -> None:
+    subjects = ["orders.created", "orders.updated", "orders.shipped"]
+    declare("OrderConsumer", filter_subject=None, subjects=subjects)
+    message = found()["nats_consumer.W001"]
+    assert "will not arrive: orders.updated, orders.shipped" in message
+    assert "Set filter_subject" in message
+
+
+def test_the_seeds_two_consumers_pass_together_without_a_durable_name() -> None:
+    declare("OrderConsumer", JetstreamPushConsumer, filter_subject="orders.*", handle_message=print)
+    declare("BatchOrderConsumer")
+    assert found() == {}

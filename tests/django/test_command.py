@@ -1,0 +1,117 @@
+"""manage.py nats_consumer: its arguments, and how it says no."""
+
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
+
+from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer, logs, worker
+from nats_consumer.exceptions import Unreachable
+from nats_consumer.options import Overrides
+from nats_consumer.worker import Plan
+
+
+@pytest.fixture
+def consumers() -> tuple[type, type]:
+    """Two registered consumers."""
+
+    class OrderConsumer(JetstreamPushConsumer):
+        stream_name = "orders"
+        filter_subject = "orders.*"
+
+        async def handle_message(self, message: Any) -> None: ...
+
+    class MailConsumer(JetstreamPullConsumer):
+        stream_name = "orders"
+        filter_subject = "orders.*"
+
+        def handle_message(self, message: Any) -> None: ...
+
+    return OrderConsumer, MailConsumer
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """What the command asks the worker to run, which then runs nothing."""
+    plans: list[Plan] = []
+    monkeypatch.setattr(worker, "run", plans.append)
+    return plans
+
+
+def test_without_names_it_runs_all(consumers: tuple[type, type], plans: list[Plan]) -> None:
+    call_command("nats_consumer")
+    assert plans == [Plan(consumers=list(consumers), shutdown_timeout=25.0)]
+
+
+def test_with_names_it_runs_those(consumers: tuple[type, type], plans: list[Plan]) -> None:
+    call_command("nats_consumer", "MailConsumer")
+    assert plans[0].consumers == [consumers[1]]
+
+
+def test_every_option_reaches_the_worker(
+    consumers: tuple[type, type], plans: list[Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[str | None] = []
+    monkeypatch.setattr(logs, "make_visible", levels.append)
+    arguments = "--setup --log-level DEBUG --batch-size 50 --timeout 30 --concurrency 3"
+    arguments += " --event-loop uvloop --shutdown-timeout 1.5"
+    call_command("nats_consumer", *arguments.split())
+    assert levels == ["DEBUG"]
+    assert plans == [
+        Plan(
+            consumers=list(consumers),
+            setup=True,
+            overrides=Overrides(batch_size=50, fetch_timeout=30.0, concurrency=3),
+            shutdown_timeout=1.5,
+            event_loop="uvloop",
+        )
+    ]
+
+
+def test_the_shutdown_timeout_is_the_settings_unless_told_otherwise(
+    consumers: tuple[type, type], plans: list[Plan], settings: Settings
+) -> None:
+    settings.NATS_CONSUMER = {"shutdown_timeout": 3}
+    call_command("nats_consumer")
+    assert plans[0].shutdown_timeout == 3.0
+
+
+def test_an_unknown_name_is_an_error_that_lists_what_there_is(
+    consumers: tuple[type, type], plans: list[Plan]
+) -> None:
+    with pytest.raises(CommandError, match=r"no consumer 'Nobody'.*MailConsumer, OrderConsumer"):
+        call_command("nats_consumer", "Nobody")
+    assert plans == []
+
+
+def test_no_consumer_at_all_is_an_error_that_lists_the_apps(plans: list[Plan]) -> None:
+    with pytest.raises(CommandError, match=r"No consumer is registered.*tests\.project\.orders"):
+        call_command("nats_consumer")
+    assert plans == []
+
+
+def test_a_consumer_without_handle_message_is_an_error(plans: list[Plan]) -> None:
+    type("Silent", (JetstreamPushConsumer,), {"stream_name": "orders", "filter_subject": ">"})
+    with pytest.raises(CommandError, match="Silent cannot run: it has no handle_message"):
+        call_command("nats_consumer")
+    assert plans == []
+
+
+@pytest.mark.parametrize(
+    "option", ["--batch-size=0", "--timeout=soon", "--event-loop=trio", "--log-level=LOUD"]
+)
+def test_a_wrong_option_is_an_error(consumers: tuple[type, type], option: str) -> None:
+    with pytest.raises(CommandError, match=option.partition("=")[0]):
+        call_command("nats_consumer", option)
+
+
+def test_an_error_of_the_worker_ends_the_command(
+    consumers: tuple[type, type], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(plan: Plan) -> None:
+        raise Unreachable("no server at 127.0.0.1:1")
+
+    monkeypatch.setattr(worker, "run", fail)
+    with pytest.raises(CommandError, match=r"no server at 127\.0\.0\.1:1"):
+        call_command("nats_consumer")

@@ -1,0 +1,249 @@
+"""Running consumers until a signal, with an engine that does as it is told."""
+# ruff: noqa: ASYNC109 - the parameters are those of the engine
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from nats_consumer import JetstreamPullConsumer, operations, worker
+from nats_consumer.exceptions import ConfigurationError, StreamNotFound, Unreachable, WorkerError
+from nats_consumer.settings import ConsumerOptions
+from nats_consumer.worker import Plan, run
+from tests.unit.doubles import FakeConsumption
+
+
+class First(JetstreamPullConsumer):
+    stream_name = "orders"
+    filter_subject = "orders.*"
+
+    async def handle_message(self, message: Any) -> None: ...
+
+
+class Second(First):
+    def setup(self) -> list[operations.StreamOperation]:
+        return [operations.DeleteStream("orders")]
+
+
+class Blocking(First):
+    def handle_message(self, message: Any) -> None: ...
+
+
+Start = Callable[[str], FakeConsumption]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Start], None]:
+    """`engine(start)`: a consumer starts with what `start(name)` returns or raises."""
+
+    def install(start: Start) -> None:
+        async def consume(options: ConsumerOptions, dispatch: Any) -> FakeConsumption:
+            return start(options.name)
+
+        monkeypatch.setattr(worker, "_consume", consume)
+
+    return install
+
+
+def plan(*consumers: type[JetstreamPullConsumer], **more: Any) -> Plan:
+    return Plan(consumers=consumers, shutdown_timeout=7.0, **more)
+
+
+class Signalling(FakeConsumption):
+    """Sends its process a signal as soon as it runs."""
+
+    def start_tasks(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_every_consumer(
+    engine: Callable[[Start], None], number: signal.Signals
+) -> None:
+    running: list[FakeConsumption] = []
+
+    class Last(FakeConsumption):
+        def start_tasks(self) -> None:
+            os.kill(os.getpid(), number)
+
+    def start(name: str) -> FakeConsumption:
+        running.append(Last() if name == "Second" else FakeConsumption())
+        return running[-1]
+
+    engine(start)
+    before = signal.getsignal(number)
+    run(plan(First, Second))
+    assert [consumption.drained_for for consumption in running] == [7.0, 7.0]
+    assert signal.getsignal(number) is before
+
+
+def test_the_error_is_raised_if_nothing_could_be_started(engine: Callable[[Start], None]) -> None:
+    def start(name: str) -> FakeConsumption:
+        raise Unreachable("no server at 127.0.0.1:1")
+
+    engine(start)
+    with pytest.raises(Unreachable, match=r"no server at 127\.0\.0\.1:1"):
+        run(plan(First, Second))
+
+
+def test_different_errors_are_all_named(engine: Callable[[Start], None]) -> None:
+    def start(name: str) -> FakeConsumption:
+        raise StreamNotFound(f"no stream for {name}")
+
+    engine(start)
+    with pytest.raises(WorkerError, match=r"First: no stream for First\nSecond: no stream for"):
+        run(plan(First, Second))
+
+
+def test_one_that_cannot_start_leaves_the_others_running(
+    engine: Callable[[Start], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    running: list[FakeConsumption] = []
+
+    def start(name: str) -> FakeConsumption:
+        if name == "First":
+            raise StreamNotFound("no stream 'orders'")
+        running.append(Signalling())
+        return running[-1]
+
+    engine(start)
+    run(plan(First, Second))
+    assert running[0].drained_for == 7.0
+    assert "First did not start: no stream 'orders'" in caplog.text
+
+
+def test_a_signal_ends_a_start_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(*_: Any) -> FakeConsumption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(worker, "_consume", hang)
+    run(plan(First))
+
+
+class ProcessEnded(SystemExit):
+    """Raised in the place of os._exit."""
+
+
+@pytest.fixture
+def exit_code(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The codes that the process would have ended with at once."""
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        raise ProcessEnded
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(worker.logs, "flush", lambda: None)
+    return codes
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_the_process_at_once(
+    engine: Callable[[Start], None],
+    exit_code: list[int],
+    number: signal.Signals,
+    code: int,
+) -> None:
+    class Slow(FakeConsumption):
+        def start_tasks(self) -> None:
+            os.kill(os.getpid(), number)
+
+        async def drain(self, timeout: float) -> int:
+            os.kill(os.getpid(), number)
+            return 0
+
+    engine(lambda name: Slow())
+    with pytest.raises(ProcessEnded):
+        run(plan(First))
+    assert exit_code == [code]
+
+
+def test_a_thread_that_does_not_end_is_named_and_left_behind(
+    engine: Callable[[Start], None],
+    exit_code: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    release = threading.Event()
+
+    class Stuck(FakeConsumption):
+        def serve(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            release.wait(timeout=30)
+
+    monkeypatch.setattr(worker, "_GRACE_SECONDS", 0.1)
+    engine(lambda name: Stuck())
+    try:
+        with pytest.raises(ProcessEnded):
+            run(plan(Blocking, overrides=worker.Overrides(concurrency=1)))
+    finally:
+        release.set()
+    assert exit_code == [0]
+    assert "left behind: Blocking-1" in caplog.text
+
+
+def test_setup_is_executed_over_one_connection(
+    engine: Callable[[Start], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted: list[str] = []
+
+    class FakeClient:
+        async def __aenter__(self) -> "FakeClient":
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        def jetstream(self) -> "FakeClient":
+            return self
+
+        async def delete_stream(self, name: str) -> None:
+            deleted.append(name)
+
+    async def connect() -> FakeClient:
+        return FakeClient()
+
+    monkeypatch.setattr(worker, "get_nats_client", connect)
+    engine(lambda name: Signalling())
+    run(plan(Second))
+    assert deleted == []
+    run(plan(Second, setup=True))
+    assert deleted == ["orders"]
+
+
+class MarkedLoop(asyncio.SelectorEventLoop):
+    pass
+
+
+class Policy:
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return MarkedLoop()
+
+
+def test_the_event_loop_policy_of_the_settings_makes_the_loop(
+    engine: Callable[[Start], None], settings: Settings
+) -> None:
+    settings.NATS_CONSUMER = {"event_loop_policy": f"{__name__}.Policy"}
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def start(name: str) -> FakeConsumption:
+        loops.append(asyncio.get_running_loop())
+        return Signalling()
+
+    engine(start)
+    run(plan(First))
+    run(plan(First, event_loop="asyncio"))
+    assert [type(loop) is MarkedLoop for loop in loops] == [True, False]
+
+
+@pytest.mark.parametrize("path", ["uvlop.EventLoopPolicy", "no_dot", f"{__name__}.Missing"])
+def test_a_policy_that_cannot_be_imported_is_named(settings: Settings, path: str) -> None:
+    settings.NATS_CONSUMER = {"event_loop_policy": path}
+    with pytest.raises(ConfigurationError, match=f"event_loop_policy.*{path}"):
+        run(plan(First))
