@@ -4,6 +4,7 @@
 import asyncio
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -247,3 +248,30 @@ def test_a_policy_that_cannot_be_imported_is_named(settings: Settings, path: str
     settings.NATS_CONSUMER = {"event_loop_policy": path}
     with pytest.raises(ConfigurationError, match=f"event_loop_policy.*{path}"):
         run(plan(First))
+
+
+def test_on_uvloop_a_signal_drains_as_well(engine: Callable[[Start], None]) -> None:
+    loops: list[str] = []
+    timers: list[threading.Timer] = []
+
+    class Later(FakeConsumption):
+        def start_tasks(self) -> None:
+            # From another thread, when the loop has gone to sleep.
+            timers.append(threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)))
+            timers[0].start()
+
+    def start(name: str) -> FakeConsumption:
+        loops.append(type(asyncio.get_running_loop()).__module__)
+        return Later()
+
+    engine(start)
+    run(plan(First, event_loop="uvloop"))
+    assert loops == ["uvloop"]
+
+
+def test_uvloop_is_named_with_its_extra_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with pytest.raises(ConfigurationError, match=r"pip install django-nats-consumer\[uvloop\]"):
+        run(plan(First, event_loop="uvloop"))
