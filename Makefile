@@ -50,8 +50,9 @@ clean: ## Remove everything that the other verbs made
 
 # The virtual environment, with the tools that develop and test the project.
 $(VENV)/.installed: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv was found: install one," \
-		"or name it: make PYTHON=/path/to/python"; exit 1; }
+	@"$(PYTHON)" -c "import sys, ensurepip; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
+		echo "No Python >= 3.11 that makes virtual environments was found: install one" \
+		"(on Debian with python3-venv), or name it: make PYTHON=/path/to/python"; exit 1; }
 	@echo "Installing the development tools into $(VENV) ($(PYTHON)) ..."
 	@$(VENV)/bin/python -c "" 2>/dev/null || "$(PYTHON)" -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"

@@ -19,6 +19,12 @@ LINTERS = [
         minutes=20,
         environment=CARGO,
     ),
+    Step(
+        "cargo doc",
+        ["cargo", "doc", "--package", "nats-consumer", "--no-deps"],
+        minutes=20,
+        environment={"RUSTDOCFLAGS": "-D warnings"},
+    ),
     Step("ruff check", [PYTHON, "-m", "ruff", "check", "."]),
     Step("ruff format", [PYTHON, "-m", "ruff", "format", "--check", "."]),
     Step("mypy", [PYTHON, "-m", "mypy"]),

@@ -28,7 +28,7 @@ def rust_steps() -> tuple[list[Step], list[str]]:
     environment: dict[str, str | Path] = {**CARGO, "NATS_SERVER": NATS_SERVER}
     notes = []
     if shutil.which("cargo-nextest"):
-        runner = ["cargo", "nextest", "run", "--no-tests", "fail"]
+        runner = ["cargo", "nextest", "run"]
     else:
         runner = ["cargo", "test", "--no-fail-fast", "--lib", "--tests"]
         notes.append("cargo-nextest was not found: the Rust tests ran under `cargo test`.")
