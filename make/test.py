@@ -10,8 +10,13 @@ from steps import ROOT, Step, run_all
 
 NATS_SERVER = Path(PYTHON).with_name("nats-server")
 ENGINE = ["--package", "nats-consumer"]
-# The newest Django that each Python beside our own can have.
-OTHER_PYTHONS = {"3.12": "Django~=6.0.0", "3.13": "Django~=6.1.0", "3.14": "Django~=6.1.0"}
+# The Django that each Python beside our own is tested with.
+OTHER_PYTHONS = {
+    "3.11": "Django~=5.2.0",
+    "3.12": "Django~=6.0.0",
+    "3.13": "Django~=6.1.0",
+    "3.14": "Django~=6.1.0",
+}
 WHEEL = "target/wheel"
 
 
