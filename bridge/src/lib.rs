@@ -1,1 +1,45 @@
-//! x
+//! `nats_consumer._native`: the engine, as Python sees it.
+//!
+//! The only place that knows PyO3, and it holds no policy: what becomes of a message is decided by the
+//! engine or by the user's code. A message crosses from tokio to Python through [`inbox`], in [`tasks`] (for
+//! `async def` handlers) or [`threads`] (for `def`), and its outcome goes back by [`judge`].
+
+mod connection;
+mod consumption;
+mod error;
+mod future;
+mod inbox;
+mod judge;
+mod log;
+mod message;
+mod outcome;
+mod router;
+mod runtime;
+mod settings;
+mod step;
+mod tasks;
+mod threads;
+mod wake;
+
+/// The Rust engine of nats_consumer.
+#[pyo3::pymodule]
+mod _native {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::connection::{Connection, connect};
+    #[pymodule_export]
+    use crate::consumption::{Consumption, consume};
+    #[pymodule_export]
+    use crate::log::take_logs;
+    #[pymodule_export]
+    use crate::message::{Message, Metadata, SequencePair};
+    #[pymodule_export]
+    use crate::router::Router;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::log::install();
+        module.add("version", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -74,6 +74,19 @@ impl Connection {
         &self.client
     }
 
+    /// The address of the server that is connected, without credentials.
+    #[must_use]
+    pub fn server(&self) -> String {
+        let info = self.client.server_info();
+        format!("nats://{}:{}", info.host, info.port)
+    }
+
+    /// The largest message the server takes, headers included, in bytes.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+
     /// The link's state, to look at or to wait on.
     #[must_use]
     pub fn link(&self) -> watch::Receiver<Link> {

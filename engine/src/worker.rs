@@ -124,6 +124,11 @@ impl Consumption {
         *self.is_alive.borrow() && !self.stop.is_cancelled()
     }
 
+    /// Waits until it has been drained.
+    pub async fn finished(&self) {
+        let _ = self.is_alive.clone().wait_for(|alive| !alive).await;
+    }
+
     /// Takes nothing new, hands back at once what has not started, lets what runs finish for up to `grace`,
     /// then cancels it and hands it back. Returns how many deliveries were not finished.
     ///

@@ -1,0 +1,155 @@
+//! A running consumption, as Python holds it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nats_consumer::{ConnectOptions, ConsumerOptions, consume_into};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::error::exceptions::ForkedProcess;
+use crate::future::{into_asyncio, nothing};
+use crate::inbox::Waiting;
+use crate::runtime::runtime;
+use crate::settings::{ConnectSettings, ConsumerSettings, seconds};
+use crate::tasks::Tasks;
+use crate::threads::Threads;
+
+/// Connects, binds the durable and begins to fetch; handlers run after `start_tasks()` or in `serve()`.
+#[pyfunction]
+pub(crate) fn consume(
+    py: Python<'_>,
+    connect: ConnectSettings,
+    consumer: ConsumerSettings,
+    handle: Py<PyAny>,
+    failed: Py<PyAny>,
+) -> PyResult<Bound<'_, PyAny>> {
+    let connect = connect.into_lasting_options()?;
+    let consumer = consumer.into_options()?;
+    into_asyncio(py, start(connect, consumer, handle, failed), |py, consumption| {
+        Ok(Py::new(py, consumption)?.into_any())
+    })
+}
+
+async fn start(
+    connect: ConnectOptions,
+    consumer: ConsumerOptions,
+    handle: Py<PyAny>,
+    failed: Py<PyAny>,
+) -> Result<Consumption, nats_consumer::Error> {
+    let waiting = Arc::new(Waiting::new().map_err(|error| {
+        let text = "The operating system has no file descriptors left for a consumer.";
+        nats_consumer::Error::new(nats_consumer::ErrorKind::Config, text).because(error)
+    })?);
+    let (name, concurrency, timeout) = (consumer.name.clone(), consumer.concurrency, consumer.handler_timeout);
+    let engine = consume_into(connect, consumer, waiting.clone()).await?;
+    let threads = Threads { name, waiting, handle, failed };
+    Ok(Consumption {
+        pid: std::process::id(),
+        engine: Arc::new(engine),
+        threads,
+        concurrency,
+        timeout,
+        tasks: Mutex::default(),
+    })
+}
+
+/// What one consumer consumes with.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct Consumption {
+    pid: u32,
+    engine: Arc<nats_consumer::Consumption>,
+    threads: Threads,
+    concurrency: usize,
+    timeout: Option<Duration>,
+    tasks: Mutex<Option<Py<Tasks>>>,
+}
+
+#[pymethods]
+impl Consumption {
+    #[getter]
+    fn is_running(&self) -> bool {
+        self.engine.is_running()
+    }
+
+    #[getter]
+    fn is_connected(&self) -> bool {
+        self.engine.is_connected()
+    }
+
+    #[getter]
+    fn durable(&self) -> &str {
+        self.engine.durable()
+    }
+
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counters = PyDict::new(py);
+        for (name, value) in self.engine.counters().fields() {
+            counters.set_item(name, value)?;
+        }
+        Ok(counters)
+    }
+
+    /// Runs `async def` handlers in Tasks of the running loop.
+    fn start_tasks(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_process()?;
+        let threads = &self.threads;
+        let tasks = Tasks::start(
+            py,
+            threads.name.clone(),
+            threads.waiting.clone(),
+            threads.handle.clone_ref(py),
+            threads.failed.clone_ref(py),
+            self.timeout,
+            self.concurrency,
+        )?;
+        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+        Ok(())
+    }
+
+    /// Runs plain `def` handlers in the calling thread until nothing will come any more.
+    fn serve(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_process()?;
+        self.threads.serve(py)
+    }
+
+    /// Resolves when the consumption has been drained or stopped.
+    fn finished<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let engine = self.engine.clone();
+        into_asyncio(py, async move { Ok(engine.finished().await) }, nothing)
+    }
+
+    /// Takes nothing new, hands back what has not started, lets the rest finish within `timeout` seconds.
+    /// Resolves to how many were not finished.
+    fn drain<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+        let grace = seconds("timeout", timeout)?;
+        let engine = self.engine.clone();
+        into_asyncio(py, async move { Ok(engine.drain(grace).await) }, |py, unfinished| {
+            Ok(unfinished.into_pyobject(py)?.into_any().unbind())
+        })
+    }
+
+    /// Ends at once: a drain without grace that nobody waits for.
+    fn stop(&self) {
+        let engine = self.engine.clone();
+        runtime().spawn(async move { engine.drain(Duration::ZERO).await });
+    }
+}
+
+impl Consumption {
+    fn check_process(&self) -> PyResult<()> {
+        if self.pid == std::process::id() {
+            return Ok(());
+        }
+        Err(ForkedProcess::new_err(()))
+    }
+}
+
+impl Drop for Consumption {
+    fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            // The engine's tasks live in the parent: dropping them here would end its consumption.
+            std::mem::forget(self.engine.clone());
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Errors of the engine become the exceptions of `nats_consumer.exceptions`: one total match.
+
+use nats_consumer::{Error, ErrorKind};
+use pyo3::PyErr;
+
+/// The exceptions, defined in Python, where their readers look for them.
+pub(crate) mod exceptions {
+    #![allow(missing_docs, reason = "documented in nats_consumer.exceptions")]
+    use pyo3::import_exception;
+
+    import_exception!(nats_consumer.exceptions, ApiError);
+    import_exception!(nats_consumer.exceptions, ConfigurationError);
+    import_exception!(nats_consumer.exceptions, ConsumerGone);
+    import_exception!(nats_consumer.exceptions, Denied);
+    import_exception!(nats_consumer.exceptions, EngineBug);
+    import_exception!(nats_consumer.exceptions, ForkedProcess);
+    import_exception!(nats_consumer.exceptions, MessageAlreadySettled);
+    import_exception!(nats_consumer.exceptions, NoStreamResponse);
+    import_exception!(nats_consumer.exceptions, NotJetStreamMessage);
+    import_exception!(nats_consumer.exceptions, PayloadTooLarge);
+    import_exception!(nats_consumer.exceptions, PublishTimeout);
+    import_exception!(nats_consumer.exceptions, StreamMismatch);
+    import_exception!(nats_consumer.exceptions, StreamNotFound);
+    import_exception!(nats_consumer.exceptions, SubjectsOverlap);
+    import_exception!(nats_consumer.exceptions, Unreachable);
+}
+
+use exceptions::*;
+
+/// The exception for an error of the engine.
+pub(crate) fn to_python(error: &Error) -> PyErr {
+    let text = error.message().to_owned();
+    match error.kind() {
+        ErrorKind::Config => ConfigurationError::new_err(text),
+        ErrorKind::Unreachable => Unreachable::new_err(text),
+        ErrorKind::Denied => Denied::new_err(text),
+        ErrorKind::StreamNotFound => StreamNotFound::new_err(text),
+        ErrorKind::Mismatch => StreamMismatch::new_err(text),
+        ErrorKind::Overlap => SubjectsOverlap::new_err(text),
+        ErrorKind::Gone => ConsumerGone::new_err(text),
+        ErrorKind::Api { code, err_code } => ApiError::new_err((code, err_code, text)),
+        ErrorKind::NoStream => NoStreamResponse::new_err(text),
+        ErrorKind::TooLarge => PayloadTooLarge::new_err(text),
+        ErrorKind::Timeout => PublishTimeout::new_err(text),
+    }
+}

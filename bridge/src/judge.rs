@@ -1,0 +1,89 @@
+//! How an attempt ended, told to the engine: the same for event loop and threads.
+
+use nats_consumer::{Delivery, Outcome};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::message::Message;
+use crate::outcome::outcome_of;
+
+/// What is left to do after an attempt.
+pub(crate) enum Verdict {
+    /// Nothing: the delivery is settled.
+    Settled,
+    /// The last attempt failed: ask `failed`, then [`exhaust`].
+    Exhausted,
+}
+
+/// The handler returned `value`.
+pub(crate) fn returned(delivery: &Delivery, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    match outcome_of(value)? {
+        None | Some(Outcome::Ack) => delivery.succeed(Outcome::Ack),
+        Some(outcome) => settle(delivery, outcome),
+    }
+    Ok(())
+}
+
+/// The handler raised `error`.
+pub(crate) fn raised(py: Python<'_>, name: &str, message: &Message, error: &PyErr) -> PyResult<Verdict> {
+    let delivery = message.delivery();
+    if outcome_of(error.value(py).as_any())?.is_some() {
+        returned(delivery, error.value(py).as_any())?;
+        return Ok(Verdict::Settled);
+    }
+    let was_settled = delivery.is_settled();
+    let retry = delivery.fail();
+    if was_settled {
+        log_failure(py, name, message, error, "it had settled the message itself, so nothing follows")?;
+        return Ok(Verdict::Settled);
+    }
+    let Some(outcome) = retry else { return Ok(Verdict::Exhausted) };
+    if let Outcome::Retry { after: Some(after) } = outcome {
+        log_failure(py, name, message, error, &format!("the next attempt follows in {after:?}"))?;
+    }
+    settle(delivery, outcome);
+    Ok(Verdict::Settled)
+}
+
+/// The final word: what `failed` answered, or the engine's own.
+pub(crate) fn exhaust(
+    py: Python<'_>,
+    message: &Message,
+    error: &PyErr,
+    answer: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let outcome = answer.map(outcome_of).transpose()?.flatten();
+    let delivery = message.delivery();
+    delivery.exhaust(outcome.unwrap_or_else(|| delivery.final_outcome()), Some(spell(py, error)));
+    Ok(())
+}
+
+fn settle(delivery: &Delivery, outcome: Outcome) {
+    // A handler that settled the message itself has had the final word.
+    let _ = delivery.settle(outcome);
+}
+
+fn spell(py: Python<'_>, error: &PyErr) -> String {
+    let class = error.get_type(py).to_string();
+    let class = class.trim_start_matches("<class '").trim_end_matches("'>");
+    format!("{class}: {}", error.value(py))
+}
+
+/// Every failed attempt is told in one line; the last one, by `failed`, with its traceback.
+fn log_failure(py: Python<'_>, name: &str, message: &Message, error: &PyErr, follows: &str) -> PyResult<()> {
+    static LOGGER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let logger = LOGGER.get_or_try_init(py, || {
+        let logging = py.import("logging")?;
+        logging.call_method1("getLogger", ("nats_consumer.handler",)).map(Bound::unbind)
+    })?;
+    let delivery = message.delivery();
+    let sequence = delivery.message().metadata().map_or(0, |metadata| metadata.stream_sequence);
+    let text = format!(
+        "{name}: attempt {} at message {sequence} of {} failed ({}); {follows}.",
+        delivery.attempt(),
+        delivery.message().subject(),
+        spell(py, error),
+    );
+    logger.call_method1(py, "warning", ("%s", text))?;
+    Ok(())
+}

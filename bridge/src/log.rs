@@ -1,0 +1,114 @@
+//! The engine's `tracing` events as records for Python's `logging`.
+//!
+//! They are queued, and a Python thread takes them in batches: no tokio thread ever attaches to Python for
+//! a line of log.
+
+use std::collections::VecDeque;
+use std::fmt::{Debug, Write};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::settings::seconds;
+
+/// Records kept at the most while nobody takes them; then the oldest go.
+const CAPACITY: usize = 4096;
+
+static RECORDS: Mutex<VecDeque<Record>> = Mutex::new(VecDeque::new());
+static ARRIVED: Condvar = Condvar::new();
+
+/// Level, logger and text, as `logging` has them.
+type Record = (u8, String, String);
+
+/// Waits for records, at most `timeout` seconds, and takes all that are there.
+#[pyfunction]
+pub(crate) fn take_logs(py: Python<'_>, timeout: f64) -> PyResult<Vec<Record>> {
+    let limit = seconds("timeout", timeout)?;
+    Ok(py.detach(|| wait(limit)))
+}
+
+fn wait(limit: Duration) -> Vec<Record> {
+    let waiting = ARRIVED.wait_timeout_while(records(), limit, |records| records.is_empty());
+    let (mut records, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+    records.drain(..).collect()
+}
+
+/// From now on the engine's events are queued.
+pub(crate) fn install() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let subscriber = tracing_subscriber::registry().with(Queue);
+        // Another extension of this process may have been first; then it has the events.
+        let _ = tracing::subscriber::set_global_default(subscriber);
+    });
+}
+
+struct Queue;
+
+impl<S: Subscriber> Layer<S> for Queue {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
+        // async-nats logs every event at INFO; the engine says what matters in its own words.
+        metadata.target().starts_with("nats_consumer") && *metadata.level() <= Level::INFO
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let level = match *event.metadata().level() {
+            Level::ERROR => 40,
+            Level::WARN => 30,
+            Level::INFO => 20,
+            _ => 10,
+        };
+        let logger = event.metadata().target().replace("::", ".");
+        let mut records = records();
+        if records.len() >= CAPACITY {
+            records.pop_front();
+        }
+        records.push_back((level, logger, line.text()));
+        drop(records);
+        ARRIVED.notify_one();
+    }
+}
+
+/// A line: `consumer: message (field=value, …)`.
+#[derive(Default)]
+struct Line {
+    consumer: String,
+    message: String,
+    fields: String,
+}
+
+impl Line {
+    fn text(self) -> String {
+        let consumer = if self.consumer.is_empty() { String::new() } else { format!("{}: ", self.consumer) };
+        let fields = if self.fields.is_empty() { String::new() } else { format!(" ({})", self.fields) };
+        format!("{consumer}{}{fields}", self.message)
+    }
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "consumer" => self.consumer = value.to_owned(),
+            _ => self.record_debug(field, &format_args!("{value}")),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+            return;
+        }
+        let comma = if self.fields.is_empty() { "" } else { ", " };
+        let _ = write!(self.fields, "{comma}{}={value:?}", field.name());
+    }
+}
+
+fn records() -> MutexGuard<'static, VecDeque<Record>> {
+    RECORDS.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,232 @@
+//! The message that a handler gets. Everything about it is made on first use.
+
+use std::time::Duration;
+
+use nats_consumer::{Delivery, Outcome};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyString};
+
+use crate::error::exceptions::{MessageAlreadySettled, NotJetStreamMessage};
+use crate::future::{into_asyncio, nothing, wait_for};
+use crate::settings::seconds;
+
+/// A delivery in the hands of Python.
+#[pyclass(frozen, freelist = 1024, module = "nats_consumer._native")]
+pub(crate) struct Message {
+    delivery: Delivery,
+    data: PyOnceLock<Py<PyBytes>>,
+    headers: PyOnceLock<Option<Py<PyDict>>>,
+}
+
+impl Message {
+    pub(crate) fn new(delivery: Delivery) -> Self {
+        Self { delivery, data: PyOnceLock::new(), headers: PyOnceLock::new() }
+    }
+
+    pub(crate) fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    fn settle(&self, py: Python<'_>, outcome: Outcome) -> PyResult<Py<Settled>> {
+        self.delivery.settle(outcome).map_err(|_| MessageAlreadySettled::new_err(()))?;
+        Settled::get(py)
+    }
+}
+
+#[pymethods]
+impl Message {
+    /// A copy, so that the engine's read buffer is free again.
+    #[getter]
+    fn data<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
+        self.data.get_or_init(py, || PyBytes::new(py, self.delivery.message().payload()).unbind()).bind(py)
+    }
+
+    #[getter]
+    fn subject<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        PyString::new(py, self.delivery.message().subject())
+    }
+
+    #[getter]
+    fn reply(&self) -> &str {
+        self.delivery.message().reply().map_or("", |reply| reply.as_str())
+    }
+
+    /// One value a name, the first, as in nats-py; None without headers.
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Option<&Bound<'py, PyDict>>> {
+        let headers = self.headers.get_or_try_init(py, || {
+            if self.delivery.message().headers().is_none() {
+                return Ok::<_, PyErr>(None);
+            }
+            let dict = PyDict::new(py);
+            for (name, value) in self.delivery.message().header_lines() {
+                if !dict.contains(name)? {
+                    dict.set_item(name, value)?;
+                }
+            }
+            Ok(Some(dict.unbind()))
+        })?;
+        Ok(headers.as_ref().map(|dict| dict.bind(py)))
+    }
+
+    #[getter]
+    fn header<'py>(&self, py: Python<'py>) -> PyResult<Option<&Bound<'py, PyDict>>> {
+        self.headers(py)
+    }
+
+    #[getter]
+    fn metadata(&self) -> PyResult<Metadata> {
+        let metadata =
+            self.delivery.message().metadata().map_err(|_| NotJetStreamMessage::new_err(()))?;
+        Ok(Metadata {
+            sequence: SequencePair {
+                stream: metadata.stream_sequence,
+                consumer: metadata.consumer_sequence,
+            },
+            num_delivered: metadata.delivered,
+            num_pending: metadata.pending,
+            nanoseconds: metadata.timestamp,
+            stream: metadata.stream.to_owned(),
+            consumer: metadata.consumer.to_owned(),
+            domain: metadata.domain.map(str::to_owned),
+        })
+    }
+
+    #[getter]
+    fn attempt(&self) -> u64 {
+        self.delivery.attempt()
+    }
+
+    #[getter]
+    fn is_acked(&self) -> bool {
+        self.delivery.is_settled()
+    }
+
+    #[getter]
+    fn _ackd(&self) -> bool {
+        self.delivery.is_settled()
+    }
+
+    fn ack(&self, py: Python<'_>) -> PyResult<Py<Settled>> {
+        self.settle(py, Outcome::Ack)
+    }
+
+    #[pyo3(signature = (delay=None))]
+    fn nak(&self, py: Python<'_>, delay: Option<f64>) -> PyResult<Py<Settled>> {
+        let after = delay.map_or(Ok(Duration::ZERO), |delay| seconds("delay", delay))?;
+        self.settle(py, Outcome::Retry { after: Some(after) })
+    }
+
+    #[pyo3(signature = (reason=None))]
+    fn term(&self, py: Python<'_>, reason: Option<String>) -> PyResult<Py<Settled>> {
+        self.settle(py, Outcome::Drop { reason: reason.unwrap_or_default() })
+    }
+
+    fn in_progress(&self, py: Python<'_>) -> PyResult<Py<Settled>> {
+        self.delivery.in_progress();
+        Settled::get(py)
+    }
+
+    /// On an event loop an awaitable; elsewhere it waits, and what it returns can be ignored.
+    #[pyo3(signature = (timeout=1.0))]
+    fn ack_sync<'py>(slf: Py<Self>, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+        let limit = seconds("timeout", timeout)?;
+        if slf.get().delivery.is_settled() {
+            return Err(MessageAlreadySettled::new_err(()));
+        }
+        let work = async move { confirm(&slf.get().delivery, limit).await };
+        if is_on_a_loop(py) {
+            return into_asyncio(py, work, nothing);
+        }
+        wait_for(py, work)?;
+        Ok(Settled::get(py)?.into_bound(py).into_any())
+    }
+
+    fn __repr__(&self) -> String {
+        let message = self.delivery.message();
+        let size = message.payload().len();
+        format!("<Message {} ({size} bytes, attempt {})>", message.subject(), self.delivery.attempt())
+    }
+}
+
+async fn confirm(delivery: &Delivery, limit: Duration) -> Result<(), nats_consumer::Error> {
+    match delivery.ack_confirmed(limit).await {
+        // Whoever settled it a moment earlier has had the final word.
+        Ok(true) | Err(_) => Ok(()),
+        Ok(false) => Err(nats_consumer::Error::new(
+            nats_consumer::ErrorKind::Timeout,
+            format!("The server did not confirm the acknowledgement within {limit:?}."),
+        )),
+    }
+}
+
+fn is_on_a_loop(py: Python<'_>) -> bool {
+    let running = py.import("asyncio").and_then(|asyncio| asyncio.call_method0("_get_running_loop"));
+    running.is_ok_and(|running| !running.is_none())
+}
+
+/// What settling returns: it is done already, but may be awaited.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct Settled;
+
+impl Settled {
+    fn get(py: Python<'_>) -> PyResult<Py<Self>> {
+        static SETTLED: PyOnceLock<Py<Settled>> = PyOnceLock::new();
+        Ok(SETTLED.get_or_try_init(py, || Py::new(py, Self))?.clone_ref(py))
+    }
+}
+
+#[pymethods]
+impl Settled {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self) -> Option<Py<PyAny>> {
+        None
+    }
+}
+
+/// Where a message is: in its stream, and among the consumer's deliveries.
+#[pyclass(frozen, get_all, module = "nats_consumer._native")]
+#[derive(Clone)]
+pub(crate) struct SequencePair {
+    stream: u64,
+    consumer: u64,
+}
+
+/// What the server tells about a delivery.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct Metadata {
+    #[pyo3(get)]
+    sequence: SequencePair,
+    #[pyo3(get)]
+    num_delivered: u64,
+    #[pyo3(get)]
+    num_pending: u64,
+    nanoseconds: i64,
+    #[pyo3(get)]
+    stream: String,
+    #[pyo3(get)]
+    consumer: String,
+    #[pyo3(get)]
+    domain: Option<String>,
+}
+
+#[pymethods]
+impl Metadata {
+    #[getter]
+    fn timestamp<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let datetime = py.import("datetime")?;
+        let utc = datetime.getattr("timezone")?.getattr("utc")?;
+        let epoch = datetime.getattr("datetime")?.call1((1970, 1, 1, 0, 0, 0, 0, utc))?;
+        // By whole microseconds: a float of seconds is not exact.
+        let since = datetime.getattr("timedelta")?.call1((0, 0, self.nanoseconds / 1000))?;
+        epoch.call_method1("__add__", (since,))
+    }
+}

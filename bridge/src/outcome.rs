@@ -1,0 +1,36 @@
+//! The outcomes of `nats_consumer.outcomes`, returned or raised, become the engine's.
+
+use nats_consumer::Outcome;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use crate::settings::seconds;
+
+/// A class of `nats_consumer.outcomes`, looked up once.
+macro_rules! class {
+    ($py:expr, $name:literal) => {{
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        CLASS.import($py, "nats_consumer.outcomes", $name)?
+    }};
+}
+
+/// The outcome that `value` is; `None` when it is something else.
+pub(crate) fn outcome_of(value: &Bound<'_, PyAny>) -> PyResult<Option<Outcome>> {
+    let py = value.py();
+    if value.is_none() || !value.is_instance(class!(py, "Outcome"))? {
+        return Ok(None);
+    }
+    let reason = || value.getattr("reason")?.extract::<Option<String>>().map(Option::unwrap_or_default);
+    let outcome = if value.is_instance(class!(py, "Retry"))? {
+        let after: Option<f64> = value.getattr("after")?.extract()?;
+        Outcome::Retry { after: after.map(|after| seconds("after", after)).transpose()? }
+    } else if value.is_instance(class!(py, "DeadLetter"))? {
+        Outcome::DeadLetter { reason: reason()? }
+    } else if value.is_instance(class!(py, "Drop"))? {
+        Outcome::Drop { reason: reason()? }
+    } else {
+        Outcome::Ack
+    };
+    Ok(Some(outcome))
+}

@@ -1,0 +1,47 @@
+//! One tokio runtime a process.
+//!
+//! The runtime belongs to the process that made it: after a fork its threads exist only in the parent. A
+//! child forgets it (never drops it: that would wait for those threads) and makes its own on first use.
+
+use std::sync::atomic::{AtomicPtr, Ordering::*};
+
+use tokio::runtime::{Builder, Runtime};
+
+struct Owned {
+    pid: u32,
+    runtime: Runtime,
+}
+
+/// Leaked on purpose, and no lock: a fork may happen at any moment.
+static CURRENT: AtomicPtr<Owned> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The runtime of this process.
+pub(crate) fn runtime() -> &'static Runtime {
+    let pid = std::process::id();
+    let current = CURRENT.load(Acquire);
+    // SAFETY: what CURRENT points to was leaked by `Box::into_raw` below and is never freed.
+    if let Some(owned) = unsafe { current.as_ref() }
+        && owned.pid == pid
+    {
+        return &owned.runtime;
+    }
+    let fresh = Box::into_raw(Box::new(Owned { pid, runtime: build() }));
+    match CURRENT.compare_exchange(current, fresh, AcqRel, Acquire) {
+        // SAFETY: as above; nobody frees what was just leaked.
+        Ok(_) => unsafe { &(*fresh).runtime },
+        Err(_) => {
+            // SAFETY: another thread was faster; nobody else has seen ours.
+            drop(unsafe { Box::from_raw(fresh) });
+            runtime()
+        }
+    }
+}
+
+fn build() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("nats-consumer")
+        .enable_all()
+        .build()
+        .expect("the operating system gives threads to the engine")
+}

@@ -1,0 +1,174 @@
+//! The options of `nats_consumer.settings`, read attribute by attribute into the engine's.
+
+use std::time::Duration;
+
+use nats_consumer::{ConnectOptions, ConsumerOptions, Exhausted, Kind, RetryPolicy, Schedule, Start};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// Mirror of `nats_consumer.settings.ConnectOptions`.
+#[derive(FromPyObject)]
+pub(crate) struct ConnectSettings {
+    servers: Vec<String>,
+    name: Option<String>,
+    user: Option<String>,
+    password: Option<String>,
+    token: Option<String>,
+    credentials: Option<String>,
+    nkey_seed: Option<String>,
+    tls_ca: Option<String>,
+    tls_cert: Option<String>,
+    tls_key: Option<String>,
+    tls_required: bool,
+    inbox_prefix: Option<String>,
+    allow_reconnect: bool,
+    max_reconnect_attempts: i64,
+    reconnect_time_wait: f64,
+    connect_timeout: f64,
+    ping_interval: f64,
+    no_echo: bool,
+}
+
+impl ConnectSettings {
+    /// The engine's options for a connection that gives up as its user asked.
+    pub(crate) fn into_options(self) -> PyResult<ConnectOptions> {
+        let limit = usize::try_from(self.max_reconnect_attempts).ok();
+        Ok(ConnectOptions {
+            servers: self.servers.into_iter().map(Into::into).collect(),
+            name: self.name,
+            user: self.user,
+            password: self.password.map(Into::into),
+            token: self.token.map(Into::into),
+            credentials: self.credentials.map(Into::into),
+            nkey_seed: self.nkey_seed.map(Into::into),
+            tls_ca: self.tls_ca.map(Into::into),
+            tls_cert: self.tls_cert.map(Into::into),
+            tls_key: self.tls_key.map(Into::into),
+            tls_required: self.tls_required,
+            inbox_prefix: self.inbox_prefix,
+            max_reconnects: if self.allow_reconnect { limit } else { Some(1) },
+            reconnect_wait: seconds("reconnect_time_wait", self.reconnect_time_wait)?,
+            connect_timeout: seconds("connect_timeout", self.connect_timeout)?,
+            ping_interval: seconds("ping_interval", self.ping_interval)?,
+            no_echo: self.no_echo,
+        })
+    }
+
+    /// The engine's options for a worker, which never gives up: a worker that is alive but no longer
+    /// consumes is what users of the older packages met.
+    pub(crate) fn into_lasting_options(self) -> PyResult<ConnectOptions> {
+        Ok(ConnectOptions { max_reconnects: None, ..self.into_options()? })
+    }
+}
+
+/// Mirror of `nats_consumer.settings.ConsumerOptions`.
+#[derive(FromPyObject)]
+pub(crate) struct ConsumerSettings {
+    name: String,
+    stream: String,
+    durable: String,
+    durable_is_derived: bool,
+    kind: String,
+    filter_subjects: Vec<String>,
+    concurrency: usize,
+    batch_size: usize,
+    fetch_timeout: f64,
+    ack_wait: f64,
+    max_ack_pending: Option<i64>,
+    deliver_policy: String,
+    start_sequence: Option<u64>,
+    start_time: Option<String>,
+    max_attempts: u64,
+    initial_retry_delay: f64,
+    max_retry_delay: f64,
+    backoff_factor: f64,
+    retry_delays: Vec<f64>,
+    exhausted: String,
+    handler_timeout: Option<f64>,
+}
+
+/// What older versions called the durable of every class that named none.
+const OLDER_DURABLE: &str = "default";
+
+impl ConsumerSettings {
+    pub(crate) fn into_options(self) -> PyResult<ConsumerOptions> {
+        let timeout = self.handler_timeout.map(|limit| seconds("handler_timeout", limit)).transpose()?;
+        Ok(ConsumerOptions {
+            start: self.start()?,
+            retry: self.retry()?,
+            kind: choose("kind", &self.kind, &[("pull", Kind::Pull), ("push", Kind::Push)])?,
+            exhausted: choose(
+                "exhausted",
+                &self.exhausted,
+                &[
+                    ("ack", Exhausted::Ack),
+                    ("nak", Exhausted::Nak),
+                    ("term", Exhausted::Term),
+                    ("dead_letter", Exhausted::DeadLetter),
+                ],
+            )?,
+            name: self.name,
+            stream: self.stream,
+            durable: self.durable,
+            inherits: self.durable_is_derived.then(|| OLDER_DURABLE.into()),
+            filter_subjects: self.filter_subjects,
+            concurrency: self.concurrency,
+            batch_size: self.batch_size,
+            fetch_timeout: seconds("fetch_timeout", self.fetch_timeout)?,
+            ack_wait: seconds("ack_wait", self.ack_wait)?,
+            max_ack_pending: self.max_ack_pending,
+            handler_timeout: timeout,
+        })
+    }
+
+    fn start(&self) -> PyResult<Start> {
+        let missing = |what: &str| {
+            PyValueError::new_err(format!("deliver_policy {:?} needs {what}", self.deliver_policy))
+        };
+        match self.deliver_policy.as_str() {
+            "by_start_sequence" => {
+                self.start_sequence.map(Start::Sequence).ok_or_else(|| missing("start_sequence"))
+            }
+            "by_start_time" => self.start_time.clone().map(Start::Time).ok_or_else(|| missing("start_time")),
+            policy => {
+                let choices = [
+                    ("all", Start::All),
+                    ("last", Start::Last),
+                    ("new", Start::New),
+                    ("last_per_subject", Start::LastPerSubject),
+                ];
+                choose("deliver_policy", policy, &choices)
+            }
+        }
+    }
+
+    fn retry(&self) -> PyResult<RetryPolicy> {
+        let schedule = if self.retry_delays.is_empty() {
+            Schedule::Exponential {
+                initial: seconds("initial_retry_delay", self.initial_retry_delay)?,
+                factor: self.backoff_factor,
+                max: seconds("max_retry_delay", self.max_retry_delay)?,
+            }
+        } else {
+            let delays = self.retry_delays.iter().map(|delay| seconds("backoff_delays", *delay));
+            Schedule::Delays(delays.collect::<PyResult<_>>()?)
+        };
+        RetryPolicy::new(self.max_attempts, schedule).map_err(|error| PyValueError::new_err(error.to_string()))
+    }
+}
+
+/// Seconds of Python as a duration; `option` names them in the error.
+pub(crate) fn seconds(option: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| PyValueError::new_err(format!("{option} must be a number of seconds, not {value}")))
+}
+
+fn choose<T: Clone>(option: &str, value: &str, choices: &[(&str, T)]) -> PyResult<T> {
+    match choices.iter().find(|(name, _)| *name == value) {
+        Some((_, choice)) => Ok(choice.clone()),
+        None => {
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            Err(PyValueError::new_err(format!("{option} must be one of {}, not {value:?}", names.join(", "))))
+        }
+    }
+}

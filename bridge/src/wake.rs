@@ -1,0 +1,45 @@
+//! Waking an asyncio event loop from a tokio thread without attaching to Python.
+//!
+//! The loop watches one end of a socket pair (`add_reader`); one byte wakes it, however much has arrived
+//! since it last looked.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering::*};
+
+#[derive(Debug)]
+pub(crate) struct Wake {
+    reader: UnixStream,
+    writer: UnixStream,
+    is_signalled: AtomicBool,
+}
+
+impl Wake {
+    pub(crate) fn new() -> io::Result<Self> {
+        let (reader, writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
+        Ok(Self { reader, writer, is_signalled: AtomicBool::new(false) })
+    }
+
+    /// What the event loop watches.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.reader.as_raw_fd()
+    }
+
+    /// Wakes the loop, unless it was woken already and has not looked yet.
+    pub(crate) fn signal(&self) {
+        if !self.is_signalled.swap(true, AcqRel) {
+            // A full pipe means that the loop is being woken anyway.
+            let _ = (&self.writer).write(&[1]);
+        }
+    }
+
+    /// The loop looks: what arrives from now on wakes it again.
+    pub(crate) fn clear(&self) {
+        let mut bytes = [0; 16];
+        while matches!((&self.reader).read(&mut bytes), Ok(count) if count == bytes.len()) {}
+        self.is_signalled.store(false, Release);
+    }
+}
