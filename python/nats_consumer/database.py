@@ -25,6 +25,11 @@ def close_connections() -> None:
     connections.close_all()
 
 
+async def idle() -> None:
+    """Wait until the shared thread in which async handlers use the database has nothing to do."""
+    await sync_to_async(close_connections)()
+
+
 async def keep_connections_fresh() -> None:
     """The same for async handlers, whose database work Django sends to one shared thread: there,
     every few seconds, between two pieces of work."""

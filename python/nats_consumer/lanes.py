@@ -17,7 +17,6 @@ class _Lane(threading.local):
 
 
 _lane = _Lane()
-_detours: set[str] = set()
 
 
 def enter_thread_lane(loop: asyncio.AbstractEventLoop) -> None:
@@ -47,11 +46,6 @@ def finish(result: Any) -> Any:
     return asyncio.run_coroutine_threadsafe(_wait_for(result), _lane.loop).result()
 
 
-def detours() -> list[str]:
-    """The `def` functions, called from the event loop, that are still running."""
-    return sorted(_detours)
-
-
 async def _wait_for(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
@@ -64,9 +58,7 @@ async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) ->
 def _detour(
     loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Any:
-    name = f"{getattr(function, '__qualname__', function)} ({threading.current_thread().name})"
     enter_thread_lane(loop)
-    _detours.add(name)
     try:
         with fresh_connections():
             return finish(function(*args, **kwargs))
@@ -74,4 +66,3 @@ def _detour(
         # The thread goes back to the loop's pool, where others use it.
         close_connections()
         _lane.loop = None
-        _detours.discard(name)

@@ -49,10 +49,19 @@ class Supervised:
         self._consume = consume
         self._apply = apply
         self._overrides = overrides
+        self._setup_failure: Exception | None = None
         self._consumer: NatsConsumer | None = None
         self._dispatch: Dispatch | None = None
         self._consumption: Consumption | None = None
         self._draining = False
+
+    async def set_up(self) -> None:
+        """Execute the operations of setup(), if they are to be. A failure is kept for the first
+        start, so that all consumers are set up before the first of them starts."""
+        try:
+            await self._apply_setup()
+        except Exception as error:
+            self._setup_failure = error
 
     async def run(self) -> None:
         """Keep the consumer running until it is drained or this is cancelled. What goes wrong is
@@ -105,10 +114,10 @@ class Supervised:
                 logger.error("%s ended although nobody asked it to.", self.name)
 
     async def _start(self) -> "Consumption":
-        if self._consumer is None:
-            self._consumer = self._class()
-            _prepare_handlers(self._consumer)
-        consumer = self._consumer
+        if self._setup_failure is not None:
+            failure, self._setup_failure = self._setup_failure, None
+            raise failure
+        consumer = self._instance()
         options = consumer_options(consumer, self._overrides)
         if left_out := subjects_left_out(consumer):
             logger.warning(
@@ -118,9 +127,7 @@ class Supervised:
                 options.filter_subjects[0],
                 ", ".join(left_out),
             )
-        if self._apply is not None:
-            await self._apply(await setup_operations(consumer))
-            self._apply = None
+        await self._apply_setup()
         dispatch = dispatch_for(consumer, options.concurrency)
         consumption = await self._consume(options, dispatch)
         self._dispatch, self._consumption = dispatch, consumption
@@ -136,6 +143,18 @@ class Supervised:
             options.concurrency,
         )
         return consumption
+
+    def _instance(self) -> NatsConsumer:
+        if self._consumer is None:
+            consumer = self._class()
+            _prepare_handlers(consumer)
+            self._consumer = consumer
+        return self._consumer
+
+    async def _apply_setup(self) -> None:
+        if self._apply is not None:
+            await self._apply(await setup_operations(self._instance()))
+            self._apply = None
 
     def _report_start(self, error: Exception | None) -> None:
         if error is not None:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -13,7 +14,7 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
-from . import _native, database, lanes, logs, settings
+from . import _native, database, logs, settings
 from .client import get_nats_client
 from .connect import connect_options, resolve
 from .consumer import NatsConsumer
@@ -30,6 +31,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How long the engine, cancelled tasks and threads may take to end after the drain's own deadline.
 _GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.05
+_POOL = "nats_consumer-pool"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +66,20 @@ class _Worker:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._supervised: list[Supervised] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pool = ThreadPoolExecutor(thread_name_prefix=_POOL)
 
     async def run(self) -> list[str]:
         """Returns the names of what still runs when everything should have ended."""
         stopping = asyncio.Event()
+        # Our own, so that its threads can be told from others at the end.
+        asyncio.get_running_loop().set_default_executor(self._pool)
         with _signals_set(stopping):
             self._supervised = [self._supervise(each) for each in self._plan.consumers]
-            tasks = [asyncio.create_task(each.run(), name=each.name) for each in self._supervised]
-            tasks.append(asyncio.create_task(database.keep_connections_fresh()))
+            self._tasks = [
+                asyncio.create_task(self._launch()),
+                asyncio.create_task(database.keep_connections_fresh()),
+            ]
             await self._first_starts(stopping)
             await stopping.wait()
             return await self._end()
@@ -82,6 +90,13 @@ class _Worker:
             consume=_consume,
             apply=_apply if self._plan.setup else None,
             overrides=self._plan.overrides,
+        )
+
+    async def _launch(self) -> None:
+        # First all the streams: a consumer may rely on a stream that another one sets up.
+        await asyncio.gather(*(each.set_up() for each in self._supervised))
+        await asyncio.gather(
+            *(asyncio.create_task(each.run(), name=each.name) for each in self._supervised)
         )
 
     async def _first_starts(self, stopping: asyncio.Event) -> None:
@@ -115,15 +130,19 @@ class _Worker:
         return left
 
     async def _left_behind(self, tasks: list[str]) -> list[str]:
-        deadline = asyncio.get_running_loop().time() + _GRACE_SECONDS
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _GRACE_SECONDS
+        self._pool.shutdown(wait=False)
+        orm = asyncio.create_task(database.idle())
         # A thread's end is no event that the loop could wait for.
-        while (threads := self._threads()) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        while (threads := self._threads(orm)) and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
         return [*tasks, *threads]
 
-    def _threads(self) -> list[str]:
-        stuck = [name for each in self._supervised for name in each.stuck_threads()]
-        return [*stuck, *lanes.detours()]
+    def _threads(self, orm: asyncio.Task[None]) -> list[str]:
+        names = [name for each in self._supervised for name in each.stuck_threads()]
+        names += [each.name for each in threading.enumerate() if each.name.startswith(_POOL)]
+        return names if orm.done() else [*names, "a call made with sync_to_async"]
 
 
 async def _consume(options: ConsumerOptions, dispatch: Dispatch) -> _native.Consumption:

@@ -69,15 +69,3 @@ def test_an_error_crosses_the_lanes() -> None:
 
     with pytest.raises(LookupError, match="here"):
         in_lane(lambda: lanes.call(fail))
-
-
-def test_a_detour_is_known_while_it_lasts() -> None:
-    seen: list[str] = []
-
-    def detour() -> None:
-        seen.extend(lanes.detours())
-
-    asyncio.run(on_loop(detour))
-    assert len(seen) == 1
-    assert "detour" in seen[0]
-    assert lanes.detours() == []

@@ -148,6 +148,8 @@ def test_setup_is_executed_before_the_first_start_until_it_succeeds(pauses: list
         applied.append(operations)
 
     async def test(supervised: Supervised) -> None:
+        with pytest.raises(ConnectionError):
+            await supervised.first_start
         (await engine.running()).fail(ConsumerGone())
         await engine.running()
 

@@ -6,10 +6,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from pytest_django import Settings
 
 from nats_consumer import JetstreamPullConsumer, operations, worker
@@ -190,6 +191,37 @@ def test_a_thread_that_does_not_end_is_named_and_left_behind(
     assert "left behind: Blocking-1" in caplog.text
 
 
+@pytest.mark.parametrize("call", [asyncio.to_thread, lambda body: sync_to_async(body)()])
+def test_a_blocking_call_that_does_not_end_is_left_behind(
+    engine: Callable[[Start], None],
+    exit_code: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    call: Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]],
+) -> None:
+    release = threading.Event()
+
+    class Calling(FakeConsumption):
+        def start_tasks(self) -> None:
+            self.task = asyncio.create_task(call(self.block))
+
+        def block(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            release.wait(timeout=30)
+
+    def leave(code: int) -> None:
+        # What follows in a test is an orderly end, which would wait for the thread.
+        exit_code.append(code)
+        release.set()
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(worker, "_GRACE_SECONDS", 0.1)
+    engine(lambda name: Calling())
+    run(plan(First))
+    assert exit_code == [0]
+    assert "left behind" in caplog.text
+
+
 def test_setup_is_executed_over_one_connection(
     engine: Callable[[Start], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +248,26 @@ def test_setup_is_executed_over_one_connection(
     assert deleted == []
     run(plan(Second, setup=True))
     assert deleted == ["orders"]
+
+
+def test_every_stream_is_set_up_before_the_first_consumer_starts(
+    engine: Callable[[Start], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    async def apply(operations: list[Any]) -> None:
+        await asyncio.sleep(0)
+        events.append(f"{len(operations)} operations")
+
+    def start(name: str) -> FakeConsumption:
+        events.append(name)
+        return Signalling() if len(events) == 4 else FakeConsumption()
+
+    monkeypatch.setattr(worker, "_apply", apply)
+    engine(start)
+    run(plan(First, Second, setup=True))
+    assert events[:2] == ["0 operations", "1 operations"]
+    assert sorted(events[2:]) == ["First", "Second"]
 
 
 class MarkedLoop(asyncio.SelectorEventLoop):
