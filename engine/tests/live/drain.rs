@@ -1,0 +1,160 @@
+//! A drain takes nothing new, hands back what has not started, and lets what runs finish.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nats_consumer::{ConsumerOptions, Message, consume, consume_into};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::stage::{Basket, SOON, Seen, Stage, eventually, pull, push, within};
+
+/// Far longer than a test may wait: what is left to `ack_wait` is missed.
+const NEVER: Duration = Duration::from_secs(3600);
+
+async fn hands_back_what_waits_and_lets_finish_what_runs(options: ConsumerOptions) {
+    let options = ConsumerOptions { concurrency: 1, ack_wait: NEVER, ..options };
+    let stage = Stage::set().await;
+    stage.publish(0..20).await;
+    let (first, gate) = (Seen::default(), Arc::new(Semaphore::new(0)));
+    let (noting, opening) = (first.clone(), gate.clone());
+    let handler = move |message: Message| {
+        noting.note(&message);
+        let gate = opening.clone();
+        async move { drop(gate.acquire().await) }
+    };
+    let leaving = Arc::new(consume(stage.address(), options.clone(), handler).await.unwrap());
+    first.reaches(1).await;
+    eventually("more is prefetched", async || leaving.counters().in_flight > 1).await;
+
+    let draining = tokio::spawn({
+        let leaving = leaving.clone();
+        async move { leaving.drain(NEVER).await }
+    });
+    let second = Seen::default();
+    let _staying = consume(stage.address(), options, second.and_ack()).await.unwrap();
+    within(SOON, "the others are handled elsewhere", async || second.count() == 19).await;
+    assert!(!leaving.is_running());
+    assert!(!draining.is_finished(), "what runs has not finished");
+
+    gate.add_permits(1);
+    assert_eq!(draining.await.unwrap(), 0);
+    stage.all_settled().await;
+    assert_eq!((first.count(), second.count()), (1, 19));
+    assert!(leaving.counters().handed_back >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_of_a_pull_hands_back_what_waits_and_lets_finish_what_runs() {
+    hands_back_what_waits_and_lets_finish_what_runs(pull()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_of_a_push_hands_back_what_waits_and_lets_finish_what_runs() {
+    hands_back_what_waits_and_lets_finish_what_runs(push()).await;
+}
+
+async fn leaves_nothing_to_ack_wait_in_full_flow(options: ConsumerOptions) {
+    let options = ConsumerOptions { ack_wait: NEVER, ..options };
+    let stage = Stage::set().await;
+    stage.publish(0..20_000).await;
+    for round in 1..=5 {
+        let seen = Seen::default();
+        let consumption = consume(stage.address(), options.clone(), seen.and_ack()).await.unwrap();
+        seen.reaches(500).await;
+        assert_eq!(consumption.drain(SOON).await, 0);
+        within(SOON, "nothing is left to `ack_wait`", async || stage.billing().await["num_ack_pending"] == 0)
+            .await;
+        assert!(stage.billing().await["num_pending"].as_u64() > Some(0), "round {round} had nothing to drain");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_of_a_pull_in_full_flow_leaves_nothing_to_ack_wait() {
+    leaves_nothing_to_ack_wait_in_full_flow(pull()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_of_a_push_in_full_flow_leaves_nothing_to_ack_wait() {
+    leaves_nothing_to_ack_wait_in_full_flow(push()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_finish_in_time_is_cancelled_and_handed_back() {
+    for options in [pull(), push()] {
+        let options = ConsumerOptions { ack_wait: NEVER, ..options };
+        let stage = Stage::set().await;
+        stage.publish(0..1).await;
+        let seen = Seen::default();
+        let stuck = consume(stage.address(), options.clone(), seen.and_hang()).await.unwrap();
+        seen.reaches(1).await;
+        assert_eq!(stuck.drain(Duration::from_millis(100)).await, 1);
+        assert_eq!(stuck.counters().handed_back, 1);
+
+        let again = Seen::default();
+        let _next = consume(stage.address(), options, again.and_ack()).await.unwrap();
+        within(SOON, "it is handled elsewhere", async || again.count() == 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_inbox_never_settles_is_handed_back_in_the_end() {
+    let stage = Stage::set().await;
+    stage.publish(0..1).await;
+    let (options, basket) = (ConsumerOptions { ack_wait: NEVER, ..pull() }, Arc::new(Basket::default()));
+    let stuck = consume_into(stage.address(), options, basket.clone()).await.unwrap();
+    let started = basket.take().await;
+    assert_eq!(stuck.drain(Duration::from_millis(100)).await, 1);
+    within(SOON, "it waits for somebody else", async || stage.billing().await["num_ack_pending"] == 0).await;
+    drop(started);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_consumption_drains_at_once() {
+    for options in [pull(), push()] {
+        let stage = Stage::set().await;
+        let seen = Seen::default();
+        let consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+        stage.publish(0..1).await;
+        stage.all_settled().await;
+        let began = Instant::now();
+        assert_eq!(consumption.drain(NEVER).await, 0);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_in_time_while_the_server_is_down() {
+    for options in [pull(), push()] {
+        let mut stage = Stage::set().await;
+        stage.publish(0..5).await;
+        let seen = Seen::default();
+        let consumption = consume(stage.address(), options, seen.and_hang()).await.unwrap();
+        seen.reaches(1).await;
+        stage.server.kill().await.unwrap();
+        let began = Instant::now();
+        assert!(consumption.drain(Duration::from_millis(200)).await >= 1);
+        assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_in_time_while_the_server_is_frozen() {
+    let stage = Stage::set().await;
+    stage.publish(0..5).await;
+    let seen = Seen::default();
+    let consumption = consume(stage.address(), pull(), seen.and_hang()).await.unwrap();
+    seen.reaches(1).await;
+    stage.server.pause().unwrap();
+    let began = Instant::now();
+    assert!(consumption.drain(Duration::from_millis(200)).await >= 1);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_consumption_stops() {
+    let stage = Stage::set().await;
+    let seen = Seen::default();
+    drop(consume(stage.address(), pull(), seen.and_ack()).await.unwrap());
+    eventually("the durable has no reader", async || stage.billing().await["num_waiting"] == 0).await;
+}

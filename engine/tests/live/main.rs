@@ -1,0 +1,17 @@
+//! The engine against real servers. Each file is a verb; `stage` is what they stand on.
+
+mod bind;
+mod connect;
+mod dead_letter;
+mod drain;
+mod examples;
+mod exhaust;
+mod fetch;
+mod handle;
+mod journey;
+mod publish;
+mod repair;
+mod retry;
+mod settle;
+mod share;
+mod stage;

@@ -1,0 +1,137 @@
+//! Outages: the consumption goes on by itself, and nothing is lost.
+
+use std::time::Duration;
+
+use nats_consumer::{ConnectOptions, ConsumerOptions, consume};
+use serde_json::{Value, json};
+
+use crate::stage::{Seen, Stage, eventually, pull, push};
+
+/// What the server forgot of the deliveries it made comes again after this.
+const ACK_WAIT: Duration = Duration::from_secs(2);
+
+async fn goes_on_when_the_server_was_killed(options: ConsumerOptions) {
+    let options = ConsumerOptions { ack_wait: ACK_WAIT, ..options };
+    let mut stage = Stage::set().await;
+    stage.publish(0..3000).await;
+    let seen = Seen::default();
+    let consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    seen.reaches(300).await;
+    stage.server.kill().await.unwrap();
+    eventually("the loss is noticed", async || !consumption.is_connected()).await;
+    stage.server.restart().await.unwrap();
+    seen.covers(0..3000).await;
+    stage.publish(3000..3010).await;
+    seen.covers(0..3010).await;
+    stage.all_settled().await;
+    assert!(consumption.is_running() && consumption.is_connected());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_goes_on_when_the_server_was_killed() {
+    goes_on_when_the_server_was_killed(pull()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_goes_on_when_the_server_was_killed() {
+    goes_on_when_the_server_was_killed(push()).await;
+}
+
+async fn goes_on_when_the_server_was_frozen(options: ConsumerOptions) {
+    let options = ConsumerOptions { ack_wait: ACK_WAIT, ..options };
+    let stage = Stage::set().await;
+    let address = ConnectOptions { ping_interval: Duration::from_secs(1), ..stage.address() };
+    stage.publish(0..10).await;
+    let seen = Seen::default();
+    let consumption = consume(address, options, seen.and_ack()).await.unwrap();
+    seen.covers(0..10).await;
+    stage.server.pause().unwrap();
+    eventually("the silence is noticed", async || !consumption.is_connected()).await;
+    stage.server.resume().unwrap();
+    eventually("the link is up", async || consumption.is_connected()).await;
+    stage.publish(10..1000).await;
+    seen.covers(0..1000).await;
+    stage.all_settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_goes_on_when_the_server_was_frozen() {
+    goes_on_when_the_server_was_frozen(pull()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_goes_on_when_the_server_was_frozen() {
+    goes_on_when_the_server_was_frozen(push()).await;
+}
+
+async fn goes_on_where_a_deleted_durable_stood(options: ConsumerOptions) {
+    let stage = Stage::set().await;
+    // An earlier worker got this far.
+    stage.publish(0..500).await;
+    let earlier = consume(stage.address(), options.clone(), Seen::default().and_ack()).await.unwrap();
+    stage.all_settled().await;
+    earlier.drain(Duration::from_secs(1)).await;
+
+    let seen = Seen::default();
+    let mut looks = stage.hear("$JS.API.CONSUMER.INFO.orders.billing").await;
+    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    // Once to bind it, and once to note where it stands.
+    looks.next().await;
+    looks.next().await;
+    stage.publish(500..510).await;
+    seen.covers(500..510).await;
+    stage.api("CONSUMER.DELETE.orders.billing", &Value::Null).await;
+    stage.publish(510..520).await;
+    eventually("it is consumed on", async || seen.numbers().last() == Some(&519)).await;
+    stage.all_settled().await;
+    assert_eq!(seen.numbers()[0], 500, "what was settled long ago is not replayed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_goes_on_where_a_deleted_durable_stood() {
+    goes_on_where_a_deleted_durable_stood(pull()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_goes_on_where_a_deleted_durable_stood() {
+    goes_on_where_a_deleted_durable_stood(push()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_made_anew_is_consumed_from_its_beginning() {
+    let stage = Stage::set().await;
+    stage.publish(0..20).await;
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), pull(), seen.and_ack()).await.unwrap();
+    seen.covers(0..20).await;
+    stage.api("STREAM.DELETE.orders", &Value::Null).await;
+    stage.create_stream("orders", &["orders.>"]).await;
+    stage.publish(20..25).await;
+    seen.covers(0..25).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_given_up_is_made_anew() {
+    for options in [pull(), push()] {
+        let mut stage = Stage::set().await;
+        let address = ConnectOptions { max_reconnects: Some(1), ..stage.address() };
+        let seen = Seen::default();
+        let consumption = consume(address, options, seen.and_ack()).await.unwrap();
+        stage.server.kill().await.unwrap();
+        eventually("the connection is given up", async || consumption.counters().repairs > 0).await;
+        stage.server.restart().await.unwrap();
+        stage.publish(0..10).await;
+        seen.covers(0..10).await;
+        stage.all_settled().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_that_another_version_changed_is_still_consumed() {
+    let stage = Stage::set().await;
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), pull(), seen.and_ack()).await.unwrap();
+    stage.create_durable("billing", json!({ "ack_policy": "explicit", "max_ack_pending": 7 })).await;
+    stage.publish(0..100).await;
+    seen.covers(0..100).await;
+}
