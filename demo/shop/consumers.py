@@ -80,11 +80,13 @@ class ChargeCards(JetstreamPullConsumer):
 class TrackOrders(JetstreamPushConsumer):
     """Follows every event of every order.
 
-    A push consumer takes one message at a time, in the order of the stream.
+    A push consumer takes one message at a time, in the order of the stream. The server sends it up
+    to a hundred ahead.
     """
 
     stream_name = events.STREAM
     filter_subject = "orders.*"
+    max_ack_pending = 100
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -6,17 +6,19 @@ from typing import Any
 from . import events, payments
 
 _NAMES = ["Ada", "Blaise", "Carl", "Dorothy", "Emmy", "Fibonacci", "Grace", "Hypatia"]
-_AT_ONCE = 100
+_AT_ONCE = 50
 
 
-async def place_orders(count: int, first: int = 1) -> None:
-    """Publish orders.created for `count` orders, the first with the number `first`."""
+async def place_orders(count: int, first: int = 1, pause: float = 0.0) -> None:
+    """Publish orders.created for `count` orders, the first with the number `first`: fifty at once,
+    then a pause of so many seconds."""
     numbers = range(first, first + count)
     for start in range(0, count, _AT_ONCE):
         batch = numbers[start : start + _AT_ONCE]
         await asyncio.gather(
             *(events.publish(events.CREATED, order(number, numbers)) for number in batch)
         )
+        await asyncio.sleep(pause)
 
 
 def order(number: int, numbers: range) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from shop import events
 
+from .colour import bold
 from .facts import ConsumerFacts, Facts
 
 _RATE_SECONDS = 2.0
@@ -66,7 +67,8 @@ class Board:
     def _draw(self, lines: list[str]) -> None:
         width = shutil.get_terminal_size().columns - 1
         up = f"\x1b[{self._drawn}F" if self._drawn else ""
-        body = "".join(f"{line[:width]}\x1b[K\n" for line in lines)
+        heading, *rest = (f"{line[:width]}\x1b[K" for line in lines)
+        body = "\n".join([bold(heading), *rest, ""])
         self._output.write(up + body + "\x1b[J")
         self._output.flush()
         self._drawn = len(lines)

@@ -89,14 +89,17 @@ class Facts:
 
 async def read(client: Client) -> Facts:
     """Look at the server and the database."""
-    published = await _messages_by_subject(client, events.STREAM)
-    dead = await _messages_by_subject(client, DEAD_LETTERS)
     # One after the other, in the order in which events pass through the shop: who is quiet then
     # gets nothing new from the ones before.
-    consumers = [await _consumer_facts(client, consumer, published, dead) for consumer in CONSUMERS]
+    infos = {consumer: await _consumer_info(client, consumer) for consumer in CONSUMERS}
+    published = await _messages_by_subject(client, events.STREAM)
+    dead = await _messages_by_subject(client, DEAD_LETTERS)
     return Facts(
         published=published,
-        consumers={facts.name: facts for facts in consumers},
+        consumers={
+            consumer.__name__: _consumer_facts(consumer, info, published, dead)
+            for consumer, info in infos.items()
+        },
         database=await sync_to_async(_database_facts)(),
     )
 
@@ -107,17 +110,19 @@ async def dead_letters(client: Client) -> list[DeadLetter]:
     return [await _dead_letter(client, sequence) for sequence in range(1, count + 1)]
 
 
-async def _consumer_facts(
-    client: Client,
+async def _consumer_info(client: Client, consumer: type[NatsConsumer]) -> dict[str, Any]:
+    return await _ask(client, f"CONSUMER.INFO.{events.STREAM}.{consumer().get_durable_name()}")
+
+
+def _consumer_facts(
     consumer: type[NatsConsumer],
+    info: dict[str, Any],
     published: Mapping[str, int],
     dead: Mapping[str, int],
 ) -> ConsumerFacts:
     name = consumer.__name__
-    durable = consumer().get_durable_name()
     lane = f"{consumer.kind} {'async' if iscoroutinefunction(consumer.handle_message) else 'def'}"
     matching = _matching(consumer, published)
-    info = await _ask(client, f"CONSUMER.INFO.{events.STREAM}.{durable}")
     if "error" in info:  # the worker has not made it yet
         return ConsumerFacts(name=name, lane=lane, matching=matching, waiting=matching)
     return ConsumerFacts(
@@ -127,7 +132,7 @@ async def _consumer_facts(
         deliveries=info["delivered"]["consumer_seq"],
         waiting=info["num_pending"],
         in_flight=info["num_ack_pending"],
-        dead=dead.get(f"dlq.{events.STREAM}.{durable}", 0),
+        dead=dead.get(f"dlq.{events.STREAM}.{info['name']}", 0),
     )
 
 

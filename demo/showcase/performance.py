@@ -27,6 +27,7 @@ from . import facts, summary
 from .board import Board
 from .worker import Worker
 
+_CUSTOMERS_PAUSE_SECONDS = 0.2
 _LOOK_SECONDS = 0.2
 _STALL_SECONDS = 45.0
 
@@ -96,7 +97,7 @@ async def _make_streams_anew() -> None:
 
 async def _watch(orders: int, worker: Worker) -> None:
     async with await get_nats_client() as client:
-        placing = asyncio.create_task(place_orders(orders))
+        placing = asyncio.create_task(place_orders(orders, pause=_CUSTOMERS_PAUSE_SECONDS))
         try:
             await _show_until_quiet(client, Board(orders), placing, worker)
         finally:

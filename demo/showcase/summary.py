@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from shop import events, payments
 
+from .colour import green, red
 from .facts import DEAD_LETTERS, DeadLetter, Facts
 
 
@@ -29,37 +30,38 @@ def checks(cards: Counter[str], facts: Facts, dead: Sequence[DeadLetter], code: 
     published, database = facts.published, facts.database
     charges = facts.consumers["ChargeCards"]
     unsettled = sum(c.waiting + c.in_flight for c in facts.consumers.values())
+    placed = cards.total()
     return [
-        Check("placed, and orders.created on the server", cards.total(), published[events.CREATED]),
-        Check("placed, and orders in the database", cards.total(), database.orders),
+        Check("orders placed, orders.created (server)", placed, published[events.CREATED]),
+        Check("orders placed, orders (database)", placed, database.orders),
         Check(
-            "placed, and paid in the database or dead letters on the server",
-            cards.total(),
+            "orders placed, paid (database) + dead letters (server)",
+            placed,
             database.paid_orders + len(dead),
         ),
-        Check("stolen cards, and dead letters", cards[payments.STOLEN_CARD], len(dead)),
+        Check("stolen cards, dead letters (server)", cards[payments.STOLEN_CARD], len(dead)),
         Check(
-            "paid in the database, and orders.paid on the server",
+            "orders paid (database), orders.paid (server)",
             database.paid_orders,
             published.get(events.PAID, 0),
         ),
         Check(
-            "events on the server, and milestones in the database",
+            "events (server), milestones (database)",
             sum(published.values()),
             database.created + database.paid + database.shipped,
         ),
         Check(
-            "deliveries to ChargeCards, and payment attempts in the database",
+            "ChargeCards: deliveries (server), attempts (database)",
             charges.deliveries,
             database.attempts,
         ),
         Check(
-            "retries by the server, and later attempts in the database",
+            "ChargeCards: retries (server), later attempts (database)",
             charges.retried,
             database.retries,
         ),
-        Check("waiting or in flight on the server", unsettled, 0),
-        Check("exit code of the worker", code, 0),
+        Check("waiting or in flight (server), none expected", unsettled, 0),
+        Check("exit code of the worker, 0 expected", code, 0),
     ]
 
 
@@ -85,11 +87,11 @@ def report(facts: Facts, dead: Sequence[DeadLetter], results: Sequence[Check]) -
     ]
     failed = [check for check in results if not check.holds]
     if failed:
-        lines.append(f"The server and the database do NOT agree: {len(failed)} of these differ.")
-    else:
         lines.append(
-            "The server and the database agree: no order was lost, none was counted twice."
+            red(f"The server and the database do not agree: {len(failed)} of these differ.")
         )
+    else:
+        lines.append(green("The server and the database agree: no order lost, none counted twice."))
     return "\n".join(lines)
 
 
@@ -99,5 +101,5 @@ def _events(facts: Facts) -> str:
 
 
 def _verdict(check: Check) -> str:
-    mark, sign = ("✓", "=") if check.holds else ("✗", "≠")
+    mark, sign = (green("✓"), "=") if check.holds else (red("✗"), "≠")
     return f"  {mark} {check.left:>7,} {sign} {check.right:<7,} {check.sentence}"
