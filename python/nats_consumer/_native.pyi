@@ -6,6 +6,19 @@ from typing import Any, final
 
 from .settings import ConnectOptions, ConsumerOptions
 
+__all__ = [
+    "Connection",
+    "Consumption",
+    "Message",
+    "Metadata",
+    "Router",
+    "SequencePair",
+    "connect",
+    "consume",
+    "take_logs",
+    "version",
+]
+
 version: str
 
 @final
@@ -125,4 +138,3 @@ def consume(
     failed: Callable[[Message, Exception], Any],
 ) -> Awaitable[Consumption]: ...
 def take_logs(timeout: float) -> list[tuple[int, str, str]]: ...
-def forget_runtime() -> None: ...

@@ -59,7 +59,8 @@ class ConsumerGone(StreamError):
 
 
 class ApiError(StreamError):
-    """The JetStream API answered with an error: its HTTP-like code, err_code and description."""
+    """The JetStream API answered with an error: `code` is like an HTTP status, `err_code` the
+    server's own number, `description` what it means."""
 
     def __init__(self, code: int, err_code: int, description: str) -> None:
         super().__init__(code, err_code, description)
@@ -68,10 +69,7 @@ class ApiError(StreamError):
         self.description = description
 
     def __str__(self) -> str:
-        return (
-            f"JetStream refused the request: {self.description} "
-            f"(code {self.code}, err_code {self.err_code})."
-        )
+        return self.description
 
 
 class PublishError(NatsConsumerError):

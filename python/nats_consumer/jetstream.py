@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .api import ConsumerInfo, PubAck, StreamConfig, StreamInfo
-from .exceptions import ApiError, StreamNotFound, SubjectsOverlap
+from .exceptions import StreamNotFound, SubjectsOverlap
 
 if TYPE_CHECKING:
     from ._native import Connection
 
-_STREAM_NOT_FOUND = 10059
-_SUBJECTS_OVERLAP = 10065
 _EXPECTED_STREAM = "Nats-Expected-Stream"
 
 
@@ -77,13 +75,13 @@ class JetStream:
                 return names
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
-        """How far the durable `consumer` is. Raises StreamNotFound and ApiError."""
+        """How far the durable `consumer` is. Raises StreamNotFound and ConsumerGone."""
         return ConsumerInfo.from_response(
             await self._stream_request("INFO", stream, durable=consumer)
         )
 
     async def delete_consumer(self, stream: str, consumer: str) -> bool:
-        """Delete the durable `consumer` and its position. Raises StreamNotFound and ApiError."""
+        """Delete the durable `consumer` and its position. Raises StreamNotFound, ConsumerGone."""
         response = await self._stream_request("DELETE", stream, durable=consumer)
         return bool(response["success"])
 
@@ -91,9 +89,7 @@ class JetStream:
         name = wire["name"]
         try:
             return await self._stream_request(verb, name, wire)
-        except ApiError as error:
-            if error.err_code != _SUBJECTS_OVERLAP:
-                raise
+        except SubjectsOverlap as error:
             raise await self._overlap(name, wire.get("subjects") or [name]) from error
 
     async def _stream_request(
@@ -107,9 +103,7 @@ class JetStream:
         subject = f"CONSUMER.{verb}.{stream}.{durable}" if durable else f"STREAM.{verb}.{stream}"
         try:
             return await self._request(subject, body)
-        except ApiError as error:
-            if error.err_code != _STREAM_NOT_FOUND:
-                raise
+        except StreamNotFound as error:
             raise StreamNotFound(
                 f"Stream {stream!r} does not exist. Create it with operations.CreateStream in "
                 "setup(), and run `manage.py nats_consumer --setup`."

@@ -75,8 +75,8 @@ class Supervised:
                 return
             if loop.time() - began > _WELL_AFTER:
                 pause = _FIRST_PAUSE
-            logger.info("%s starts again in %g s.", self.name, pause)
             await asyncio.sleep(pause)
+            logger.info("%s starts again after %g s.", self.name, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def drain(self, seconds: float) -> None:

@@ -19,7 +19,7 @@ from .client import get_nats_client
 from .connect import connect_options, resolve
 from .consumer import NatsConsumer
 from .dispatch import Dispatch
-from .exceptions import ConfigurationError, WorkerError
+from .exceptions import ConfigurationError, StreamNotFound, WorkerError
 from .operations import StreamOperation
 from .options import Overrides
 from .settings import ConsumerOptions
@@ -147,7 +147,13 @@ class _Worker:
 
 async def _consume(options: ConsumerOptions, dispatch: Dispatch) -> _native.Consumption:
     connect = await asyncio.to_thread(resolve, connect_options())
-    return await _native.consume(connect, options, dispatch.handle, dispatch.failed)
+    try:
+        return await _native.consume(connect, options, dispatch.handle, dispatch.failed)
+    except StreamNotFound as error:
+        raise StreamNotFound(
+            f"{error} Create it: return operations.CreateStream(name={options.stream!r}, ...) from "
+            "setup() and run with --setup."
+        ) from error
 
 
 async def _apply(operations: list[StreamOperation]) -> None:

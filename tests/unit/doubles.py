@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from types import SimpleNamespace
 from typing import Any
 
-from nats_consumer.exceptions import ApiError
+from nats_consumer.exceptions import ApiError, StreamNotFound, SubjectsOverlap
 
 
 class FakeMessage:
@@ -109,7 +109,7 @@ class FakeConnection:
 
     def _info(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         if name not in self.streams:
-            raise ApiError(404, 10059, "stream not found")
+            raise StreamNotFound
         state = dict.fromkeys(("messages", "bytes", "first_seq", "last_seq", "consumer_count"), 0)
         created = "2026-01-02T03:04:05.123456789Z"
         return {"config": self.streams[name], "state": state, "created": created}
@@ -126,7 +126,7 @@ class FakeConnection:
     def _store(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         taken = {s for other, c in self.streams.items() if other != name for s in c["subjects"]}
         if taken & set(body.get("subjects", ())):
-            raise ApiError(400, 10065, "subjects overlap with an existing stream")
+            raise SubjectsOverlap
         self.streams[name] = body
         return self._info(name, body)
 
