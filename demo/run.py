@@ -15,7 +15,7 @@ _INTERRUPTED = 130
 def main() -> int:
     """Run the demo; return its exit code."""
     parser = argparse.ArgumentParser(description="Run the shop against a NATS server of its own.")
-    parser.add_argument("--orders", type=_positive, default=3_000, help="default: %(default)s")
+    parser.add_argument("--orders", type=_positive, default=2_000, help="default: %(default)s")
     orders = parser.parse_args().orders
     # Whoever ends the demo, the worker is drained and the server ends.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -39,8 +39,10 @@ class ConsumerFacts:
 
     @property
     def handled(self) -> int:
-        """Messages that were acknowledged."""
-        return max(0, self.matching - self.waiting - self.in_flight - self.dead)
+        """Messages that were acknowledged. What was published between the looks at the consumer
+        and at the stream is not: without a delivery nothing is handled."""
+        settled = self.matching - self.waiting - self.in_flight - self.dead
+        return max(0, min(settled, self.deliveries - self.in_flight))
 
     @property
     def retried(self) -> int:
