@@ -16,7 +16,8 @@ __all__ = ["ErrorAckBehavior", "JetstreamPullConsumer", "JetstreamPushConsumer",
 
 class NatsConsumer:
     """What push and pull consumers share. A subclass with a `stream_name` is registered under its
-    class name and can be run; one without is a base for others.
+    class name and can be run; one without is a base for others, and so is one without
+    `handle_message` that others derive from.
 
     Write `handle_message(self, message)`, and if you want `handle_error(self, message, error,
     attempt)`, called once after the last attempt, and `setup(self)`, which returns operations for

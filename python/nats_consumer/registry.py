@@ -10,8 +10,7 @@ from .exceptions import ConfigurationError, ConsumerNotFound
 if TYPE_CHECKING:
     from .consumer import NatsConsumer
 
-_consumers: dict[str, type["NatsConsumer"]] = {}
-_incomplete: dict[str, type["NatsConsumer"]] = {}
+_declared: dict[str, type["NatsConsumer"]] = {}
 
 
 def label(consumer: type["NatsConsumer"]) -> str:
@@ -20,13 +19,13 @@ def label(consumer: type["NatsConsumer"]) -> str:
 
 
 def register(consumer: type["NatsConsumer"]) -> None:
-    """Remember the class. One without a stream_name is a base for others and is never run."""
-    (_consumers if consumer.stream_name else _incomplete)[label(consumer)] = consumer
+    """Remember the class."""
+    _declared[label(consumer)] = consumer
 
 
 def consumers() -> list[type["NatsConsumer"]]:
-    """The registered classes, in the order of their definition."""
-    return list(_consumers.values())
+    """The classes that can be run, in the order of their definition."""
+    return [consumer for consumer in _declared.values() if not _is_base(consumer)]
 
 
 def duplicates() -> list[list[type["NatsConsumer"]]]:
@@ -62,10 +61,20 @@ def duplicate_message(same_name: list[type["NatsConsumer"]]) -> str:
     return f"{same_name[0].__name__!r} names {len(same_name)} consumers: {places}. Rename one."
 
 
+def _is_base(consumer: type["NatsConsumer"]) -> bool:
+    # A class that lacks its handler and has heirs is a base; without heirs it is a mistake, which
+    # the checks report.
+    if not consumer.stream_name:
+        return True
+    has_handler = callable(getattr(consumer, "handle_message", None))
+    return not has_handler and bool(consumer.__subclasses__())
+
+
 def _why_not_found(name: str) -> str:
-    for consumer in _incomplete.values():
+    for consumer in _declared.values():
         if consumer.__name__ == name:
-            return f"{label(consumer)} has no stream_name, so it cannot run. Give it one."
+            lacks = "handle_message" if consumer.stream_name else "stream_name"
+            return f"{label(consumer)} has no {lacks}, so it cannot run. Give it one."
     known = sorted(consumer.__name__ for consumer in consumers())
     if not known:
         return f"There is no consumer {name!r}: no consumer is registered."

@@ -87,11 +87,10 @@ class Supervised:
         cancelled = await self._consumption.drain(seconds)
         if cancelled:
             logger.warning(
-                "%s: %d handlers were still running after %g s. They were cancelled and their "
-                "messages handed back.",
+                "%s: still running after %g s, so cancelled and handed back: %d.",
                 self.name,
-                cancelled,
                 seconds,
+                cancelled,
             )
 
     def stuck_threads(self) -> list[str]:

@@ -28,8 +28,11 @@ from .supervise import Supervised
 logger = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# How long the engine, cancelled tasks and threads may take to end after the drain's own deadline.
-_GRACE_SECONDS = 3.0
+# Beyond the drain's own deadline: how long the engine may take to hand back and disconnect, and
+# then cancelled tasks and threads to end. With 25 s to drain, all of it stays below the 30 s after
+# which a process manager usually kills.
+_HAND_BACK_SECONDS = 3.0
+_GRACE_SECONDS = 0.75
 _POLL_SECONDS = 0.05
 _POOL = "nats_consumer-pool"
 
@@ -121,7 +124,7 @@ class _Worker:
         drains = asyncio.gather(
             *(each.drain(timeout) for each in self._supervised), return_exceptions=True
         )
-        done, _ = await asyncio.wait({drains}, timeout=timeout + _GRACE_SECONDS)
+        done, _ = await asyncio.wait({drains}, timeout=timeout + _HAND_BACK_SECONDS)
         for problem in drains.result() if done else ["the engine did not finish draining in time"]:
             if problem is not None:
                 logger.error("Draining failed: %s", problem)

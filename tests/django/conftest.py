@@ -8,5 +8,4 @@ from nats_consumer import registry
 @pytest.fixture(autouse=True)
 def empty_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry of its own for each test."""
-    monkeypatch.setattr(registry, "_consumers", {})
-    monkeypatch.setattr(registry, "_incomplete", {})
+    monkeypatch.setattr(registry, "_declared", {})

@@ -50,6 +50,20 @@ def test_a_base_class_without_a_stream_is_not_run() -> None:
         NatsConsumer.get("Shared")
 
 
+def test_a_base_class_that_leaves_handling_to_its_heirs_is_not_run() -> None:
+    class Shared(JetstreamPushConsumer):
+        stream_name = "orders"
+
+    assert NatsConsumer.filter() == [Shared]
+
+    class OrderConsumer(Shared):
+        async def handle_message(self, message: object) -> None: ...
+
+    assert NatsConsumer.filter() == [OrderConsumer]
+    with pytest.raises(ConsumerNotFound, match="Shared has no handle_message"):
+        NatsConsumer.get("Shared")
+
+
 def test_two_consumers_of_one_name_are_both_named() -> None:
     def declare(module: str) -> None:
         type(
