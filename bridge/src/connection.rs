@@ -84,7 +84,9 @@ impl Connection {
         let engine = self.engine()?;
         let outgoing = outgoing(subject, payload, headers)?;
         let limit = seconds("timeout", timeout)?;
-        into_asyncio(py, async move { request(&engine, outgoing, limit).await }, |py, answer| bytes(py, &answer))
+        into_asyncio(py, async move { request(&engine, outgoing, limit).await }, |py, answer| {
+            bytes(py, &answer)
+        })
     }
 
     #[pyo3(signature = (subject, payload, timeout, headers=None))]

@@ -1,6 +1,6 @@
 //! A running consumption, as Python holds it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nats_consumer::{ConnectOptions, ConsumerOptions, consume_into};
@@ -9,11 +9,12 @@ use pyo3::types::PyDict;
 
 use crate::error::exceptions::ForkedProcess;
 use crate::future::{into_asyncio, nothing};
+use crate::handler::Handler;
 use crate::inbox::Waiting;
 use crate::runtime::runtime;
 use crate::settings::{ConnectSettings, ConsumerSettings, seconds};
 use crate::tasks::Tasks;
-use crate::threads::Threads;
+use crate::threads;
 
 /// Connects, binds the durable and begins to fetch; handlers run after `start_tasks()` or in `serve()`.
 #[pyfunction]
@@ -41,17 +42,15 @@ async fn start(
         let text = "The operating system has no file descriptors left for a consumer.";
         nats_consumer::Error::new(nats_consumer::ErrorKind::Config, text).because(error)
     })?);
-    let (name, concurrency, timeout) = (consumer.name.clone(), consumer.concurrency, consumer.handler_timeout);
-    let engine = consume_into(connect, consumer, waiting.clone()).await?;
-    let threads = Threads { name, waiting, handle, failed };
-    Ok(Consumption {
-        pid: std::process::id(),
-        engine: Arc::new(engine),
-        threads,
-        concurrency,
-        timeout,
-        tasks: Mutex::default(),
-    })
+    let handler = Handler {
+        name: consumer.name.clone(),
+        handle,
+        failed,
+        concurrency: consumer.concurrency,
+        timeout: consumer.handler_timeout,
+    };
+    let engine = Arc::new(consume_into(connect, consumer, waiting.clone()).await?);
+    Ok(Consumption { pid: std::process::id(), engine, waiting, handler: handler.into() })
 }
 
 /// What one consumer consumes with.
@@ -59,10 +58,8 @@ async fn start(
 pub(crate) struct Consumption {
     pid: u32,
     engine: Arc<nats_consumer::Consumption>,
-    threads: Threads,
-    concurrency: usize,
-    timeout: Option<Duration>,
-    tasks: Mutex<Option<Py<Tasks>>>,
+    waiting: Arc<Waiting>,
+    handler: Arc<Handler>,
 }
 
 #[pymethods]
@@ -93,30 +90,23 @@ impl Consumption {
     /// Runs `async def` handlers in Tasks of the running loop.
     fn start_tasks(&self, py: Python<'_>) -> PyResult<()> {
         self.check_process()?;
-        let threads = &self.threads;
-        let tasks = Tasks::start(
-            py,
-            threads.name.clone(),
-            threads.waiting.clone(),
-            threads.handle.clone_ref(py),
-            threads.failed.clone_ref(py),
-            self.timeout,
-            self.concurrency,
-        )?;
-        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
-        Ok(())
+        Tasks::start(py, self.handler.clone(), self.waiting.clone())
     }
 
     /// Runs plain `def` handlers in the calling thread until nothing will come any more.
     fn serve(&self, py: Python<'_>) -> PyResult<()> {
         self.check_process()?;
-        self.threads.serve(py)
+        threads::serve(py, &self.handler, &self.waiting)
     }
 
     /// Resolves when the consumption has been drained or stopped.
     fn finished<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let engine = self.engine.clone();
-        into_asyncio(py, async move { Ok(engine.finished().await) }, nothing)
+        let waiting = async move {
+            engine.finished().await;
+            Ok(())
+        };
+        into_asyncio(py, waiting, nothing)
     }
 
     /// Takes nothing new, hands back what has not started, lets the rest finish within `timeout` seconds.

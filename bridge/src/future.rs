@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering::*};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use nats_consumer::Error;
@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::error::{exceptions::EngineBug, to_python};
+use crate::lock::lock;
 use crate::runtime::runtime;
 use crate::wake::Wake;
 
@@ -120,8 +121,4 @@ pub(crate) fn wait_for<T: Send + 'static>(
 ) -> PyResult<T> {
     let task = py.detach(|| runtime().block_on(runtime().spawn(work)));
     task.map_err(|_| EngineBug::new_err(()))?.map_err(|error| to_python(&error))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

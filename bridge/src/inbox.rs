@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use nats_consumer::{Delivery, Inbox};
 
+use crate::lock::lock;
 use crate::wake::Wake;
 
 /// The deliveries that no handler has started.
@@ -81,7 +82,7 @@ impl Waiting {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Delivery>> {
-        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.deliveries)
     }
 }
 

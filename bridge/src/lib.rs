@@ -4,12 +4,17 @@
 //! engine or by the user's code. A message crosses from tokio to Python through [`inbox`], in [`tasks`] (for
 //! `async def` handlers) or [`threads`] (for `def`), and its outcome goes back by [`judge`].
 
+#![allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+
 mod connection;
 mod consumption;
 mod error;
 mod future;
+mod handler;
 mod inbox;
 mod judge;
+mod lane;
+mod lock;
 mod log;
 mod message;
 mod outcome;

@@ -13,6 +13,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use crate::lock::lock;
 use crate::settings::seconds;
 
 /// Records kept at the most while nobody takes them; then the oldest go.
@@ -110,5 +111,5 @@ impl Visit for Line {
 }
 
 fn records() -> MutexGuard<'static, VecDeque<Record>> {
-    RECORDS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&RECORDS)
 }

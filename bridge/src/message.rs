@@ -77,13 +77,9 @@ impl Message {
 
     #[getter]
     fn metadata(&self) -> PyResult<Metadata> {
-        let metadata =
-            self.delivery.message().metadata().map_err(|_| NotJetStreamMessage::new_err(()))?;
+        let metadata = self.delivery.message().metadata().map_err(|_| NotJetStreamMessage::new_err(()))?;
         Ok(Metadata {
-            sequence: SequencePair {
-                stream: metadata.stream_sequence,
-                consumer: metadata.consumer_sequence,
-            },
+            sequence: SequencePair { stream: metadata.stream_sequence, consumer: metadata.consumer_sequence },
             num_delivered: metadata.delivered,
             num_pending: metadata.pending,
             nanoseconds: metadata.timestamp,

@@ -153,7 +153,8 @@ impl ConsumerSettings {
             let delays = self.retry_delays.iter().map(|delay| seconds("backoff_delays", *delay));
             Schedule::Delays(delays.collect::<PyResult<_>>()?)
         };
-        RetryPolicy::new(self.max_attempts, schedule).map_err(|error| PyValueError::new_err(error.to_string()))
+        RetryPolicy::new(self.max_attempts, schedule)
+            .map_err(|error| PyValueError::new_err(error.to_string()))
     }
 }
 

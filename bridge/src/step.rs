@@ -67,12 +67,10 @@ pub(crate) fn resume(py: Python<'_>, coroutine: &Py<PyAny>) -> Step {
 pub(crate) fn interrupt(py: Python<'_>, coroutine: &Py<PyAny>, error: Py<PyAny>) -> Step {
     match coroutine.call_method1(py, "throw", (error,)) {
         Ok(future) => Step::Waits(future),
-        Err(stop) if stop.is_instance_of::<PyStopIteration>(py) => {
-            match stop.value(py).getattr("value") {
-                Ok(value) => Step::Done(value.unbind()),
-                Err(error) => Step::Failed(error),
-            }
-        }
+        Err(stop) if stop.is_instance_of::<PyStopIteration>(py) => match stop.value(py).getattr("value") {
+            Ok(value) => Step::Done(value.unbind()),
+            Err(error) => Step::Failed(error),
+        },
         Err(error) => Step::Failed(error),
     }
 }

@@ -97,7 +97,7 @@ impl Delivery {
                 self.close(Verdict::Term(reason));
             }
             Outcome::DeadLetter { reason } => {
-                settler.bury(self.letter(reason, error), self.reply(), self.lease)
+                settler.bury(self.letter(reason, error), self.reply(), self.lease);
             }
         }
         Ok(())

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::api::call;
@@ -72,9 +73,12 @@ pub async fn consume_into(
     };
     let stop = supervisor.stop.clone();
     let name = durable.name.clone();
-    let fetching = tokio::spawn(supervisor.run(connection, durable));
+    let (fetching, writing) = (TaskTracker::new(), TaskTracker::new());
+    fetching.spawn(supervisor.run(connection, durable));
     let written = CancellationToken::new();
-    let writing = tokio::spawn(settler.clone().write(written.clone()));
+    writing.spawn(settler.clone().write(written.clone()));
+    fetching.close();
+    writing.close();
     Ok(Consumption { durable: name, settler, inbox, stop, written, fetching, writing, alive, is_alive })
 }
 
@@ -87,8 +91,8 @@ pub struct Consumption {
     inbox: Arc<dyn Inbox>,
     stop: CancellationToken,
     written: CancellationToken,
-    fetching: JoinHandle<()>,
-    writing: JoinHandle<()>,
+    fetching: TaskTracker,
+    writing: TaskTracker,
     alive: watch::Sender<bool>,
     is_alive: watch::Receiver<bool>,
 }
@@ -137,34 +141,24 @@ impl Consumption {
         self.stop.cancel();
         self.inbox.recall().iter().for_each(Delivery::hand_back);
         let places = &self.settler.places;
-        let _ = tokio::time::timeout(grace, places.fallen_to(0)).await;
+        let finishing = async {
+            // What is on its way is handed back by the fetch loop before it ends.
+            let _ = timeout(LAST_WORDS, self.fetching.wait()).await;
+            places.fallen_to(0).await;
+        };
+        let _ = timeout(grace, finishing).await;
         let unfinished = places.held();
         if unfinished > 0 {
             self.inbox.cancel();
-            let _ = tokio::time::timeout(LAST_WORDS, places.fallen_to(0)).await;
+            let _ = timeout(LAST_WORDS, places.fallen_to(0)).await;
             self.settler.hand_back_the_rest();
         }
         self.inbox.close();
-        self.finish_writing().await;
+        self.written.cancel();
+        let _ = timeout(LAST_WORDS, self.writing.wait()).await;
+        self.settler.connection().close(LAST_WORDS).await;
         let _ = self.alive.send(false);
         unfinished
-    }
-
-    async fn finish_writing(&self) {
-        self.written.cancel();
-        let mut waited = Duration::ZERO;
-        while !self.writing.is_finished() && waited < LAST_WORDS {
-            let step = Duration::from_millis(5);
-            tokio::time::sleep(step).await;
-            waited += step;
-        }
-        self.writing.abort();
-        self.fetching.abort();
-        let connection = self.settler.connection();
-        if connection.is_up() {
-            let _ = connection.flush(LAST_WORDS).await;
-        }
-        connection.close(LAST_WORDS).await;
     }
 }
 

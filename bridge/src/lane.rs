@@ -1,0 +1,296 @@
+//! The coroutine of one Task of the pool: it handles one delivery after the other, and steps the handlers'
+//! coroutines itself.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyTimeoutError;
+use pyo3::exceptions::asyncio::CancelledError;
+use pyo3::prelude::*;
+
+use crate::judge::{Verdict, exhaust, raised, returned};
+use crate::lock::lock;
+use crate::message::Message;
+use crate::step::{Context, Step, as_coroutine, interrupt, resume};
+use crate::tasks::Tasks;
+
+/// A Task gives the loop back after so many deliveries or so long, whichever comes first, so that timers,
+/// signals and other consumers get their turn.
+const TURN_DELIVERIES: usize = 128;
+const TURN: Duration = Duration::from_millis(5);
+
+/// A coroutine, as its Task sees it.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct Lane {
+    tasks: Py<Tasks>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: Option<Running>,
+    /// The future that an idle Task waits for.
+    idle: Option<Py<PyAny>>,
+    task: Option<Py<PyAny>>,
+}
+
+/// A coroutine under way for a delivery.
+struct Running {
+    message: Py<Message>,
+    coroutine: Py<PyAny>,
+    context: Context,
+    /// The error that ended the last attempt: then the coroutine is that of `failed`, not the handler's.
+    error: Option<PyErr>,
+    /// Made when the handler first waits, if handlers have a timeout.
+    timer: Option<Py<PyAny>>,
+    has_timed_out: bool,
+}
+
+/// What follows a step.
+enum After {
+    Waits(Py<PyAny>),
+    Goes(Running, Step),
+    Ended,
+}
+
+impl Lane {
+    pub(crate) fn new(tasks: Py<Tasks>) -> Self {
+        Self { tasks, state: Mutex::default() }
+    }
+
+    pub(crate) fn belongs_to(&self, task: Py<PyAny>) {
+        self.lock().task = Some(task);
+    }
+
+    /// Ends the Task's rest.
+    pub(crate) fn wake(&self, py: Python<'_>) -> PyResult<()> {
+        let idle = self.lock().idle.take();
+        let Some(future) = idle else { return Ok(()) };
+        if !future.call_method0(py, "done")?.is_truthy(py)? {
+            future.call_method1(py, "set_result", (py.None(),))?;
+        }
+        Ok(())
+    }
+
+    /// The Task, while a handler of it waits.
+    pub(crate) fn busy_task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        if self.lock().running.is_some() { self.task(py) } else { None }
+    }
+
+    /// Handles deliveries until one waits, the turn is over, or there are none. The answer goes to the Task:
+    /// a future to wait for, or None to give way; no answer ends the Task.
+    fn advance(
+        slf: &Py<Self>,
+        py: Python<'_>,
+        mut under_way: Option<(Running, Step)>,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let tasks = &slf.get().tasks;
+        let began = Instant::now();
+        let mut handled = 0;
+        loop {
+            if let Some((running, step)) = under_way.take() {
+                match Self::after(slf, py, running, step)? {
+                    After::Waits(future) => {
+                        // The others need not wait for this one.
+                        Tasks::wake_one(tasks, py)?;
+                        return Ok(Some(future));
+                    }
+                    After::Goes(running, step) => {
+                        under_way = Some((running, step));
+                        continue;
+                    }
+                    After::Ended => handled += 1,
+                }
+            }
+            let turn_is_over = handled >= TURN_DELIVERIES || (handled > 0 && began.elapsed() >= TURN);
+            if turn_is_over && tasks.get().has_more() {
+                return Ok(Some(py.None()));
+            }
+            let Some(delivery) = tasks.get().next() else {
+                return if tasks.get().is_over() { Ok(None) } else { Self::rest(slf, py).map(Some) };
+            };
+            let message = Py::new(py, Message::new(delivery))?;
+            under_way = Some(slf.get().begin(py, message, None)?);
+        }
+    }
+
+    /// Waits for the next delivery.
+    fn rest(slf: &Py<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let lane = slf.get();
+        let future = lane.tasks.get().event_loop().call_method0(py, "create_future")?;
+        // How a coroutine tells its Task that the future it yields is to be waited for.
+        future.setattr(py, "_asyncio_future_blocking", true)?;
+        lane.lock().idle = Some(future.clone_ref(py));
+        lane.tasks.get().rest(slf.clone_ref(py));
+        Ok(future)
+    }
+
+    /// Calls the handler, or `failed` after an `error`, and takes the first step in a context of its own.
+    fn begin(&self, py: Python<'_>, message: Py<Message>, error: Option<PyErr>) -> PyResult<(Running, Step)> {
+        let handler = self.tasks.get().handler();
+        let context = Context::copy(py)?;
+        let mut coroutine = py.None();
+        let step = context.run(py, || {
+            let answer = match handler.call(py, &message, error.as_ref()) {
+                Ok(answer) => answer,
+                Err(raised) => return Ok(Step::Failed(raised)),
+            };
+            let Some(steps) = as_coroutine(answer.bind(py))? else { return Ok(Step::Done(answer)) };
+            let step = resume(py, &steps);
+            coroutine = steps;
+            Ok(step)
+        })?;
+        Ok((Running { message, coroutine, context, error, timer: None, has_timed_out: false }, step))
+    }
+
+    fn after(slf: &Py<Self>, py: Python<'_>, mut running: Running, step: Step) -> PyResult<After> {
+        match step {
+            Step::Waits(future) => {
+                Self::set_timer(slf, py, &mut running)?;
+                slf.get().lock().running = Some(running);
+                Ok(After::Waits(future))
+            }
+            Step::Done(value) => {
+                running.stop_timer(py)?;
+                let value = value.bind(py);
+                match &running.error {
+                    None => returned(running.message.get().delivery(), value)?,
+                    Some(error) => exhaust(py, running.message.get(), error, Some(value))?,
+                }
+                Ok(After::Ended)
+            }
+            Step::Failed(error) => {
+                running.stop_timer(py)?;
+                slf.get().failed(py, running, error)
+            }
+        }
+    }
+
+    fn failed(&self, py: Python<'_>, running: Running, error: PyErr) -> PyResult<After> {
+        let message = running.message.get();
+        if let Some(first) = &running.error {
+            // `failed` itself raised; the message must not suffer from it.
+            error.write_unraisable(py, None);
+            exhaust(py, message, first, None)?;
+            return Ok(After::Ended);
+        }
+        if !error.is_instance_of::<CancelledError>(py) {
+            return self.judge(py, running.message, error);
+        }
+        if running.has_timed_out {
+            self.uncancel(py)?;
+            return self.judge(py, running.message, self.timeout_error());
+        }
+        if self.tasks.get().is_cancelling() {
+            message.delivery().hand_back();
+            return Ok(After::Ended);
+        }
+        if self.is_cancelling(py)? {
+            // Somebody ends the Task itself, as asyncio.run() does: no attempt to speak of.
+            message.delivery().hand_back();
+            return Err(error);
+        }
+        self.judge(py, running.message, error)
+    }
+
+    fn judge(&self, py: Python<'_>, message: Py<Message>, error: PyErr) -> PyResult<After> {
+        match raised(py, &self.tasks.get().handler().name, message.get(), &error)? {
+            Verdict::Settled => Ok(After::Ended),
+            Verdict::Exhausted => {
+                let (running, step) = self.begin(py, message, Some(error))?;
+                Ok(After::Goes(running, step))
+            }
+        }
+    }
+
+    /// A handler that waits can be ended; one that never waits gives nobody the chance.
+    fn set_timer(slf: &Py<Self>, py: Python<'_>, running: &mut Running) -> PyResult<()> {
+        let tasks = slf.get().tasks.get();
+        let wanted = tasks.handler().timeout.filter(|_| running.timer.is_none() && running.error.is_none());
+        if let Some(limit) = wanted {
+            let callback = slf.getattr(py, "time_out")?;
+            let timer = tasks.event_loop().call_method1(py, "call_later", (limit.as_secs_f64(), callback))?;
+            running.timer = Some(timer);
+        }
+        Ok(())
+    }
+
+    fn timeout_error(&self) -> PyErr {
+        let limit = self.tasks.get().handler().timeout.unwrap_or_default();
+        PyTimeoutError::new_err(format!("the handler ran longer than its handler_timeout of {limit:?}"))
+    }
+
+    fn uncancel(&self, py: Python<'_>) -> PyResult<()> {
+        self.task(py).map_or(Ok(()), |task| task.call_method0(py, "uncancel").map(drop))
+    }
+
+    fn is_cancelling(&self, py: Python<'_>) -> PyResult<bool> {
+        self.task(py).map_or(Ok(false), |task| task.call_method0(py, "cancelling")?.is_truthy(py))
+    }
+
+    fn task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.lock().task.as_ref().map(|task| task.clone_ref(py))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Running {
+    fn stop_timer(&mut self, py: Python<'_>) -> PyResult<()> {
+        let timer = self.timer.take();
+        timer.map_or(Ok(()), |timer| timer.call_method0(py, "cancel").map(drop))
+    }
+}
+
+#[pymethods]
+impl Lane {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(slf: Py<Self>, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let running = slf.get().lock().running.take();
+        let Some(running) = running else { return Self::advance(&slf, py, None) };
+        let step = running.context.run(py, || Ok(resume(py, &running.coroutine)))?;
+        Self::advance(&slf, py, Some((running, step)))
+    }
+
+    fn send(slf: Py<Self>, py: Python<'_>, value: Py<PyAny>) -> PyResult<Option<Py<PyAny>>> {
+        drop(value);
+        Self::__next__(slf, py)
+    }
+
+    #[pyo3(signature = (error, *_older_arguments))]
+    fn throw(
+        slf: Py<Self>,
+        py: Python<'_>,
+        error: Py<PyAny>,
+        _older_arguments: &Bound<'_, pyo3::types::PyTuple>,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let running = slf.get().lock().running.take();
+        let Some(running) = running else { return Err(PyErr::from_value(error.into_bound(py))) };
+        let step = running.context.run(py, || Ok(interrupt(py, &running.coroutine, error)))?;
+        Self::advance(&slf, py, Some((running, step)))
+    }
+
+    /// A loop that is closed with a handler under way: its delivery is handed back by being dropped.
+    fn close(&self) {
+        let running = self.lock().running.take();
+        drop(running);
+    }
+
+    /// The timer's callback.
+    fn time_out(&self, py: Python<'_>) -> PyResult<()> {
+        match &mut self.lock().running {
+            Some(running) => running.has_timed_out = true,
+            None => return Ok(()),
+        }
+        self.task(py).map_or(Ok(()), |task| task.call_method0(py, "cancel").map(drop))
+    }
+}
