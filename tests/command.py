@@ -1,26 +1,34 @@
-"""`manage.py nats_consumer` in a process of its own, for tests."""
+"""A management command in a process of its own, for tests."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
+DJANGO = ("-m", "django")
 
 
 class Command:
-    """A running `manage.py nats_consumer ...` of the test project; stderr counts as output."""
+    """A running `nats_consumer ...` of the test project, or of the project in `folder` whose
+    `program` is a manage.py; stderr counts as output."""
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str],
+        folder: Path = ROOT,
+        program: Sequence[str] = (*DJANGO, "nats_consumer"),
+    ) -> None:
         self._lines: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "django", "nats_consumer", *arguments],
-            cwd=ROOT,
+            [sys.executable, *program, *arguments],
+            cwd=folder,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -37,15 +45,23 @@ class Command:
 
     def wait_for(self, text: str, timeout: float = 20) -> str:
         """Wait for a line of output with `text` in it and return the line."""
+        return self.wait_for_lines(text, 1, timeout)[0]
 
-        def find() -> str | None:
+    def wait_for_lines(self, text: str, count: int, timeout: float = 20) -> list[str]:
+        """Wait for `count` lines of output with `text` in them and return all there are."""
+
+        def find() -> list[str] | None:
             ended = self._process.poll() is not None and not self._reader.is_alive()
-            found = next((line for line in list(self._lines) if text in line), None)
-            if ended and found is None:
+            found = self.lines_with(text)
+            if ended and len(found) < count:
                 raise AssertionError(f"it ended without printing {text!r}:\n{self.output}")
-            return found
+            return found if len(found) >= count else None
 
         return eventually(find, timeout, lambda: f"for a line with {text!r}:\n{self.output}")
+
+    def lines_with(self, text: str) -> list[str]:
+        """The lines of output with `text` in them, so far."""
+        return [line.rstrip() for line in list(self._lines) if text in line]
 
     def interrupt(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal, SIGTERM if not told otherwise."""

@@ -1,5 +1,6 @@
 """Waiting for a condition, with a bound: what tests do instead of sleeping."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,7 +21,24 @@ def eventually(
     """
     deadline = time.monotonic() + timeout
     while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"still {value!r} after {timeout:g} s {explain()}")
+        _check(deadline, timeout, value, explain)
         time.sleep(PAUSE)
     return value
+
+
+async def becomes_true(
+    condition: Callable[[], Value | None],
+    within: float = 10,
+    explain: Callable[[], object] = lambda: "",
+) -> Value:
+    """As `eventually`, within so many seconds, while the event loop goes on."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        _check(deadline, within, value, explain)
+        await asyncio.sleep(PAUSE)
+    return value
+
+
+def _check(deadline: float, timeout: float, value: object, explain: Callable[[], object]) -> None:
+    if time.monotonic() > deadline:
+        raise AssertionError(f"still {value!r} after {timeout:g} s {explain()}")

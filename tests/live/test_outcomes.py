@@ -1,0 +1,97 @@
+"""Outcomes that a handler raises or returns."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from nats_consumer import Ack, DeadLetter, Drop, Outcome, Retry
+from tests.live.stage import Stage, running
+
+pytestmark = pytest.mark.anyio
+
+
+def answering(stage: Stage, outcome: Outcome, how: str) -> type:
+    """A consumer that answers each first attempt with the outcome: "raises" it or "returns" it, as
+    an "async" or a plain "def" handler."""
+
+    def answer(self: Any, message: Any) -> Any:
+        self.attempts.append((message.attempt, time.monotonic()))
+        if message.attempt > 1:
+            return None
+        if "raises" in how:
+            raise outcome
+        return outcome
+
+    async def async_answer(self: Any, message: Any) -> Any:
+        return answer(self, message)
+
+    def handle_error(self: Any, *_: Any) -> None:
+        self.attempts.append("handle_error")
+
+    return type(
+        "Orders",
+        (stage.Pull,),
+        {
+            "attempts": [],
+            "initial_retry_delay": 0.2,
+            "handle_message": async_answer if "async" in how else answer,
+            "handle_error": handle_error,
+        },
+    )
+
+
+@pytest.fixture(params=["async raises", "async returns", "def raises", "def returns"])
+def how(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize("after", [0.3, timedelta(milliseconds=300)])
+async def test_retry_comes_again_after_the_delay_it_asks_for(
+    stage: Stage, how: str, after: Any
+) -> None:
+    consumer = answering(stage, Retry(after), how)
+    async with running(consumer) as orders:
+        await stage.publish("one")
+        await stage.everything_is_settled(consumer)
+        assert (orders.total_success_count, orders.total_error_count) == (1, 0)
+    (first, began), (second, ended) = consumer.attempts
+    assert (first, second) == (1, 2)
+    assert ended - began >= 0.3
+
+
+async def test_retry_without_a_delay_takes_the_consumers_own(stage: Stage, how: str) -> None:
+    consumer = answering(stage, Retry(), how)
+    async with running(consumer):
+        await stage.publish("one")
+        await stage.everything_is_settled(consumer)
+    (_, began), (_, ended) = consumer.attempts
+    assert ended - began >= 0.2
+
+
+async def test_drop_discards_at_the_first_attempt(stage: Stage, how: str) -> None:
+    consumer = answering(stage, Drop("nobody wants it"), how)
+    async with running(consumer) as orders:
+        await stage.publish("one")
+        await stage.everything_is_settled(consumer)
+        assert (orders.total_success_count, orders.total_error_count) == (0, 0)
+    assert len(consumer.attempts) == 1
+
+
+async def test_dead_letter_keeps_the_message_at_the_first_attempt(stage: Stage, how: str) -> None:
+    consumer = answering(stage, DeadLetter("it is poison"), how)
+    async with running(consumer):
+        await stage.publish("one")
+        await stage.everything_is_settled(consumer)
+    assert len(consumer.attempts) == 1
+    assert stage.server.stream(f"{stage.stream}-dlq")["state"]["messages"] == 1
+
+
+async def test_ack_is_a_success(stage: Stage, how: str) -> None:
+    consumer = answering(stage, Ack(), how)
+    async with running(consumer) as orders:
+        await stage.publish("one")
+        await stage.everything_is_settled(consumer)
+        assert (orders.total_success_count, orders.total_error_count) == (1, 0)
+    assert len(consumer.attempts) == 1
