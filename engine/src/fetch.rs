@@ -10,7 +10,7 @@ use async_nats::{Message as Raw, Subject, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ConsumerOptions;
@@ -18,7 +18,6 @@ use crate::connect::{Connection, Link};
 use crate::delivery::{Delivery, admit};
 use crate::demand::{Ask, Demand, Problem, Status};
 use crate::handle::Inbox;
-use crate::observe::count;
 use crate::settle::Settler;
 use crate::stream::Durable;
 use crate::window::Window;
@@ -28,6 +27,9 @@ const BURST: usize = 512;
 
 /// How long messages that are on their way at a drain may take to arrive.
 const LAST_ARRIVALS: Duration = Duration::from_secs(1);
+
+/// Nothing is on its way any more when nothing arrived for this long.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// Everything a fetch loop works with.
 pub(crate) struct Fetch<'a> {
@@ -83,10 +85,10 @@ impl Fetch<'_> {
                 () = places.fallen_to(mark.unwrap_or_default()), if mark.is_some() => {}
                 changed = link.changed() => {
                     changed.map_err(|_| Problem::Silent)?;
-                    pull.note(self, &link);
+                    pull.note(&link);
                 }
                 () = sleep_until(pull.demand.wake_at(now)) => {
-                    pull.demand.tick(Instant::now()).inspect_err(|_| count(&self.settler.counters.repairs))?;
+                    pull.demand.tick(Instant::now())?;
                 }
             }
         }
@@ -141,20 +143,27 @@ impl Fetch<'_> {
         }
     }
 
-    /// Unsubscribes, then hands back at once what had been sent before the server knew.
+    /// Takes what was asked for already, unsubscribes, and hands all of it back.
+    ///
+    /// async-nats forgets a subscription before the server does, and what is on its way then would have
+    /// to wait for `ack_wait`. So it unsubscribes only when all is quiet.
     async fn hand_back_last_arrivals(&self, mut subscriber: Subscriber) {
-        if subscriber.drain().await.is_err() {
-            return;
-        }
         let mut arrived = Vec::new();
-        let reading = async {
-            while let Some(message) = subscriber.next().await {
-                if message.status.is_none() {
+        let deadline = Instant::now() + LAST_ARRIVALS;
+        while Instant::now() < deadline
+            && let Ok(Some(message)) = timeout(QUIET, subscriber.next()).await
+        {
+            arrived.push(message);
+        }
+        if self.connection.is_up() && subscriber.drain().await.is_ok() {
+            let rest = async {
+                while let Some(message) = subscriber.next().await {
                     arrived.push(message);
                 }
-            }
-        };
-        let _ = tokio::time::timeout(LAST_ARRIVALS, reading).await;
+            };
+            let _ = timeout(LAST_ARRIVALS, rest).await;
+        }
+        arrived.retain(|message| message.status.is_none());
         let mut deliveries = Vec::new();
         admit(self.settler, &mut arrived, &mut deliveries);
         deliveries.iter().for_each(Delivery::hand_back);
@@ -237,12 +246,11 @@ impl Pull<'_> {
         }
     }
 
-    fn note(&mut self, fetch: &Fetch<'_>, link: &watch::Receiver<Link>) {
+    fn note(&mut self, link: &watch::Receiver<Link>) {
         let generation = link.borrow().generation;
         if generation != self.generation {
             self.generation = generation;
             self.demand.reconnected(Instant::now());
-            count(&fetch.settler.counters.repairs);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Settling is synchronous and cheap: it pushes one entry to a queue. One task a consumption writes,
 //! so that nothing is written on a dead link: what was settled meanwhile waits until it is up again.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tracing::warn;
 use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
 use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::error::Result;
 use crate::observe::{Counters, count};
 use crate::outcome::Outcome;
 use crate::places::Places;
@@ -117,11 +119,8 @@ impl Settler {
     pub(crate) fn bury(self: &Arc<Self>, letter: DeadLetter, reply: Subject, lease: usize) {
         let (settler, size) = (self.clone(), letter.message.size());
         self.runtime.spawn(async move {
-            let verdict = match settler.dead_letters.store(&settler.connection(), &letter).await {
-                Ok(()) => {
-                    count(&settler.counters.dead_lettered);
-                    Verdict::Term(letter.reason)
-                }
+            let verdict = match settler.copy_to_dead_letters(&letter).await {
+                Ok(()) => Verdict::Term(letter.reason),
                 Err(error) => {
                     let delay = settler.options.retry.longest();
                     warn!(
@@ -135,6 +134,12 @@ impl Settler {
             settler.places.release(size);
             settler.enqueue(reply, Some(lease), verdict);
         });
+    }
+
+    pub(crate) async fn copy_to_dead_letters(&self, letter: &DeadLetter) -> Result<()> {
+        self.dead_letters.store(&self.connection(), letter).await?;
+        count(&self.counters.dead_lettered);
+        Ok(())
     }
 
     /// Has something written; returns at once.
@@ -161,8 +166,9 @@ impl Settler {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = self.work.notified() => {}
+                // Before the work, of which a busy consumer always has some.
                 _ = beat.tick() => self.renew_leases().await,
+                () = self.work.notified() => {}
             }
             self.write_out().await;
         }
@@ -185,9 +191,12 @@ impl Settler {
         let now = Instant::now();
         let mut leases = lock(&self.leases);
         batch.retain(|settlement| {
-            let Some(lease) = settlement.lease.and_then(|key| leases.try_remove(key)) else { return true };
-            let has_run_out = now.duration_since(lease.renewed) >= self.options.ack_wait;
-            !(has_run_out && settlement.verdict.needs_lease())
+            let Some(key) = settlement.lease else { return true };
+            // Without a lease somebody settled it before.
+            let holds = leases
+                .try_remove(key)
+                .is_some_and(|lease| now.duration_since(lease.renewed) < self.options.ack_wait);
+            holds || !settlement.verdict.needs_lease()
         });
     }
 
@@ -214,7 +223,12 @@ impl Settler {
 
     /// Hands back what its handlers will never settle; later words of theirs are no news to the server.
     pub(crate) fn hand_back_the_rest(&self) {
-        let rest: Vec<_> = lock(&self.leases).iter().map(|(key, lease)| (key, lease.reply.clone())).collect();
+        let settled: HashSet<usize> = lock(&self.queue).iter().filter_map(|entry| entry.lease).collect();
+        let rest: Vec<_> = lock(&self.leases)
+            .iter()
+            .filter(|(key, _)| !settled.contains(key))
+            .map(|(key, lease)| (key, lease.reply.clone()))
+            .collect();
         for (key, reply) in rest {
             count(&self.counters.handed_back);
             self.enqueue(reply, Some(key), Verdict::Nak(Duration::ZERO));

@@ -31,7 +31,7 @@ const INSPECTION: Duration = Duration::from_secs(5);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long the last settlements may take to be written when a consumption ends.
+/// How long the fetch may take to end, and the last settlements to be written, when a consumption ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Consumes with a Rust handler, on the current tokio runtime.
@@ -139,14 +139,9 @@ impl Consumption {
     /// It ends within `grace` and a few seconds, also while disconnected.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.stop.cancel();
-        self.inbox.recall().iter().for_each(Delivery::hand_back);
+        self.hand_back_what_waits().await;
         let places = &self.settler.places;
-        let finishing = async {
-            // What is on its way is handed back by the fetch loop before it ends.
-            let _ = timeout(LAST_WORDS, self.fetching.wait()).await;
-            places.fallen_to(0).await;
-        };
-        let _ = timeout(grace, finishing).await;
+        let _ = timeout(grace, places.fallen_to(0)).await;
         let unfinished = places.held();
         if unfinished > 0 {
             self.inbox.cancel();
@@ -159,6 +154,14 @@ impl Consumption {
         self.settler.connection().close(LAST_WORDS).await;
         let _ = self.alive.send(false);
         unfinished
+    }
+
+    /// Only when the fetch has ended: handed back while it still asks, a message would come straight back.
+    async fn hand_back_what_waits(&self) {
+        let mut waiting = self.inbox.recall();
+        let _ = timeout(LAST_WORDS, self.fetching.wait()).await;
+        waiting.extend(self.inbox.recall());
+        waiting.iter().for_each(Delivery::hand_back);
     }
 }
 
@@ -216,6 +219,20 @@ impl Supervisor {
         tokio::select! {
             ended = fetching => ended.err(),
             problem = self.inspect(connection, durable), if !self.stop.is_cancelled() => Some(problem),
+            () = self.count_reconnects(connection) => Some(Problem::Silent),
+        }
+    }
+
+    /// Returns when the connection is closed for good.
+    async fn count_reconnects(&self, connection: &Connection) {
+        let mut link = connection.link();
+        let mut generation = link.borrow_and_update().generation;
+        while link.changed().await.is_ok() {
+            let now = link.borrow_and_update().generation;
+            if now != generation {
+                generation = now;
+                count(&self.settler.counters.repairs);
+            }
         }
     }
 
@@ -226,12 +243,13 @@ impl Supervisor {
         pause: &mut Duration,
     ) -> Option<(Connection, Durable)> {
         loop {
-            tokio::select! {
-                () = self.stop.cancelled() => return None,
-                () = tokio::time::sleep(*pause) => {}
-            }
+            let trying = async {
+                tokio::time::sleep(*pause).await;
+                self.bind(&mut connection).await
+            };
+            let tried = self.stop.run_until_cancelled(trying).await?;
             *pause = (*pause * 2).min(LONGEST_PAUSE);
-            match self.bind(&mut connection).await {
+            match tried {
                 Ok(durable) => {
                     info!(consumer = self.options.name, "consuming again");
                     return Some((connection, durable));
@@ -265,9 +283,11 @@ impl Supervisor {
     /// Looks at the durable now and then; returns when it needs repair.
     async fn inspect(&self, connection: &Connection, durable: &Durable) -> Problem {
         let subject = format!("CONSUMER.INFO.{}.{}", self.options.stream, durable.name);
-        let mut before = self.settler.counters.snapshot().received;
+        // The first look is at once: a durable that is deleted early must not be replayed either.
+        let mut looks = tokio::time::interval(INSPECTION);
+        let mut before = None;
         loop {
-            tokio::time::sleep(INSPECTION).await;
+            looks.tick().await;
             if !connection.is_up() {
                 continue;
             }
@@ -275,7 +295,7 @@ impl Supervisor {
                 Ok(info) => {
                     self.acknowledged
                         .store(info["ack_floor"]["stream_seq"].as_u64().unwrap_or_default(), Relaxed);
-                    let received = self.settler.counters.snapshot().received;
+                    let received = Some(self.settler.counters.snapshot().received);
                     if self.is_stalled(durable, &info) && received == before {
                         return Problem::Silent;
                     }

@@ -10,7 +10,8 @@ async fn comes_again_after_the_delays_of_the_policy(options: ConsumerOptions) {
     let stage = Stage::set().await;
     stage.publish(0..1).await;
     let seen = Seen::default();
-    let handler = seen.and(|attempt, _| if attempt < 3 { Err(HandlerError::from("not yet")) } else { Ok(()) });
+    let handler =
+        seen.and(|attempt, _| if attempt < 3 { Err(HandlerError::from("not yet")) } else { Ok(()) });
     let options = ConsumerOptions { retry: delays(3, &[200, 400]), ..options };
     let consumption = consume(stage.address(), options, handler).await.unwrap();
 
@@ -38,9 +39,12 @@ async fn a_message_that_waits_for_its_retry_blocks_nobody_behind_it() {
     let stage = Stage::set().await;
     stage.publish(0..50).await;
     let seen = Seen::default();
-    let handler = seen.and(|_, message| {
-        if *message.payload() == "0" { Err(HandlerError::from("not today")) } else { Ok(()) }
-    });
+    let handler =
+        seen.and(
+            |_, message| {
+                if *message.payload() == "0" { Err(HandlerError::from("not today")) } else { Ok(()) }
+            },
+        );
     let options = ConsumerOptions { retry: delays(2, &[3_600_000]), ..push() };
     let _consumption = consume(stage.address(), options, handler).await.unwrap();
     seen.covers(0..50).await;
