@@ -1,5 +1,7 @@
 //! Errors of the engine become the exceptions of `nats_consumer.exceptions`: one total match.
 
+use std::error::Error as _;
+
 use nats_consumer::{Error, ErrorKind};
 use pyo3::PyErr;
 
@@ -19,6 +21,7 @@ pub(crate) mod exceptions {
     import_exception!(nats_consumer.exceptions, NotJetStreamMessage);
     import_exception!(nats_consumer.exceptions, PayloadTooLarge);
     import_exception!(nats_consumer.exceptions, PublishTimeout);
+    import_exception!(nats_consumer.exceptions, RequestTimeout);
     import_exception!(nats_consumer.exceptions, StreamMismatch);
     import_exception!(nats_consumer.exceptions, StreamNotFound);
     import_exception!(nats_consumer.exceptions, SubjectsOverlap);
@@ -38,9 +41,14 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
         ErrorKind::Mismatch => StreamMismatch::new_err(text),
         ErrorKind::Overlap => SubjectsOverlap::new_err(text),
         ErrorKind::Gone => ConsumerGone::new_err(text),
-        ErrorKind::Api { code, err_code } => ApiError::new_err((code, err_code, text)),
+        ErrorKind::Api { code, err_code } => {
+            // The server's own words, where it said something.
+            let description = error.source().map_or(text, ToString::to_string);
+            ApiError::new_err((code, err_code, description))
+        }
         ErrorKind::NoStream => NoStreamResponse::new_err(text),
         ErrorKind::TooLarge => PayloadTooLarge::new_err(text),
-        ErrorKind::Timeout => PublishTimeout::new_err(text),
+        ErrorKind::Unconfirmed => PublishTimeout::new_err(text),
+        ErrorKind::Timeout => RequestTimeout::new_err(text),
     }
 }

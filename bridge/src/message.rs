@@ -124,7 +124,7 @@ impl Message {
         Settled::get(py)
     }
 
-    /// On an event loop an awaitable; elsewhere it waits, and what it returns can be ignored.
+    /// Acknowledges and waits until the server has confirmed it.
     #[pyo3(signature = (timeout=1.0))]
     fn ack_sync<'py>(slf: Py<Self>, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let limit = seconds("timeout", timeout)?;
@@ -132,11 +132,13 @@ impl Message {
             return Err(MessageAlreadySettled::new_err(()));
         }
         let work = async move { confirm(&slf.get().delivery, limit).await };
-        if is_on_a_loop(py) {
-            return into_asyncio(py, work, nothing);
-        }
-        wait_for(py, work)?;
-        Ok(Settled::get(py)?.into_bound(py).into_any())
+        finish(py, work)
+    }
+
+    /// Stores a copy in the dead letter stream; the message itself stays to be settled.
+    fn copy_to_dlq<'py>(slf: Py<Self>, py: Python<'py>, reason: String) -> PyResult<Bound<'py, PyAny>> {
+        let work = async move { slf.get().delivery.copy_to_dead_letters(reason).await };
+        finish(py, work)
     }
 
     fn __repr__(&self) -> String {
@@ -144,6 +146,18 @@ impl Message {
         let size = message.payload().len();
         format!("<Message {} ({size} bytes, attempt {})>", message.subject(), self.delivery.attempt())
     }
+}
+
+/// On an event loop an awaitable; elsewhere it waits, and what it returns can be ignored.
+fn finish(
+    py: Python<'_>,
+    work: impl Future<Output = Result<(), nats_consumer::Error>> + Send + 'static,
+) -> PyResult<Bound<'_, PyAny>> {
+    if is_on_a_loop(py) {
+        return into_asyncio(py, work, nothing);
+    }
+    wait_for(py, work)?;
+    Ok(Settled::get(py)?.into_bound(py).into_any())
 }
 
 async fn confirm(delivery: &Delivery, limit: Duration) -> Result<(), nats_consumer::Error> {

@@ -80,7 +80,8 @@ fn refuse_errors(subject: &str, payload: &[u8]) -> Result<()> {
         _ => Error::new(
             ErrorKind::Api { code, err_code },
             format!("JetStream refused {subject}: {description} (code {code}, error {err_code})."),
-        ),
+        )
+        .because(description),
     })
 }
 

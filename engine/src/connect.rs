@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::{ConnectOptions, Secret};
 use crate::error::{Error, ErrorKind, Result};
@@ -245,6 +245,7 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
             link.send_modify(|link| link.denied = Some(text.clone()));
             warn!(error = text, "the NATS server reported an error");
         }
+        Event::Draining => debug!("closing the connection to NATS"),
         other => warn!("NATS connection: {other}"),
     }
 }

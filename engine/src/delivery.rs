@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 
 use crate::config::Exhausted;
 use crate::dead_letter::DeadLetter;
+use crate::error::Result;
 use crate::message::Message;
 use crate::observe::count;
 use crate::outcome::Outcome;
@@ -132,6 +133,15 @@ impl Delivery {
     pub fn exhaust(&self, outcome: Outcome, error: Option<String>) {
         count(&self.settler.counters.exhausted);
         let _ = self.settle_because(outcome, error);
+    }
+
+    /// Stores a copy in the dead-letter stream and waits until it is confirmed; the delivery stays open, to be
+    /// settled as its handler likes.
+    ///
+    /// # Errors
+    /// When the copy could not be stored.
+    pub async fn copy_to_dead_letters(&self, reason: String) -> Result<()> {
+        self.settler.copy_to_dead_letters(&self.letter(reason, None)).await
     }
 
     /// Hands the message back for somebody else, at once: no attempt was made.

@@ -36,7 +36,9 @@ pub enum ErrorKind {
     NoStream,
     /// The message is larger than the server takes.
     TooLarge,
-    /// The answer did not come in time.
+    /// A stream did not confirm a message in time: it may be stored all the same.
+    Unconfirmed,
+    /// The answer to a request did not come in time.
     Timeout,
 }
 
@@ -76,7 +78,13 @@ impl Error {
     /// Whether the same call may succeed later with nothing changed.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self.kind, ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Api { code: 503, .. })
+        matches!(
+            self.kind,
+            ErrorKind::Unreachable
+                | ErrorKind::Unconfirmed
+                | ErrorKind::Timeout
+                | ErrorKind::Api { code: 503, .. }
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a handler decided about a message, as a value. Doing it is [`settle`](crate::settle)'s job.
+//! What a handler decided about a message, as a value. Doing it is `settle`'s job.
 
 use std::error::Error as StdError;
 use std::fmt;

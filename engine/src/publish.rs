@@ -93,17 +93,21 @@ impl Outgoing {
 ///
 /// # Errors
 /// [`ErrorKind::NoStream`] when no stream has the subject, [`ErrorKind::TooLarge`] before anything is sent,
-/// [`ErrorKind::Timeout`] when the confirmation did not come (the message may be stored all the same),
+/// [`ErrorKind::Unconfirmed`] when the confirmation did not come (the message may be stored all the same),
 /// [`ErrorKind::Unreachable`] at once while disconnected, or what the stream answered.
 pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
     let subject = outgoing.subject.clone();
-    let answer = request(connection, outgoing, limit).await?;
+    let answer = match request(connection, outgoing, limit).await {
+        Err(error) if error.kind() == ErrorKind::Timeout => return Err(unconfirmed(&subject, limit)),
+        answer => answer?,
+    };
     match serde_json::from_slice(&answer) {
         Ok(Reply::Stored(ack)) => Ok(ack),
         Ok(Reply::Refused { error: Refusal { code, err_code, description } }) => Err(Error::new(
             ErrorKind::Api { code, err_code },
             format!("The stream refused the message for {subject}: {description} (error {err_code})."),
-        )),
+        )
+        .because(description)),
         Err(error) => Err(Error::new(
             ErrorKind::NoStream,
             format!("Whoever answered on {subject} is no stream: is it a request subject?"),
@@ -115,7 +119,7 @@ pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duratio
 /// Publishes and waits, at most `limit`, for somebody's answer: the payload of it.
 ///
 /// # Errors
-/// As [`publish`]; [`ErrorKind::NoStream`] when nobody listens at all.
+/// [`ErrorKind::NoStream`] when nobody listens, [`ErrorKind::Timeout`] when nobody answered, and as [`publish`].
 pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<Bytes> {
     let Outgoing { subject, headers, payload } = outgoing;
     refuse_while_disconnected(connection, &subject)?;
@@ -179,11 +183,16 @@ fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::Re
 }
 
 fn late(subject: &str, limit: Duration) -> Error {
+    let message = format!("Nobody answered on {subject} within {limit:?}: is whoever answers there running?");
+    Error::new(ErrorKind::Timeout, message)
+}
+
+fn unconfirmed(subject: &str, limit: Duration) -> Error {
     let message = format!(
         "No confirmation for {subject} within {limit:?}; the message may be stored all the same. \
          Publish it again with the same `Nats-Msg-Id` to be sure."
     );
-    Error::new(ErrorKind::Timeout, message)
+    Error::new(ErrorKind::Unconfirmed, message)
 }
 
 #[cfg(test)]

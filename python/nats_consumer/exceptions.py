@@ -33,6 +33,10 @@ class Denied(Unreachable):
     Check the user, token or credentials in NATS_CONSUMER["connect_args"]."""
 
 
+class RequestTimeout(NatsConsumerError, TimeoutError):
+    """The answer did not come in time. Check that the server is reachable, or wait longer."""
+
+
 class StreamError(NatsConsumerError):
     """The server refused an operation on a stream or one of its consumers."""
 

@@ -1,14 +1,13 @@
 """Routing inside a consumer: each message goes to the method that its subject names."""
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
 
 from . import lanes
 from .names import is_wildcard, subject_problem
-from .outcomes import DeadLetter
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -96,11 +95,13 @@ class ConsumerHandler:
         )
         await msg.nak(delay)
 
-    def send_to_dlq(self, msg: "Message", reason: str = "unknown") -> NoReturn:  # noqa: ARG002
-        """Keep the message in the dead letter stream with `reason`. This ends its handling by
-        raising DeadLetter: the engine stores the message and then settles it, so that it cannot
-        be lost in between. Lines after the call do not run."""
-        raise DeadLetter(reason)
+    def send_to_dlq(self, msg: "Message", reason: str = "unknown") -> Awaitable[None]:
+        """Store a copy of the message, with `reason`, in the dead letter stream `<stream>-dlq`.
+
+        Await it (in a plain `def` it has finished when it returns). The message itself stays to be
+        settled: ack it afterwards, or return. Raises PublishError or Unreachable if the copy could
+        not be stored; nothing is lost then, the message comes again."""
+        return msg.copy_to_dlq(reason)
 
     def validate_handlers(self) -> list[str]:
         """The names of the mapped methods that are missing, one for each subject without one."""

@@ -18,6 +18,7 @@ class FakeMessage:
         self.data = b"{}"
         self.attempt = attempt
         self.settled: list[tuple[str, object]] = []
+        self.copies: list[str] = []
         self.metadata = SimpleNamespace(sequence=SimpleNamespace(stream=7))
 
     @property
@@ -32,6 +33,10 @@ class FakeMessage:
 
     def term(self, reason: str | None = None) -> Awaitable[None]:
         return self._settle("term", reason)
+
+    def copy_to_dlq(self, reason: str) -> Awaitable[None]:
+        self.copies.append(reason)
+        return _Done()
 
     def _settle(self, how: str, detail: object) -> Awaitable[None]:
         self.settled.append((how, detail))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import ConsumerHandler, DeadLetter, handle
+from nats_consumer import ConsumerHandler, handle
 from nats_consumer.retry import RetryPolicy
 from tests.unit.doubles import FakeMessage
 
@@ -135,14 +135,21 @@ def test_the_default_fallback_hands_the_message_back_with_the_retry_delay() -> N
     assert message.settled == [("nak", 8.0)]
 
 
-def test_sending_to_the_dead_letters_raises_the_outcome() -> None:
+def test_a_copy_for_the_dead_letters_leaves_the_message_to_be_settled() -> None:
     class Sending(Recording):
         async def fallback_handle(self, msg: Any, reason: str = "unknown") -> None:
             await self.send_to_dlq(msg, reason)
+            await msg.ack()
 
-    with pytest.raises(DeadLetter) as caught:
-        routed(Sending(["orders.created"]), "orders.deleted")
-    assert caught.value.reason == "unhandled_subject"
+    message = FakeMessage("orders.deleted")
+    handler = Sending(["orders.created"])
+
+    async def route() -> None:
+        await handler.handle(message)
+
+    asyncio.run(route())
+    assert message.copies == ["unhandled_subject"]
+    assert message.settled == [("ack", None)]
 
 
 class Marked(Recording):
