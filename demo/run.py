@@ -22,7 +22,7 @@ def main() -> int:
     try:
         return _perform(orders)
     except KeyboardInterrupt:
-        print("Stopped.")
+        print("Stopped. What the worker had not finished is still in the stream.")
         return _INTERRUPTED
 
 
