@@ -11,7 +11,7 @@ use tracing::info;
 use crate::api::call;
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::message::Message;
 use crate::publish::{Outgoing, publish};
 use crate::stream::create_stream;
@@ -54,7 +54,15 @@ impl DeadLetters {
         self.exists.get_or_try_init(|| self.create(connection)).await?;
         let subject = format!("dlq.{}.{}", self.source, self.durable);
         let (headers, payload) = self.fit(letter, connection.client().max_payload());
-        publish(connection, Outgoing::with_headers(subject, headers, payload), STORE_TIMEOUT).await?;
+        let copy = Outgoing::with_headers(subject, headers, payload);
+        match publish(connection, copy.clone(), STORE_TIMEOUT).await {
+            // Somebody deleted the stream meanwhile.
+            Err(error) if error.kind() == ErrorKind::NoStream => {
+                self.create(connection).await?;
+                publish(connection, copy, STORE_TIMEOUT).await?;
+            }
+            stored => drop(stored?),
+        }
         Ok(())
     }
 
@@ -113,8 +121,10 @@ impl DeadLetters {
         set(&mut headers, "Dlq-Consumer", &self.durable);
         set(&mut headers, "Dlq-Deliveries", &letter.deliveries.to_string());
         set(&mut headers, "Dlq-Time", &humantime::format_rfc3339_millis(SystemTime::now()).to_string());
-        // A repeat after a crash between storing and ending is stored once.
-        set(&mut headers, "Nats-Msg-Id", &format!("dlq.{}.{}.{sequence}", self.source, self.durable));
+        // A repeat after a crash between storing and ending is stored once. The time tells a message from
+        // the one that had its sequence before the stream was made anew.
+        let time = place.map_or(0, |place| place.timestamp);
+        set(&mut headers, "Nats-Msg-Id", &format!("dlq.{}.{}.{sequence}.{time}", self.source, self.durable));
         headers
     }
 }
@@ -177,7 +187,7 @@ mod tests {
         assert_eq!(copy.get("Dlq-Header-nats-rollup").unwrap().as_str(), "all");
         assert!(copy.get("nats-rollup").is_none());
         assert_eq!(copy.get("Trace").unwrap().as_str(), "abc");
-        assert_eq!(copy.get("Nats-Msg-Id").unwrap().as_str(), "dlq.orders.billing.71");
+        assert_eq!(copy.get("Nats-Msg-Id").unwrap().as_str(), "dlq.orders.billing.71.1700000000000000001");
     }
 
     #[test]

@@ -1,1 +1,172 @@
-//! bind
+//! The durable that is declared and the one that the server has.
+
+use std::time::Duration;
+
+use nats_consumer::stream::create_stream;
+use nats_consumer::{ConsumerOptions, Connection, Error, ErrorKind, consume};
+use serde_json::{Value, json};
+
+use crate::stage::{Seen, Stage, eventually, pull, push};
+
+async fn refused(stage: &Stage, options: ConsumerOptions) -> Error {
+    consume(stage.address(), options, Seen::default().and_ack()).await.unwrap_err()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_does_not_exist_is_named() {
+    let stage = Stage::set().await;
+    let error = refused(&stage, ConsumerOptions::pull("invoices", "billing")).await;
+    assert_eq!(error.kind(), ErrorKind::StreamNotFound);
+    assert!(error.to_string().contains("invoices"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_of_the_other_kind_is_refused_with_the_remedy() {
+    for (there, declared) in [(pull(), push()), (push(), pull())] {
+        let stage = Stage::set().await;
+        drop(consume(stage.address(), there, Seen::default().and_ack()).await.unwrap());
+        let error = refused(&stage, declared).await;
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+        let text = error.to_string();
+        for part in ["`billing`", "pull", "push", "another durable name"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_that_acknowledges_by_itself_is_refused() {
+    let stage = Stage::set().await;
+    stage.create_durable("billing", json!({ "ack_policy": "all" })).await;
+    let error = refused(&stage, pull()).await;
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+    assert!(error.to_string().contains("`all`"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_that_differs_is_changed_to_what_is_declared_and_keeps_its_position() {
+    let stage = Stage::set().await;
+    stage.publish(0..10).await;
+    let older = json!({
+        "ack_policy": "explicit", "deliver_policy": "by_start_sequence", "opt_start_seq": 6,
+        "max_deliver": 9, "backoff": [1_000_000_000, 2_000_000_000], "description": "kept",
+    });
+    stage.create_durable("billing", older).await;
+    let options =
+        ConsumerOptions { ack_wait: Duration::from_secs(7), max_ack_pending: Some(50), ..pull() };
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    stage.all_settled().await;
+    assert_eq!(seen.numbers(), [5, 6, 7, 8, 9]);
+    let config = &stage.billing().await["config"];
+    assert_eq!(config["backoff"], Value::Null);
+    assert_eq!(config["ack_wait"], 7_000_000_000_u64);
+    assert_eq!((&config["max_ack_pending"], &config["max_deliver"]), (&json!(50), &json!(-1)));
+    assert_eq!(config["description"], "kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_that_fits_is_not_touched() {
+    for options in [pull(), push()] {
+        let stage = Stage::set().await;
+        let first = consume(stage.address(), options.clone(), Seen::default().and_ack()).await.unwrap();
+        first.drain(Duration::from_secs(1)).await;
+        let mut changes = stage.hear("$JS.API.CONSUMER.DURABLE.CREATE.>").await;
+        let seen = Seen::default();
+        let _again = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+        stage.publish(0..1).await;
+        seen.reaches(1).await;
+        assert!(changes.so_far().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_durable_without_a_group_gets_one_though_somebody_listens_to_it() {
+    let stage = Stage::set().await;
+    let older = json!({ "ack_policy": "explicit", "deliver_subject": "older.deliver" });
+    stage.create_durable("billing", older).await;
+    let older_worker = stage.hear("older.deliver").await;
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), push(), seen.and_ack()).await.unwrap();
+    stage.publish(0..10).await;
+    seen.covers(0..10).await;
+    let config = &stage.billing().await["config"];
+    assert_eq!((&config["deliver_group"], &config["deliver_subject"]), (&json!("billing"), &json!("older.deliver")));
+    drop(older_worker);
+}
+
+fn inheriting(options: ConsumerOptions) -> ConsumerOptions {
+    ConsumerOptions { inherits: Some("default".into()), ..options }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_durable_of_the_same_kind_and_filter_is_taken_over_with_its_position() {
+    for options in [pull(), push()] {
+        let stage = Stage::set().await;
+        stage.publish(0..10).await;
+        let options = options.filter("orders.*");
+        let older = ConsumerOptions { durable: "default".into(), ..options.clone() };
+        let older = consume(stage.address(), older, Seen::default().and_ack()).await.unwrap();
+        eventually("the older one is through", async || older.counters().succeeded == 10).await;
+        older.drain(Duration::from_secs(1)).await;
+
+        let seen = Seen::default();
+        let consumption = consume(stage.address(), inheriting(options), seen.and_ack()).await.unwrap();
+        stage.publish(10..12).await;
+        seen.covers(10..12).await;
+        assert_eq!(consumption.durable(), "default");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_durable_of_another_kind_or_filter_is_left_alone() {
+    for older in [json!({ "deliver_subject": "older.deliver" }), json!({ "filter_subject": "orders.created" })] {
+        let stage = Stage::set().await;
+        let mut config = older;
+        config["ack_policy"] = "explicit".into();
+        stage.create_durable("default", config).await;
+        let options = inheriting(pull());
+        let consumption = consume(stage.address(), options, Seen::default().and_ack()).await.unwrap();
+        assert_eq!(consumption.durable(), "billing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_one_of_the_filters_matches_arrives() {
+    for options in [pull(), push()] {
+        let stage = Stage::set().await;
+        for subject in ["orders.created", "orders.paid", "orders.eu.paid", "orders.lost"] {
+            stage.client.publish(subject, subject.into()).await.unwrap();
+        }
+        let options = options.filter("orders.created").filter("orders.*.paid");
+        let seen = Seen::default();
+        let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+        seen.reaches(2).await;
+        stage.all_settled().await;
+        assert_eq!(seen.payloads(), ["orders.created", "orders.eu.paid"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subjects_that_overlap_name_the_stream_that_has_them() {
+    let stage = Stage::set().await;
+    let connection = Connection::open(&stage.address()).await.unwrap();
+    let config = json!({ "name": "sales", "subjects": ["sales.>", "orders.created"] });
+    let error = create_stream(&connection, &config).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Overlap);
+    let text = error.to_string();
+    for part in ["sales", "orders.created", "\"orders\""] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_exists_is_left_as_it_is() {
+    let stage = Stage::set().await;
+    let connection = Connection::open(&stage.address()).await.unwrap();
+    let config = json!({ "name": "orders", "subjects": ["other"] });
+    assert!(!create_stream(&connection, &config).await.unwrap());
+    let info = stage.api("STREAM.INFO.orders", &Value::Null).await;
+    assert_eq!(info["config"]["subjects"], json!(["orders.>"]));
+    assert!(create_stream(&connection, &json!({ "name": "sales" })).await.unwrap());
+}

@@ -1,1 +1,161 @@
-//! dead_letter
+//! What no attempt could handle is stored, whole and once, and only then ended.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use nats_consumer::testing::NatsServer;
+use nats_consumer::{ConsumerOptions, Exhausted, HandlerError, Outcome, consume};
+use serde_json::{Value, json};
+
+use crate::stage::{Seen, Stage, delays, eventually, pull};
+
+fn options() -> ConsumerOptions {
+    ConsumerOptions { exhausted: Exhausted::DeadLetter, ..pull() }
+}
+
+fn gives_up(seen: &Seen) -> impl nats_consumer::Handler {
+    seen.and(|_, _| Outcome::DeadLetter { reason: "given up".into() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_has_the_payload_and_the_headers_and_tells_why() {
+    let stage = Stage::set().await;
+    let mut letters = stage.hear("dlq.orders.billing").await;
+    let mut headers = HeaderMap::new();
+    headers.insert("Trace", "abc");
+    headers.append("Tag", "one");
+    headers.append("Tag", "two");
+    headers.insert("Nats-Msg-Id", "order-1");
+    let payload = bytes::Bytes::from_static(b"\x00\xff{not json");
+    stage.client.publish_with_headers("orders.created", headers, payload.clone()).await.unwrap();
+
+    let failing = Seen::default().and(|_, _| Err::<(), _>(HandlerError::from("no such customer")));
+    let consumption = consume(stage.address(), options(), failing).await.unwrap();
+    let letter = letters.next().await;
+    stage.all_settled().await;
+
+    assert_eq!(letter.payload, payload);
+    let headers = letter.headers.unwrap();
+    let values = |name: &str| headers.get_all(name).map(|value| value.to_string()).collect::<Vec<_>>();
+    let expected = [
+        ("Dlq-Reason", "attempts exhausted"),
+        ("Dlq-Error", "no such customer"),
+        ("Dlq-Subject", "orders.created"),
+        ("Dlq-Stream", "orders"),
+        ("Dlq-Sequence", "1"),
+        ("Dlq-Consumer", "billing"),
+        ("Dlq-Deliveries", "3"),
+        ("Dlq-Header-Nats-Msg-Id", "order-1"),
+        ("Trace", "abc"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(values(name), [value], "{name}");
+    }
+    assert_eq!(values("Tag"), ["one", "two"]);
+    assert_eq!(values("Dlq-Time").len(), 1);
+    assert_eq!(stage.stored("orders-dlq").await, 1);
+    let counters = consumption.counters();
+    assert_eq!((counters.failed, counters.exhausted, counters.dead_lettered), (3, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_stored_once_though_it_is_given_up_twice() {
+    let stage = Stage::set().await;
+    stage.publish(0..5).await;
+    let seen = Seen::default();
+    let first = consume(stage.address(), options(), gives_up(&seen)).await.unwrap();
+    stage.all_settled().await;
+    first.drain(Duration::from_secs(1)).await;
+    // The server forgets that all was settled, as when it is lost between the copy and the end.
+    stage.api("CONSUMER.DELETE.orders.billing", &Value::Null).await;
+    let _second = consume(stage.address(), options(), gives_up(&seen)).await.unwrap();
+    stage.all_settled().await;
+    assert_eq!(seen.count(), 10);
+    assert_eq!(stage.stored("orders-dlq").await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_of_a_stream_made_anew_is_no_repeat() {
+    let stage = Stage::set().await;
+    stage.publish(0..1).await;
+    let seen = Seen::default();
+    let first = consume(stage.address(), options(), gives_up(&seen)).await.unwrap();
+    stage.all_settled().await;
+    first.drain(Duration::from_secs(1)).await;
+    stage.api("STREAM.DELETE.orders", &Value::Null).await;
+    stage.create_stream("orders", &["orders.>"]).await;
+    stage.publish(1..2).await;
+    let _second = consume(stage.address(), options(), gives_up(&seen)).await.unwrap();
+    stage.all_settled().await;
+    assert_eq!(stage.stored("orders-dlq").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_stays_until_its_dead_letter_can_be_stored() {
+    let stage = Stage::set().await;
+    let full = json!({ "name": "orders-dlq", "subjects": ["dlq.orders.>"], "discard": "new", "max_msgs": 1 });
+    stage.api("STREAM.CREATE.orders-dlq", &full).await;
+    stage.publish(0..2).await;
+    let seen = Seen::default();
+    let options = ConsumerOptions { retry: delays(1, &[200]), ..options() };
+    let consumption = consume(stage.address(), options, gives_up(&seen)).await.unwrap();
+    seen.reaches(2).await;
+    eventually("one is stored", async || consumption.counters().dead_lettered == 1).await;
+    assert_eq!(stage.billing().await["num_ack_pending"], 1, "the other one is not ended");
+
+    let larger = json!({ "name": "orders-dlq", "subjects": ["dlq.orders.>"], "discard": "new", "max_msgs": 9 });
+    stage.api("STREAM.UPDATE.orders-dlq", &larger).await;
+    stage.all_settled().await;
+    assert_eq!(stage.stored("orders-dlq").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_stream_that_was_deleted_is_made_again() {
+    let stage = Stage::set().await;
+    stage.publish(0..1).await;
+    let options = ConsumerOptions { retry: delays(3, &[100]), ..options() };
+    let _consumption = consume(stage.address(), options, gives_up(&Seen::default())).await.unwrap();
+    stage.all_settled().await;
+    stage.api("STREAM.DELETE.orders-dlq", &Value::Null).await;
+    stage.publish(1..2).await;
+    stage.all_settled().await;
+    assert_eq!(stage.stored("orders-dlq").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_as_large_as_the_server_takes_is_pointed_at_by_its_dead_letter() {
+    let stage = Stage::set_on(NatsServer::builder().config("max_payload: 4096")).await;
+    let mut letters = stage.hear("dlq.orders.billing").await;
+    stage.client.publish("orders.created", vec![b'x'; 4000].into()).await.unwrap();
+    let _consumption = consume(stage.address(), options(), gives_up(&Seen::default())).await.unwrap();
+    let letter = letters.next().await;
+    stage.all_settled().await;
+    assert!(letter.payload.is_empty());
+    let headers = letter.headers.unwrap();
+    assert!(headers.get("Dlq-Payload").is_some());
+    assert_eq!(headers.get("Dlq-Sequence").unwrap().as_str(), "1");
+    assert_eq!(stage.stored("orders-dlq").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_no_worker_survived_becomes_a_dead_letter_without_running_again() {
+    let stage = Stage::set().await;
+    let mut letters = stage.hear("dlq.orders.billing").await;
+    stage.publish(0..1).await;
+    let wait = 200_000_000;
+    stage.create_durable("billing", json!({ "ack_policy": "explicit", "ack_wait": wait })).await;
+    // Three workers take it and are never heard of again.
+    for attempt in 1..=3 {
+        let ask = json!({ "batch": 1, "expires": 5_000_000_000_u64 }).to_string();
+        let next = stage.client.request("$JS.API.CONSUMER.MSG.NEXT.orders.billing", ask.into());
+        let taken = next.await.unwrap_or_else(|error| panic!("attempt {attempt}: {error}"));
+        let place = taken.reply.unwrap();
+        assert!(place.starts_with(&format!("$JS.ACK.orders.billing.{attempt}.")), "{place}");
+    }
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
+    let letter = letters.next().await;
+    stage.all_settled().await;
+    assert_eq!(letter.headers.unwrap().get("Dlq-Reason").unwrap().as_str(), "worker lost");
+    assert_eq!(seen.count(), 0);
+}
