@@ -114,11 +114,11 @@ pub(crate) fn nothing(py: Python<'_>, (): ()) -> PyResult<Py<PyAny>> {
     Ok(py.None())
 }
 
-/// Runs `work` on the engine's runtime and waits for it, the GIL released.
+/// Runs `work` in the calling thread and waits for it, the GIL released.
 pub(crate) fn wait_for<T: Send + 'static>(
     py: Python<'_>,
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> PyResult<T> {
-    let task = py.detach(|| runtime().block_on(runtime().spawn(work)));
-    task.map_err(|_| EngineBug::new_err(()))?.map_err(|error| to_python(&error))
+    let result = py.detach(|| runtime().block_on(AssertUnwindSafe(work).catch_unwind()));
+    result.map_err(|_| EngineBug::new_err(()))?.map_err(|error| to_python(&error))
 }

@@ -18,6 +18,7 @@ mod lock;
 mod log;
 mod message;
 mod outcome;
+mod publisher;
 mod router;
 mod runtime;
 mod settings;
@@ -39,6 +40,8 @@ mod _native {
     use crate::log::take_logs;
     #[pymodule_export]
     use crate::message::{Message, Metadata, SequencePair};
+    #[pymodule_export]
+    use crate::publisher::Publisher;
     #[pymodule_export]
     use crate::router::Router;
 

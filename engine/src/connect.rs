@@ -245,7 +245,8 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
             link.send_modify(|link| link.denied = Some(text.clone()));
             warn!(error = text, "the NATS server reported an error");
         }
-        Event::Draining => debug!("closing the connection to NATS"),
+        // What matters of these is told by the loss of the connection itself.
+        Event::Draining | Event::ClientError(_) => debug!("NATS connection: {event}"),
         other => warn!("NATS connection: {other}"),
     }
 }

@@ -34,7 +34,7 @@
 //! | [`handle`] | the user's code runs; the server is told meanwhile that the delivery is alive |
 //! | [`outcome`], [`retry`] | what becomes of the message, as a value; and after how long it comes again |
 //! | `settle` | the outcome is written to the server, in batches |
-//! | `dead_letter`, [`publish`] | what no attempt could handle is stored, and only then ended |
+//! | `dead_letter`, [`publish`], [`publisher`] | what no attempt could handle is stored, and only then ended |
 //! | [`worker`] | wires all of it: [`consume`], then [`Consumption::drain`] |
 //! | [`observe`], [`error`] | the counters; what can go wrong |
 
@@ -62,6 +62,7 @@ pub mod retry;
 
 mod dead_letter;
 pub mod publish;
+pub mod publisher;
 mod settle;
 
 pub mod worker;
@@ -80,6 +81,7 @@ pub use handle::{Handler, Inbox};
 pub use message::{Message, Metadata};
 pub use outcome::{HandlerError, IntoOutcome, Outcome};
 pub use publish::{Outgoing, PublishAck};
+pub use publisher::Publisher;
 pub use retry::{RetryPolicy, Schedule};
 pub use route::Pattern;
 pub use router::Router;

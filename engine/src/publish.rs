@@ -10,6 +10,9 @@ use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::route::validate_publish_subject;
 
+/// How long a publish waits for a lost connection to come back.
+const RECONNECT_GRACE: Duration = Duration::from_secs(1);
+
 /// The stream's confirmation.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct PublishAck {
@@ -84,6 +87,10 @@ impl Outgoing {
         Ok(self)
     }
 
+    pub(crate) fn into_parts(self) -> (Subject, HeaderMap, Bytes) {
+        (self.subject, self.headers, self.payload)
+    }
+
     pub(crate) fn with_headers(subject: String, headers: HeaderMap, payload: Bytes) -> Self {
         Self { subject: subject.into(), headers, payload }
     }
@@ -94,14 +101,19 @@ impl Outgoing {
 /// # Errors
 /// [`ErrorKind::NoStream`] when no stream has the subject, [`ErrorKind::TooLarge`] before anything is sent,
 /// [`ErrorKind::Unconfirmed`] when the confirmation did not come (the message may be stored all the same),
-/// [`ErrorKind::Unreachable`] at once while disconnected, or what the stream answered.
+/// [`ErrorKind::Unreachable`] soon while disconnected, or what the stream answered.
 pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
     let subject = outgoing.subject.clone();
     let answer = match request(connection, outgoing, limit).await {
         Err(error) if error.kind() == ErrorKind::Timeout => return Err(unconfirmed(&subject, limit)),
         answer => answer?,
     };
-    match serde_json::from_slice(&answer) {
+    read_ack(&subject, &answer)
+}
+
+/// What a stream answered to a message for `subject`.
+pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
+    match serde_json::from_slice(answer) {
         Ok(Reply::Stored(ack)) => Ok(ack),
         Ok(Reply::Refused { error: Refusal { code, err_code, description } }) => Err(Error::new(
             ErrorKind::Api { code, err_code },
@@ -122,7 +134,7 @@ pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duratio
 /// [`ErrorKind::NoStream`] when nobody listens, [`ErrorKind::Timeout`] when nobody answered, and as [`publish`].
 pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<Bytes> {
     let Outgoing { subject, headers, payload } = outgoing;
-    refuse_while_disconnected(connection, &subject)?;
+    wait_for_link(connection, &subject, limit).await?;
     let request = Request::new().payload(payload).headers(headers).timeout(Some(limit));
     match tokio::time::timeout(limit, connection.client().send_request(subject.clone(), request)).await {
         Ok(Ok(answer)) => Ok(answer.payload),
@@ -134,10 +146,10 @@ pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duratio
 /// Publishes to whoever listens now, without a confirmation (core NATS); `reply` says where answers go.
 ///
 /// # Errors
-/// [`ErrorKind::Unreachable`] at once while disconnected, [`ErrorKind::TooLarge`] before anything is sent.
+/// [`ErrorKind::Unreachable`] soon while disconnected, [`ErrorKind::TooLarge`] before anything is sent.
 pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<String>) -> Result<()> {
     let Outgoing { subject, headers, payload } = outgoing;
-    refuse_while_disconnected(connection, &subject)?;
+    wait_for_link(connection, &subject, RECONNECT_GRACE).await?;
     let client = connection.client();
     let sent = match reply {
         Some(reply) => client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await,
@@ -152,22 +164,29 @@ pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<Str
     })
 }
 
-fn refuse_while_disconnected(connection: &Connection, subject: &str) -> Result<()> {
+/// A lost connection is usually back within some ten milliseconds, so it is worth a moment; after that the
+/// caller hears of it rather than waits.
+async fn wait_for_link(connection: &Connection, subject: &Subject, limit: Duration) -> Result<()> {
     if connection.is_up() {
         return Ok(());
     }
-    let message =
-        format!("Not connected to NATS, so nothing was published to {subject}. Try again when it is back.");
-    Err(Error::new(ErrorKind::Unreachable, message))
+    let mut link = connection.link();
+    let up = link.wait_for(|link| link.is_up);
+    match tokio::time::timeout(limit.min(RECONNECT_GRACE), up).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::Unreachable,
+            format!(
+                "Not connected to NATS, so nothing was published to {subject}. Try again when it is back."
+            ),
+        )),
+    }
 }
 
 fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::RequestError) -> Error {
     let (kind, message) = match error.kind() {
         RequestErrorKind::TimedOut => return late(subject, limit),
-        RequestErrorKind::NoResponders => (
-            ErrorKind::NoStream,
-            format!("No stream has the subject {subject}: create one that does, or check the subject."),
-        ),
+        RequestErrorKind::NoResponders => return no_stream(subject).because(error),
         RequestErrorKind::MaxPayloadExceeded => (
             ErrorKind::TooLarge,
             format!("The message for {subject} is larger than the {largest} bytes the server takes."),
@@ -182,12 +201,17 @@ fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::Re
     Error::new(kind, message).because(error)
 }
 
+pub(crate) fn no_stream(subject: &str) -> Error {
+    let message = format!("No stream has the subject {subject}: create one that does, or check the subject.");
+    Error::new(ErrorKind::NoStream, message)
+}
+
 fn late(subject: &str, limit: Duration) -> Error {
     let message = format!("Nobody answered on {subject} within {limit:?}: is whoever answers there running?");
     Error::new(ErrorKind::Timeout, message)
 }
 
-fn unconfirmed(subject: &str, limit: Duration) -> Error {
+pub(crate) fn unconfirmed(subject: &str, limit: Duration) -> Error {
     let message = format!(
         "No confirmation for {subject} within {limit:?}; the message may be stored all the same. \
          Publish it again with the same `Nats-Msg-Id` to be sure."

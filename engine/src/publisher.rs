@@ -1,0 +1,168 @@
+//! One kept connection to publish on: opened on first use, opened anew when it was closed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::{StatusCode, Subject, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::ConnectOptions;
+use crate::connect::Connection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, unconfirmed};
+
+/// Messages under way at once when many are published; the confirmations of more could overflow the
+/// subscription.
+const WINDOW: usize = 4096;
+
+/// Publishes from anywhere in a program.
+#[derive(Debug)]
+pub struct Publisher {
+    connect: ConnectOptions,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Publisher {
+    /// A publisher that connects when it is first used.
+    #[must_use]
+    pub fn new(connect: ConnectOptions) -> Self {
+        Self { connect, connection: Mutex::new(None) }
+    }
+
+    /// Publishes and waits, at most `limit` once connected, until a stream has stored the message.
+    ///
+    /// # Errors
+    /// As [`publish`](crate::publish::publish) and [`Connection::open`].
+    pub async fn publish(&self, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
+        publish(&self.connection().await?, outgoing, limit).await
+    }
+
+    /// Publishes many messages without waiting for each: in their order, and the results in that order too.
+    /// Each confirmation may take up to `limit` after the one before it.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish) where nothing could be sent at all; else each message has a result of
+    /// its own.
+    pub async fn publish_many(
+        &self,
+        messages: Vec<Outgoing>,
+        limit: Duration,
+    ) -> Result<Vec<Result<PublishAck>>> {
+        let connection = self.connection().await?;
+        let inbox = connection.client().new_inbox();
+        let answers = connection.client().subscribe(format!("{inbox}.*")).await;
+        let answers = answers.map_err(|error| {
+            Error::new(ErrorKind::Unreachable, "The connection to NATS is closed.").because(error)
+        })?;
+        Ok(Pipeline::new(&connection, answers, inbox, limit).run(messages).await)
+    }
+
+    /// Closes the connection; the next publish opens another one.
+    pub async fn close(&self, limit: Duration) {
+        if let Some(connection) = self.connection.lock().await.take() {
+            connection.close(limit).await;
+        }
+    }
+
+    async fn connection(&self) -> Result<Connection> {
+        let mut kept = self.connection.lock().await;
+        if let Some(connection) = kept.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        let fresh = Connection::open(&self.connect).await?;
+        *kept = Some(fresh.clone());
+        Ok(fresh)
+    }
+}
+
+/// Messages under way, known by the last token of their reply subject.
+struct Pipeline<'a> {
+    connection: &'a Connection,
+    answers: Subscriber,
+    inbox: String,
+    limit: Duration,
+    under_way: HashMap<usize, Subject>,
+    results: Vec<Option<Result<PublishAck>>>,
+}
+
+impl<'a> Pipeline<'a> {
+    fn new(connection: &'a Connection, answers: Subscriber, inbox: String, limit: Duration) -> Self {
+        Self { connection, answers, inbox, limit, under_way: HashMap::new(), results: Vec::new() }
+    }
+
+    async fn run(mut self, messages: Vec<Outgoing>) -> Vec<Result<PublishAck>> {
+        self.results.resize_with(messages.len(), || None);
+        for (index, message) in messages.into_iter().enumerate() {
+            self.take_what_is_there();
+            if self.under_way.len() >= WINDOW {
+                self.wait_until(WINDOW / 2).await;
+            }
+            self.send(index, message).await;
+        }
+        self.wait_until(0).await;
+        self.results.into_iter().flatten().collect()
+    }
+
+    async fn send(&mut self, index: usize, message: Outgoing) {
+        let (subject, headers, payload) = message.into_parts();
+        let reply = format!("{}.{index}", self.inbox);
+        let client = self.connection.client();
+        let sending = async {
+            if headers.is_empty() {
+                client.publish_with_reply(subject.clone(), reply, payload).await
+            } else {
+                client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await
+            }
+        };
+        // While the link is down, what async-nats buffers fills up and sending would wait for ever.
+        match timeout_at(Instant::now() + self.limit, sending).await {
+            Ok(Ok(())) => {
+                self.under_way.insert(index, subject);
+            }
+            Ok(Err(error)) => {
+                let kind = match error.kind() {
+                    async_nats::PublishErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
+                    _ => ErrorKind::Unreachable,
+                };
+                let text = format!("The message for {subject} could not be sent: {error}.");
+                self.results[index] = Some(Err(Error::new(kind, text).because(error)));
+            }
+            Err(_) => self.results[index] = Some(Err(unconfirmed(&subject, self.limit))),
+        }
+    }
+
+    fn take_what_is_there(&mut self) {
+        while let Some(Some(answer)) = self.answers.next().now_or_never() {
+            self.note(&answer);
+        }
+    }
+
+    /// Waits until no more than `most` are under way; what stays silent for too long is given up.
+    async fn wait_until(&mut self, most: usize) {
+        while self.under_way.len() > most {
+            let Ok(Some(answer)) = timeout_at(Instant::now() + self.limit, self.answers.next()).await else {
+                for (index, subject) in self.under_way.drain() {
+                    self.results[index] = Some(Err(unconfirmed(&subject, self.limit)));
+                }
+                return;
+            };
+            self.note(&answer);
+            self.take_what_is_there();
+        }
+    }
+
+    fn note(&mut self, answer: &async_nats::Message) {
+        let index =
+            answer.subject.strip_prefix(self.inbox.as_str()).and_then(|rest| rest.get(1..)?.parse().ok());
+        let Some((index, subject)) = index.and_then(|index| self.under_way.remove_entry(&index)) else {
+            return;
+        };
+        let result = match answer.status {
+            Some(StatusCode::NO_RESPONDERS) => Err(no_stream(&subject)),
+            _ => read_ack(&subject, &answer.payload),
+        };
+        self.results[index] = Some(result);
+    }
+}
