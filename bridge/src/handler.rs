@@ -30,7 +30,8 @@ impl Handler {
     ) -> PyResult<Py<PyAny>> {
         match error {
             None => self.handle.call1(py, (message,)),
-            Some(error) => self.failed.call1(py, (message, error.value(py))),
+            // Not `value()`: before Python 3.12 that is without its traceback.
+            Some(error) => self.failed.call1(py, (message, error.clone_ref(py).into_value(py))),
         }
     }
 }

@@ -27,7 +27,8 @@ pub(crate) fn returned(delivery: &Delivery, value: &Bound<'_, PyAny>) -> PyResul
 /// The handler raised `error`.
 pub(crate) fn raised(py: Python<'_>, name: &str, message: &Message, error: &PyErr) -> PyResult<Verdict> {
     let delivery = message.delivery();
-    if outcome_of(error.value(py).as_any())?.is_some() {
+    // An outcome that cannot be read is an error like any other.
+    if let Ok(Some(_)) = outcome_of(error.value(py).as_any()) {
         returned(delivery, error.value(py).as_any())?;
         return Ok(Verdict::Settled);
     }
@@ -46,16 +47,10 @@ pub(crate) fn raised(py: Python<'_>, name: &str, message: &Message, error: &PyEr
 }
 
 /// The final word: what `failed` answered, or the engine's own.
-pub(crate) fn exhaust(
-    py: Python<'_>,
-    message: &Message,
-    error: &PyErr,
-    answer: Option<&Bound<'_, PyAny>>,
-) -> PyResult<()> {
-    let outcome = answer.map(outcome_of).transpose()?.flatten();
+pub(crate) fn exhaust(py: Python<'_>, message: &Message, error: &PyErr, answer: Option<&Bound<'_, PyAny>>) {
+    let outcome = answer.and_then(|answer| outcome_of(answer).ok().flatten());
     let delivery = message.delivery();
     delivery.exhaust(outcome.unwrap_or_else(|| delivery.final_outcome()), Some(spell(py, error)));
-    Ok(())
 }
 
 fn settle(delivery: &Delivery, outcome: Outcome) {

@@ -4,6 +4,7 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use nats_consumer::Outcome;
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
@@ -77,6 +78,19 @@ impl Lane {
         if self.lock().running.is_some() { self.task(py) } else { None }
     }
 
+    /// Advances; an error ends the Task, and another one takes its place.
+    fn go_on(
+        slf: &Py<Self>,
+        py: Python<'_>,
+        under_way: Option<(Running, Step)>,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let answer = Self::advance(slf, py, under_way);
+        if answer.is_err() {
+            Tasks::replace(&slf.get().tasks, py, slf)?;
+        }
+        answer
+    }
+
     /// Handles deliveries until one waits, the turn is over, or there are none. The answer goes to the Task:
     /// a future to wait for, or None to give way; no answer ends the Task.
     fn advance(
@@ -144,26 +158,32 @@ impl Lane {
     }
 
     fn after(slf: &Py<Self>, py: Python<'_>, mut running: Running, step: Step) -> PyResult<After> {
+        let lane = slf.get();
         match step {
             Step::Waits(future) => {
                 Self::set_timer(slf, py, &mut running)?;
-                slf.get().lock().running = Some(running);
+                lane.lock().running = Some(running);
                 Ok(After::Waits(future))
             }
             Step::Done(value) => {
-                running.stop_timer(py)?;
-                let value = value.bind(py);
-                match &running.error {
-                    None => returned(running.message.get().delivery(), value)?,
-                    Some(error) => exhaust(py, running.message.get(), error, Some(value))?,
-                }
-                Ok(After::Ended)
+                lane.end_timer(py, &mut running)?;
+                lane.done(py, running, value.bind(py))
             }
             Step::Failed(error) => {
-                running.stop_timer(py)?;
-                slf.get().failed(py, running, error)
+                lane.end_timer(py, &mut running)?;
+                lane.failed(py, running, error)
             }
         }
+    }
+
+    fn done(&self, py: Python<'_>, running: Running, value: &Bound<'_, PyAny>) -> PyResult<After> {
+        let message = running.message.get();
+        if let Some(error) = &running.error {
+            exhaust(py, message, error, Some(value));
+        } else if let Err(error) = returned(message.delivery(), value) {
+            return self.judge(py, running.message, error);
+        }
+        Ok(After::Ended)
     }
 
     fn failed(&self, py: Python<'_>, running: Running, error: PyErr) -> PyResult<After> {
@@ -171,14 +191,13 @@ impl Lane {
         if let Some(first) = &running.error {
             // `failed` itself raised; the message must not suffer from it.
             error.write_unraisable(py, None);
-            exhaust(py, message, first, None)?;
+            exhaust(py, message, first, None);
             return Ok(After::Ended);
         }
         if !error.is_instance_of::<CancelledError>(py) {
             return self.judge(py, running.message, error);
         }
         if running.has_timed_out {
-            self.uncancel(py)?;
             return self.judge(py, running.message, self.timeout_error());
         }
         if self.tasks.get().is_cancelling() {
@@ -186,8 +205,9 @@ impl Lane {
             return Ok(After::Ended);
         }
         if self.is_cancelling(py)? {
-            // Somebody ends the Task itself, as asyncio.run() does: no attempt to speak of.
-            message.delivery().hand_back();
+            // Somebody ends the Task itself, as asyncio.run() does. It may have been the handler, and it may
+            // do so again: not without a pause.
+            let _ = message.delivery().settle(Outcome::Retry { after: None });
             return Err(error);
         }
         self.judge(py, running.message, error)
@@ -220,8 +240,15 @@ impl Lane {
         PyTimeoutError::new_err(format!("the handler ran longer than its handler_timeout of {limit:?}"))
     }
 
-    fn uncancel(&self, py: Python<'_>) -> PyResult<()> {
-        self.task(py).map_or(Ok(()), |task| task.call_method0(py, "uncancel").map(drop))
+    fn end_timer(&self, py: Python<'_>, running: &mut Running) -> PyResult<()> {
+        if let Some(timer) = running.timer.take() {
+            timer.call_method0(py, "cancel")?;
+        }
+        match self.task(py) {
+            // Whatever the handler made of its timeout, the Task goes on to other messages.
+            Some(task) if running.has_timed_out => task.call_method0(py, "uncancel").map(drop),
+            _ => Ok(()),
+        }
     }
 
     fn is_cancelling(&self, py: Python<'_>) -> PyResult<bool> {
@@ -237,13 +264,6 @@ impl Lane {
     }
 }
 
-impl Running {
-    fn stop_timer(&mut self, py: Python<'_>) -> PyResult<()> {
-        let timer = self.timer.take();
-        timer.map_or(Ok(()), |timer| timer.call_method0(py, "cancel").map(drop))
-    }
-}
-
 #[pymethods]
 impl Lane {
     fn __await__(slf: Py<Self>) -> Py<Self> {
@@ -256,9 +276,9 @@ impl Lane {
 
     fn __next__(slf: Py<Self>, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let running = slf.get().lock().running.take();
-        let Some(running) = running else { return Self::advance(&slf, py, None) };
+        let Some(running) = running else { return Self::go_on(&slf, py, None) };
         let step = running.context.run(py, || Ok(resume(py, &running.coroutine)))?;
-        Self::advance(&slf, py, Some((running, step)))
+        Self::go_on(&slf, py, Some((running, step)))
     }
 
     fn send(slf: Py<Self>, py: Python<'_>, value: Py<PyAny>) -> PyResult<Option<Py<PyAny>>> {
@@ -274,9 +294,12 @@ impl Lane {
         _older_arguments: &Bound<'_, pyo3::types::PyTuple>,
     ) -> PyResult<Option<Py<PyAny>>> {
         let running = slf.get().lock().running.take();
-        let Some(running) = running else { return Err(PyErr::from_value(error.into_bound(py))) };
+        let Some(running) = running else {
+            Tasks::replace(&slf.get().tasks, py, &slf)?;
+            return Err(PyErr::from_value(error.into_bound(py)));
+        };
         let step = running.context.run(py, || Ok(interrupt(py, &running.coroutine, error)))?;
-        Self::advance(&slf, py, Some((running, step)))
+        Self::go_on(&slf, py, Some((running, step)))
     }
 
     /// A loop that is closed with a handler under way: its delivery is handed back by being dropped.

@@ -96,6 +96,14 @@ impl Tasks {
         Ok(())
     }
 
+    /// The lane's Task has ended before its time: what waits is for another one.
+    pub(crate) fn replace(slf: &Py<Self>, py: Python<'_>, lane: &Py<Lane>) -> PyResult<()> {
+        let tasks = slf.get();
+        lock(&tasks.lanes).retain(|other| !other.is(lane));
+        lock(&tasks.idle).retain(|other| !other.is(lane));
+        Self::wake_one(slf, py)
+    }
+
     fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         let busy: Vec<_> = lock(&self.lanes).iter().filter_map(|lane| lane.get().busy_task(py)).collect();
         busy.iter().try_for_each(|task| task.call_method0(py, "cancel").map(drop))

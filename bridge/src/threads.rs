@@ -40,10 +40,10 @@ pub(crate) fn serve(py: Python<'_>, handler: &Handler, waiting: &Waiting) -> PyR
 
 fn attempt(py: Python<'_>, handler: &Handler, delivery: Delivery) -> PyResult<()> {
     let message = Py::new(py, Message::new(delivery))?;
-    match handler.call(py, &message, None) {
-        Ok(value) => returned(message.get().delivery(), value.bind(py)),
-        Err(error) => judge(py, handler, &message, &error),
-    }
+    let answer = handler.call(py, &message, None);
+    answer
+        .and_then(|value| returned(message.get().delivery(), value.bind(py)))
+        .or_else(|error| judge(py, handler, &message, &error))
 }
 
 fn judge(py: Python<'_>, handler: &Handler, message: &Py<Message>, error: &PyErr) -> PyResult<()> {
@@ -55,7 +55,8 @@ fn judge(py: Python<'_>, handler: &Handler, message: &Py<Message>, error: &PyErr
         Err(second) => {
             // `failed` itself raised; the message must not suffer from it.
             second.write_unraisable(py, None);
-            exhaust(py, message.get(), error, None)
+            exhaust(py, message.get(), error, None);
         }
     }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 
 from datetime import timedelta
 from enum import Enum
+from math import inf
 
 
 class Outcome(Exception):
@@ -24,12 +25,12 @@ class Ack(Outcome):
 
 class Retry(Outcome):
     """Deliver the message again after `after`: seconds, a timedelta, or None for the delay of the
-    consumer's retry attributes. Raises ValueError for a negative delay."""
+    consumer's retry attributes. Raises ValueError for a delay that is negative or no number."""
 
     def __init__(self, after: float | timedelta | None = None) -> None:
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        if seconds is not None and seconds < 0:
-            raise ValueError(f"Retry(after={after!r}): a delay cannot be negative")
+        if seconds is not None and not 0 <= seconds < inf:
+            raise ValueError(f"Retry(after={after!r}): a delay is a number of seconds, not below 0")
         super().__init__(seconds)
         self.after = None if seconds is None else float(seconds)
 

@@ -95,3 +95,15 @@ async def test_ack_is_a_success(stage: Stage, how: str) -> None:
         await stage.everything_is_settled(consumer)
         assert (orders.total_success_count, orders.total_error_count) == (1, 0)
     assert len(consumer.attempts) == 1
+
+
+@pytest.mark.parametrize("how", ["async", "def"])
+async def test_outcome_that_makes_no_sense_is_a_failed_attempt(stage: Stage, how: str) -> None:
+    outcome = Retry(1)
+    outcome.after = "soon"
+    consumer = answering(stage, outcome, f"{how} returns")
+    async with running(consumer) as orders:
+        await stage.publish("one", "two")
+        await stage.everything_is_settled(consumer)
+        assert (orders.total_success_count, orders.total_error_count) == (2, 0)
+    assert sorted(attempt for attempt, _ in consumer.attempts) == [1, 1, 2, 2]

@@ -16,9 +16,10 @@ def test_a_retry_takes_seconds_or_a_timedelta(after: float | timedelta) -> None:
     assert Retry(after=after).after == 1.5
 
 
-def test_a_retry_cannot_lie_in_the_past() -> None:
-    with pytest.raises(ValueError, match="cannot be negative"):
-        Retry(after=-1)
+@pytest.mark.parametrize("after", [-1, timedelta(seconds=-1), float("inf"), float("nan")])
+def test_a_retry_comes_after_a_number_of_seconds(after: float | timedelta) -> None:
+    with pytest.raises(ValueError, match="a delay is a number of seconds, not below 0"):
+        Retry(after=after)
 
 
 @pytest.mark.parametrize("outcome", [DeadLetter("no such order"), Drop("no such order")])

@@ -1,0 +1,135 @@
+"""A handler that takes longer than handler_timeout."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from nats_consumer import ErrorAckBehavior
+from tests.live.loops import anyio_backend  # noqa: F401 - both loops
+from tests.live.stage import Stage, running
+
+pytestmark = pytest.mark.anyio
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_message_is_retried_and_later_ones_run(stage: Stage) -> None:
+    seen = []
+
+    class Orders(stage.Push):
+        handler_timeout = 0.1
+
+        async def handle_message(self, message: Any) -> None:
+            if message.data == b"slow" and message.attempt == 1:
+                await for_ever()
+            async with asyncio.timeout(10):
+                await asyncio.sleep(0)
+            seen.append((message.data, message.attempt, asyncio.current_task().cancelling()))
+
+    async with running(Orders) as orders:
+        await stage.publish("slow", "two", "three")
+        await stage.everything_is_settled(Orders)
+        assert (orders.total_success_count, orders.total_error_count) == (3, 0)
+    assert sorted(seen) == [(b"slow", 2, 0), (b"three", 1, 0), (b"two", 1, 0)]
+
+
+async def test_last_attempt_gives_handle_error_a_timeout_error(stage: Stage) -> None:
+    errors = []
+
+    class Orders(stage.Push):
+        handler_timeout = 0.05
+        max_retries = 1
+        handle_error_ack_behavior = ErrorAckBehavior.ACK
+
+        async def handle_message(self, message: Any) -> None:
+            await for_ever()
+
+        async def handle_error(self, message: Any, error: Exception, attempt: int) -> None:
+            await asyncio.sleep(0)
+            errors.append((type(error), "0.05" in str(error) or "50" in str(error), attempt))
+
+    async with running(Orders):
+        await stage.publish("slow")
+        await stage.everything_is_settled(Orders)
+    assert errors == [(TimeoutError, True, 2)]
+
+
+async def test_handler_may_clean_up_and_is_retried_still(stage: Stage) -> None:
+    steps = []
+
+    class Orders(stage.Push):
+        handler_timeout = 0.05
+
+        async def handle_message(self, message: Any) -> None:
+            try:
+                if message.attempt == 1:
+                    await for_ever()
+            finally:
+                await asyncio.sleep(0)
+                steps.append(message.attempt)
+
+    async with running(Orders):
+        await stage.publish("slow")
+        await stage.everything_is_settled(Orders)
+    assert steps == [1, 2]
+
+
+async def test_handler_that_swallows_its_timeout_spares_the_next_message(stage: Stage) -> None:
+    seen = []
+
+    class Orders(stage.Push):
+        handler_timeout = 0.05
+
+        async def handle_message(self, message: Any) -> None:
+            if message.data == b"slow":
+                with suppress(asyncio.CancelledError):
+                    await for_ever()
+            inner = asyncio.create_task(asyncio.sleep(0))
+            await inner
+            seen.append((message.data, message.attempt, asyncio.current_task().cancelling()))
+
+    async with running(Orders):
+        await stage.publish("slow", "next")
+        await stage.everything_is_settled(Orders)
+    assert [data for data, *_ in seen] == [b"slow", b"next"]
+    assert seen[-1] == (b"next", 1, 0)
+
+
+async def test_handler_that_turns_its_timeout_into_an_error_spares_the_next_message(
+    stage: Stage,
+) -> None:
+    seen = []
+
+    class Orders(stage.Push):
+        handler_timeout = 0.05
+
+        async def handle_message(self, message: Any) -> None:
+            if message.data == b"slow" and message.attempt == 1:
+                try:
+                    await for_ever()
+                except asyncio.CancelledError:
+                    raise ValueError("too slow") from None
+            await asyncio.sleep(0)
+            seen.append((message.data, asyncio.current_task().cancelling()))
+
+    async with running(Orders):
+        await stage.publish("slow", "next")
+        await stage.everything_is_settled(Orders)
+    assert sorted(seen) == [(b"next", 0), (b"slow", 0)]
+
+
+async def test_quick_handlers_are_not_touched(stage: Stage) -> None:
+    class Orders(stage.Pull):
+        handler_timeout = 5.0
+
+        async def handle_message(self, message: Any) -> None:
+            await asyncio.sleep(0)
+
+    async with running(Orders) as orders:
+        await stage.publish(*range(50))
+        await stage.everything_is_settled(Orders)
+        assert (orders.total_success_count, orders.total_error_count) == (50, 0)
