@@ -89,6 +89,10 @@ class NatsServer:
         consumers = self.stream(stream).get("consumer_detail", [])
         return next(consumer for consumer in consumers if consumer["name"] == durable)
 
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return int(self._monitor("/varz")["connections"])
+
     def _listen(self) -> list[str]:
         port, monitoring_port = (_port(url) for url in (self.url, self._monitoring))
         addresses = ["-a", "127.0.0.1", "-p", port, "-m", monitoring_port]

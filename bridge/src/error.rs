@@ -16,6 +16,7 @@ pub(crate) mod exceptions {
     import_exception!(nats_consumer.exceptions, Denied);
     import_exception!(nats_consumer.exceptions, EngineBug);
     import_exception!(nats_consumer.exceptions, ForkedProcess);
+    import_exception!(nats_consumer.exceptions, InvalidMessage);
     import_exception!(nats_consumer.exceptions, MessageAlreadySettled);
     import_exception!(nats_consumer.exceptions, NoStreamResponse);
     import_exception!(nats_consumer.exceptions, NotJetStreamMessage);
@@ -47,6 +48,7 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
             ApiError::new_err((code, err_code, description))
         }
         ErrorKind::NoStream => NoStreamResponse::new_err(text),
+        ErrorKind::Invalid => InvalidMessage::new_err(text),
         ErrorKind::TooLarge => PayloadTooLarge::new_err(text),
         ErrorKind::Unconfirmed => PublishTimeout::new_err(text),
         ErrorKind::Timeout => RequestTimeout::new_err(text),

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     },
     /// No stream listens on the subject that was published to.
     NoStream,
+    /// A subject or a header cannot be sent as it was given.
+    Invalid,
     /// The message is larger than the server takes.
     TooLarge,
     /// A stream did not confirm a message in time: it may be stored all the same.

@@ -57,22 +57,22 @@ impl Outgoing {
     /// A message for `subject`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when the subject is malformed or has wildcards: the server would store a
+    /// [`ErrorKind::Invalid`] when the subject is malformed or has wildcards: the server would store a
     /// message published to a literal `orders.*`.
     pub fn to(subject: &str, payload: impl Into<Bytes>) -> Result<Self> {
         validate_publish_subject(subject)
-            .map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
+            .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
         Ok(Self { subject: subject.into(), headers: HeaderMap::new(), payload: payload.into() })
     }
 
     /// Adds a header.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when the name or the value cannot be sent as it is, line breaks above all.
+    /// [`ErrorKind::Invalid`] when the name or the value cannot be sent as it is, line breaks above all.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
         let unfit = |what: &str| {
             let message = format!("The header {name:?} has a {what} that cannot be sent: ");
-            Error::new(ErrorKind::Config, message + "use visible ASCII for names, and one line for values.")
+            Error::new(ErrorKind::Invalid, message + "use visible ASCII for names, and one line for values.")
         };
         let is_token = |c: char| c.is_ascii_graphic() && c != ':';
         if name.is_empty() || !name.chars().all(is_token) {
@@ -191,9 +191,10 @@ fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::Re
             ErrorKind::TooLarge,
             format!("The message for {subject} is larger than the {largest} bytes the server takes."),
         ),
-        RequestErrorKind::InvalidSubject => {
-            (ErrorKind::Config, format!("{subject:?} is no subject: it must not be empty or contain spaces."))
-        }
+        RequestErrorKind::InvalidSubject => (
+            ErrorKind::Invalid,
+            format!("{subject:?} is no subject: it must not be empty or contain spaces."),
+        ),
         RequestErrorKind::Other => {
             (ErrorKind::Unreachable, format!("The message for {subject} could not be sent: {error}."))
         }
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn refuses_to_publish_to_a_pattern() {
         for subject in ["orders.*", "orders.>", "orders..x", "two words", ""] {
-            assert_eq!(Outgoing::to(subject, "").unwrap_err().kind(), ErrorKind::Config, "{subject:?}");
+            assert_eq!(Outgoing::to(subject, "").unwrap_err().kind(), ErrorKind::Invalid, "{subject:?}");
         }
     }
 

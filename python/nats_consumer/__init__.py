@@ -5,6 +5,7 @@ from .client import get_nats_client
 from .consumer import ErrorAckBehavior, JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer
 from .handler import ConsumerHandler, handle
 from .outcomes import Ack, DeadLetter, Drop, Outcome, Retry
+from .publish import PubAck, apublish, publish, publish_many, publish_on_commit
 
 __all__ = [
     "Ack",
@@ -16,7 +17,12 @@ __all__ = [
     "JetstreamPushConsumer",
     "NatsConsumer",
     "Outcome",
+    "PubAck",
     "Retry",
+    "apublish",
     "get_nats_client",
     "handle",
+    "publish",
+    "publish_many",
+    "publish_on_commit",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 from .settings import ConnectOptions, ConsumerOptions
 
@@ -11,6 +11,7 @@ __all__ = [
     "Consumption",
     "Message",
     "Metadata",
+    "Publisher",
     "Router",
     "SequencePair",
     "connect",
@@ -125,6 +126,19 @@ class Consumption:
     def finished(self) -> Awaitable[None]: ...
     def drain(self, timeout: float) -> Awaitable[int]: ...
     def stop(self) -> None: ...
+
+_Draft: TypeAlias = tuple[str, bytes, Mapping[str, str] | None]
+_Confirmation: TypeAlias = tuple[str, int, bool, str | None]
+
+@final
+class Publisher:
+    def __new__(cls, options: ConnectOptions) -> Publisher: ...
+    def publish(self, draft: _Draft, timeout: float) -> _Confirmation: ...
+    def apublish(self, draft: _Draft, timeout: float) -> Awaitable[_Confirmation]: ...
+    def publish_many(
+        self, drafts: Sequence[_Draft], timeout: float
+    ) -> list[_Confirmation | Exception]: ...
+    def close(self, timeout: float) -> None: ...
 
 @final
 class Router:

@@ -92,6 +92,11 @@ class NoStreamResponse(PublishError):
     Create a stream with the subject, or correct the subject."""
 
 
+class InvalidMessage(PublishError, ValueError):
+    """The subject or a header cannot be sent as it is: a subject to publish to has no wildcards,
+    spaces or empty tokens, a header is one line with a name of visible ASCII."""
+
+
 class PayloadTooLarge(PublishError):
     """The message is larger than the server's max_payload. Send a reference to the data instead."""
 

@@ -1,0 +1,127 @@
+"""Publish to streams from anywhere in a project: views, signals, commands, tasks.
+
+All threads and event loops of a process share one connection, opened on first use; a forked process
+opens its own."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import transaction
+
+from .api import PubAck
+from .connect import connect_options, resolve
+
+if TYPE_CHECKING:
+    from ._native import Publisher
+
+MSG_ID = "Nats-Msg-Id"
+_DEFAULT_TIMEOUT = 5.0
+
+# By process id: after a fork the connection is the parent's.
+_publishers: dict[int, "Publisher"] = {}
+
+
+def publish(
+    subject: str,
+    data: Any,
+    *,
+    headers: Mapping[str, str] | None = None,
+    msg_id: str | None = None,
+    timeout: float = _DEFAULT_TIMEOUT,
+) -> PubAck:
+    """Publish `data` and wait, at most `timeout` seconds, until a stream has stored it.
+
+    Bytes and text are sent as they are, anything else as JSON, with what Django's encoder knows
+    (dates, decimals, UUIDs). Of messages with the same `msg_id`, the stream stores one within its
+    duplicate window. Raises NoStreamResponse, PublishTimeout, PayloadTooLarge, InvalidMessage,
+    Unreachable or ConfigurationError; while disconnected it raises soon rather than wait."""
+    draft = _draft(subject, data, headers, msg_id)
+    return _pub_ack(_publisher().publish(draft, timeout))
+
+
+async def apublish(
+    subject: str,
+    data: Any,
+    *,
+    headers: Mapping[str, str] | None = None,
+    msg_id: str | None = None,
+    timeout: float = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - it ends the engine's work too
+) -> PubAck:
+    """publish() for async code."""
+    draft = _draft(subject, data, headers, msg_id)
+    return _pub_ack(await _publisher().apublish(draft, timeout))
+
+
+def publish_many(
+    messages: Iterable[tuple[str, Any]], *, timeout: float = _DEFAULT_TIMEOUT
+) -> list[PubAck]:
+    """Publish (subject, data) pairs in their order without waiting for each, and return their
+    confirmations. Far faster than publish() in a loop.
+
+    Raises an ExceptionGroup of what publish() raises if some were not stored; the others were."""
+    drafts = [_draft(subject, data, None, None) for subject, data in messages]
+    stored, errors = [], []
+    for result in _publisher().publish_many(drafts, timeout):
+        if isinstance(result, Exception):
+            errors.append(result)
+        else:
+            stored.append(_pub_ack(result))
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} of {len(drafts)} messages were not stored", errors)
+    return stored
+
+
+def publish_on_commit(
+    subject: str,
+    data: Any,
+    *,
+    headers: Mapping[str, str] | None = None,
+    msg_id: str | None = None,
+    timeout: float = _DEFAULT_TIMEOUT,
+    using: str | None = None,
+) -> None:
+    """publish() when the current transaction of the database `using` commits, at once if there is
+    none; never if it is rolled back.
+
+    The data is encoded now, so that later changes to it are not published. If the process dies
+    between the commit and the publishing, the message is lost."""
+    draft = _draft(subject, data, headers, msg_id)
+    transaction.on_commit(lambda: _publisher().publish(draft, timeout), using=using)
+
+
+def _draft(
+    subject: str, data: Any, headers: Mapping[str, str] | None, msg_id: str | None
+) -> tuple[str, bytes, dict[str, str] | None]:
+    lines = dict(headers) if headers else None
+    if msg_id is not None:
+        lines = {**(lines or {}), MSG_ID: msg_id}
+    return subject, _encode(data), lines
+
+
+def _pub_ack(confirmation: tuple[str, int, bool, str | None]) -> PubAck:
+    stream, seq, duplicate, domain = confirmation
+    return PubAck(stream=stream, seq=seq, domain=domain, duplicate=duplicate or None)
+
+
+def _encode(data: Any) -> bytes:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    if isinstance(data, str):
+        return data.encode()
+    return json.dumps(data, cls=DjangoJSONEncoder).encode()
+
+
+def _publisher() -> "Publisher":
+    # On first use: importing nats_consumer, as every management command does, stays light.
+    from . import _native
+
+    pid = os.getpid()
+    publisher = _publishers.get(pid)
+    if publisher is None:
+        # Two threads at once make two and keep one; the other has not connected yet.
+        options = resolve(connect_options({}))
+        publisher = _publishers.setdefault(pid, _native.Publisher(options))
+    return publisher

@@ -1,0 +1,237 @@
+"""Publishing from Django code: sync, async, on commit, many at once, after a fork."""
+
+import asyncio
+import base64
+import datetime
+import decimal
+import json
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from nats_consumer import (
+    _native,
+    api,
+    apublish,
+    get_nats_client,
+    publish,
+    publish_many,
+    publish_on_commit,
+)
+from nats_consumer.connect import connect_options
+from nats_consumer.exceptions import (
+    InvalidMessage,
+    NoStreamResponse,
+    PayloadTooLarge,
+    Unreachable,
+)
+from nats_consumer.publish import _publishers
+from tests.servers import NatsServer
+
+
+@pytest.fixture(autouse=True)
+def no_publisher_is_left() -> Iterator[None]:
+    _publishers.clear()
+    yield
+    for publisher in _publishers.values():
+        publisher.close(1.0)
+    _publishers.clear()
+
+
+@pytest.fixture
+def stream(fresh: Callable[[str], str]) -> str:
+    name = fresh("shop")
+    add_stream(name)
+    return name
+
+
+def add_stream(name: str) -> None:
+    async def add() -> None:
+        async with await get_nats_client() as client:
+            await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
+
+    asyncio.run(add())
+
+
+def stored(stream: str, *sequences: int) -> list[dict[str, Any]]:
+    """What the server has stored under these sequences: `data` and `hdrs`, decoded."""
+
+    async def read() -> list[dict[str, Any]]:
+        connection = await _native.connect(connect_options())
+        body = [json.dumps({"seq": sequence}).encode() for sequence in sequences]
+        answers = [await connection.api(f"STREAM.MSG.GET.{stream}", each, 5.0) for each in body]
+        await connection.close()
+        return [json.loads(answer)["message"] for answer in answers]
+
+    return [
+        {key: base64.b64decode(message.get(key, "")) for key in ("data", "hdrs")}
+        for message in asyncio.run(read())
+    ]
+
+
+def payloads(stream: str, *sequences: int) -> list[bytes]:
+    return [message["data"] for message in stored(stream, *sequences)]
+
+
+def count(server: NatsServer, stream: str) -> int:
+    return int(server.stream(stream)["state"]["messages"])
+
+
+def test_a_view_publishes_and_gets_the_streams_confirmation(
+    nats_server: NatsServer, stream: str
+) -> None:
+    ack = publish(f"{stream}.created", {"number": 1}, headers={"Trace": "abc"})
+    assert ack == api.PubAck(stream=stream, seq=1)
+    (message,) = stored(stream, 1)
+    assert json.loads(message["data"]) == {"number": 1}
+    assert b"Trace: abc" in message["hdrs"]
+
+
+def test_async_code_publishes_too(nats_server: NatsServer, stream: str) -> None:
+    async def hundred() -> list[api.PubAck]:
+        return await asyncio.gather(*[apublish(f"{stream}.n", str(n)) for n in range(100)])
+
+    acks = asyncio.run(hundred())
+    assert sorted(ack.seq for ack in acks) == list(range(1, 101))
+
+
+def test_bytes_and_text_go_as_they_are_and_the_rest_as_djangos_json(
+    nats_server: NatsServer, stream: str
+) -> None:
+    price = {"price": decimal.Decimal("9.90"), "day": datetime.date(2026, 1, 31)}
+    for data in (b"\x00\xff", bytearray(b"ab"), "grün", price, None):
+        publish(f"{stream}.any", data)
+    assert payloads(stream, 1, 2, 3, 4, 5) == [
+        b"\x00\xff",
+        b"ab",
+        "grün".encode(),
+        b'{"price": "9.90", "day": "2026-01-31"}',
+        b"null",
+    ]
+
+
+def test_a_message_with_the_same_id_is_stored_once(nats_server: NatsServer, stream: str) -> None:
+    first = publish(f"{stream}.created", "a", msg_id="order-1")
+    again = publish(f"{stream}.created", "a", msg_id="order-1")
+    assert (first.duplicate, again.duplicate, again.seq) == (None, True, first.seq)
+    assert count(nats_server, stream) == 1
+
+
+def test_many_messages_keep_their_order(nats_server: NatsServer, stream: str) -> None:
+    acks = publish_many((f"{stream}.n", str(number)) for number in range(10_000))
+    assert [ack.seq for ack in acks] == list(range(1, 10_001))
+    assert payloads(stream, 5000) == [b"4999"]
+
+
+def test_those_of_many_that_no_stream_takes_are_told_apart(
+    nats_server: NatsServer, stream: str
+) -> None:
+    with pytest.raises(ExceptionGroup, match="1 of 3 messages were not stored") as caught:
+        publish_many([(f"{stream}.a", "1"), ("nowhere", "2"), (f"{stream}.a", "3")])
+    assert [type(error) for error in caught.value.exceptions] == [NoStreamResponse]
+    assert payloads(stream, 1, 2) == [b"1", b"3"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_commit_publishes_what_was_committed_and_nothing_else(
+    nats_server: NatsServer, stream: str
+) -> None:
+    order = {"number": 1}
+    with transaction.atomic():
+        publish_on_commit(f"{stream}.created", order)
+        order["number"] = 2
+        assert count(nats_server, stream) == 0
+    with transaction.atomic():
+        publish_on_commit(f"{stream}.created", {"number": 3})
+        transaction.set_rollback(True)
+    assert count(nats_server, stream) == 1
+    assert payloads(stream, 1) == [b'{"number": 1}']
+
+
+def test_threads_share_the_connection(nats_server: NatsServer, stream: str) -> None:
+    before = nats_server.connections()
+    threads = [threading.Thread(target=publish, args=(f"{stream}.n", str(n))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert count(nats_server, stream) == 8
+    assert nats_server.connections() <= before + 1
+
+
+def _publish_from_child(subject: str, results: Any) -> None:
+    results.put(publish(subject, "child").seq)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_process_publishes_on_a_connection_of_its_own(
+    nats_server: NatsServer, stream: str, method: str
+) -> None:
+    publish(f"{stream}.n", "parent")
+    context = multiprocessing.get_context(method)
+    results = context.Queue()
+    target = _publish_from_child if method == "fork" else _publish_from_spawned_child
+    arguments = (
+        (f"{stream}.n", results)
+        if method == "fork"
+        else (
+            f"{stream}.n",
+            results,
+            nats_server.url,
+        )
+    )
+    child = context.Process(target=target, args=arguments)
+    child.start()
+    assert results.get(timeout=20) == 2
+    child.join(timeout=20)
+    assert child.exitcode == 0
+    assert publish(f"{stream}.n", "parent again").seq == 3
+
+
+def _publish_from_spawned_child(subject: str, results: Any, url: str) -> None:
+    from django.conf import settings
+
+    settings.configure(NATS_CONSUMER={"connect_args": {"servers": [url]}})
+    _publish_from_child(subject, results)
+
+
+@pytest.mark.parametrize("subject", ["orders.*", "orders.>", "orders..x", "two words", ""])
+def test_a_pattern_is_no_subject_to_publish_to(stream: str, subject: str) -> None:
+    with pytest.raises(InvalidMessage):
+        publish(subject, "x")
+
+
+def test_a_header_cannot_smuggle_another_one_in(stream: str) -> None:
+    with pytest.raises(InvalidMessage, match="header"):
+        publish(f"{stream}.x", "x", headers={"Trace": "abc\r\nNats-Rollup: all"})
+
+
+def test_a_message_too_large_for_the_server_is_refused_before_it_is_sent(stream: str) -> None:
+    with pytest.raises(PayloadTooLarge):
+        publish(f"{stream}.x", b"x" * 2_000_000)
+
+
+def test_without_a_server_it_says_so_soon(settings: Any) -> None:
+    settings.NATS_CONSUMER = {
+        "connect_args": {"servers": ["nats://127.0.0.1:1"], "connect_timeout": 0.3}
+    }
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
+        publish("orders.created", "x")
+
+
+def test_a_restarted_server_is_published_to_again(
+    own_server: NatsServer, fresh: Callable[[str], str], settings: Any
+) -> None:
+    name = fresh("shop")
+    settings.NATS_CONSUMER = {"connect_args": {"servers": [own_server.url]}}
+    add_stream(name)
+    assert publish(f"{name}.x", "before").seq == 1
+    own_server.kill()
+    with pytest.raises(Unreachable):
+        publish(f"{name}.x", "meanwhile", timeout=0.5)
+    own_server.start()
+    assert publish(f"{name}.x", "after", timeout=10.0).seq == 2
