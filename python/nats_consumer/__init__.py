@@ -1,11 +1,12 @@
 """Consume NATS JetStream from Django: declare consumers as classes, run them with
 `manage.py nats_consumer`."""
 
+from .api import PubAck
 from .client import get_nats_client
 from .consumer import ErrorAckBehavior, JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer
 from .handler import ConsumerHandler, handle
 from .outcomes import Ack, DeadLetter, Drop, Outcome, Retry
-from .publish import PubAck, apublish, publish, publish_many, publish_on_commit
+from .publish import apublish, publish, publish_many, publish_on_commit
 
 __all__ = [
     "Ack",
