@@ -1,0 +1,105 @@
+"""The message that a handler gets."""
+
+import gc
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.live.stage import Stage, running
+from tests.waiting import becomes_true
+
+pytestmark = pytest.mark.anyio
+
+
+async def messages_of(stage: Stage, *payloads: bytes, **more: Any) -> list[Any]:
+    """Publish the payloads and return the messages as a handler got them."""
+    got: list[Any] = []
+
+    class Orders(stage.Push):
+        async def handle_message(self, message: Any) -> None:
+            got.append(message)
+
+    for payload in payloads:
+        await stage.jetstream.publish(f"{stage.stream}.created", payload, **more)
+    async with running(Orders):
+        await becomes_true(lambda: len(got) == len(payloads))
+    return got
+
+
+async def test_it_is_as_it_was_published(stage: Stage) -> None:
+    [message] = await messages_of(stage, b'{"id": 1}')
+    assert message.data == b'{"id": 1}'
+    assert message.subject == f"{stage.stream}.created"
+    assert message.attempt == 1
+    assert message.reply.startswith(f"$JS.ACK.{stage.stream}.Orders.1.1.1.")
+
+
+async def test_data_is_read_once(stage: Stage) -> None:
+    [message] = await messages_of(stage, b"x" * 1000)
+    assert message.data is message.data
+
+
+async def test_headers_are_a_dict(stage: Stage) -> None:
+    sent = {"Customer": "7", "X-Note": "two words: with a colon", "Accent": "é"}
+    [message] = await messages_of(stage, b"one", headers=sent)
+    assert message.headers == sent
+    assert message.header is message.headers
+    assert type(message.headers) is dict
+
+
+async def test_without_headers_it_has_none(stage: Stage) -> None:
+    [message] = await messages_of(stage, b"one")
+    assert message.headers is None
+    assert message.header is None
+
+
+async def test_metadata_tells_where_it_is(stage: Stage) -> None:
+    published = datetime.now(UTC)
+    first, second = [each.metadata for each in await messages_of(stage, b"one", b"two")]
+    assert (first.sequence.stream, first.sequence.consumer) == (1, 1)
+    assert (second.sequence.stream, second.sequence.consumer) == (2, 2)
+    assert (first.num_delivered, first.num_pending, second.num_pending) == (1, 1, 0)
+    assert (first.stream, first.consumer, first.domain) == (stage.stream, "Orders", None)
+    assert first.timestamp.tzinfo is UTC
+    # The server's clock is ours: it runs on this machine.
+    assert timedelta(0) <= first.timestamp - published < timedelta(minutes=1)
+    assert first.timestamp <= second.timestamp
+
+
+async def test_repr_names_subject_size_and_attempt(stage: Stage) -> None:
+    [message] = await messages_of(stage, b"12345")
+    assert repr(message) == f"<Message {stage.stream}.created (5 bytes, attempt 1)>"
+
+
+async def test_it_can_be_read_long_after_the_handler_returned(stage: Stage) -> None:
+    messages = await messages_of(stage, *(b"%d" % n for n in range(300)), headers={"A": "b"})
+    gc.collect()
+    assert [int(message.data) for message in messages] == list(range(300))
+    assert all(message.headers == {"A": "b"} for message in messages)
+    assert [message.metadata.sequence.stream for message in messages] == list(range(1, 301))
+    assert all(message.is_acked for message in messages)
+
+
+async def test_kept_messages_do_not_hold_up_the_consumer(stage: Stage) -> None:
+    kept = []
+
+    class Orders(stage.Pull):
+        concurrency = 2
+        batch_size = 5
+        max_ack_pending = 10
+
+        async def handle_message(self, message: Any) -> None:
+            kept.append(message)
+
+    async with running(Orders) as orders:
+        await stage.publish(*range(100))
+        await stage.everything_is_settled(Orders)
+        assert orders.total_success_count == 100
+    assert len(kept) == 100
+
+
+async def test_large_payload_arrives_whole(stage: Stage) -> None:
+    payload = bytes(range(256)) * 4000
+    [message] = await messages_of(stage, payload)
+    assert message.data == payload
