@@ -1,5 +1,6 @@
 """The JetStream API's structs on the wire."""
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -94,8 +95,12 @@ def test_a_consumers_position_is_read() -> None:
         {
             "name": "durable",
             "stream_name": "orders",
-            "config": {},
-            "delivered": {"consumer_seq": 5, "stream_seq": 4, "last_active": "x"},
+            "config": {"ack_wait": 30_000_000_000, "backoff": [1_000_000_000], "new": 1},
+            "delivered": {
+                "consumer_seq": 5,
+                "stream_seq": 4,
+                "last_active": "2026-01-02T03:04:05Z",
+            },
             "ack_floor": {"consumer_seq": 3, "stream_seq": 2},
             "num_ack_pending": 1,
             "num_redelivered": 1,
@@ -103,5 +108,41 @@ def test_a_consumers_position_is_read() -> None:
             "num_pending": 7,
         }
     )
-    assert info.delivered == api.SequenceInfo(consumer_seq=5, stream_seq=4)
+    assert (info.delivered.consumer_seq, info.delivered.stream_seq) == (5, 4)
+    assert info.delivered.last_active == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert info.num_pending == 7
+    assert (info.config.ack_wait, info.config.backoff) == (30.0, [1.0])
+
+
+def test_a_struct_inside_another_may_be_given_as_a_dict_of_its_fields() -> None:
+    by_dict = api.StreamConfig(name="copy", mirror={"name": "orders", "opt_start_seq": 5})
+    assert by_dict == api.StreamConfig(
+        name="copy", mirror=api.StreamSource(name="orders", opt_start_seq=5)
+    )
+    assert by_dict.as_dict()["mirror"] == {"name": "orders", "opt_start_seq": 5}
+
+
+MIDNIGHT = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "moment", [MIDNIGHT, MIDNIGHT.replace(tzinfo=None), "2026-01-02T00:00:00Z"]
+)
+def test_a_moment_without_a_time_zone_is_utc(moment: datetime | str) -> None:
+    config = api.ConsumerConfig(opt_start_time=moment)
+    assert config.as_dict()["opt_start_time"] == "2026-01-02T00:00:00Z"
+
+
+def test_a_stored_messages_headers_and_data_are_decoded() -> None:
+    block = b"NATS/1.0\r\nTrace: one\r\nTrace: two\r\nEmpty:\r\n\r\n"
+    message = api.RawStreamMsg.from_response(
+        {
+            "subject": "orders.created",
+            "seq": 3,
+            "data": base64.b64encode(b"{}").decode(),
+            "hdrs": base64.b64encode(block).decode(),
+            "time": "2026-01-02T03:04:05.123456789Z",
+        }
+    )
+    assert (message.seq, message.sequence, message.data) == (3, 3, b"{}")
+    assert message.headers == message.header == {"Trace": "one", "Empty": ""}
