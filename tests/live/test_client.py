@@ -1,0 +1,158 @@
+"""get_nats_client: publishing, requests, and what goes wrong."""
+
+import asyncio
+import time
+
+import pytest
+
+from nats_consumer import get_nats_client
+from nats_consumer.exceptions import (
+    ApiError,
+    NoStreamResponse,
+    PayloadTooLarge,
+    StreamNotFound,
+    SubjectsOverlap,
+)
+from tests.live.loops import anyio_backend  # noqa: F401 - both loops
+from tests.live.stage import Stage
+from tests.servers import NatsServer
+from tests.waiting import becomes_true
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_context_manager_closes_it(nats_server: NatsServer) -> None:
+    async with await get_nats_client() as client:
+        assert client.is_connected
+        assert not client.is_closed
+        assert client.connected_url.endswith(nats_server.url.removeprefix("nats://"))
+        assert client.max_payload == 1024 * 1024
+    assert client.is_closed
+    assert not client.is_connected
+
+
+async def test_context_manager_closes_it_after_an_error_too() -> None:
+    client = await get_nats_client()
+    with pytest.raises(KeyError):
+        async with client:
+            raise KeyError("mine")
+    assert client.is_closed
+
+
+async def test_closing_twice_is_fine() -> None:
+    client = await get_nats_client()
+    await client.close()
+    await client.close()
+    assert client.is_closed
+
+
+async def test_drain_sends_what_was_published_and_closes(stage: Stage) -> None:
+    client = await get_nats_client()
+    for number in range(100):
+        await client.publish(f"{stage.stream}.created", b"%d" % number)
+    await client.drain()
+    assert client.is_closed
+    # Stored by now: the server had it all before the connection ended.
+    await becomes_true(lambda: stage.server.stream(stage.stream)["state"]["messages"] == 100)
+
+
+async def test_flush_waits_until_the_server_has_it(stage: Stage) -> None:
+    await stage.client.publish(f"{stage.stream}.created", b"one", headers={"A": "b"})
+    await stage.client.flush()
+    assert (await stage.jetstream.stream_info(stage.stream)).state.messages == 1
+
+
+async def test_request_gets_the_answer(stage: Stage) -> None:
+    reply = await stage.client.request("$JS.API.INFO", timeout=5)
+    assert b"account_info_response" in reply.data
+
+
+async def test_request_that_nobody_answers_is_an_error_at_once(stage: Stage) -> None:
+    began = time.monotonic()
+    with pytest.raises(Exception, match=f"{stage.stream}_nobody"):
+        await stage.client.request(f"{stage.stream}_nobody", b"", timeout=20)
+    assert time.monotonic() - began < 10
+
+
+async def test_publish_says_where_the_message_is(stage: Stage) -> None:
+    first = await stage.jetstream.publish(f"{stage.stream}.created", b"one")
+    second = await stage.jetstream.publish(f"{stage.stream}.created", b"two")
+    assert (first.stream, first.seq, first.duplicate, first.domain) == (
+        stage.stream,
+        1,
+        None,
+        None,
+    )
+    assert second.seq == 2
+
+
+async def test_message_with_the_same_id_is_stored_once(stage: Stage) -> None:
+    headers = {"Nats-Msg-Id": "order-7"}
+    first = await stage.jetstream.publish(f"{stage.stream}.created", b"one", headers=headers)
+    second = await stage.jetstream.publish(f"{stage.stream}.created", b"one", headers=headers)
+    assert (second.seq, second.duplicate) == (first.seq, True)
+    assert (await stage.jetstream.stream_info(stage.stream)).state.messages == 1
+
+
+async def test_publishing_where_no_stream_is_names_the_subject(stage: Stage) -> None:
+    subject = f"{stage.stream}_elsewhere.created"
+    with pytest.raises(NoStreamResponse, match=subject):
+        await stage.jetstream.publish(subject, b"one")
+
+
+async def test_publishing_to_another_stream_than_expected_is_refused(stage: Stage) -> None:
+    with pytest.raises(ApiError, match="expected stream does not match"):
+        await stage.jetstream.publish(f"{stage.stream}.created", b"one", stream="another")
+    assert (await stage.jetstream.stream_info(stage.stream)).state.messages == 0
+
+
+async def test_payload_beyond_the_servers_limit_is_refused(stage: Stage) -> None:
+    with pytest.raises(PayloadTooLarge):
+        await stage.jetstream.publish(f"{stage.stream}.created", b"x" * (1024 * 1024 + 1))
+    assert (await stage.jetstream.stream_info(stage.stream)).state.messages == 0
+
+
+@pytest.mark.parametrize("subject", ["orders.*", "orders.>", "orders created", "orders..x", ""])
+async def test_publishing_to_what_is_no_subject_is_refused(stage: Stage, subject: str) -> None:
+    with pytest.raises(ValueError, match="subject"):
+        await stage.jetstream.publish(subject, b"one")
+
+
+@pytest.mark.parametrize("headers", [{"A": "one\r\ntwo"}, {"A\n": "one"}, {"A:B": "one"}])
+async def test_header_that_would_break_the_protocol_is_refused(
+    stage: Stage, headers: dict[str, str]
+) -> None:
+    with pytest.raises(ValueError, match="header"):
+        await stage.jetstream.publish(f"{stage.stream}.created", b"one", headers=headers)
+    assert (await stage.jetstream.stream_info(stage.stream)).state.messages == 0
+
+
+async def test_missing_stream_is_named(stage: Stage) -> None:
+    missing = f"{stage.stream}_missing"
+    with pytest.raises(StreamNotFound, match=f"{missing}.*--setup"):
+        await stage.jetstream.stream_info(missing)
+
+
+async def test_overlapping_subjects_name_the_other_stream(stage: Stage) -> None:
+    with pytest.raises(SubjectsOverlap, match=stage.stream + "'"):
+        await stage.jetstream.add_stream(
+            name=f"{stage.stream}_two", subjects=[f"{stage.stream}.created"]
+        )
+
+
+async def test_argument_replaces_its_setting_and_keeps_the_others(nats_server: NatsServer) -> None:
+    async with await get_nats_client(name="a publisher", ping_interval=5) as client:
+        assert client.is_connected
+        assert client.connected_url.endswith(nats_server.url.removeprefix("nats://"))
+
+
+async def test_client_works_in_the_next_event_loop_too(stage: Stage) -> None:
+    def in_a_loop_of_its_own() -> int:
+        async def publish() -> int:
+            async with await get_nats_client() as client:
+                ack = await client.jetstream().publish(f"{stage.stream}.created", b"one")
+                return ack.seq
+
+        return asyncio.run(publish())
+
+    assert [await asyncio.to_thread(in_a_loop_of_its_own) for _ in range(2)] == [1, 2]
