@@ -25,6 +25,13 @@ use crate::window::Window;
 /// Messages taken from the subscription at once, so that neighbours on the runtime get their turn.
 const BURST: usize = 512;
 
+/// The most bytes to be answered at once, all requests together, where large messages follow small
+/// ones: a server closes the connection of a client that lags 64 MiB behind.
+const LARGEST_ANSWER: usize = 48 * 1024 * 1024;
+
+/// What subject and headers may add to a payload.
+const OVERHEAD: usize = 64 * 1024;
+
 /// How long messages that are on their way at a drain may take to arrive.
 const LAST_ARRIVALS: Duration = Duration::from_secs(1);
 
@@ -193,7 +200,7 @@ impl Pull<'_> {
             return None;
         }
         if let Some(ask) = self.demand.ask(now, size.saturating_sub(held), least) {
-            self.send(fetch, ask).await;
+            self.send(fetch, ask, size).await;
         }
         let outstanding = self.demand.outstanding();
         let least = if outstanding == 0 { 1 } else { least };
@@ -202,9 +209,12 @@ impl Pull<'_> {
         (held > mark).then_some(mark)
     }
 
-    async fn send(&self, fetch: &Fetch<'_>, Ask { id, batch }: Ask) {
+    async fn send(&self, fetch: &Fetch<'_>, Ask { id, batch }: Ask, window: usize) {
+        // The largest message must fit, or it would be asked for in vain for ever.
+        let largest = fetch.connection.client().max_payload() + OVERHEAD;
         let request = json!({
             "batch": batch,
+            "max_bytes": (LARGEST_ANSWER / window * batch).max(largest),
             "expires": nanoseconds(self.demand.expires()),
             "idle_heartbeat": nanoseconds(self.demand.heartbeat()),
         });

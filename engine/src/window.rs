@@ -14,8 +14,12 @@ const AHEAD: Duration = Duration::from_millis(50);
 /// Deliveries held ahead at the most; beyond this, depth gains no speed.
 const DEEPEST: usize = 4096;
 
-/// Payloads held at the most, in bytes; one message is always allowed.
-const LARGEST: usize = 64 * 1024 * 1024;
+/// Payloads held at the most, in bytes; one message is always allowed. A server closes the connection
+/// of a client that lags 64 MiB behind.
+const LARGEST: usize = 32 * 1024 * 1024;
+
+/// How large messages are taken to be before the first one arrived: as large as servers take by default.
+const UNKNOWN_SIZE: usize = 1024 * 1024;
 
 /// How often the rate is looked at.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -32,7 +36,7 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn new(now: Instant, concurrency: usize) -> Self {
-        Self { concurrency, rate: 0.0, message_size: 1, measured: now, settled: 0 }
+        Self { concurrency, rate: 0.0, message_size: UNKNOWN_SIZE, measured: now, settled: 0 }
     }
 
     /// Notes how many deliveries were settled since the beginning, and how large those in hand are.
@@ -75,9 +79,9 @@ mod tests {
     fn fast_handlers_hold_as_much_as_they_use_up_meanwhile_but_not_without_end() {
         let now = Instant::now();
         let mut window = Window::new(now, 10);
-        window.observe(now + Duration::from_secs(1), 20_000, 0, 0);
+        window.observe(now + Duration::from_secs(1), 20_000, 1, 100);
         assert_eq!(window.size(), 1010);
-        window.observe(now + Duration::from_secs(2), 9_020_000, 0, 0);
+        window.observe(now + Duration::from_secs(2), 9_020_000, 1, 100);
         assert_eq!(window.size(), 10 + DEEPEST);
     }
 
@@ -85,7 +89,8 @@ mod tests {
     fn large_messages_are_held_by_their_bytes() {
         let now = Instant::now();
         let mut window = Window::new(now, 1000);
-        window.observe(now, 0, 2, 2 * 1024 * 1024);
+        assert_eq!(window.size(), 32, "how large they are is not known yet");
+        window.observe(now, 0, 2, 1024 * 1024);
         assert_eq!(window.size(), 64);
         window.observe(now, 0, 1, 100 * 1024 * 1024);
         assert_eq!(window.size(), 1);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nats_consumer::stream::create_stream;
-use nats_consumer::{ConsumerOptions, Connection, Error, ErrorKind, consume};
+use nats_consumer::{Connection, ConsumerOptions, Error, ErrorKind, consume};
 use serde_json::{Value, json};
 
 use crate::stage::{Seen, Stage, eventually, pull, push};
@@ -52,8 +52,7 @@ async fn a_durable_that_differs_is_changed_to_what_is_declared_and_keeps_its_pos
         "max_deliver": 9, "backoff": [1_000_000_000, 2_000_000_000], "description": "kept",
     });
     stage.create_durable("billing", older).await;
-    let options =
-        ConsumerOptions { ack_wait: Duration::from_secs(7), max_ack_pending: Some(50), ..pull() };
+    let options = ConsumerOptions { ack_wait: Duration::from_secs(7), max_ack_pending: Some(50), ..pull() };
     let seen = Seen::default();
     let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
     stage.all_settled().await;
@@ -91,7 +90,10 @@ async fn a_push_durable_without_a_group_gets_one_though_somebody_listens_to_it()
     stage.publish(0..10).await;
     seen.covers(0..10).await;
     let config = &stage.billing().await["config"];
-    assert_eq!((&config["deliver_group"], &config["deliver_subject"]), (&json!("billing"), &json!("older.deliver")));
+    assert_eq!(
+        (&config["deliver_group"], &config["deliver_subject"]),
+        (&json!("billing"), &json!("older.deliver"))
+    );
     drop(older_worker);
 }
 
@@ -120,7 +122,9 @@ async fn an_older_durable_of_the_same_kind_and_filter_is_taken_over_with_its_pos
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_durable_of_another_kind_or_filter_is_left_alone() {
-    for older in [json!({ "deliver_subject": "older.deliver" }), json!({ "filter_subject": "orders.created" })] {
+    for older in
+        [json!({ "deliver_subject": "older.deliver" }), json!({ "filter_subject": "orders.created" })]
+    {
         let stage = Stage::set().await;
         let mut config = older;
         config["ack_policy"] = "explicit".into();

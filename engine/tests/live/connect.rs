@@ -1,1 +1,121 @@
-//! connect
+//! Getting in, or being told why not.
+
+use std::time::Duration;
+
+use nats_consumer::testing::NatsServer;
+use nats_consumer::{ConnectOptions, Connection, ErrorKind};
+use tokio::time::Instant;
+
+use crate::stage::{SOON, eventually};
+
+const USERS: &str = "authorization { users: [{ user: billing, password: hunter2 }] }";
+
+async fn server_with_users() -> NatsServer {
+    NatsServer::builder().config(USERS).start().await.unwrap()
+}
+
+fn url_with(credentials: &str, server: &NatsServer) -> String {
+    server.url().replace("nats://", &format!("nats://{credentials}@"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_there_is_waited_for_until_the_timeout() {
+    let mut server = NatsServer::start().await.unwrap();
+    server.stop().await.unwrap();
+    let limit = Duration::from_millis(700);
+    let options = ConnectOptions { connect_timeout: limit, ..ConnectOptions::to([server.url()]) };
+    let began = Instant::now();
+    let error = Connection::open(&options).await.unwrap_err();
+    let waited = began.elapsed();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(error.to_string().contains(server.url()), "{error}");
+    assert!(waited > limit / 2 && waited < limit + SOON, "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_within_the_timeout_is_reached() {
+    let mut server = NatsServer::start().await.unwrap();
+    let options = ConnectOptions { connect_timeout: SOON * 3, ..ConnectOptions::to([server.url()]) };
+    server.stop().await.unwrap();
+    let opening = tokio::spawn(async move { Connection::open(&options).await });
+    server.restart().await.unwrap();
+    assert!(opening.await.unwrap().unwrap().is_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_answer_is_given_up_at_the_timeout() {
+    let server = NatsServer::start().await.unwrap();
+    server.pause().unwrap();
+    let limit = Duration::from_millis(700);
+    let options = ConnectOptions { connect_timeout: limit, ..ConnectOptions::to([server.url()]) };
+    let began = Instant::now();
+    let error = Connection::open(&options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(began.elapsed() < limit + SOON, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_refused_at_once_and_never_repeated() {
+    let server = server_with_users().await;
+    let by_option = ConnectOptions {
+        user: Some("billing".into()),
+        password: Some("s3cret".into()),
+        ..ConnectOptions::to([server.url()])
+    };
+    let by_url = ConnectOptions::to([url_with("billing:s3cret", &server)]);
+    for options in [by_option, by_url] {
+        let options = ConnectOptions { connect_timeout: SOON * 10, ..options };
+        let began = Instant::now();
+        let error = Connection::open(&options).await.unwrap_err();
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(!format!("{error} {error:?} {options:?}").contains("s3cret"), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_server_does_not_give_the_password_away() {
+    let mut server = server_with_users().await;
+    server.stop().await.unwrap();
+    let options = ConnectOptions {
+        connect_timeout: Duration::from_millis(300),
+        ..ConnectOptions::to([url_with("billing:s3cret", &server)])
+    };
+    let error = Connection::open(&options).await.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_in_the_url_are_used() {
+    let server = server_with_users().await;
+    let options = ConnectOptions::to([url_with("billing:hunter2", &server)]);
+    assert!(Connection::open(&options).await.unwrap().is_up());
+
+    let server = NatsServer::builder().config("authorization { token: hunter2 }").start().await.unwrap();
+    let options = ConnectOptions::to([url_with("hunter2", &server)]);
+    assert!(Connection::open(&options).await.unwrap().is_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_servers_one_that_answers_is_enough() {
+    let mut gone = NatsServer::start().await.unwrap();
+    gone.stop().await.unwrap();
+    let server = NatsServer::start().await.unwrap();
+    let options = ConnectOptions::to([gone.url(), server.url()]);
+    assert!(Connection::open(&options).await.unwrap().is_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_of_the_link_is_true_at_any_moment() {
+    let mut server = NatsServer::start().await.unwrap();
+    let options =
+        ConnectOptions { reconnect_wait: Duration::from_millis(100), ..ConnectOptions::to([server.url()]) };
+    let connection = Connection::open(&options).await.unwrap();
+    server.kill().await.unwrap();
+    eventually("it is down", async || !connection.is_up()).await;
+    assert!(!connection.is_closed());
+    server.restart().await.unwrap();
+    eventually("it is up", async || connection.is_up()).await;
+    connection.close(SOON).await;
+    assert!(connection.is_closed() && !connection.is_up());
+}

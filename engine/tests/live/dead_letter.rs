@@ -103,7 +103,8 @@ async fn a_message_stays_until_its_dead_letter_can_be_stored() {
     eventually("one is stored", async || consumption.counters().dead_lettered == 1).await;
     assert_eq!(stage.billing().await["num_ack_pending"], 1, "the other one is not ended");
 
-    let larger = json!({ "name": "orders-dlq", "subjects": ["dlq.orders.>"], "discard": "new", "max_msgs": 9 });
+    let larger =
+        json!({ "name": "orders-dlq", "subjects": ["dlq.orders.>"], "discard": "new", "max_msgs": 9 });
     stage.api("STREAM.UPDATE.orders-dlq", &larger).await;
     stage.all_settled().await;
     assert_eq!(stage.stored("orders-dlq").await, 2);
@@ -142,18 +143,19 @@ async fn a_message_that_no_worker_survived_becomes_a_dead_letter_without_running
     let stage = Stage::set().await;
     let mut letters = stage.hear("dlq.orders.billing").await;
     stage.publish(0..1).await;
-    let wait = 200_000_000;
-    stage.create_durable("billing", json!({ "ack_policy": "explicit", "ack_wait": wait })).await;
+    let options = ConsumerOptions { ack_wait: Duration::from_millis(200), ..options() };
+    stage.create_durable("billing", json!({ "ack_policy": "explicit", "ack_wait": 200_000_000 })).await;
     // Three workers take it and are never heard of again.
+    let mut taken = stage.hear("lost.worker").await;
+    let ask = json!({ "batch": 3, "expires": 9_000_000_000_u64 }).to_string();
+    let next = "$JS.API.CONSUMER.MSG.NEXT.orders.billing";
+    stage.client.publish_with_reply(next, "lost.worker", ask.into()).await.unwrap();
     for attempt in 1..=3 {
-        let ask = json!({ "batch": 1, "expires": 5_000_000_000_u64 }).to_string();
-        let next = stage.client.request("$JS.API.CONSUMER.MSG.NEXT.orders.billing", ask.into());
-        let taken = next.await.unwrap_or_else(|error| panic!("attempt {attempt}: {error}"));
-        let place = taken.reply.unwrap();
+        let place = taken.next().await.reply.unwrap();
         assert!(place.starts_with(&format!("$JS.ACK.orders.billing.{attempt}.")), "{place}");
     }
     let seen = Seen::default();
-    let _consumption = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
+    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
     let letter = letters.next().await;
     stage.all_settled().await;
     assert_eq!(letter.headers.unwrap().get("Dlq-Reason").unwrap().as_str(), "worker lost");

@@ -1,1 +1,58 @@
-//! examples
+//! The examples do what they say.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::stage::{Stage, eventually};
+
+/// Ends the example also when its test fails.
+struct Example(Child);
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Built beside the tests, where cargo did not do so already.
+fn start(name: &str, stage: &Stage) -> Example {
+    let build = ["build", "--quiet", "--package", "nats-consumer", "--example", name];
+    assert!(Command::new(env!("CARGO")).args(build).status().unwrap().success());
+    let tests = std::env::current_exe().unwrap();
+    let built: PathBuf = tests.ancestors().nth(2).unwrap().join("examples").join(name);
+    let child = Command::new(built).arg(stage.server.url()).stdout(Stdio::piped()).spawn();
+    Example(child.unwrap())
+}
+
+/// Ctrl-C; returns what the example has printed.
+async fn interrupt(mut example: Example) -> String {
+    let interrupt = format!("kill -s INT {}", example.0.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
+    eventually("the example ends", async || example.0.try_wait().unwrap().is_some()).await;
+    assert!(example.0.wait().unwrap().success());
+    std::io::read_to_string(example.0.stdout.take().unwrap()).unwrap()
+}
+
+async fn durable_settles(stage: &Stage, durable: &str) {
+    eventually("everything is settled", async || {
+        let info = stage.ask(&format!("CONSUMER.INFO.orders.{durable}"), &Value::Null).await;
+        info["num_pending"] == 0 && info["num_ack_pending"] == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hello_consumes_until_it_is_interrupted() {
+    let stage = Stage::set().await;
+    stage.client.publish("orders.created", r#"{"id": 7}"#.into()).await.unwrap();
+    stage.client.publish("orders.paid", "7".into()).await.unwrap();
+    let example = start("hello", &stage);
+    durable_settles(&stage, "hello").await;
+    let printed = interrupt(example).await;
+    for line in ["created: {\"id\":7}", "something else: orders.paid"] {
+        assert!(printed.contains(line), "{printed}");
+    }
+}

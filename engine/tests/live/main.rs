@@ -7,7 +7,6 @@ mod drain;
 mod examples;
 mod exhaust;
 mod fetch;
-mod handle;
 mod journey;
 mod publish;
 mod repair;
