@@ -1,33 +1,23 @@
-"""A management command in a process of its own, for tests."""
+"""A Python program in a process of its own, for tests."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.waiting import eventually
 
-ROOT = Path(__file__).parent.parent
-DJANGO = ("-m", "django")
-
 
 class Command:
-    """A running `nats_consumer ...` of the test project, or of the project in `folder` whose
-    `program` is a manage.py; stderr counts as output."""
+    """A running `python <program>` in `folder`; stderr counts as output."""
 
-    def __init__(
-        self,
-        *arguments: str,
-        environment: Mapping[str, str],
-        folder: Path = ROOT,
-        program: Sequence[str] = (*DJANGO, "nats_consumer"),
-    ) -> None:
+    def __init__(self, *program: str, folder: Path, environment: Mapping[str, str]) -> None:
         self._lines: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, *program, *arguments],
+            [sys.executable, *program],
             cwd=folder,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             stdin=subprocess.DEVNULL,
@@ -37,6 +27,11 @@ class Command:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
 
     @property
     def output(self) -> str:
@@ -51,7 +46,7 @@ class Command:
         """Wait for `count` lines of output with `text` in them and return all there are."""
 
         def find() -> list[str] | None:
-            ended = self._process.poll() is not None and not self._reader.is_alive()
+            ended = self.has_ended and not self._reader.is_alive()
             found = self.lines_with(text)
             if ended and len(found) < count:
                 raise AssertionError(f"it ended without printing {text!r}:\n{self.output}")
@@ -78,7 +73,7 @@ class Command:
 
     def end(self) -> None:
         """Kill it if it is still there."""
-        if self._process.poll() is None:
+        if not self.has_ended:
             self._process.kill()
         self.finish()
 

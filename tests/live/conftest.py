@@ -1,12 +1,13 @@
 """What tests against a real server may ask for: settings that name it, a stream, the command."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from pytest_django import Settings
 
 from nats_consumer import get_nats_client
-from tests.command import Command
+from tests.live.project import Project
 from tests.live.stage import Stage
 from tests.servers import NatsServer
 
@@ -33,22 +34,16 @@ async def stage(nats_server: NatsServer, fresh: Callable[[str], str]) -> AsyncIt
 
 
 @pytest.fixture
-def run_command(nats_server: NatsServer) -> Iterator[Callable[..., Command]]:
-    """`run_command("OrderConsumer", "--setup", STREAM="orders")` starts `manage.py nats_consumer`.
+def make_project(nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[..., Project]]:
+    """`make_project("...the text of consumers.py...")` writes a project that uses the tests'
+    server, or `server`. What of it still runs at the end of the test is killed."""
+    projects: list[Project] = []
 
-    Capitals go into its environment, which tests/project/settings.py reads; `NATS_URL` names the
-    tests' server if not told otherwise. What still runs at the end of the test is killed.
-    """
-    started: list[Command] = []
+    def make(consumers: str | None = None, server: NatsServer = nats_server) -> Project:
+        folder = tmp_path / f"project{len(projects)}"
+        projects.append(Project(folder, server.url, consumers))
+        return projects[-1]
 
-    def start(*arguments: str, **environment: str) -> Command:
-        defaults = {
-            "DJANGO_SETTINGS_MODULE": "tests.project.settings",
-            "NATS_URL": nats_server.url,
-        }
-        started.append(Command(*arguments, environment={**defaults, **environment}))
-        return started[-1]
-
-    yield start
-    for command in started:
-        command.end()
+    yield make
+    for project in projects:
+        project.end()

@@ -1,0 +1,200 @@
+"""SIGTERM and Ctrl-C: what runs may finish, and nothing is lost."""
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.command import Command
+from tests.live.project import Project
+from tests.servers import NatsServer
+from tests.waiting import eventually
+
+CONSUMERS = """
+import asyncio, logging, threading, time
+from pathlib import Path
+from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer, operations
+
+logger = logging.getLogger("shop")
+GO = Path("go")
+
+
+class Orders(JetstreamPushConsumer):
+    stream_name = {stream!r}
+    filter_subject = "{stream}.>"
+    concurrency = 2
+
+    async def setup(self):
+        return operations.CreateStream(name={stream!r}, subjects=["{stream}.>"])
+
+    {handler}
+"""
+
+# Each waits until the test lets it go, on its own way.
+AWAITS = """
+    async def handle_message(self, message):
+        logger.info("began %s", message.data.decode())
+        while not GO.exists():
+            await asyncio.sleep(0.01)
+        logger.info("finished %s", message.data.decode())
+"""
+BLOCKS_A_THREAD = """
+    def handle_message(self, message):
+        logger.info("began %s", message.data.decode())
+        while not GO.exists():
+            time.sleep(0.01)
+        logger.info("finished %s", message.data.decode())
+"""
+BLOCKS_THE_LOOP = BLOCKS_A_THREAD.replace("def handle", "async def handle")
+
+
+class Shop:
+    """The project at work: one message is being handled, and does not finish by itself."""
+
+    def __init__(self, project: Project, stream: str, *arguments: str) -> None:
+        self.project = project
+        self.worker = self.start(*arguments)
+        self.publish("one")
+        self.worker.wait_for("began one")
+
+    def start(self, *arguments: str) -> Command:
+        worker = self.project.consume("--setup", *arguments)
+        worker.wait_for("Orders consumes")
+        return worker
+
+    def publish(self, payload: str) -> None:
+        publisher = self.project.run("publish.py", payload)
+        assert publisher.finish() == 0, publisher.output
+
+    def let_go(self) -> None:
+        self.project.write("go", "")
+
+
+PUBLISH = """
+import asyncio, sys
+from nats_consumer import get_nats_client
+
+async def publish():
+    async with await get_nats_client() as client:
+        await client.jetstream().publish("{stream}.created", sys.argv[1].encode())
+
+asyncio.run(publish())
+"""
+
+
+@pytest.fixture
+def stream(fresh: Callable[[str], str]) -> str:
+    return fresh("orders")
+
+
+@pytest.fixture
+def make_shop(make_project: Callable[..., Project], stream: str) -> Callable[..., Shop]:
+    def make(handler: str, *arguments: str) -> Shop:
+        project = make_project(CONSUMERS.format(stream=stream, handler=handler.lstrip()))
+        project.write("publish.py", PUBLISH.format(stream=stream))
+        return Shop(project, stream, *arguments)
+
+    return make
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("handler", [AWAITS, BLOCKS_A_THREAD], ids=["async", "def"])
+def test_running_handler_finishes_and_the_exit_code_is_0(
+    make_shop: Callable[..., Shop],
+    nats_server: NatsServer,
+    stream: str,
+    handler: str,
+    number: signal.Signals,
+) -> None:
+    shop = make_shop(handler)
+    shop.worker.interrupt(number)
+    shop.worker.wait_for("Draining")
+    shop.let_go()
+    assert shop.worker.finish() == 0, shop.worker.output
+    assert "finished one" in shop.worker.output
+    position = nats_server.consumer(stream, "Orders")
+    assert (position["ack_floor"]["stream_seq"], position["num_redelivered"]) == (1, 0)
+
+
+def test_what_has_not_started_is_handed_back_at_once(
+    make_shop: Callable[..., Shop], nats_server: NatsServer, stream: str
+) -> None:
+    shop = make_shop(AWAITS)
+    for number in range(6):
+        shop.publish(str(number))
+    # Two are being handled, by concurrency; the worker may hold more of them.
+    shop.worker.wait_for("began 0")
+    shop.worker.interrupt()
+    shop.worker.wait_for("Draining")
+    shop.let_go()
+    assert shop.worker.finish() == 0, shop.worker.output
+    second = shop.start()
+    # Long before ack_wait, which is 30 s.
+    second.wait_for_lines("finished", 5, timeout=10)
+    second.interrupt()
+    assert second.finish() == 0, second.output
+    first = [line.split()[-1] for line in shop.worker.lines_with("finished")]
+    later = [line.split()[-1] for line in second.lines_with("finished")]
+    assert sorted(first + later) == ["0", "1", "2", "3", "4", "5", "one"]
+    assert nats_server.consumer(stream, "Orders")["ack_floor"]["stream_seq"] == 7
+
+
+@pytest.mark.parametrize("handler", [AWAITS, BLOCKS_A_THREAD], ids=["async", "def"])
+def test_handler_that_takes_too_long_is_left_and_its_message_comes_again(
+    make_shop: Callable[..., Shop], nats_server: NatsServer, stream: str, handler: str
+) -> None:
+    shop = make_shop(handler, "--shutdown-timeout", "0.3")
+    shop.worker.interrupt()
+    assert shop.worker.finish(timeout=15) == 0, shop.worker.output
+    assert "handed back" in shop.worker.output
+    assert "finished" not in shop.worker.output
+    second = shop.start()
+    second.wait_for("began one", timeout=10)
+    shop.let_go()
+    second.wait_for("finished one")
+    second.interrupt()
+    assert second.finish() == 0, second.output
+    assert nats_server.consumer(stream, "Orders")["ack_floor"]["stream_seq"] == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("handler", [AWAITS, BLOCKS_A_THREAD], ids=["async", "def"])
+def test_second_signal_ends_it_at_once(
+    make_shop: Callable[..., Shop],
+    nats_server: NatsServer,
+    stream: str,
+    handler: str,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    shop = make_shop(handler)
+    shop.worker.interrupt(number)
+    shop.worker.wait_for("Draining")
+    shop.worker.interrupt(number)
+    assert shop.worker.finish(timeout=10) == code
+    # Not settled, so not lost.
+    assert nats_server.consumer(stream, "Orders")["num_ack_pending"] == 1
+
+
+def test_second_signal_ends_it_also_while_a_handler_blocks_the_event_loop(
+    make_shop: Callable[..., Shop], nats_server: NatsServer, stream: str
+) -> None:
+    shop = make_shop(BLOCKS_THE_LOOP)
+
+    def ended() -> bool:
+        # Nothing shows when the first of them was taken in: the loop that would say so is blocked.
+        shop.worker.interrupt()
+        return shop.worker.has_ended
+
+    eventually(ended, timeout=10)
+    assert shop.worker.finish() == 143
+    assert nats_server.consumer(stream, "Orders")["num_ack_pending"] == 1
+
+
+def test_idle_worker_ends_within_moments(make_shop: Callable[..., Shop]) -> None:
+    shop = make_shop(AWAITS)
+    shop.let_go()
+    shop.worker.wait_for("finished one")
+    shop.worker.interrupt()
+    assert shop.worker.finish(timeout=10) == 0
+    assert "Drained" in shop.worker.output
