@@ -1,16 +1,27 @@
-"""Every error of the package. A class's docstring is its message when it is raised without one."""
+"""Every error of the package. A class's docstring is its message when it is raised without one.
+
+Each derives from the name that nats-py has for it (`errors`, `js.errors`), where there is one."""
 # ruff: noqa: N818 - named for what happened, as in "except StreamNotFound"
 
 from inspect import cleandoc
+from typing import Any, Self
 
 from django.core.exceptions import ImproperlyConfigured
 
+from . import errors
+from .js import errors as js_errors
 
-class NatsConsumerError(Exception):
+
+class NatsConsumerError(errors.Error):
     """Something went wrong in nats_consumer. Read the cause above this line."""
 
+    # By identity: nats-py's APIError compares its fields, so it could not be put into a set.
+    __eq__ = Exception.__eq__
+    __hash__ = Exception.__hash__
+
     def __init__(self, *args: object) -> None:
-        super().__init__(*(args or (cleandoc(type(self).__doc__ or ""),)))
+        # Not super(): some classes of nats-py take other arguments.
+        Exception.__init__(self, *(args or (cleandoc(type(self).__doc__ or ""),)))
 
     def __str__(self) -> str:
         # KeyError and OSError, which some subclasses also are, would print their own way.
@@ -21,30 +32,84 @@ class ConfigurationError(NatsConsumerError, ImproperlyConfigured):
     """A setting or a consumer attribute is wrong. Run `manage.py check` to see which."""
 
 
+class InvalidCallback(ConfigurationError, errors.InvalidCallbackTypeError):
+    """A callback must be a coroutine function: `async def`."""
+
+
 class Unreachable(NatsConsumerError, ConnectionError):
     """No NATS server answered, or the connection is closed.
 
     Check NATS_CONSUMER["connect_args"]["servers"] and that the server is running."""
 
 
-class Denied(Unreachable):
+class NoServers(Unreachable, errors.NoServersError):
+    """No NATS server answered.
+
+    Check NATS_CONSUMER["connect_args"]["servers"] and that the server is running."""
+
+
+class Disconnected(Unreachable, errors.ConnectionReconnectingError):
+    """The connection is lost for the moment and will come back. Try again then."""
+
+
+class ConnectionClosed(Unreachable, errors.ConnectionClosedError):
+    """The connection is closed for good, by close() or because it gave up reconnecting.
+
+    Open another one, or raise max_reconnect_attempts."""
+
+
+class ConnectionDraining(Unreachable, errors.ConnectionDrainingError):
+    """The connection is about to close, so that nothing new can be sent. Open another one."""
+
+
+class Denied(Unreachable, errors.AuthorizationError, errors.NoServersError):
     """The server refused the credentials or a permission.
 
     Check the user, token or credentials in NATS_CONSUMER["connect_args"]."""
 
 
-class RequestTimeout(NatsConsumerError, TimeoutError):
+class RequestTimeout(NatsConsumerError, errors.TimeoutError):
     """The answer did not come in time. Check that the server is reachable, or wait longer."""
 
 
-class StreamError(NatsConsumerError):
+class FlushTimeout(RequestTimeout, errors.FlushTimeoutError):
+    """The server did not confirm in time that it has everything. Check that it is reachable."""
+
+
+class FetchTimeout(RequestTimeout, js_errors.FetchTimeoutError):
+    """The consumer had no message in time. Fetch again, or wait longer."""
+
+
+class NoResponders(NatsConsumerError, errors.NoRespondersError):
+    """Nobody answers requests on this subject. Start whoever does, or correct the subject."""
+
+
+class SubscriptionEnded(NatsConsumerError, errors.BadSubscriptionError):
+    """The subscription has ended. Subscribe again."""
+
+
+class SlowConsumer(NatsConsumerError, errors.SlowConsumerError):
+    """A subscription holds as many messages as it may, and those that came then were dropped.
+
+    Take them faster, or raise pending_msgs_limit and pending_bytes_limit."""
+
+
+class StreamError(NatsConsumerError, js_errors.Error):
     """The server refused an operation on a stream or one of its consumers."""
 
+    code: int | None = None
+    err_code: int | None = None
+    description: str | None = None
+    stream: str | None = None
+    seq: int | None = None
 
-class StreamNotFound(StreamError):
+
+class StreamNotFound(StreamError, js_errors.NotFoundError):
     """The stream does not exist.
 
     Create it: return operations.CreateStream(...) from setup() and run with --setup."""
+
+    code, err_code, description = 404, 10059, "stream not found"
 
 
 class StreamMismatch(StreamError):
@@ -52,19 +117,36 @@ class StreamMismatch(StreamError):
     changed in place. Use another durable_name, or delete the old one by hand."""
 
 
-class SubjectsOverlap(StreamError):
+class SubjectsOverlap(StreamError, js_errors.BadRequestError):
     """Another stream already has some of these subjects.
 
     Give each subject to one stream only, or delete the other stream."""
 
-
-class ConsumerGone(StreamError):
-    """The durable was deleted on the server while it was in use. Start the consumer again."""
+    code, err_code, description = 400, 10065, "subjects overlap with an existing stream"
 
 
-class ApiError(StreamError):
+class ConsumerGone(StreamError, js_errors.NotFoundError):
+    """The durable does not exist, or was deleted on the server while it was in use.
+
+    Start the consumer again, or create the durable."""
+
+    code, err_code, description = 404, 10014, "consumer not found"
+
+
+class ApiError(StreamError, js_errors.APIError):
     """The JetStream API answered with an error: `code` is like an HTTP status, `err_code` the
-    server's own number, `description` what it means."""
+    server's own number, `description` what it means.
+
+    Made with the code 400, 404, 500 or 503 it is a BadRequest, NotFound, ServerFailed or
+    ServiceUnavailable."""
+
+    code: int
+    err_code: int
+    description: str
+
+    def __new__(cls, code: int, *args: Any) -> Self:
+        kind = _BY_CODE.get(code, cls) if cls is ApiError else cls
+        return super().__new__(kind, code, *args)  # type: ignore[return-value]
 
     def __init__(self, code: int, err_code: int, description: str) -> None:
         super().__init__(code, err_code, description)
@@ -76,28 +158,47 @@ class ApiError(StreamError):
         return self.description
 
 
+class BadRequest(ApiError, js_errors.BadRequestError):
+    """The request is wrong: `description` says what."""
+
+
+class NotFound(ApiError, js_errors.NotFoundError):
+    """What was asked for does not exist, a message for example."""
+
+
+class ServerFailed(ApiError, js_errors.ServerError):
+    """The server could not do what was asked; its log says more."""
+
+
+class ServiceUnavailable(ApiError, js_errors.ServiceUnavailableError):
+    """Nobody serves JetStream. Enable it, or wait until the cluster has a leader."""
+
+
+_BY_CODE = {400: BadRequest, 404: NotFound, 500: ServerFailed, 503: ServiceUnavailable}
+
+
 class PublishError(NatsConsumerError):
     """The message could not be published."""
 
 
-class PublishTimeout(PublishError, TimeoutError):
+class PublishTimeout(PublishError, errors.TimeoutError):
     """The stream did not confirm the message in time: it may or may not be stored.
 
     Publish it again with the same Nats-Msg-Id header, and it is stored only once."""
 
 
-class NoStreamResponse(PublishError):
+class NoStreamResponse(PublishError, js_errors.NoStreamResponseError):
     """No stream takes this subject, so the message was not stored.
 
     Create a stream with the subject, or correct the subject."""
 
 
-class InvalidMessage(PublishError, ValueError):
+class InvalidMessage(PublishError, errors.BadSubjectError, errors.BadHeaderError, ValueError):
     """The subject or a header cannot be sent as it is: a subject to publish to has no wildcards,
     spaces or empty tokens, a header is one line with a name of visible ASCII."""
 
 
-class PayloadTooLarge(PublishError):
+class PayloadTooLarge(PublishError, errors.MaxPayloadError):
     """The message is larger than the server's max_payload. Send a reference to the data instead."""
 
 
@@ -105,11 +206,11 @@ class MessageError(NatsConsumerError):
     """The message does not allow this."""
 
 
-class MessageAlreadySettled(MessageError):
+class MessageAlreadySettled(MessageError, errors.MsgAlreadyAckdError):
     """The message is settled already: ack, nak and term work once for each delivery."""
 
 
-class NotJetStreamMessage(MessageError):
+class NotJetStreamMessage(MessageError, errors.NotJSMessageError):
     """The message did not come from a stream, so there is nothing to settle."""
 
 

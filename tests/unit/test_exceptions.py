@@ -1,5 +1,7 @@
 """The taxonomy: one root, and messages that name the remedy."""
 
+import pickle
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
@@ -13,7 +15,7 @@ ALL = [
     and issubclass(each, Exception)
     and each.__module__ == exceptions.__name__
 ]
-WITHOUT_ARGUMENTS = [each for each in ALL if each is not ApiError]
+WITHOUT_ARGUMENTS = [each for each in ALL if not issubclass(each, ApiError)]
 
 
 @pytest.mark.parametrize("error", ALL)
@@ -52,3 +54,23 @@ def test_an_api_error_keeps_the_servers_numbers() -> None:
     error = ApiError(400, 10065, "subjects overlap")
     assert (error.code, error.err_code, error.description) == (400, 10065, "subjects overlap")
     assert str(error) == "subjects overlap"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (400, exceptions.BadRequest),
+        (404, exceptions.NotFound),
+        (500, exceptions.ServerFailed),
+        (503, exceptions.ServiceUnavailable),
+        (418, ApiError),
+    ],
+)
+def test_an_api_error_is_of_the_kind_that_its_code_says(code: int, kind: type[ApiError]) -> None:
+    assert type(ApiError(code, 1, "no")) is kind
+
+
+def test_an_error_survives_the_way_to_another_process() -> None:
+    error = pickle.loads(pickle.dumps(ApiError(404, 10037, "no message found")))
+    assert type(error) is exceptions.NotFound
+    assert (error.code, error.err_code, error.description) == (404, 10037, "no message found")
