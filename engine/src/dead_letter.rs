@@ -19,10 +19,10 @@ use crate::stream::create_stream;
 /// How long the dead-letter stream may take to confirm a copy.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Headers that make the server act on the copy: refuse it, purge the stream, expire it, schedule it or
-/// take it for a duplicate. They are kept under this prefix.
-const KEPT_PREFIX: &str = "Dlq-Header-";
-const ACTED_ON: [&str; 5] = ["Nats-Expected-", "Nats-Rollup", "Nats-TTL", "Nats-Schedule", "Nats-Msg-Id"];
+/// Headers of the server's own make it act on the copy: refuse it, purge the stream, expire it, schedule
+/// it, count it or take it for a duplicate. They are kept under this prefix.
+pub(crate) const KEPT_PREFIX: &str = "Dlq-Header-";
+const ACTED_ON: &str = "Nats-";
 
 /// An exception's text may be long, and the copy must stay small enough to be stored.
 const LONGEST_VALUE: usize = 1000;
@@ -33,6 +33,8 @@ pub(crate) struct DeadLetter {
     pub(crate) message: Message,
     pub(crate) reason: String,
     pub(crate) error: Option<String>,
+    /// The header block as it was stored, in base64, where it could not be parsed.
+    pub(crate) raw_headers: Option<String>,
     pub(crate) deliveries: u64,
 }
 
@@ -115,6 +117,9 @@ impl DeadLetters {
         if let Some(error) = &letter.error {
             set(&mut headers, "Dlq-Error", error);
         }
+        if let Some(raw) = &letter.raw_headers {
+            headers.insert("Dlq-Headers", raw.as_str());
+        }
         set(&mut headers, "Dlq-Subject", letter.message.subject());
         set(&mut headers, "Dlq-Stream", &self.source);
         set(&mut headers, "Dlq-Sequence", &sequence.to_string());
@@ -131,9 +136,7 @@ impl DeadLetters {
 
 fn kept_name(name: &HeaderName) -> HeaderName {
     let text: &str = name.as_ref();
-    let is_acted_on = ACTED_ON
-        .iter()
-        .any(|prefix| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)));
+    let is_acted_on = text.get(..ACTED_ON.len()).is_some_and(|start| start.eq_ignore_ascii_case(ACTED_ON));
     let renamed = is_acted_on.then(|| format!("{KEPT_PREFIX}{text}").parse().ok()).flatten();
     renamed.unwrap_or_else(|| name.clone())
 }
@@ -146,7 +149,7 @@ fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 /// Bytes of the headers on the wire: `NATS/1.0`, a line each, and the line ends.
-fn wire_size(headers: &HeaderMap) -> usize {
+pub(crate) fn wire_size(headers: &HeaderMap) -> usize {
     let lines = headers.iter().flat_map(|(name, values)| {
         let name: &str = name.as_ref();
         values.iter().map(move |value| name.len() + value.as_str().len() + 4)
@@ -173,7 +176,7 @@ mod tests {
             length: payload.len(),
         });
         let error = Some("ValueError: no\r\nsuch customer".into());
-        DeadLetter { message, reason: "attempts exhausted".into(), error, deliveries: 4 }
+        DeadLetter { message, reason: "attempts exhausted".into(), error, raw_headers: None, deliveries: 4 }
     }
 
     #[test]

@@ -190,7 +190,13 @@ impl Delivery {
     }
 
     fn letter(&self, reason: String, error: Option<String>) -> DeadLetter {
-        DeadLetter { message: self.message.clone(), reason, error, deliveries: self.attempt }
+        DeadLetter {
+            message: self.message.clone(),
+            reason,
+            error,
+            raw_headers: None,
+            deliveries: self.attempt,
+        }
     }
 
     /// Where the server waits for the settlement.

@@ -26,7 +26,7 @@
 //! |---|---|
 //! | [`config`] | what the user asks for, as plain data |
 //! | [`connect`] | options become a client that reconnects; its state can be watched |
-//! | [`api`], [`stream`] | streams and durables are compared with what is declared, then made to fit |
+//! | [`api`], `stored`, [`stream`] | streams and durables are compared with what is declared, then made to fit |
 //! | `demand`, `window`, `places` | how much to ask for: never more than there are free places |
 //! | `fetch` | pull requests go out, messages come in; silence is noticed and repaired |
 //! | [`message`], [`delivery`] | a delivery is one attempt at one message, and owns its place until it is settled |
@@ -35,6 +35,9 @@
 //! | [`outcome`], [`retry`] | what becomes of the message, as a value; and after how long it comes again |
 //! | `settle` | the outcome is written to the server, in batches |
 //! | `dead_letter`, [`publish`], [`publisher`] | what no attempt could handle is stored, and only then ended |
+//! | `quarantine` | a message whose headers break the connection is found and put away |
+//! | [`dead_letters`], [`replay`] | later: what was stored is looked at, published again, or deleted |
+//! | `supervise` | what stopped consuming is noticed and repaired |
 //! | [`worker`] | wires all of it: [`consume`], then [`Consumption::drain`] |
 //! | [`observe`], [`error`] | the counters; what can go wrong |
 
@@ -42,6 +45,7 @@ pub mod config;
 pub mod connect;
 
 pub mod api;
+mod stored;
 pub mod stream;
 
 mod demand;
@@ -61,10 +65,14 @@ pub mod outcome;
 pub mod retry;
 
 mod dead_letter;
+pub mod dead_letters;
 pub mod publish;
 pub mod publisher;
+mod quarantine;
+pub mod replay;
 mod settle;
 
+mod supervise;
 pub mod worker;
 
 pub mod error;
@@ -75,6 +83,7 @@ pub mod testing;
 
 pub use config::{ConnectOptions, ConsumerOptions, Exhausted, Kind, Start};
 pub use connect::Connection;
+pub use dead_letters::{DeadLetters, Selection, StoredLetter};
 pub use delivery::{AlreadySettled, Delivery};
 pub use error::{Error, ErrorKind};
 pub use handle::{Handler, Inbox};

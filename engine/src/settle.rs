@@ -17,10 +17,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::api::API_TIMEOUT;
 use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
 use crate::dead_letter::{DeadLetter, DeadLetters};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Counters, count};
 use crate::outcome::Outcome;
 use crate::places::Places;
@@ -140,6 +141,16 @@ impl Settler {
         self.dead_letters.store(&self.connection(), letter).await?;
         count(&self.counters.dead_lettered);
         Ok(())
+    }
+
+    /// Ends a message that never became a delivery, and waits until the server has taken note.
+    pub(crate) async fn end(&self, connection: &Connection, reply: String, reason: &str) -> Result<()> {
+        let request = async_nats::Request::new().payload(Verdict::Term(reason.to_owned()).wire());
+        let sending = connection.client().send_request(reply, request.timeout(Some(API_TIMEOUT)));
+        match tokio::time::timeout(API_TIMEOUT, sending).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::new(ErrorKind::Timeout, "The server did not confirm the end of a message.")),
+        }
     }
 
     /// Has something written; returns at once.

@@ -9,6 +9,7 @@ mod exhaust;
 mod fetch;
 mod journey;
 mod publish;
+mod quarantine;
 mod repair;
 mod retry;
 mod settle;
