@@ -36,12 +36,12 @@ async def stage(nats_server: NatsServer, fresh: Callable[[str], str]) -> AsyncIt
 @pytest.fixture
 def make_project(nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[..., Project]]:
     """`make_project("...the text of consumers.py...")` writes a project that uses the tests'
-    server, or `server`. What of it still runs at the end of the test is killed."""
+    server, or the one at `url`. What of it still runs at the end of the test is killed."""
     projects: list[Project] = []
 
-    def make(consumers: str | None = None, server: NatsServer = nats_server) -> Project:
+    def make(consumers: str | None = None, url: str = nats_server.url) -> Project:
         folder = tmp_path / f"project{len(projects)}"
-        projects.append(Project(folder, server.url, consumers))
+        projects.append(Project(folder, url, consumers))
         return projects[-1]
 
     yield make

@@ -106,7 +106,7 @@ ARGUMENTS = [(), ("--event-loop", "uvloop")]
 
 @pytest.fixture
 def shop(make_project: Callable[..., Project], own_server: NatsServer) -> Project:
-    project = make_project(CONSUMERS, own_server)
+    project = make_project(CONSUMERS, own_server.url)
     project.write("publish.py", PUBLISH)
     return project
 
