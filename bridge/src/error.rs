@@ -20,6 +20,7 @@ pub(crate) mod exceptions {
     import_exception!(nats_consumer.exceptions, MessageAlreadySettled);
     import_exception!(nats_consumer.exceptions, NoStreamResponse);
     import_exception!(nats_consumer.exceptions, NotJetStreamMessage);
+    import_exception!(nats_consumer.exceptions, NotReplayable);
     import_exception!(nats_consumer.exceptions, PayloadTooLarge);
     import_exception!(nats_consumer.exceptions, PublishTimeout);
     import_exception!(nats_consumer.exceptions, RequestTimeout);
@@ -52,5 +53,6 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
         ErrorKind::TooLarge => PayloadTooLarge::new_err(text),
         ErrorKind::Unconfirmed => PublishTimeout::new_err(text),
         ErrorKind::Timeout => RequestTimeout::new_err(text),
+        ErrorKind::NotReplayable => NotReplayable::new_err(text),
     }
 }

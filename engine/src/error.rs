@@ -42,6 +42,8 @@ pub enum ErrorKind {
     Unconfirmed,
     /// The answer to a request did not come in time.
     Timeout,
+    /// A dead letter cannot be published again: its payload is gone, or it is not one of ours.
+    NotReplayable,
 }
 
 /// A failure of the engine. Failures of a handler are [`HandlerError`](crate::HandlerError)s.

@@ -135,7 +135,11 @@ pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
 pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<Bytes> {
     let Outgoing { subject, headers, payload } = outgoing;
     wait_for_link(connection, &subject, limit).await?;
-    let request = Request::new().payload(payload).headers(headers).timeout(Some(limit));
+    let mut request = Request::new().payload(payload).timeout(Some(limit));
+    // No headers at all take no bytes of the payload's limit.
+    if !headers.is_empty() {
+        request = request.headers(headers);
+    }
     match tokio::time::timeout(limit, connection.client().send_request(subject.clone(), request)).await {
         Ok(Ok(answer)) => Ok(answer.payload),
         Ok(Err(error)) => Err(refused(&subject, limit, connection.client().max_payload(), error)),

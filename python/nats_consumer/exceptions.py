@@ -214,6 +214,11 @@ class NotJetStreamMessage(MessageError, errors.NotJSMessageError):
     """The message did not come from a stream, so there is nothing to settle."""
 
 
+class NotReplayable(MessageError):
+    """The dead letter cannot be published again: its payload is gone, or it is not one of ours. Look
+    at it with `manage.py nats_dlq show`, then purge it."""
+
+
 class WorkerError(NatsConsumerError):
     """The worker could not go on."""
 

@@ -11,6 +11,7 @@ mod journey;
 mod publish;
 mod quarantine;
 mod repair;
+mod replay;
 mod retry;
 mod settle;
 mod share;
