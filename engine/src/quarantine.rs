@@ -14,16 +14,14 @@ use crate::api::call;
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::dead_letter::DeadLetter;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::message::Message;
 use crate::route::Pattern;
 use crate::settle::Settler;
+use crate::stored::{self, Stored};
 
 /// Messages looked at after one loss of the connection; more follow after the next one.
 const MOST: u64 = 500;
-
-/// The server's answer for a sequence that is not there (any more).
-const NO_MESSAGE: u64 = 10037;
 
 /// Looks through what was on its way to this consumer. Returns how many messages were put away.
 pub(crate) async fn sweep(
@@ -41,8 +39,11 @@ pub(crate) async fn sweep(
     let last = number(&info["delivered"]["stream_seq"]).min(first + MOST - 1);
     let mut put_away = 0;
     for sequence in first..=last {
-        let Some(stored) = read(connection, &options.stream, sequence).await? else { continue };
-        if stored.is_for(options) && !is_readable(&stored.headers) {
+        let Some(stored) = stored::get(connection, &options.stream, &json!({ "seq": sequence })).await?
+        else {
+            continue;
+        };
+        if is_for(&stored, options) && !is_readable(&stored.headers) {
             put_away_one(connection, options, durable, settler, stored).await?;
             put_away += 1;
         }
@@ -50,37 +51,9 @@ pub(crate) async fn sweep(
     Ok(put_away)
 }
 
-/// A message as the stream has it.
-struct Stored {
-    sequence: u64,
-    subject: String,
-    headers: Vec<u8>,
-    payload: Vec<u8>,
-}
-
-impl Stored {
-    fn is_for(&self, options: &ConsumerOptions) -> bool {
-        let mut patterns = options.filter_subjects.iter().filter_map(|text| Pattern::parse(text).ok());
-        options.filter_subjects.is_empty() || patterns.any(|pattern| pattern.matches(&self.subject))
-    }
-}
-
-async fn read(connection: &Connection, stream: &str, sequence: u64) -> Result<Option<Stored>> {
-    let answer = call(connection, &format!("STREAM.MSG.GET.{stream}"), &json!({ "seq": sequence })).await;
-    let message = match answer {
-        Ok(mut answer) => answer["message"].take(),
-        Err(error) if matches!(error.kind(), ErrorKind::Api { err_code: NO_MESSAGE, .. }) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let bytes = |field: &str| {
-        let text = message[field].as_str().unwrap_or_default();
-        STANDARD.decode(text).map_err(|error| {
-            let what = format!("The server's copy of message {sequence} of `{stream}` is not base64.");
-            Error::new(ErrorKind::Api { code: 500, err_code: 0 }, what).because(error)
-        })
-    };
-    let subject = message["subject"].as_str().unwrap_or_default().to_owned();
-    Ok(Some(Stored { sequence, subject, headers: bytes("hdrs")?, payload: bytes("data")? }))
+fn is_for(stored: &Stored, options: &ConsumerOptions) -> bool {
+    let mut patterns = options.filter_subjects.iter().filter_map(|text| Pattern::parse(text).ok());
+    options.filter_subjects.is_empty() || patterns.any(|pattern| pattern.matches(&stored.subject))
 }
 
 async fn put_away_one(
@@ -90,7 +63,7 @@ async fn put_away_one(
     settler: &Settler,
     stored: Stored,
 ) -> Result<()> {
-    let Stored { sequence, subject, headers, payload } = stored;
+    let Stored { sequence, subject, headers, payload, .. } = stored;
     warn!(
         consumer = options.name,
         %subject,
