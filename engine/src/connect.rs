@@ -127,6 +127,8 @@ impl Connection {
     pub async fn close(&self, limit: Duration) {
         let mut link = self.link.clone();
         let closing = async {
+            // A drain alone would leave behind what the socket does not take at once.
+            let _ = self.client.flush().await;
             if self.client.drain().await.is_ok() {
                 while link.changed().await.is_ok() {}
             }

@@ -206,8 +206,9 @@ impl Delivery {
 
     /// Gives back the place and has the verdict written.
     fn close(&self, verdict: Verdict) {
-        self.settler.places.release(self.message.size());
         self.settler.enqueue(self.reply(), Some(self.lease), verdict);
+        // Only now: when nothing is held any more, a drain has the last words written.
+        self.settler.places.release(self.message.size());
     }
 }
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use async_nats::{Message as Raw, Subject, Subscriber};
 use futures_util::{FutureExt, StreamExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::call;
 use crate::config::ConsumerOptions;
 use crate::connect::{Connection, Link};
 use crate::delivery::{Delivery, admit};
@@ -155,12 +156,18 @@ impl Fetch<'_> {
     /// async-nats forgets a subscription before the server does, and what is on its way then would have
     /// to wait for `ack_wait`. So it unsubscribes only when all is quiet.
     async fn hand_back_last_arrivals(&self, mut subscriber: Subscriber) {
+        let question = format!("CONSUMER.INFO.{}.{}", self.options.stream, self.durable.name);
         let mut arrived = Vec::new();
         let deadline = Instant::now() + LAST_ARRIVALS;
-        while Instant::now() < deadline
-            && let Ok(Some(message)) = timeout(QUIET, subscriber.next()).await
-        {
-            arrived.push(message);
+        let mut is_quiet = !self.connection.is_up();
+        while !is_quiet && Instant::now() < deadline {
+            let before = arrived.len();
+            // A busy server answers behind what it has sent.
+            let _ = timeout(LAST_ARRIVALS, call(self.connection, &question, &Value::Null)).await;
+            while let Ok(Some(message)) = timeout(QUIET, subscriber.next()).await {
+                arrived.push(message);
+            }
+            is_quiet = arrived.len() == before;
         }
         if self.connection.is_up() && subscriber.drain().await.is_ok() {
             let rest = async {

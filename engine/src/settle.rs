@@ -132,8 +132,8 @@ impl Settler {
                     Verdict::Nak(delay)
                 }
             };
-            settler.places.release(size);
             settler.enqueue(reply, Some(lease), verdict);
+            settler.places.release(size);
         });
     }
 
@@ -183,6 +183,8 @@ impl Settler {
             }
             self.write_out().await;
         }
+        // What was settled while the last batch was written.
+        self.write_out().await;
     }
 
     async fn write_out(&self) {

@@ -58,15 +58,13 @@ async fn leaves_nothing_to_ack_wait_in_full_flow(options: ConsumerOptions) {
     let options = ConsumerOptions { ack_wait: NEVER, ..options };
     let stage = Stage::set().await;
     stage.publish(0..20_000).await;
-    let mut handed_back = 0;
-    for _ in 0..5 {
+    for _ in 0..3 {
         let seen = Seen::default();
         let consumption = consume(stage.address(), options.clone(), seen.and_ack()).await.unwrap();
         seen.reaches(500).await;
         assert_eq!(consumption.drain(SOON).await, 0);
-        handed_back += consumption.counters().handed_back;
     }
-    assert!(handed_back > 0, "nothing was in flow");
+    assert_ne!(stage.billing().await["num_pending"], 0, "nothing was in flow");
     let _last = consume(stage.address(), options, Seen::default().and_ack()).await.unwrap();
     stage.all_settled().await;
 }

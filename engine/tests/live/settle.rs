@@ -86,7 +86,8 @@ async fn what_was_settled_while_the_link_was_down_is_written_when_it_is_up() {
         };
         let consumption = consume(stage.address(), options, handler).await.unwrap();
         seen.covers(0..20).await;
-        stage.server.kill().await.unwrap();
+        // Killed, it would forget some of its deliveries and make them again.
+        stage.server.stop().await.unwrap();
         eventually("the loss is noticed", async || !consumption.is_connected()).await;
         gate.add_permits(20);
         eventually("all are handled", async || consumption.counters().succeeded == 20).await;
@@ -133,18 +134,18 @@ async fn a_retry_is_not_sent_when_the_message_may_be_with_somebody_else() {
 
 async fn a_long_handler_runs_once(options: ConsumerOptions) {
     let stage = Stage::set().await;
-    stage.publish(0..6).await;
+    stage.publish(0..4).await;
     let options = ConsumerOptions { concurrency: 2, ack_wait: Duration::from_secs(1), ..options };
     let seen = Seen::default();
     let noting = seen.clone();
     let handler = move |message: Message| {
         noting.note(&message);
-        tokio::time::sleep(Duration::from_millis(2500))
+        tokio::time::sleep(Duration::from_millis(1700))
     };
     let consumption = consume(stage.address(), options, handler).await.unwrap();
     stage.all_settled().await;
-    assert_eq!(seen.numbers(), [0, 1, 2, 3, 4, 5]);
-    assert_eq!(consumption.counters().received, 6, "nor is one delivered again that waited");
+    assert_eq!(seen.numbers(), [0, 1, 2, 3]);
+    assert_eq!(consumption.counters().received, 4, "nor is one delivered again that waited");
 }
 
 #[tokio::test(flavor = "multi_thread")]
