@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import lanes
@@ -24,6 +25,8 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 # A consumer that ran for this long is taken to be well: its next pause is short again.
 _WELL_AFTER = 60.0
+# How long a drain waits for a start that is under way, so as to drain that too.
+_START_SECONDS = 5.0
 
 Consume = Callable[[ConsumerOptions, Dispatch], Awaitable["Consumption"]]
 Apply = Callable[[list[StreamOperation]], Awaitable[None]]
@@ -54,6 +57,8 @@ class Supervised:
         self._dispatch: Dispatch | None = None
         self._consumption: Consumption | None = None
         self._draining = False
+        self._not_starting = asyncio.Event()
+        self._not_starting.set()
 
     async def set_up(self) -> None:
         """Execute the operations of setup(), if they are to be. A failure is kept for the first
@@ -76,12 +81,16 @@ class Supervised:
             if loop.time() - began > _WELL_AFTER:
                 pause = _FIRST_PAUSE
             await asyncio.sleep(pause)
+            if self._draining:
+                return
             logger.info("%s starts again after %g s.", self.name, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def drain(self, seconds: float) -> None:
         """Take nothing new and let what runs finish, for up to `seconds`."""
         self._draining = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._not_starting.wait(), min(seconds, _START_SECONDS))
         if self._consumption is None:
             return
         cancelled = await self._consumption.drain(seconds)
@@ -98,11 +107,14 @@ class Supervised:
         return self._dispatch.stuck_threads() if self._dispatch else []
 
     async def _run_once(self) -> None:
+        self._not_starting.clear()
         try:
             consumption = await self._start()
         except Exception as error:
             self._report_start(error)
             return
+        finally:
+            self._not_starting.set()
         self._report_start(None)
         try:
             await consumption.finished()
@@ -131,6 +143,8 @@ class Supervised:
         consumption = await self._consume(options, dispatch)
         self._dispatch, self._consumption = dispatch, consumption
         consumer._attach(consumption)
+        if self._draining:
+            return consumption  # drain() waits for it
         dispatch.start(consumption)
         logger.info(
             "%s consumes %s from stream %s (durable %s, %s, %d at a time).",
@@ -167,21 +181,23 @@ class Supervised:
 
 
 async def setup_operations(consumer: NatsConsumer) -> list[StreamOperation]:
-    """What the consumer's setup() returns, be it `async def` or `def`; nothing if there is none.
-    Raises ConfigurationError for anything but operations."""
+    """What the consumer's setup() returns or yields, be it `async def` or `def`; nothing if there
+    is none. Raises ConfigurationError for anything but operations."""
     setup = getattr(consumer, "setup", None)
-    operations = await lanes.call(setup) if setup is not None else None
-    if operations is None:
+    answer = await lanes.call(setup) if setup is not None else None
+    if answer is None:
         return []
-    if isinstance(operations, StreamOperation):
-        return [operations]
+    if isinstance(answer, StreamOperation):
+        return [answer]
+    # A generator's body is setup()'s code, so it runs where a plain `def` does.
+    operations = await lanes.call(list, answer) if isinstance(answer, Iterable) else [answer]
     for operation in operations:
         if not isinstance(operation, StreamOperation):
             raise ConfigurationError(
                 f"setup() of {consumer.consumer_name} must return operations such as "
                 f"operations.CreateStream(...), not {operation!r}."
             )
-    return list(operations)
+    return operations
 
 
 def _prepare_handlers(consumer: NatsConsumer) -> None:

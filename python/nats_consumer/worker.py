@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -113,6 +113,8 @@ class _Worker:
         signalled.cancel()
         if not starts.done():
             starts.cancel()
+            with suppress(asyncio.CancelledError):
+                await starts  # what nobody awaits is reported as an error
             return
         errors = [each for each in starts.result() if each is not None]
         if errors and len(errors) == len(self._supervised):

@@ -81,6 +81,64 @@ def test_a_consumer_runs_until_it_is_drained() -> None:
     assert consumption.drained_for == 5.0
 
 
+def test_a_consumer_that_is_still_starting_is_drained_and_handles_nothing() -> None:
+    binding, bound = asyncio.Event(), asyncio.Event()
+    consumption = FakeConsumption()
+
+    async def consume(*_: Any) -> FakeConsumption:
+        binding.set()
+        await bound.wait()
+        return consumption
+
+    async def run() -> None:
+        supervised = Supervised(Pulling, consume=consume)
+        task = asyncio.create_task(supervised.run())
+        await binding.wait()
+        drain = asyncio.create_task(supervised.drain(5.0))
+        await asyncio.sleep(0)
+        bound.set()
+        await drain
+        assert consumption.drained_for == 5.0
+        assert not consumption.tasks_started
+        await task
+
+    asyncio.run(asyncio.wait_for(run(), timeout=10))
+
+
+def test_a_drain_gives_up_on_a_start_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "_START_SECONDS", 0.01)
+    binding = asyncio.Event()
+
+    async def consume(*_: Any) -> FakeConsumption:
+        binding.set()
+        return await asyncio.get_running_loop().create_future()
+
+    async def run() -> None:
+        supervised = Supervised(Pulling, consume=consume)
+        task = asyncio.create_task(supervised.run())
+        await binding.wait()
+        await supervised.drain(5.0)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), timeout=4))
+
+
+def test_a_drain_during_a_pause_is_not_followed_by_another_start(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "nats_consumer")
+    monkeypatch.setattr(supervise, "_FIRST_PAUSE", 0.05)
+    engine = Engine(StreamNotFound("no stream 'orders'"))
+
+    async def test(supervised: Supervised) -> None:
+        with pytest.raises(StreamNotFound):
+            await supervised.first_start
+
+    supervise_it(test, engine)
+    assert "starts again" not in caplog.text
+    assert engine.consumptions == []
+
+
 def test_a_consumer_that_cannot_start_is_tried_again_with_growing_pauses(
     pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,6 +223,14 @@ async def async_setup(self: Any) -> Any:
     return [CREATE]
 
 
+def yielding_setup(self: Any) -> Any:
+    yield CREATE
+
+
+async def async_yielding_setup(self: Any) -> Any:
+    yield CREATE
+
+
 @pytest.mark.parametrize(
     ("setup", "expected"),
     [
@@ -173,7 +239,9 @@ async def async_setup(self: Any) -> Any:
         (lambda self: [], []),
         (lambda self: CREATE, [CREATE]),
         (lambda self: [CREATE], [CREATE]),
+        (lambda self: (CREATE,), [CREATE]),
         (async_setup, [CREATE]),
+        (yielding_setup, [CREATE]),
     ],
 )
 def test_setup_may_be_missing_empty_blocking_or_async(setup: Any, expected: list[Any]) -> None:
@@ -181,9 +249,12 @@ def test_setup_may_be_missing_empty_blocking_or_async(setup: Any, expected: list
     assert asyncio.run(setup_operations(consumer)) == expected
 
 
-def test_a_setup_that_returns_something_else_is_refused() -> None:
-    consumer = type("Setting", (Pulling,), {"setup": lambda self: ["orders"]})()
-    with pytest.raises(ConfigurationError, match="setup\\(\\) of Setting must return operations"):
+@pytest.mark.parametrize(
+    "setup", [lambda self: ["orders"], lambda self: True, lambda self: 5, async_yielding_setup]
+)
+def test_a_setup_that_returns_something_else_is_refused(setup: Any) -> None:
+    consumer = type("Setting", (Pulling,), {"setup": setup})()
+    with pytest.raises(ConfigurationError, match=r"setup\(\) of Setting must return operations"):
         asyncio.run(setup_operations(consumer))
 
 

@@ -2,6 +2,7 @@
 # ruff: noqa: ASYNC109 - the parameters are those of the engine
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from pytest_django import Settings
 
-from nats_consumer import JetstreamPullConsumer, operations, worker
+from nats_consumer import JetstreamPullConsumer, operations, supervise, worker
 from nats_consumer.exceptions import ConfigurationError, StreamNotFound, Unreachable, WorkerError
 from nats_consumer.settings import ConsumerOptions
 from nats_consumer.worker import Plan, run
@@ -119,13 +120,18 @@ def test_one_that_cannot_start_leaves_the_others_running(
     assert "First did not start: no stream 'orders'" in caplog.text
 
 
-def test_a_signal_ends_a_start_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_ends_a_start_that_hangs_and_logs_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async def hang(*_: Any) -> FakeConsumption:
         os.kill(os.getpid(), signal.SIGTERM)
         return await asyncio.get_running_loop().create_future()
 
     monkeypatch.setattr(worker, "_consume", hang)
+    monkeypatch.setattr(supervise, "_START_SECONDS", 0.1)
     run(plan(First))
+    gc.collect()  # asyncio logs an exception that nobody fetched when its future goes
+    assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
 
 
 class ProcessEnded(SystemExit):
