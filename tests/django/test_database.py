@@ -2,15 +2,18 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, connection, connections
 
 from nats_consumer import JetstreamPullConsumer, database
 from nats_consumer.dispatch import dispatch_for
 from tests.unit.doubles import FakeConsumption, FakeMessage
-from tests.waiting import eventually
+from tests.waiting import becomes_true, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -66,22 +69,81 @@ def test_a_thread_closes_its_connections_at_its_end() -> None:
 def test_async_code_gets_its_connections_checked_in_the_thread_that_has_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    threads: list[str] = []
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(
+        database, "close_old_connections", lambda: threads.append(threading.current_thread())
+    )
+    monkeypatch.setattr(database, "_SECONDS_BETWEEN_CHECKS", 0)
 
-    def note() -> None:
-        threads.append(threading.current_thread().name)
+    async def run() -> threading.Thread:
+        async with keeping_connections_fresh():
+            await becomes_true(lambda: len(threads) > 1)
+            return await sync_to_async(threading.current_thread)()
 
-    monkeypatch.setattr(database, "close_old_connections", note)
+    shared = asyncio.run(run())
+    assert set(threads) == {shared}
+
+
+def test_a_connection_that_broke_in_async_code_is_replaced_before_the_first_retry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pause, slept = asyncio.sleep, []
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+        await pause(0)
+
+    def lose_it() -> Any:
+        connection.ensure_connection()
+        connection.connection.close()
+        with pytest.raises(DatabaseError):
+            query()
+        return connection.connection
+
+    def query() -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        return connection.connection
+
+    async def run() -> None:
+        lost = await sync_to_async(lose_it)()
+        monkeypatch.setattr(database.asyncio, "sleep", note)
+        async with keeping_connections_fresh():
+            while len(slept) < 2:
+                await pause(0)
+        assert await sync_to_async(query)() is not lost
+
+    asyncio.run(run())
+    assert slept[0] < JetstreamPullConsumer.initial_retry_delay
+
+
+def test_one_failed_check_of_the_connections_is_not_the_last(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checks: list[int] = []
+
+    def fail() -> None:
+        checks.append(1)
+        raise DatabaseError("no answer")
+
+    monkeypatch.setattr(database, "close_old_connections", fail)
     monkeypatch.setattr(database, "_SECONDS_BETWEEN_CHECKS", 0)
 
     async def run() -> None:
-        task = asyncio.create_task(database.keep_connections_fresh())
-        await asyncio.to_thread(eventually, lambda: len(threads) > 1)
-        task.cancel()
+        async with keeping_connections_fresh():
+            await becomes_true(lambda: len(checks) > 1)
 
     asyncio.run(run())
-    assert len(set(threads)) == 1
-    assert threads[0] != threading.main_thread().name
+    assert "no answer" in caplog.text
+
+
+@asynccontextmanager
+async def keeping_connections_fresh() -> AsyncIterator[None]:
+    task = asyncio.create_task(database.keep_connections_fresh())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def _serve(dispatch: Any, consumption: Delivering) -> None:
