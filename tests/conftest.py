@@ -36,5 +36,7 @@ def own_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture
 def fresh() -> Callable[[str], str]:
-    """`fresh("orders")` is a name that no other test has, for a stream, a durable or a subject."""
-    return lambda word: f"{word}_{uuid4().hex[:8]}"
+    """`fresh("orders")` is a name that no other test has, for a stream, a durable or a subject.
+
+    One token, also to a ConsumerHandler, to which `_` and `-` separate."""
+    return lambda word: f"{word}{uuid4().hex[:8]}"
