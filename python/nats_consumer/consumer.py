@@ -16,8 +16,8 @@ __all__ = ["ErrorAckBehavior", "JetstreamPullConsumer", "JetstreamPushConsumer",
 
 class NatsConsumer:
     """What push and pull consumers share. A subclass with a `stream_name` is registered under its
-    class name and can be run; one without is a base for others, and so is one without
-    `handle_message` that others derive from.
+    class name and can be run; one without is a base for others, and so is an abstract one, and one
+    without `handle_message` that others derive from.
 
     Write `handle_message(self, message)`, and if you want `handle_error(self, message, error,
     attempt)`, called once after the last attempt, and `setup(self)`, which returns operations for
@@ -84,12 +84,13 @@ class NatsConsumer:
         return type(self).__name__
 
     def get_durable_name(self) -> str:
-        """The durable this consumer asks for."""
-        return options.durable_of(self)[0]
+        """The durable this consumer asks for. Override it where attributes cannot say it."""
+        return options.declared_durable(self)[0]
 
     def get_filter_subject(self) -> str:
-        """The subject this consumer asks for; the first, if it has several filters."""
-        return options.filter_of(self)[0]
+        """The subject this consumer asks for; the first, if it has several filters. Override it
+        where attributes cannot say it."""
+        return options.declared_filter(self)[0]
 
     @property
     def total_success_count(self) -> int:

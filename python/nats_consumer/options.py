@@ -12,6 +12,7 @@ from . import settings
 from .exceptions import ConfigurationError
 from .names import check_name, covers, subject_problem
 from .outcomes import ErrorAckBehavior
+from .registry import class_of, project_classes
 from .retry import retry_policy
 from .settings import ConsumerOptions, number, whole
 
@@ -48,8 +49,11 @@ class Overrides:
 
 def consumer_options(consumer: Declaration, overrides: Overrides | None = None) -> ConsumerOptions:
     """The options that the attributes describe. Raises ConfigurationError, naming the consumer,
-    for the first that is wrong."""
-    name = consumer.__name__ if isinstance(consumer, type) else type(consumer).__name__
+    for the first that is wrong.
+
+    A class is judged by its attributes alone: what its get_durable_name() and get_filter_subject()
+    answer, where it overrides them, is known of an instance only."""
+    name = class_of(consumer).__name__
     try:
         return _options(name, consumer, overrides or Overrides())
     except (ConfigurationError, ValueError) as error:
@@ -102,21 +106,32 @@ def message_handler(consumer: Declaration) -> Callable[[Any], Any]:
 
 
 def filter_of(consumer: Declaration) -> list[str]:
-    """The subjects that the consumer asks for: its filter, or the first of its subjects. Raises
-    ConfigurationError if it names none."""
+    """The subjects that the consumer asks for: those of its get_filter_subject() if it overrides
+    that, otherwise its filter, or the first of its subjects. Raises ConfigurationError if it names
+    none."""
+    if not is_overridden(consumer, "get_filter_subject"):
+        return declared_filter(consumer)
+    if isinstance(consumer, type):
+        return [">"]  # for now: only an instance can say
+    return _checked_filters([consumer.get_filter_subject()])
+
+
+def declared_filter(consumer: Declaration) -> list[str]:
+    """The same by the attributes alone."""
     if consumer.filter_subject and consumer.filter_subjects:
         raise ConfigurationError("it sets both filter_subject and filter_subjects. Keep one.")
     if consumer.filter_subject:
-        filters = [consumer.filter_subject]
-    else:
-        filters = list(
-            _subjects(consumer, "filter_subjects") or _subjects(consumer, "subjects")[:1]
-        )
+        return _checked_filters([consumer.filter_subject])
+    filters = _subjects(consumer, "filter_subjects") or _subjects(consumer, "subjects")[:1]
     if not filters:
         raise ConfigurationError(
             "it does not say what to consume. Set filter_subject (such as 'orders.*', or '>' for "
             "the whole stream) or subjects."
         )
+    return _checked_filters(filters)
+
+
+def _checked_filters(filters: list[str]) -> list[str]:
     problems = [problem for problem in map(subject_problem, filters) if problem]
     if problems:
         raise ConfigurationError(f"it cannot filter by that: {'; '.join(problems)}.")
@@ -127,20 +142,34 @@ def subjects_left_out(consumer: Declaration) -> list[str]:
     """The subjects that will not arrive because, without a filter, only the first one does."""
     if consumer.filter_subject or consumer.filter_subjects:
         return []
+    if is_overridden(consumer, "get_filter_subject"):
+        return []
     subjects = _subjects(consumer, "subjects")
     return [subject for subject in subjects[1:] if not covers(subjects[0], subject)]
 
 
 def durable_of(consumer: Declaration) -> tuple[str, bool]:
-    """The durable's name, and whether it is made from the class's name because nothing else says
+    """The durable's name: that of its get_durable_name() if it overrides that, otherwise what the
+    attributes and settings say; and whether it is made from the class's name because nothing says
     it. Raises ConfigurationError or ValueError."""
-    class_name = consumer.__name__ if isinstance(consumer, type) else type(consumer).__name__
+    if is_overridden(consumer, "get_durable_name") and not isinstance(consumer, type):
+        return check_name(consumer.get_durable_name(), "get_durable_name()"), False
+    return declared_durable(consumer)
+
+
+def declared_durable(consumer: Declaration) -> tuple[str, bool]:
+    """The same by the attributes and settings alone."""
     if consumer.durable_name:
         return check_name(consumer.durable_name, "durable_name"), False
     default = settings.default_durable_name()
     if default:
         return check_name(default, 'NATS_CONSUMER["default_durable_name"]'), False
-    return class_name, True
+    return class_of(consumer).__name__, True
+
+
+def is_overridden(consumer: Declaration, method: str) -> bool:
+    """Whether the project has a `method` of its own in the place of NatsConsumer's."""
+    return any(method in vars(cls) for cls in project_classes(consumer))
 
 
 def _stream(consumer: Declaration) -> str:

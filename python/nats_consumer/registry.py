@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
+from inspect import isabstract
 from typing import TYPE_CHECKING
 
 from .exceptions import ConfigurationError, ConsumerNotFound
@@ -16,6 +17,17 @@ _declared: dict[str, type["NatsConsumer"]] = {}
 def label(consumer: type["NatsConsumer"]) -> str:
     """The class with its module, so that two of one name can be told apart."""
     return f"{consumer.__module__}.{consumer.__qualname__}"
+
+
+def class_of(consumer: "type[NatsConsumer] | NatsConsumer") -> type["NatsConsumer"]:
+    """The class itself, or that of an instance."""
+    return consumer if isinstance(consumer, type) else type(consumer)
+
+
+def project_classes(consumer: "type[NatsConsumer] | NatsConsumer") -> list[type]:
+    """The consumer's class and what it derives from, without our own classes."""
+    own = f"{__package__}.consumer"
+    return [cls for cls in class_of(consumer).__mro__ if cls.__module__ != own]
 
 
 def register(consumer: type["NatsConsumer"]) -> None:
@@ -64,17 +76,24 @@ def duplicate_message(same_name: list[type["NatsConsumer"]]) -> str:
 def _is_base(consumer: type["NatsConsumer"]) -> bool:
     # A class that lacks its handler and has heirs is a base; without heirs it is a mistake, which
     # the checks report.
-    if not consumer.stream_name:
+    if not consumer.stream_name or isabstract(consumer):
         return True
     has_handler = callable(getattr(consumer, "handle_message", None))
     return not has_handler and bool(consumer.__subclasses__())
 
 
+def _what_it_lacks(base: type["NatsConsumer"]) -> str:
+    if isabstract(base):
+        methods = ", ".join(sorted(vars(base)["__abstractmethods__"]))
+        return f"is abstract: derive a class from it that implements {methods}."
+    lacks = "handle_message" if base.stream_name else "stream_name"
+    return f"has no {lacks}, so it cannot run. Give it one."
+
+
 def _why_not_found(name: str) -> str:
     for consumer in _declared.values():
         if consumer.__name__ == name:
-            lacks = "handle_message" if consumer.stream_name else "stream_name"
-            return f"{label(consumer)} has no {lacks}, so it cannot run. Give it one."
+            return f"{label(consumer)} {_what_it_lacks(consumer)}"
     known = sorted(consumer.__name__ for consumer in consumers())
     if not known:
         return f"There is no consumer {name!r}: no consumer is registered."

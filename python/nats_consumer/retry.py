@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .exceptions import ConfigurationError
+from .registry import project_classes
 from .settings import number, whole
 
 if TYPE_CHECKING:
@@ -68,7 +69,5 @@ def _policy_by_deliveries(consumer: "type[NatsConsumer] | NatsConsumer") -> Retr
 
 def _declared(consumer: "type[NatsConsumer] | NatsConsumer", names: Sequence[str]) -> list[str]:
     """Which of `names` the project set itself, on the class, a base of it or the instance."""
-    owner = consumer if isinstance(consumer, type) else type(consumer)
-    places = [cls for cls in owner.__mro__ if cls.__module__ != f"{__package__}.consumer"]
-    namespaces = [vars(consumer), *map(vars, places)]
+    namespaces = [vars(consumer), *map(vars, project_classes(consumer))]
     return [name for name in names if any(space.get(name) is not None for space in namespaces)]

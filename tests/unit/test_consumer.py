@@ -1,5 +1,7 @@
 """Declaring consumers, and what one says about itself."""
 
+from abc import ABC, abstractmethod
+
 import pytest
 
 from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer
@@ -62,6 +64,23 @@ def test_a_base_class_that_leaves_handling_to_its_heirs_is_not_run() -> None:
     assert NatsConsumer.filter() == [OrderConsumer]
     with pytest.raises(ConsumerNotFound, match="Shared has no handle_message"):
         NatsConsumer.get("Shared")
+
+
+def test_an_abstract_base_class_is_not_run() -> None:
+    class Shared(JetstreamPushConsumer, ABC):
+        stream_name = "orders"
+
+        @abstractmethod
+        async def handle_message(self, message: object) -> None: ...
+
+    assert NatsConsumer.filter() == []
+    with pytest.raises(ConsumerNotFound, match=r"Shared is abstract: .* implements handle_message"):
+        NatsConsumer.get("Shared")
+
+    class OrderConsumer(Shared):
+        async def handle_message(self, message: object) -> None: ...
+
+    assert NatsConsumer.filter() == [OrderConsumer]
 
 
 def test_two_consumers_of_one_name_are_both_named() -> None:

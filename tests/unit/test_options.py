@@ -86,6 +86,54 @@ def test_the_methods_of_a_consumer_say_the_same() -> None:
     assert consumer.get_durable_name() == "Pushing"
 
 
+class Deciding(JetstreamPullConsumer):
+    """Says by methods, as older projects do, what others say by attributes."""
+
+    stream_name = "orders"
+    subjects = ["orders.created", "orders.updated"]
+
+    def __init__(self) -> None:
+        self.region = "eu"
+
+    def get_durable_name(self) -> str:
+        return f"{super().get_durable_name()}-{self.region}"
+
+    def get_filter_subject(self) -> str:
+        return f"orders.{self.region}.*"
+
+    async def handle_message(self, message: Any) -> None: ...
+
+
+def test_an_overridden_method_decides_the_durable_and_the_filter() -> None:
+    options = consumer_options(Deciding())
+    assert (options.durable, options.durable_is_derived) == ("Deciding-eu", False)
+    assert options.filter_subjects == ["orders.eu.*"]
+    assert subjects_left_out(Deciding()) == []
+
+
+def test_a_class_whose_methods_decide_needs_no_attributes() -> None:
+    consumer = type("Bare", (Deciding,), {"subjects": ()})
+    assert consumer_options(consumer).stream == "orders"
+    assert subjects_left_out(Deciding) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "message"),
+    [
+        ("get_durable_name", "my durable", r"get_durable_name\(\) cannot contain spaces"),
+        ("get_durable_name", None, r"get_durable_name\(\) must be a string"),
+        ("get_filter_subject", None, "None is not a string"),
+        ("get_filter_subject", "orders..x", "has an empty token"),
+    ],
+)
+def test_a_wrong_answer_of_an_overridden_method_is_refused(
+    method: str, answer: Any, message: str
+) -> None:
+    consumer = type("Wrong", (Deciding,), {method: lambda self: answer})()
+    with pytest.raises(ConfigurationError, match=f"Wrong cannot run: .*{message}"):
+        consumer_options(consumer)
+
+
 def test_the_durable_is_made_from_the_class_and_said_to_be() -> None:
     options = consumer_options(Pulling)
     assert (options.durable, options.durable_is_derived) == ("Pulling", True)
