@@ -8,6 +8,7 @@
 
 mod connection;
 mod consumption;
+mod dead_letters;
 mod error;
 mod future;
 mod handler;
@@ -36,6 +37,8 @@ mod _native {
     use crate::connection::{Connection, connect};
     #[pymodule_export]
     use crate::consumption::{Consumption, consume};
+    #[pymodule_export]
+    use crate::dead_letters::{DeadLetters, StoredLetter, StoredLetters};
     #[pymodule_export]
     use crate::log::take_logs;
     #[pymodule_export]

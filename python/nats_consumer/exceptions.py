@@ -215,8 +215,9 @@ class NotJetStreamMessage(MessageError, errors.NotJSMessageError):
 
 
 class NotReplayable(MessageError):
-    """The dead letter cannot be published again: its payload is gone, or it is not one of ours. Look
-    at it with `manage.py nats_dlq show`, then purge it."""
+    """The dead letter cannot be published again: its payload is gone, or it is not one of ours.
+
+    Look at it with `manage.py nats_dlq show`, then purge it."""
 
 
 class WorkerError(NatsConsumerError):

@@ -1,0 +1,206 @@
+//! Dead letters for the command line and the admin: plain blocking calls, the GIL released.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nats_consumer::dead_letters::{delete, get};
+use nats_consumer::replay::replay;
+use nats_consumer::{Connection as Engine, DeadLetters as Open, Error, Selection, StoredLetter as Letter};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use tokio::sync::Mutex;
+
+use crate::error::exceptions::ForkedProcess;
+use crate::future::wait_for;
+use crate::settings::{ConnectSettings, seconds};
+
+/// How long the last words may take when the connection is closed.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Mirror of `nats_consumer.selection.Selection`.
+#[derive(FromPyObject)]
+pub(crate) struct SelectionSettings {
+    consumer: Option<String>,
+    reason: Option<String>,
+    older_than: Option<f64>,
+    newer_than: Option<f64>,
+}
+
+impl SelectionSettings {
+    fn into_selection(self) -> PyResult<Selection> {
+        let duration = |name, value: Option<f64>| value.map(|value| seconds(name, value)).transpose();
+        Ok(Selection {
+            older_than: duration("older_than", self.older_than)?,
+            newer_than: duration("newer_than", self.newer_than)?,
+            consumer: self.consumer,
+            reason: self.reason,
+        })
+    }
+}
+
+/// A connection to the dead letters of a server.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct DeadLetters {
+    pid: u32,
+    engine: Engine,
+}
+
+#[pymethods]
+impl DeadLetters {
+    #[new]
+    fn new(py: Python<'_>, options: ConnectSettings) -> PyResult<Self> {
+        let options = options.into_options()?;
+        let engine = wait_for(py, async move { Engine::open(&options).await })?;
+        Ok(Self { pid: std::process::id(), engine })
+    }
+
+    #[getter]
+    fn server(&self) -> String {
+        self.engine.server()
+    }
+
+    /// An iterator of the selected ones that are there now, oldest first.
+    fn select(
+        &self,
+        py: Python<'_>,
+        stream: String,
+        selection: SelectionSettings,
+    ) -> PyResult<StoredLetters> {
+        let selection = selection.into_selection()?;
+        let open = self.wait(py, async move |engine| Open::open(&engine, &stream, selection).await)?;
+        Ok(StoredLetters { open: Arc::new(Mutex::new(open)) })
+    }
+
+    fn get(&self, py: Python<'_>, stream: String, number: u64) -> PyResult<Option<StoredLetter>> {
+        let found = self.wait(py, async move |engine| get(&engine, &stream, number).await)?;
+        Ok(found.map(|letter| StoredLetter { letter }))
+    }
+
+    /// Publishes the message again, then deletes the dead letter; the stream that took it, and its number.
+    fn replay(&self, py: Python<'_>, letter: &StoredLetter) -> PyResult<(String, u64)> {
+        let letter = letter.letter.clone();
+        let ack = self.wait(py, async move |engine| replay(&engine, &letter).await)?;
+        Ok((ack.stream, ack.sequence))
+    }
+
+    fn delete(&self, py: Python<'_>, letter: &StoredLetter) -> PyResult<()> {
+        let letter = letter.letter.clone();
+        self.wait(py, async move |engine| delete(&engine, &letter).await)
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.wait(py, async move |engine| {
+            engine.close(CLOSING).await;
+            Ok(())
+        })
+    }
+}
+
+impl DeadLetters {
+    fn wait<T: Send + 'static, F>(&self, py: Python<'_>, work: impl FnOnce(Engine) -> F) -> PyResult<T>
+    where
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        if self.pid != std::process::id() {
+            return Err(ForkedProcess::new_err(()));
+        }
+        wait_for(py, work(self.engine.clone()))
+    }
+}
+
+impl Drop for DeadLetters {
+    fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            // The socket is the parent's: closing it here would close it there.
+            std::mem::forget(self.engine.clone());
+        }
+    }
+}
+
+/// The dead letters of one stream.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct StoredLetters {
+    open: Arc<Mutex<Open>>,
+}
+
+#[pymethods]
+impl StoredLetters {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<StoredLetter>> {
+        let open = self.open.clone();
+        let next = wait_for(py, async move { open.lock().await.next().await })?;
+        Ok(next.map(|letter| StoredLetter { letter }))
+    }
+}
+
+/// A dead letter as it is stored.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct StoredLetter {
+    letter: Letter,
+}
+
+#[pymethods]
+impl StoredLetter {
+    #[getter]
+    fn kept_in(&self) -> &str {
+        &self.letter.kept_in
+    }
+
+    #[getter]
+    fn number(&self) -> u64 {
+        self.letter.number
+    }
+
+    #[getter]
+    fn stored(&self) -> SystemTime {
+        self.letter.stored
+    }
+
+    #[getter]
+    fn stream(&self) -> &str {
+        &self.letter.stream
+    }
+
+    #[getter]
+    fn sequence(&self) -> u64 {
+        self.letter.sequence
+    }
+
+    #[getter]
+    fn subject(&self) -> &str {
+        &self.letter.subject
+    }
+
+    #[getter]
+    fn consumer(&self) -> &str {
+        &self.letter.consumer
+    }
+
+    #[getter]
+    fn reason(&self) -> &str {
+        &self.letter.reason
+    }
+
+    #[getter]
+    fn error(&self) -> Option<&str> {
+        self.letter.error.as_deref()
+    }
+
+    #[getter]
+    fn deliveries(&self) -> u64 {
+        self.letter.deliveries
+    }
+
+    #[getter]
+    fn headers(&self) -> Vec<(String, String)> {
+        self.letter.headers.clone()
+    }
+
+    #[getter]
+    fn payload<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.letter.payload.as_ref().map(|payload| PyBytes::new(py, payload))
+    }
+}

@@ -1,0 +1,54 @@
+"""Dead letters, after they were stored: found, replayed, purged. The calls block; use them from
+`def` code, such as a command or a view."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from . import registry
+from .connect import connect_options, resolve
+from .exceptions import ConfigurationError, ConsumerNotFound
+from .options import durable_of
+from .selection import Selection
+
+if TYPE_CHECKING:
+    from ._native import DeadLetters
+
+__all__ = ["Selection", "dead_letters", "durable_called", "streams_of_project"]
+
+
+@contextmanager
+def dead_letters() -> "Iterator[DeadLetters]":
+    """A connection to the dead letters of the server in NATS_CONSUMER, closed at the end. Raises
+    ConfigurationError, Unreachable or Denied.
+
+        with dead_letters() as letters:
+            for letter in letters.select("orders", Selection(reason="worker lost")):
+                letters.replay(letter)
+
+    `select(stream, selection)` gives those that are there now, oldest first; `get(stream, number)`
+    one of them, or None. `replay(letter)` publishes the message again and, when a stream has
+    stored it, deletes the dead letter; it returns that stream and the message's sequence there. It
+    raises NotReplayable, PublishError or StreamError, and then the dead letter stays.
+    `delete(letter)` deletes it."""
+    # On first use: importing this, as the command line does, stays light.
+    from . import _native
+
+    letters = _native.DeadLetters(resolve(connect_options()))
+    try:
+        yield letters
+    finally:
+        letters.close()
+
+
+def streams_of_project() -> list[str]:
+    """The streams that the project's consumers read."""
+    return sorted({str(consumer.stream_name) for consumer in registry.consumers()})
+
+
+def durable_called(name: str) -> str:
+    """The durable of the consumer class called `name`; `name` itself if there is no such class."""
+    try:
+        return durable_of(registry.consumer_named(name))[0]
+    except (ConsumerNotFound, ConfigurationError, ValueError):
+        return name
