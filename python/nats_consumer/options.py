@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asgiref.sync import iscoroutinefunction
 from django.utils.timezone import is_naive, make_aware
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from .consumer import NatsConsumer
 
 Declaration: TypeAlias = "type[NatsConsumer] | NatsConsumer"
-
-_T = TypeVar("_T")
 
 # Each thread holds a database connection, so threads are not as cheap as tasks.
 _DEFAULT_THREADS = 10
@@ -66,7 +64,7 @@ def _options(name: str, consumer: Declaration, overrides: Overrides) -> Consumer
     handler = message_handler(consumer)
     durable, durable_is_derived = durable_of(consumer)
     policy = retry_policy(consumer)
-    batch_size = overrides.batch_size or whole(consumer.batch_size, "batch_size", least=1)
+    batch_size = read_batch_size(_either(overrides.batch_size, consumer.batch_size))
     deliver_policy, start_sequence, start_time = _deliver_policy(consumer)
     return ConsumerOptions(
         name=name,
@@ -75,12 +73,11 @@ def _options(name: str, consumer: Declaration, overrides: Overrides) -> Consumer
         durable_is_derived=durable_is_derived,
         kind=consumer.kind,
         filter_subjects=filter_of(consumer),
-        concurrency=overrides.concurrency or _concurrency(consumer, handler, batch_size),
+        concurrency=_concurrency(consumer, overrides, handler, batch_size),
         batch_size=batch_size,
-        fetch_timeout=overrides.fetch_timeout
-        or number(consumer.fetch_timeout, "fetch_timeout", least=0.1),
-        ack_wait=number(consumer.ack_wait, "ack_wait", least=1),
-        max_ack_pending=_optional(whole, consumer.max_ack_pending, "max_ack_pending"),
+        fetch_timeout=read_fetch_timeout(_either(overrides.fetch_timeout, consumer.fetch_timeout)),
+        ack_wait=number(consumer.ack_wait, "ack_wait", least=0.1),
+        max_ack_pending=_max_ack_pending(consumer),
         deliver_policy=deliver_policy,
         start_sequence=start_sequence,
         start_time=start_time,
@@ -90,8 +87,23 @@ def _options(name: str, consumer: Declaration, overrides: Overrides) -> Consumer
         backoff_factor=policy.factor,
         retry_delays=list(policy.delays),
         exhausted=_exhausted(consumer),
-        handler_timeout=_optional(number, consumer.handler_timeout, "handler_timeout"),
+        handler_timeout=_handler_timeout(consumer),
     )
+
+
+def read_batch_size(value: object) -> int:
+    """`value` if it can be a batch_size. Raises ConfigurationError."""
+    return whole(value, "batch_size", least=1)
+
+
+def read_concurrency(value: object) -> int:
+    """`value` if it can be a concurrency. Raises ConfigurationError."""
+    return whole(value, "concurrency", least=1)
+
+
+def read_fetch_timeout(value: object) -> float:
+    """`value`, in seconds, if it can be a fetch_timeout. Raises ConfigurationError."""
+    return number(value, "fetch_timeout", least=1)
 
 
 def message_handler(consumer: Declaration) -> Callable[[Any], Any]:
@@ -185,12 +197,25 @@ def _subjects(consumer: Declaration, attribute: str) -> list[str]:
     return list(value)
 
 
-def _concurrency(consumer: Declaration, handler: Callable[[Any], Any], batch_size: int) -> int:
-    if consumer.concurrency is not None:
-        return whole(consumer.concurrency, "concurrency", least=1)
+def _concurrency(
+    consumer: Declaration, overrides: Overrides, handler: Callable[[Any], Any], batch_size: int
+) -> int:
+    given = _either(overrides.concurrency, consumer.concurrency)
+    if given is not None:
+        return read_concurrency(given)
     if consumer.kind == "push":
         return 1
     return batch_size if iscoroutinefunction(handler) else min(batch_size, _DEFAULT_THREADS)
+
+
+def _max_ack_pending(consumer: Declaration) -> int | None:
+    value = consumer.max_ack_pending
+    return None if value is None else whole(value, "max_ack_pending", least=1)
+
+
+def _handler_timeout(consumer: Declaration) -> float | None:
+    value = consumer.handler_timeout
+    return None if value is None else number(value, "handler_timeout", least=0.001)
 
 
 def _deliver_policy(consumer: Declaration) -> tuple[str, int | None, str | None]:
@@ -228,5 +253,5 @@ def _exhausted(consumer: Declaration) -> str:
     return _EXHAUSTED[behavior]
 
 
-def _optional(read: Callable[..., _T], value: object, what: str) -> _T | None:
-    return None if value is None else read(value, what)
+def _either(override: object, attribute: object) -> object:
+    return attribute if override is None else override

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from django.conf import settings
 
@@ -118,8 +119,11 @@ def event_loop_policy() -> str | None:
     return path
 
 
-def shutdown_timeout() -> float:
-    """How long, in seconds, running handlers may go on after SIGTERM."""
+def shutdown_timeout(given: object = None) -> float:
+    """How long, in seconds, running handlers may go on after SIGTERM: as `given`, or as the
+    setting says."""
+    if given is not None:
+        return number(given, "the shutdown timeout")
     return number(
         nats_consumer_settings().get("shutdown_timeout", _DEFAULT_SHUTDOWN_TIMEOUT),
         'NATS_CONSUMER["shutdown_timeout"]',
@@ -133,9 +137,9 @@ def embedded_store() -> Path:
 
 
 def number(value: object, what: str, *, least: float = 0) -> float:
-    """`value` as a float. Raises ConfigurationError naming `what` if it is not a number or is
-    smaller than `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
+    """`value` as a float. Raises ConfigurationError naming `what` if it is not a finite number or
+    is smaller than `least`."""
+    if not _is_number(value) or not isfinite(value) or value < least:
         raise ConfigurationError(f"{what} must be a number of at least {least:g}, not {value!r}.")
     return float(value)
 
@@ -146,3 +150,7 @@ def whole(value: object, what: str, *, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{what} must be a whole number, at least {least}, not {value!r}.")
     return value
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -99,11 +99,30 @@ def test_a_consumer_without_handle_message_is_an_error(plans: list[Plan]) -> Non
 
 
 @pytest.mark.parametrize(
-    "option", ["--batch-size=0", "--timeout=soon", "--event-loop=trio", "--log-level=LOUD"]
+    ("option", "rule"),
+    [
+        ("--batch-size=0", "batch_size must be a whole number, at least 1, not 0"),
+        ("--concurrency=many", "concurrency must be a whole number, at least 1, not 'many'"),
+        ("--timeout=0.5", "fetch_timeout must be a number of at least 1, not 0.5"),
+        ("--timeout=soon", "fetch_timeout must be a number of at least 1, not 'soon'"),
+        ("--shutdown-timeout=nan", "must be a number of at least 0, not nan"),
+        ("--event-loop=trio", "invalid choice: 'trio'"),
+        ("--log-level=LOUD", "invalid choice: 'LOUD'"),
+    ],
 )
-def test_a_wrong_option_is_an_error(consumers: tuple[type, type], option: str) -> None:
-    with pytest.raises(CommandError, match=option.partition("=")[0]):
+def test_a_wrong_option_is_an_error_with_the_rule(
+    consumers: tuple[type, type], option: str, rule: str
+) -> None:
+    name = option.partition("=")[0]
+    with pytest.raises(CommandError, match=f"{name}: .*{rule}"):
         call_command("nats_consumer", option)
+
+
+def test_a_shutdown_timeout_of_zero_is_not_the_default(
+    consumers: tuple[type, type], plans: list[Plan]
+) -> None:
+    call_command("nats_consumer", "--shutdown-timeout=0")
+    assert plans[0].shutdown_timeout == 0.0
 
 
 def test_an_error_of_the_worker_ends_the_command(

@@ -65,6 +65,19 @@ def test_a_batch_size_of_the_command_line_is_the_concurrency_too() -> None:
     assert consumer_options(Pulling, Overrides(batch_size=50)).concurrency == 50
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (Overrides(batch_size=0), "batch_size must be a whole number, at least 1"),
+        (Overrides(concurrency=-1), "concurrency must be a whole number, at least 1"),
+        (Overrides(fetch_timeout=0.5), "fetch_timeout must be a number of at least 1"),
+    ],
+)
+def test_the_command_line_is_held_to_the_same_rules(overrides: Overrides, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        consumer_options(Pulling, overrides)
+
+
 def test_a_filter_is_used_as_it_is() -> None:
     assert filter_of(Pulling) == ["orders.*"]
     assert filter_of(declared(filter_subject=None, filter_subjects=["a.*", "b"])) == ["a.*", "b"]
@@ -193,6 +206,13 @@ def test_a_start_time_is_written_as_the_server_reads_it() -> None:
         ({"batch_size": 0}, "batch_size must be a whole number, at least 1"),
         ({"concurrency": 0}, "concurrency must be a whole number, at least 1"),
         ({"ack_wait": "30"}, "ack_wait must be a number"),
+        ({"ack_wait": 0.05}, r"ack_wait must be a number of at least 0\.1"),
+        ({"ack_wait": float("nan")}, "ack_wait must be a number"),
+        ({"fetch_timeout": 0.5}, "fetch_timeout must be a number of at least 1"),
+        ({"fetch_timeout": float("inf")}, "fetch_timeout must be a number"),
+        ({"max_retry_delay": float("inf")}, "max_retry_delay must be a number"),
+        ({"max_ack_pending": 0}, "max_ack_pending must be a whole number, at least 1"),
+        ({"handler_timeout": 0}, "handler_timeout must be a number"),
         ({"handle_error_ack_behavior": "Ack"}, "must be a member of ErrorAckBehavior"),
         ({"deliver_policy": "first"}, "deliver_policy must be one of"),
         ({"deliver_policy": "by_start_time"}, "needs start_time"),

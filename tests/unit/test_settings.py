@@ -35,7 +35,7 @@ def test_the_setting_must_be_a_dict(settings: Settings) -> None:
         ours.connect_args()
 
 
-@pytest.mark.parametrize("value", ["25", -1, None, True])
+@pytest.mark.parametrize("value", ["25", -1, None, True, float("nan"), float("inf")])
 def test_a_shutdown_timeout_that_is_no_number_is_refused(settings: Settings, value: object) -> None:
     settings.NATS_CONSUMER = {"shutdown_timeout": value}
     with pytest.raises(ConfigurationError, match="shutdown_timeout"):

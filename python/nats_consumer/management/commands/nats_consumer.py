@@ -9,8 +9,14 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from nats_consumer import logs, registry, settings
 from nats_consumer.consumer import NatsConsumer
-from nats_consumer.exceptions import NatsConsumerError
-from nats_consumer.options import Overrides, consumer_options
+from nats_consumer.exceptions import ConfigurationError, NatsConsumerError
+from nats_consumer.options import (
+    Overrides,
+    consumer_options,
+    read_batch_size,
+    read_concurrency,
+    read_fetch_timeout,
+)
 
 _Number = TypeVar("_Number", int, float)
 
@@ -33,22 +39,26 @@ class Command(BaseCommand):
             help="what the nats_consumer loggers show (default: as LOGGING says, or INFO)",
         )
         parser.add_argument(
-            "--batch-size", type=_positive(int), help="how many messages to ask for at once (pull)"
+            "--batch-size",
+            type=_reading(int, read_batch_size),
+            help="how many messages to ask for at once (pull)",
         )
         parser.add_argument(
             "--timeout",
-            type=_positive(float),
+            type=_reading(float, read_fetch_timeout),
             help="how long a request for messages waits, in seconds (pull)",
         )
         parser.add_argument(
-            "--concurrency", type=_positive(int), help="how many messages to handle at once"
+            "--concurrency",
+            type=_reading(int, read_concurrency),
+            help="how many messages to handle at once",
         )
         parser.add_argument(
             "--event-loop", choices=["asyncio", "uvloop"], help="default: event_loop_policy"
         )
         parser.add_argument(
             "--shutdown-timeout",
-            type=_positive(float),
+            type=_reading(float, settings.shutdown_timeout),
             help="how long running handlers may go on after SIGTERM, in seconds (default: 25)",
         )
 
@@ -72,7 +82,7 @@ class Command(BaseCommand):
                     consumers=consumers,
                     setup=options["setup"],
                     overrides=overrides,
-                    shutdown_timeout=options["shutdown_timeout"] or settings.shutdown_timeout(),
+                    shutdown_timeout=settings.shutdown_timeout(options["shutdown_timeout"]),
                     event_loop=options["event_loop"],
                 )
             )
@@ -91,14 +101,17 @@ def _consumers(names: list[str]) -> list[type[NatsConsumer]]:
     )
 
 
-def _positive(kind: type[_Number]) -> Callable[[str], _Number]:
+def _reading(kind: type[_Number], read: Callable[[object], _Number]) -> Callable[[str], _Number]:
+    """What argparse calls: the text as a number that `read` accepts."""
+
     def convert(text: str) -> _Number:
         try:
-            value = kind(text)
+            value: object = kind(text)
         except ValueError:
-            value = kind(0)
-        if value <= 0:
-            raise ArgumentTypeError(f"{text!r} is not a number above 0")
-        return value
+            value = text
+        try:
+            return read(value)
+        except ConfigurationError as error:
+            raise ArgumentTypeError(str(error)) from error
 
     return convert
