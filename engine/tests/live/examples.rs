@@ -17,12 +17,14 @@ impl Drop for Example {
     }
 }
 
-/// Built beside the tests, where cargo did not do so already.
+/// Cargo has built it with the tests, unless it was asked for some of the tests alone.
 fn start(name: &str, stage: &Stage) -> Example {
-    let build = ["build", "--quiet", "--package", "nats-consumer", "--example", name];
-    assert!(Command::new(env!("CARGO")).args(build).status().unwrap().success());
     let tests = std::env::current_exe().unwrap();
     let built: PathBuf = tests.ancestors().nth(2).unwrap().join("examples").join(name);
+    if !built.exists() {
+        let build = ["build", "--quiet", "--package", "nats-consumer", "--example", name];
+        assert!(Command::new(env!("CARGO")).args(build).status().unwrap().success());
+    }
     let child = Command::new(built).arg(stage.server.url()).stdout(Stdio::piped()).spawn();
     Example(child.unwrap())
 }
@@ -55,4 +57,42 @@ async fn hello_consumes_until_it_is_interrupted() {
     for line in ["created: {\"id\":7}", "something else: orders.paid"] {
         assert!(printed.contains(line), "{printed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_tries_again_until_it_succeeds() {
+    let stage = Stage::set().await;
+    stage.publish(1..3).await;
+    let example = start("retry", &stage);
+    durable_settles(&stage, "retry").await;
+    let printed = interrupt(example).await;
+    assert!(printed.contains("2: attempt 3") && !printed.contains("1: attempt 2"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letter_shows_what_became_one_and_why() {
+    let stage = Stage::set().await;
+    stage.client.publish("orders.created", r#"{"address": "Ely"}"#.into()).await.unwrap();
+    stage.client.publish("orders.created", "no json".into()).await.unwrap();
+    let example = start("dead_letter", &stage);
+    durable_settles(&stage, "dead_letter").await;
+    let printed = interrupt(example).await;
+    for part in ["shipped to Ely", "dead letter: b\"no json\"", "expected"] {
+        assert!(printed.contains(part), "{printed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn graceful_stop_finishes_what_it_has_begun() {
+    let stage = Stage::set().await;
+    stage.publish(0..5).await;
+    let example = start("graceful_stop", &stage);
+    eventually("it has begun", async || {
+        let info = stage.ask("CONSUMER.INFO.orders.graceful_stop", &Value::Null).await;
+        info["num_ack_pending"].as_u64() > Some(1)
+    })
+    .await;
+    let printed = interrupt(example).await;
+    assert!(printed.contains("0 cancelled") && !printed.contains("0 done"), "{printed}");
+    assert_eq!(printed.matches(": begun").count(), printed.matches(": done").count(), "{printed}");
 }

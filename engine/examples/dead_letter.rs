@@ -1,0 +1,37 @@
+//! Orders that nobody can read become dead letters: `cargo run --example dead_letter -- nats://127.0.0.1:4222`.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use nats_consumer::stream::create_stream;
+use nats_consumer::{ConnectOptions, Connection, ConsumerOptions, Exhausted, HandlerError, Message, consume};
+use serde_json::{Value, json};
+
+async fn ship(message: Message) -> Result<(), HandlerError> {
+    // No retry mends what is no JSON: a dead letter at once. Other errors become one after the last attempt.
+    let order: Value = serde_json::from_slice(message.payload()).map_err(HandlerError::dead_letter)?;
+    let address = order["address"].as_str().ok_or("an order without an address")?;
+    println!("shipped to {address}");
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let server = std::env::args().nth(1).unwrap_or_else(|| "nats://127.0.0.1:4222".into());
+    let connect = ConnectOptions::to([server]);
+    let connection = Connection::open(&connect).await?;
+    create_stream(&connection, &json!({ "name": "orders", "subjects": ["orders.>"] })).await?;
+
+    // The stream `orders-dlq` is made when it is needed; its headers say why: Dlq-Reason, Dlq-Error and more.
+    let letters = connection.client().subscribe("dlq.orders.>").await?;
+    tokio::spawn(letters.for_each(async |letter| {
+        println!("dead letter: {:?} {:?}", letter.payload, letter.headers);
+    }));
+    let orders = ConsumerOptions::pull("orders", "dead_letter");
+    let options = ConsumerOptions { exhausted: Exhausted::DeadLetter, ..orders };
+    let consumption = consume(connect, options, ship).await?;
+
+    tokio::signal::ctrl_c().await?;
+    consumption.drain(Duration::from_secs(25)).await;
+    Ok(())
+}
