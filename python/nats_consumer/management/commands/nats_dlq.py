@@ -77,7 +77,7 @@ class Command(BaseCommand):
     def _list(self, letters: "DeadLetters", streams: list[str], options: dict[str, Any]) -> None:
         limit = options["limit"]
         for stream in streams:
-            found = iter(letters.select(stream, _selection(options)))
+            found = _selected(letters, stream, options)
             lines = [_line(letter) for letter in islice(found, limit)]
             self.stdout.write(f"\n{stream}: {_count(len(lines))}")
             for line in _table(lines):
@@ -189,14 +189,25 @@ def _chosen(
             raise CommandError("Give either numbers or a selection.")
         yield from [_numbered(letters, streams[0], number) for number in numbers]
         return
-    selection = _selection(options)
-    if selection == Selection() and not options["all"]:
+    if _selection(options) == Selection() and not options["all"]:
         raise CommandError(
             "Say which dead letters: their numbers, --consumer, --reason, --older-than, "
             "--newer-than, or --all."
         )
     for stream in streams:
-        yield from letters.select(stream, selection)
+        yield from _selected(letters, stream, options)
+
+
+def _selected(
+    letters: "DeadLetters", stream: str, options: dict[str, Any]
+) -> "Iterator[StoredLetter]":
+    try:
+        return iter(letters.select(stream, _selection(options)))
+    except StreamNotFound:
+        if options["stream"]:
+            raise
+        # A consumer of the project may wait for its stream still.
+        return iter(())
 
 
 def _numbered(letters: "DeadLetters", stream: str, number: int) -> "StoredLetter":

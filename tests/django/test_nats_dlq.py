@@ -1,0 +1,41 @@
+"""manage.py nats_dlq: its arguments."""
+
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
+
+from nats_consumer import JetstreamPullConsumer
+
+
+def consumer_of(stream: str) -> type:
+    def handle_message(self: Any, message: Any) -> None: ...
+
+    attributes = {"stream_name": stream, "filter_subject": ">", "handle_message": handle_message}
+    return type(stream.title(), (JetstreamPullConsumer,), attributes)
+
+
+def test_a_project_without_consumers_has_to_name_the_stream() -> None:
+    with pytest.raises(CommandError, match="Name the stream: --stream orders"):
+        call_command("nats_dlq", "list")
+
+
+def test_a_number_needs_its_stream_where_there_are_several() -> None:
+    consumer_of("orders"), consumer_of("shop")
+    with pytest.raises(CommandError, match=r"Each of orders, shop counts its own: add --stream"):
+        call_command("nats_dlq", "replay", "1")
+
+
+@pytest.mark.parametrize("arguments", ["", "revive", "show", "list --older-than=soon"])
+def test_a_wrong_argument_is_an_error(arguments: str) -> None:
+    with pytest.raises(CommandError):
+        call_command("nats_dlq", *arguments.split())
+
+
+def test_a_server_that_is_not_there_is_named(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {
+        "connect_args": {"servers": "nats://127.0.0.1:1", "connect_timeout": 0.2}
+    }
+    with pytest.raises(CommandError, match=r"127\.0\.0\.1:1"):
+        call_command("nats_dlq", "list", "--stream", "orders")
