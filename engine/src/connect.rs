@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
@@ -25,8 +27,6 @@ pub struct Link {
     pub is_up: bool,
     /// Counts the connections made: a change means that requests to the old one are gone.
     pub generation: u64,
-    /// The last thing the server refused, if it refused anything.
-    pub denied: Option<String>,
 }
 
 /// A connection to NATS that reconnects by itself.
@@ -161,28 +161,31 @@ async fn client_options(
     link: watch::Sender<Link>,
 ) -> Result<async_nats::ConnectOptions> {
     let longest = options.reconnect_wait;
+    let losses = Arc::new(Losses::default());
+    let noted = losses.clone();
     let mut client = async_nats::ConnectOptions::new()
         .connection_timeout(options.connect_timeout)
         .ping_interval(options.ping_interval)
         .max_reconnects(options.max_reconnects)
         .client_capacity(COMMAND_CAPACITY)
         .require_tls(options.tls_required)
-        .reconnect_delay_callback(move |attempts| reconnect_delay(attempts, longest))
+        .custom_inbox_prefix(inbox_prefix(options)?)
+        .reconnect_delay_callback(move |attempts| reconnect_delay(attempts + losses.in_a_row(), longest))
         .event_callback(move |event| {
+            noted.note(&event);
             note(&link, &event);
             std::future::ready(())
         });
     if let Some(name) = &options.name {
         client = client.name(name);
     }
-    if let Some(prefix) = &options.inbox_prefix {
-        client = client.custom_inbox_prefix(prefix);
-    }
     if let Some(path) = &options.tls_ca {
         client = client.add_root_certificates(path.clone());
     }
-    if let (Some(cert), Some(key)) = (&options.tls_cert, &options.tls_key) {
-        client = client.add_client_certificate(cert.clone(), key.clone());
+    match (&options.tls_cert, &options.tls_key) {
+        (Some(cert), Some(key)) => client = client.add_client_certificate(cert.clone(), key.clone()),
+        (None, None) => {}
+        _ => return Err(Error::new(ErrorKind::Config, "`tls_cert` and `tls_key` go together: set both.")),
     }
     if options.no_echo {
         client = client.no_echo();
@@ -204,8 +207,12 @@ async fn authenticate(
     if let Some(token) = &options.token {
         client = client.token(token.reveal().to_owned());
     }
-    if let (Some(user), Some(password)) = (&options.user, &options.password) {
-        return Ok(client.user_and_password(user.clone(), password.reveal().to_owned()));
+    match (&options.user, &options.password) {
+        (Some(user), Some(password)) => {
+            return Ok(client.user_and_password(user.clone(), password.reveal().to_owned()));
+        }
+        (None, None) => {}
+        _ => return Err(Error::new(ErrorKind::Config, "`user` and `password` go together: set both.")),
     }
     // async-nats ignores credentials inside a URL; a lone user name there is a token, as in nats-py.
     let Some(address) = addresses.iter().find(|address| address.username().is_some()) else {
@@ -216,6 +223,46 @@ async fn authenticate(
         Some(password) => client.user_and_password(user, password.to_owned()),
         None => client.token(user),
     })
+}
+
+/// Where answers go: a name of this very connection. A generator that lives in the process would give a
+/// forked child the names of its parent, and the child the answers meant for a sibling.
+fn inbox_prefix(options: &ConnectOptions) -> Result<String> {
+    let mut random = [0; 12];
+    getrandom::fill(&mut random).map_err(|error| {
+        Error::new(ErrorKind::Config, format!("The operating system gives no random numbers: {error}."))
+    })?;
+    let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}.{name}", options.inbox_prefix.as_deref().unwrap_or("_INBOX")))
+}
+
+/// Counts connections that were lost soon after they were made: async-nats begins its pauses anew at each
+/// success, so credentials that are accepted and then expire would reconnect a hundred times a second.
+#[derive(Debug, Default)]
+struct Losses {
+    connected: Mutex<Option<Instant>>,
+    count: AtomicUsize,
+}
+
+/// A connection that lasted this long is sound.
+const SOUND: Duration = Duration::from_secs(5);
+
+impl Losses {
+    fn note(&self, event: &Event) {
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Connected => *connected = Some(Instant::now()),
+            Event::Disconnected if connected.is_some_and(|since| since.elapsed() < SOUND) => {
+                self.count.fetch_add(1, Relaxed);
+            }
+            Event::Disconnected => self.count.store(0, Relaxed),
+            _ => {}
+        }
+    }
+
+    fn in_a_row(&self) -> usize {
+        self.count.load(Relaxed)
+    }
 }
 
 /// Doubles from 10 ms up to the longest pause, so that a short outage costs little.
@@ -244,7 +291,6 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
         }
         Event::LameDuckMode => warn!("the NATS server is shutting down; expect a reconnect"),
         Event::ServerError(ServerError::Other(text)) => {
-            link.send_modify(|link| link.denied = Some(text.clone()));
             warn!(error = text, "the NATS server reported an error");
         }
         // What matters of these is told by the loss of the connection itself.

@@ -31,8 +31,12 @@ pub struct Delivery {
     settler: Arc<Settler>,
 }
 
-/// Turns messages into deliveries. A message that was tried too often already gets its final treatment
-/// here and never reaches a handler.
+/// Deliveries beyond the last attempt that still run. The server counts every delivery: one that was handed
+/// back at a drain, or that shared the prefetch of a worker that crashed, made no attempt.
+const HEADROOM: u64 = 3;
+
+/// Turns messages into deliveries. A message that was delivered far too often becomes a dead letter here and
+/// never reaches a handler.
 pub(crate) fn admit(
     settler: &Arc<Settler>,
     messages: &mut Vec<async_nats::Message>,
@@ -117,9 +121,8 @@ impl Delivery {
         count(&self.settler.counters.failed);
         match self.settler.retry().next(self.attempt) {
             Next::Retry(after) => Some(Outcome::Retry { after: Some(after) }),
-            Next::Exhausted => None,
-            // Only a message that is handed back for ever comes here: see `admit`.
-            Next::Beyond => Some(Outcome::Retry { after: Some(self.settler.retry().longest()) }),
+            // Beyond: the last attempt may have been cut short, and the final word was never spoken.
+            Next::Exhausted | Next::Beyond => None,
         }
     }
 
@@ -155,7 +158,7 @@ impl Delivery {
     /// Tells the server that the delivery is alive; the engine does so by itself every third of `ack_wait`.
     pub fn in_progress(&self) {
         if !self.is_settled() {
-            self.settler.enqueue(self.reply(), None, Verdict::InProgress);
+            self.settler.enqueue(self.reply(), self.lease, Verdict::InProgress);
         }
     }
 
@@ -167,16 +170,15 @@ impl Delivery {
         if !self.is_open.swap(false, AcqRel) {
             return Err(AlreadySettled);
         }
-        let confirmed = self.settler.confirm(self.reply(), limit).await;
-        // Without a confirmation the plain acknowledgement is still worth a try.
-        self.close(Verdict::Ack);
-        Ok(confirmed)
+        // Without a confirmation, or when nobody waits for it any more, the plain acknowledgement follows.
+        let _acked = AckOnDrop(self);
+        Ok(self.settler.confirm(self.reply(), limit).await)
     }
 
-    /// A message delivered more often than it may be tried ended its worker every time: running it
+    /// A message delivered far more often than it may be tried ended its worker every time: running it
     /// again would end the next one. (Where the final word is NAK, coming again is ordinary: it runs.)
     fn is_lost(&self) -> bool {
-        let lost = matches!(self.settler.retry().next(self.attempt), Next::Beyond);
+        let lost = self.attempt > self.settler.retry().max_attempts().saturating_add(HEADROOM);
         if lost {
             warn!(
                 consumer = self.settler.options().name,
@@ -184,7 +186,8 @@ impl Delivery {
                 attempt = self.attempt,
                 "worker lost: no worker survived the attempts at this message, it is not run again"
             );
-            self.exhaust(self.settler.final_outcome("worker lost"), None);
+            // Whatever the final word is: nobody has seen this message fail, so it is kept.
+            self.exhaust(Outcome::DeadLetter { reason: "worker lost".into() }, None);
         }
         lost
     }
@@ -206,9 +209,17 @@ impl Delivery {
 
     /// Gives back the place and has the verdict written.
     fn close(&self, verdict: Verdict) {
-        self.settler.enqueue(self.reply(), Some(self.lease), verdict);
+        self.settler.enqueue(self.reply(), self.lease, verdict);
         // Only now: when nothing is held any more, a drain has the last words written.
         self.settler.places.release(self.message.size());
+    }
+}
+
+struct AckOnDrop<'a>(&'a Delivery);
+
+impl Drop for AckOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close(Verdict::Ack);
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) enum Problem {
     Gone,
     /// The server sent neither messages nor heartbeats.
     Silent,
+    /// The connection is closed.
+    Closed,
     /// The server does not accept the requests.
     Refused(String),
 }
@@ -64,6 +66,8 @@ pub(crate) struct Demand {
     unanswered: u32,
     silences: u32,
     next_id: u64,
+    /// Requests up to this one are forgotten.
+    forgotten: u64,
 }
 
 impl Demand {
@@ -80,6 +84,7 @@ impl Demand {
             unanswered: 0,
             silences: 0,
             next_id: 0,
+            forgotten: 0,
         }
     }
 
@@ -130,6 +135,9 @@ impl Demand {
             100 => {}
             404 | 408 => self.returned(&status),
             409 if is_terminal(status.description) => return Err(Problem::Gone),
+            409 if status.description.starts_with("Exceeded MaxRequest") => {
+                return Err(Problem::Refused(format!("{} of the durable", status.description)));
+            }
             // The other 409 are the server's own troubles: a new leader, a shutdown, a full queue.
             409 => {
                 self.returned(&status);
@@ -202,6 +210,10 @@ impl Demand {
     }
 
     fn returned(&mut self, status: &Status<'_>) {
+        // What was forgotten is not outstanding, whatever the server says of it later.
+        if status.id.is_some_and(|id| id <= self.forgotten) {
+            return;
+        }
         let known = self.requests.iter().position(|request| Some(request.id) == status.id);
         let left = known.and_then(|index| self.requests.remove(index)).map_or(0, |request| request.left);
         self.outstanding = self.outstanding.saturating_sub(status.unfilled.unwrap_or(left));
@@ -211,6 +223,7 @@ impl Demand {
     }
 
     fn forget(&mut self) {
+        self.forgotten = self.next_id;
         self.requests.clear();
         self.outstanding = 0;
     }
@@ -308,6 +321,25 @@ mod tests {
         demand.ask(now, 10, 1);
         demand.reconnected(now);
         assert_eq!(demand.ask(now, 10, 1), Some(Ask { id: 2, batch: 10 }));
+    }
+
+    #[test]
+    fn a_late_word_about_a_forgotten_request_frees_no_place_of_the_next_one() {
+        let (mut demand, now) = demand();
+        demand.ask(now, 10, 1);
+        demand.reconnected(now);
+        demand.ask(now, 10, 1);
+        let late = Status { unfilled: Some(10), ..status(1, 408, "Request Timeout") };
+        demand.status(now, late).unwrap();
+        assert_eq!(demand.outstanding(), 10);
+    }
+
+    #[test]
+    fn a_limit_of_the_durable_that_requests_exceed_is_told() {
+        let (mut demand, now) = demand();
+        demand.ask(now, 10, 1);
+        let refused = demand.status(now, status(1, 409, "Exceeded MaxRequestBatch of 5"));
+        assert_eq!(refused, Err(Problem::Refused("Exceeded MaxRequestBatch of 5 of the durable".into())));
     }
 
     #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use async_nats::{Message as Raw, Subject, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::call;
@@ -32,6 +32,9 @@ const LARGEST_ANSWER: usize = 48 * 1024 * 1024;
 
 /// What subject and headers may add to a payload.
 const OVERHEAD: usize = 64 * 1024;
+
+/// How long a request may take to be handed to the connection; a frozen server lets them pile up.
+const SENDING: Duration = Duration::from_secs(1);
 
 /// How long messages that are on their way at a drain may take to arrive.
 const LAST_ARRIVALS: Duration = Duration::from_secs(1);
@@ -58,13 +61,13 @@ pub(crate) async fn fetch(fetch: Fetch<'_>) -> Result<(), Problem> {
             return fetch.pull(&inbox).await;
         }
     };
-    fetch.take_pushes(subscriber.ok_or(Problem::Silent)?).await
+    fetch.take_pushes(subscriber.ok_or(Problem::Closed)?).await
 }
 
 impl Fetch<'_> {
     async fn pull(&self, inbox: &str) -> Result<(), Problem> {
         let client = self.connection.client();
-        let mut subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(|_| Problem::Silent)?;
+        let mut subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(|_| Problem::Closed)?;
         let mut link = self.connection.link();
         let generation = link.borrow_and_update().generation;
         let mut pull = Pull {
@@ -87,12 +90,12 @@ impl Fetch<'_> {
                     return Ok(());
                 }
                 message = subscriber.next() => {
-                    let first = message.ok_or(Problem::Silent)?;
+                    let first = message.ok_or(Problem::Closed)?;
                     pull.take(self, first, &mut subscriber)?;
                 }
                 () = places.fallen_to(mark.unwrap_or_default()), if mark.is_some() => {}
                 changed = link.changed() => {
-                    changed.map_err(|_| Problem::Silent)?;
+                    changed.map_err(|_| Problem::Closed)?;
                     pull.note(&link);
                 }
                 () = sleep_until(pull.demand.wake_at(now)) => {
@@ -120,7 +123,7 @@ impl Fetch<'_> {
                     self.hand_back_last_arrivals(subscriber).await;
                     return Ok(());
                 }
-                message = subscriber.next() => message.ok_or(Problem::Silent)?,
+                message = subscriber.next() => message.ok_or(Problem::Closed)?,
             };
             let mut next = Some(message);
             while let Some(message) = next {
@@ -137,7 +140,7 @@ impl Fetch<'_> {
     /// Older durables may have flow control: without an answer the server stops sending.
     async fn answer_flow_control(&self, message: Raw) {
         if let Some(reply) = message.reply {
-            let _ = self.connection.client().publish(reply, Vec::new().into()).await;
+            let _ = timeout(SENDING, self.connection.client().publish(reply, Vec::new().into())).await;
         }
     }
 
@@ -164,7 +167,9 @@ impl Fetch<'_> {
             let before = arrived.len();
             // A busy server answers behind what it has sent.
             let _ = timeout(LAST_ARRIVALS, call(self.connection, &question, &Value::Null)).await;
-            while let Ok(Some(message)) = timeout(QUIET, subscriber.next()).await {
+            while let Ok(Some(message)) =
+                timeout_at(deadline.min(Instant::now() + QUIET), subscriber.next()).await
+            {
                 arrived.push(message);
             }
             is_quiet = arrived.len() == before;
@@ -226,12 +231,10 @@ impl Pull<'_> {
             "idle_heartbeat": nanoseconds(self.demand.heartbeat()),
         });
         let reply = format!("{}.{id}", self.inbox);
+        let client = fetch.connection.client();
+        let sending = client.publish_with_reply(self.next.clone(), reply, request.to_string().into());
         // A request that cannot be sent is missed like one that is lost: by its heartbeat.
-        let _ = fetch
-            .connection
-            .client()
-            .publish_with_reply(self.next.clone(), reply, request.to_string().into())
-            .await;
+        let _ = timeout(SENDING, sending).await;
     }
 
     fn take(&mut self, fetch: &Fetch<'_>, first: Raw, subscriber: &mut Subscriber) -> Result<(), Problem> {

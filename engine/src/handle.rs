@@ -120,7 +120,8 @@ impl Queue {
 async fn run(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Duration>) {
     while let Some(delivery) = queue.next().await {
         let running = HandBack(&delivery);
-        let handling = AssertUnwindSafe(handler.handle(delivery.message().clone())).catch_unwind();
+        let handling =
+            AssertUnwindSafe(async { handler.handle(delivery.message().clone()).await }).catch_unwind();
         let ended = match timeout {
             Some(limit) => tokio::time::timeout(limit, handling).await,
             None => Ok(handling.await),

@@ -1,6 +1,7 @@
 //! How many deliveries may be in hand at once, counted in messages and in bytes.
 
-use std::sync::atomic::{AtomicUsize, Ordering::*};
+use std::pin::pin;
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::*};
 
 use tokio::sync::Notify;
 
@@ -10,13 +11,13 @@ pub(crate) struct Places {
     held: AtomicUsize,
     bytes: AtomicUsize,
     settled: AtomicUsize,
-    /// Whoever waits wants to know when `held` falls to this.
-    wanted: AtomicUsize,
+    /// Somebody waits until no more than this are held.
+    wanted: AtomicIsize,
     fallen: Notify,
 }
 
 /// `wanted` when nobody waits.
-const NOBODY: usize = usize::MAX;
+const NOBODY: isize = -1;
 
 impl Places {
     pub(crate) fn new() -> Self {
@@ -24,32 +25,33 @@ impl Places {
             held: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             settled: AtomicUsize::new(0),
-            wanted: AtomicUsize::new(NOBODY),
+            wanted: AtomicIsize::new(NOBODY),
             fallen: Notify::new(),
         }
     }
 
     pub(crate) fn take(&self, messages: usize, bytes: usize) {
-        self.held.fetch_add(messages, AcqRel);
-        self.bytes.fetch_add(bytes, AcqRel);
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.held.fetch_add(messages, SeqCst);
     }
 
     pub(crate) fn release(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, AcqRel);
+        self.bytes.fetch_sub(bytes, Relaxed);
         self.settled.fetch_add(1, Relaxed);
-        // It falls one by one, so nobody's mark is jumped over.
-        let held = self.held.fetch_sub(1, AcqRel) - 1;
-        if held == self.wanted.load(Acquire) {
-            self.fallen.notify_one();
+        // In one order with the waiter's store and load, or each could miss the other.
+        let held = self.held.fetch_sub(1, SeqCst) - 1;
+        if count(held) <= self.wanted.load(SeqCst) {
+            self.wanted.store(NOBODY, SeqCst);
+            self.fallen.notify_waiters();
         }
     }
 
     pub(crate) fn held(&self) -> usize {
-        self.held.load(Acquire)
+        self.held.load(SeqCst)
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
-        self.bytes.load(Acquire)
+        self.bytes.load(Relaxed)
     }
 
     /// How many were released since the beginning.
@@ -57,17 +59,22 @@ impl Places {
         self.settled.load(Relaxed)
     }
 
-    /// Waits until no more than `mark` are held. One waiter at a time.
+    /// Waits until no more than `mark` are held. Several may wait: whoever is woken too early waits on.
     pub(crate) async fn fallen_to(&self, mark: usize) {
         loop {
-            self.wanted.store(mark, Release);
+            let mut fallen = pin!(self.fallen.notified());
+            fallen.as_mut().enable();
+            self.wanted.fetch_max(count(mark), SeqCst);
             if self.held() <= mark {
-                break;
+                return;
             }
-            self.fallen.notified().await;
+            fallen.await;
         }
-        self.wanted.store(NOBODY, Release);
     }
+}
+
+fn count(places: usize) -> isize {
+    isize::try_from(places).unwrap_or(isize::MAX)
 }
 
 #[cfg(test)]
@@ -88,6 +95,23 @@ mod tests {
         places.release(10);
         waiting.await.unwrap();
         assert_eq!((places.held(), places.held_bytes(), places.settled()), (1, 10, 2));
+    }
+
+    #[tokio::test]
+    async fn wakes_everybody_who_waits() {
+        let places = Arc::new(Places::new());
+        places.take(3, 0);
+        let waiting = [2, 0, 0].map(|mark| {
+            let places = places.clone();
+            tokio::spawn(async move { places.fallen_to(mark).await })
+        });
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+            places.release(0);
+        }
+        for waiter in waiting {
+            waiter.await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -20,35 +20,35 @@ use crate::route::Pattern;
 use crate::settle::Settler;
 use crate::stored::{self, Stored};
 
-/// Messages looked at after one loss of the connection; more follow after the next one.
+/// Messages looked at after one loss of the connection; the next ones follow after the next loss.
 const MOST: u64 = 500;
 
-/// Looks through what was on its way to this consumer. Returns how many messages were put away.
+/// Looks through what was on its way to this consumer, behind the sequence `after`. Returns up to which
+/// sequence everything has been looked at.
 pub(crate) async fn sweep(
     connection: &Connection,
     options: &ConsumerOptions,
     durable: &str,
     settler: &Settler,
-) -> Result<usize> {
+    after: u64,
+) -> Result<u64> {
     let info = call(connection, &format!("CONSUMER.INFO.{}.{durable}", options.stream), &Value::Null).await?;
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     if number(&info["num_ack_pending"]) == 0 {
-        return Ok(0);
+        return Ok(after);
     }
-    let first = number(&info["ack_floor"]["stream_seq"]) + 1;
+    let first = number(&info["ack_floor"]["stream_seq"]).max(after) + 1;
     let last = number(&info["delivered"]["stream_seq"]).min(first + MOST - 1);
-    let mut put_away = 0;
     for sequence in first..=last {
         let Some(stored) = stored::get(connection, &options.stream, &json!({ "seq": sequence })).await?
         else {
             continue;
         };
         if is_for(&stored, options) && !is_readable(&stored.headers) {
-            put_away_one(connection, options, durable, settler, stored).await?;
-            put_away += 1;
+            put_away(connection, options, durable, settler, stored).await?;
         }
     }
-    Ok(put_away)
+    Ok(last.max(after))
 }
 
 fn is_for(stored: &Stored, options: &ConsumerOptions) -> bool {
@@ -56,7 +56,7 @@ fn is_for(stored: &Stored, options: &ConsumerOptions) -> bool {
     options.filter_subjects.is_empty() || patterns.any(|pattern| pattern.matches(&stored.subject))
 }
 
-async fn put_away_one(
+async fn put_away(
     connection: &Connection,
     options: &ConsumerOptions,
     durable: &str,

@@ -64,8 +64,8 @@ fn one_line(reason: &str) -> String {
 #[derive(Debug)]
 struct Settlement {
     reply: Subject,
-    /// The lease that ends with it; none for a sign of life.
-    lease: Option<usize>,
+    /// The lease of the delivery; it ends with everything but a sign of life.
+    lease: usize,
     verdict: Verdict,
 }
 
@@ -132,7 +132,7 @@ impl Settler {
                     Verdict::Nak(delay)
                 }
             };
-            settler.enqueue(reply, Some(lease), verdict);
+            settler.enqueue(reply, lease, verdict);
             settler.places.release(size);
         });
     }
@@ -154,7 +154,7 @@ impl Settler {
     }
 
     /// Has something written; returns at once.
-    pub(crate) fn enqueue(&self, reply: Subject, lease: Option<usize>, verdict: Verdict) {
+    pub(crate) fn enqueue(&self, reply: Subject, lease: usize, verdict: Verdict) {
         lock(&self.queue).push(Settlement { reply, lease, verdict });
         if !self.is_signalled.swap(true, AcqRel) {
             self.work.notify_one();
@@ -204,11 +204,13 @@ impl Settler {
         let now = Instant::now();
         let mut leases = lock(&self.leases);
         batch.retain(|settlement| {
-            let Some(key) = settlement.lease else { return true };
             // Without a lease somebody settled it before.
             let holds = leases
-                .try_remove(key)
+                .get(settlement.lease)
                 .is_some_and(|lease| now.duration_since(lease.renewed) < self.options.ack_wait);
+            if settlement.verdict != Verdict::InProgress {
+                leases.try_remove(settlement.lease);
+            }
             holds || !settlement.verdict.needs_lease()
         });
     }
@@ -236,7 +238,7 @@ impl Settler {
 
     /// Hands back what its handlers will never settle; later words of theirs are no news to the server.
     pub(crate) fn hand_back_the_rest(&self) {
-        let settled: HashSet<usize> = lock(&self.queue).iter().filter_map(|entry| entry.lease).collect();
+        let settled: HashSet<usize> = lock(&self.queue).iter().map(|entry| entry.lease).collect();
         let rest: Vec<_> = lock(&self.leases)
             .iter()
             .filter(|(key, _)| !settled.contains(key))
@@ -244,7 +246,7 @@ impl Settler {
             .collect();
         for (key, reply) in rest {
             count(&self.counters.handed_back);
-            self.enqueue(reply, Some(key), Verdict::Nak(Duration::ZERO));
+            self.enqueue(reply, key, Verdict::Nak(Duration::ZERO));
         }
     }
 

@@ -8,13 +8,9 @@ use serde_json::{Map, Value, json};
 use tracing::info;
 
 use crate::api::call;
-use crate::config::{ConsumerOptions, Exhausted, Kind, Start};
+use crate::config::{ConsumerOptions, Kind, Start};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
-
-/// Deliveries the server may make beyond ours: a backstop, the limit is the engine's (design: "The
-/// server's `max_deliver` is no dead letter queue").
-const DELIVERY_HEADROOM: u64 = 5;
 
 /// Unsettled deliveries, delayed retries included. A pull consumer is bounded by what it asks for; a
 /// push consumer gets them all at once.
@@ -194,7 +190,8 @@ fn merge(config: &mut Map<String, Value>, options: &ConsumerOptions, name: &str)
     let group = if options.kind == Kind::Push { json!(name) } else { Value::Null };
     let values = [
         nanoseconds(options.ack_wait),
-        json!(max_deliver(options)),
+        // No limit of the server's: a message beyond it would stay in the stream, unseen. Ours is the engine's.
+        json!(-1),
         json!(max_ack_pending(options)),
         one,
         many,
@@ -213,13 +210,6 @@ fn merge(config: &mut Map<String, Value>, options: &ConsumerOptions, name: &str)
         }
     }
     changed
-}
-
-fn max_deliver(options: &ConsumerOptions) -> i64 {
-    match options.exhausted {
-        Exhausted::Nak => -1,
-        _ => i64::try_from(options.retry.max_attempts().saturating_add(DELIVERY_HEADROOM)).unwrap_or(-1),
-    }
 }
 
 /// The places that retries may wait in are counted here too, so it is generous.

@@ -1,10 +1,9 @@
 //! Keeps one consumption consuming: notices when it does not, and repairs it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -27,6 +26,18 @@ const INSPECTION: Duration = Duration::from_secs(5);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// What the supervisor knows of the server's side.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Up to here every message of the stream is settled.
+    acknowledged: Option<u64>,
+    /// When the stream was created: one that was made anew counts from 1 again.
+    stream_created: Option<String>,
+    /// Up to here messages were looked at for headers that cannot be parsed.
+    swept: u64,
+    was_full: bool,
+}
+
 /// Keeps one consumption consuming.
 pub(crate) struct Supervisor {
     pub(crate) connect: ConnectOptions,
@@ -34,8 +45,7 @@ pub(crate) struct Supervisor {
     pub(crate) settler: Arc<Settler>,
     pub(crate) inbox: Arc<dyn Inbox>,
     pub(crate) stop: CancellationToken,
-    /// Up to here every message of the stream is settled, as far as we know.
-    pub(crate) acknowledged: AtomicU64,
+    pub(crate) seen: Mutex<Seen>,
 }
 
 impl Supervisor {
@@ -65,10 +75,17 @@ impl Supervisor {
             inbox: &*self.inbox,
             stop: &self.stop,
         });
+        // Once stopped, only the fetch has a word: it is handing back what was on its way.
+        let watching = async {
+            let problem = tokio::select! {
+                problem = self.inspect(connection, durable) => problem,
+                () = self.follow_link(connection, durable) => Problem::Closed,
+            };
+            if self.stop.is_cancelled() { std::future::pending().await } else { problem }
+        };
         tokio::select! {
             ended = fetching => ended.err(),
-            problem = self.inspect(connection, durable), if !self.stop.is_cancelled() => Some(problem),
-            () = self.follow_link(connection, durable) => Some(Problem::Silent),
+            problem = watching => Some(problem),
         }
     }
 
@@ -88,9 +105,17 @@ impl Supervisor {
     }
 
     async fn sweep(&self, connection: &Connection, durable: &Durable) {
-        if let Err(error) = sweep(connection, &self.options, &durable.name, &self.settler).await {
-            debug!(consumer = self.options.name, "could not look for unreadable messages: {error}");
+        let after = self.seen().swept;
+        match sweep(connection, &self.options, &durable.name, &self.settler, after).await {
+            Ok(swept) => self.seen().swept = swept,
+            Err(error) => {
+                debug!(consumer = self.options.name, "could not look for unreadable messages: {error}");
+            }
         }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tries again with growing pauses until the durable is bound; `None` when stopped meanwhile.
@@ -123,6 +148,10 @@ impl Supervisor {
         }
         let resume_at = self.resume_at(connection).await?;
         let durable = bind(connection, &self.options, resume_at).await?;
+        if resume_at.is_some() {
+            // A durable that was made anew delivers again what another one had put away.
+            self.seen().swept = 0;
+        }
         self.sweep(connection, &durable).await;
         Ok(durable)
     }
@@ -130,13 +159,17 @@ impl Supervisor {
     /// Where a durable that was deleted begins again: behind what is settled, so that the stream is not
     /// replayed. A stream that was made anew begins at its beginning.
     async fn resume_at(&self, connection: &Connection) -> Result<Option<u64>> {
-        let acknowledged = self.acknowledged.load(Relaxed);
-        if acknowledged == 0 {
-            return Ok(None);
-        }
+        let Some(acknowledged) = self.seen().acknowledged else { return Ok(None) };
         let info = call(connection, &format!("STREAM.INFO.{}", self.options.stream), &Value::Null).await?;
-        let last = info["state"]["last_seq"].as_u64().unwrap_or_default();
-        Ok((acknowledged <= last).then_some(acknowledged + 1))
+        let is_the_same = self.seen().stream_created.as_deref() == info["created"].as_str();
+        Ok(is_the_same.then_some(acknowledged + 1))
+    }
+
+    async fn remember_the_stream(&self, connection: &Connection) {
+        let asked = call(connection, &format!("STREAM.INFO.{}", self.options.stream), &Value::Null).await;
+        if let Ok(info) = asked {
+            self.seen().stream_created = info["created"].as_str().map(str::to_owned);
+        }
     }
 
     /// Looks at the durable now and then; returns when it needs repair.
@@ -145,15 +178,16 @@ impl Supervisor {
         // The first look is at once: a durable that is deleted early must not be replayed either.
         let mut looks = tokio::time::interval(INSPECTION);
         let mut before = None;
+        self.remember_the_stream(connection).await;
         loop {
             looks.tick().await;
             if !connection.is_up() {
                 continue;
             }
-            match call(connection, &subject, &json!(null)).await {
+            match call(connection, &subject, &Value::Null).await {
                 Ok(info) => {
-                    self.acknowledged
-                        .store(info["ack_floor"]["stream_seq"].as_u64().unwrap_or_default(), Relaxed);
+                    self.seen().acknowledged = info["ack_floor"]["stream_seq"].as_u64();
+                    self.warn_if_full(&info);
                     let received = Some(self.settler.counters.snapshot().received);
                     if self.is_stalled(durable, &info) && received == before {
                         return Problem::Silent;
@@ -166,6 +200,21 @@ impl Supervisor {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Delayed retries count too: when all places at the server are taken, nobody gets anything new.
+    fn warn_if_full(&self, info: &Value) {
+        let pending = info["num_ack_pending"].as_i64().unwrap_or_default();
+        let limit = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
+        let is_full = limit > 0 && pending >= limit;
+        if is_full && !self.seen().was_full {
+            warn!(
+                consumer = self.options.name,
+                "all {limit} deliveries that may be unsettled are under way or wait for a retry: nothing new comes \
+                 until some are settled. Raise max_ack_pending, or mend what makes the handlers fail."
+            );
+        }
+        self.seen().was_full = is_full;
     }
 
     /// A push consumer that nobody listens to, as the server sees it, though we do.
@@ -181,6 +230,7 @@ impl Supervisor {
             Problem::Silent => {
                 format!("nothing was heard from the stream `{stream}` though something should be")
             }
+            Problem::Closed => String::from("the connection to NATS was closed"),
             Problem::Refused(why) => format!("the server refused a pull request ({why})"),
         }
     }

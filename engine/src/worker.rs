@@ -1,8 +1,7 @@
 //! Wires all of it: start, run, drain, stop.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,7 +20,10 @@ use crate::stream::bind;
 use crate::supervise::Supervisor;
 
 /// How long the fetch may take to end, and the last settlements to be written, when a consumption ends.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long handlers that are cancelled may take to end.
+const CANCELLING: Duration = Duration::from_millis(500);
 
 /// Consumes with a Rust handler, on the current tokio runtime.
 ///
@@ -49,7 +51,8 @@ pub async fn consume_into(
     consumer.validate()?;
     let connection = Connection::open(&connect).await?;
     let durable = bind(&connection, &consumer, None).await?;
-    let options = Arc::new(consumer);
+    // An inherited durable is the consumer's own from now on.
+    let options = Arc::new(ConsumerOptions { durable: durable.name.clone(), inherits: None, ..consumer });
     let settler = Settler::new(options.clone(), connection.clone());
     let (alive, is_alive) = watch::channel(true);
     let supervisor = Supervisor {
@@ -58,7 +61,7 @@ pub async fn consume_into(
         settler: settler.clone(),
         inbox: inbox.clone(),
         stop: CancellationToken::new(),
-        acknowledged: AtomicU64::new(0),
+        seen: Mutex::default(),
     };
     let stop = supervisor.stop.clone();
     let name = durable.name.clone();
@@ -128,13 +131,17 @@ impl Consumption {
     /// It ends within `grace` and a few seconds, also while disconnected.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.stop.cancel();
-        self.hand_back_what_waits().await;
         let places = &self.settler.places;
-        let _ = timeout(grace, places.fallen_to(0)).await;
+        let finishing = async {
+            self.hand_back_what_waits().await;
+            places.fallen_to(0).await;
+        };
+        let _ = timeout(grace, finishing).await;
         let unfinished = places.held();
         if unfinished > 0 {
             self.inbox.cancel();
-            let _ = timeout(LAST_WORDS, places.fallen_to(0)).await;
+            self.inbox.recall().iter().for_each(Delivery::hand_back);
+            let _ = timeout(CANCELLING, places.fallen_to(0)).await;
             self.settler.hand_back_the_rest();
         }
         self.inbox.close();
