@@ -159,7 +159,8 @@ async fn a_message_that_no_worker_survived_becomes_a_dead_letter_without_running
     lose_workers(&stage, 6).await;
     let seen = Seen::default();
     // Whatever the final word is: nobody has seen the message fail.
-    let options = ConsumerOptions { exhausted: Exhausted::Ack, ..options() };
+    let options =
+        ConsumerOptions { exhausted: Exhausted::Ack, ack_wait: Duration::from_millis(200), ..options() };
     let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
     let letter = letters.next().await;
     stage.all_settled().await;
@@ -172,7 +173,8 @@ async fn a_message_that_was_handed_back_at_drains_until_its_attempts_were_used_u
     let stage = Stage::set().await;
     lose_workers(&stage, 3).await;
     let seen = Seen::default();
-    let options = ConsumerOptions { exhausted: Exhausted::Ack, ..options() };
+    let options =
+        ConsumerOptions { exhausted: Exhausted::Ack, ack_wait: Duration::from_millis(200), ..options() };
     let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
     seen.covers(0..1).await;
     stage.all_settled().await;
