@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
 
@@ -39,16 +39,29 @@ def handle(*subjects: str) -> Callable[[_Method], _Method]:
     return mark
 
 
+class _SetByInit:
+    """Stands for what __init__ sets, until it has: an instance's own attribute goes first."""
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        raise TypeError(
+            f"__init__ of {owner.__name__} must call super().__init__(subjects), or "
+            "super().__init__() where @handle names them all."
+        )
+
+
 class ConsumerHandler:
     """Calls one method per subject.
 
     `subjects` maps each to `handle_<all after its first token>`: "orders.created" to
     `handle_created`, "users.profile.updated" to `handle_profile_updated`; `.`, `-` and `_` all
     separate tokens. Methods marked with `@handle("orders.*")` need no list. An exact subject goes
-    before a mapped name, that before wildcards, and among them the most specific wins.
+    before a mapped name that exists, that before wildcards, and among them the most specific wins.
 
     What has no method goes to `fallback_handle`. Methods may be `async def` or `def`.
     """
+
+    _names: dict[str, str] = cast(Any, _SetByInit())
+    _marked: dict[str, str] = cast(Any, _SetByInit())
 
     def __init__(self, subjects: Sequence[str] = ()) -> None:
         if isinstance(subjects, str):
@@ -70,7 +83,7 @@ class ConsumerHandler:
         """Pass the message to its method. Await the answer, unless you are in a plain `def`
         handle_message: there the method has finished when this returns."""
         subject = message.subject
-        name = self._marked.get(subject) or self._names.get(subject) or self._matching(subject)
+        name = self._name_for(subject)
         method = getattr(self, name, None) if name else None
         if not callable(method):
             return lanes.call(self.fallback_handle, message, reason=self._reason(subject, name))
@@ -104,12 +117,26 @@ class ConsumerHandler:
         return msg.copy_to_dlq(reason)
 
     def validate_handlers(self) -> list[str]:
-        """The names of the mapped methods that are missing, one for each subject without one."""
-        return [n for n in self._names.values() if not callable(getattr(self, n, None))]
+        """The names of the mapped methods that are missing, one for each subject that no method
+        takes."""
+        return [
+            name
+            for subject, name in self._names.items()
+            if not callable(getattr(self, self._name_for(subject) or name, None))
+        ]
 
     def get_handler_methods(self) -> list[str]:
         """The names of all methods that a subject leads to, implemented or not."""
         return [*self._names.values(), *self._marked.values()]
+
+    def _name_for(self, subject: str) -> str | None:
+        marked = self._marked.get(subject)
+        if marked:
+            return marked
+        mapped = self._names.get(subject)
+        if mapped and callable(getattr(self, mapped, None)):
+            return mapped
+        return self._matching(subject) or mapped
 
     def _map_names(self, subjects: Sequence[str]) -> dict[str, str]:
         names: dict[str, str] = {}
@@ -134,23 +161,32 @@ class ConsumerHandler:
         return names
 
     def _collect_marked(self) -> dict[str, str]:
-        # By name, not by function: an override without the decorator keeps the subject. vars()
-        # instead of getattr(), because that would evaluate the class's properties.
         marked: dict[str, str] = {}
+        for name, subjects in self._marks().items():
+            for subject in subjects:
+                if subject in marked:
+                    logger.warning(
+                        "%s: %r is marked on both %s() and %s(); %s() gets it.",
+                        type(self).__name__,
+                        subject,
+                        marked[subject],
+                        name,
+                        name,
+                    )
+                marked[subject] = name
+        return marked
+
+    def _marks(self) -> dict[str, list[str]]:
+        # By name, not by function: an override without the decorator keeps the subjects, and one
+        # with it has its own alone. vars() instead of getattr(), because that would evaluate the
+        # class's properties.
+        marks: dict[str, list[str]] = {}
         for cls in reversed(type(self).__mro__):
             for name, attribute in vars(cls).items():
-                for subject in getattr(attribute, _MARK, ()):
-                    if marked.get(subject, name) != name:
-                        logger.warning(
-                            "%s: %r is marked on both %s() and %s(); %s() gets it.",
-                            type(self).__name__,
-                            subject,
-                            marked[subject],
-                            name,
-                            name,
-                        )
-                    marked[subject] = name
-        return marked
+                if subjects := getattr(attribute, _MARK, ()):
+                    marks.pop(name, None)  # it is later than what its base has marked
+                    marks[name] = list(dict.fromkeys(subjects))
+        return marks
 
     def _build_router(self) -> "tuple[Router | None, list[str]]":
         patterns = [subject for subject in self._marked if is_wildcard(subject)]

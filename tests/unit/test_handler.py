@@ -212,6 +212,44 @@ def test_an_override_without_the_decorator_keeps_the_subjects() -> None:
     assert routed(Overriding(), "orders.created") == ["overridden"]
 
 
+def test_an_override_with_the_decorator_has_its_own_subjects_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Overriding(Marked):
+        @handle("orders.cancelled")
+        async def exact(self, message: Any) -> None:
+            self.got.append("overridden")
+
+    assert routed(Overriding(), "orders.cancelled") == ["overridden"]
+    assert routed(Overriding(), "orders.modified") == ["star"]
+    assert "marked on both" not in caplog.text
+
+
+def test_a_listed_subject_without_its_method_goes_to_the_wildcard_that_matches() -> None:
+    handler = Marked(["orders.shipped", "stock.counted"])
+    assert routed(handler, "orders.shipped") == ["star"]
+    assert handler.validate_handlers() == ["handle_counted"]
+
+
+def test_a_listed_subject_that_is_marked_misses_no_method() -> None:
+    assert Marked(["orders.created"]).validate_handlers() == []
+
+
+def test_a_handler_that_forgot_to_call_the_constructor_of_its_base_says_so() -> None:
+    class Forgetful(ConsumerHandler):
+        def __init__(self, service: str) -> None:
+            self.service = service
+
+        @handle("orders.created")
+        async def created(self, message: Any) -> None: ...
+
+    handler = Forgetful("mail")
+    with pytest.raises(TypeError, match=r"__init__ of Forgetful must call super\(\).__init__"):
+        handler.handle(FakeMessage("orders.created"))
+    with pytest.raises(TypeError, match=r"__init__ of Forgetful must call super\(\).__init__"):
+        handler.validate_handlers()
+
+
 def test_of_two_methods_for_one_subject_the_later_one_is_taken_and_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
