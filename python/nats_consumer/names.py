@@ -38,6 +38,17 @@ def covers(pattern: str, subject: str) -> bool:
     return len(wanted) == len(given)
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether some message matches both patterns."""
+    ours, theirs = one.split("."), other.split(".")
+    for our, their in zip(ours, theirs, strict=False):
+        if ">" in (our, their):
+            return True
+        if "*" not in (our, their) and our != their:
+            return False
+    return len(ours) == len(theirs)
+
+
 def subject_problem(subject: object) -> str | None:
     """Why NATS would refuse to filter by `subject`, or None."""
     if not isinstance(subject, str):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asgiref.sync import iscoroutinefunction
@@ -10,7 +11,7 @@ from django.utils.timezone import is_naive, make_aware
 
 from . import settings
 from .exceptions import ConfigurationError
-from .names import check_name, covers, subject_problem
+from .names import check_name, covers, overlap, subject_problem
 from .outcomes import ErrorAckBehavior
 from .registry import class_of, project_classes
 from .retry import retry_policy
@@ -147,6 +148,12 @@ def _checked_filters(filters: list[str]) -> list[str]:
     problems = [problem for problem in map(subject_problem, filters) if problem]
     if problems:
         raise ConfigurationError(f"it cannot filter by that: {'; '.join(problems)}.")
+    for one, other in combinations(filters, 2):
+        if overlap(one, other):
+            raise ConfigurationError(
+                f"its filter_subjects {one!r} and {other!r} overlap, which the server refuses. "
+                "Keep the wider one, or give each a consumer of its own."
+            )
     return filters
 
 

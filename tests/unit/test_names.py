@@ -2,7 +2,7 @@
 
 import pytest
 
-from nats_consumer.names import check_name, covers, is_wildcard, subject_problem
+from nats_consumer.names import check_name, covers, is_wildcard, overlap, subject_problem
 
 
 @pytest.mark.parametrize("name", ["orders", "orders-v2", "my_orders", "ORDERS"])
@@ -60,6 +60,29 @@ def test_a_wildcard_is_a_whole_token(subject: str, answer: bool) -> None:
 )
 def test_a_pattern_covers_what_it_always_matches(pattern: str, subject: str, answer: bool) -> None:
     assert covers(pattern, subject) is answer
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "answer"),
+    [
+        ("orders.created", "orders.created", True),
+        ("orders.created", "orders.updated", False),
+        ("orders.*", "orders.created", True),
+        ("orders.*", "*.created", True),
+        ("orders.*", "*.created.v2", False),
+        ("orders.>", "*.created", True),
+        ("orders.>", "orders", False),
+        ("orders.>", "users.>", False),
+        (">", "orders", True),
+        ("*.created.>", "orders.*.v2", True),
+        ("*.created", "*.updated", False),
+    ],
+)
+def test_two_patterns_overlap_where_a_message_can_match_both(
+    one: str, other: str, answer: bool
+) -> None:
+    assert overlap(one, other) is answer
+    assert overlap(other, one) is answer
 
 
 @pytest.mark.parametrize("subject", ["orders..x", "bad subject", "orders.>.x", "", ".orders", 5])

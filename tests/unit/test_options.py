@@ -202,6 +202,10 @@ def test_a_start_time_is_written_as_the_server_reads_it() -> None:
         ({"filter_subject": "orders..x"}, "empty token"),
         ({"filter_subjects": ["a"]}, "both filter_subject and filter_subjects"),
         ({"filter_subject": None, "subjects": "orders.*"}, "must be a list of subjects"),
+        (
+            {"filter_subject": None, "filter_subjects": ["orders.*", "a", "*.created"]},
+            r"'orders\.\*' and '\*\.created' overlap",
+        ),
         ({"durable_name": "my durable"}, "durable_name cannot contain spaces"),
         ({"batch_size": 0}, "batch_size must be a whole number, at least 1"),
         ({"concurrency": 0}, "concurrency must be a whole number, at least 1"),
