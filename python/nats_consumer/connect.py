@@ -1,10 +1,12 @@
 """connect_args, with the names of nats-py, become the ConnectOptions of the engine."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import settings
 from .exceptions import ConfigurationError
@@ -13,6 +15,10 @@ from .settings import ConnectOptions, number, unknown_key, whole
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
+_SCHEMES = ("nats", "tls")
+# How the seed of a user begins; that is how it differs from the path of a file with one.
+_SEED = "SU"
+_LOOKS_LIKE_A_KEY = re.compile(r"[A-Z2-7]{50,}")
 _DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 # Settings of nats-py's own machinery: the engine has its own and needs no tuning here.
@@ -67,18 +73,23 @@ def resolve(options: ConnectOptions) -> ConnectOptions:
         from .embedded import server_url
 
         options = replace(options, servers=[server_url(settings.embedded_store())])
-    if options.nkey_seed and not options.nkey_seed.startswith("SU"):
+    if options.nkey_seed and not options.nkey_seed.startswith(_SEED):
         options = replace(options, nkey_seed=_read_seed(options.nkey_seed))
     return options
 
 
 def _read_seed(path: str) -> str:
     try:
-        return Path(path).read_text().strip()
+        seed = Path(path).read_text().strip()
     except OSError as error:
         raise ConfigurationError(
             f'connect_args["nkeys_seed"] is the path of a file with the seed: {error}.'
         ) from error
+    if not seed.startswith(_SEED):
+        raise ConfigurationError(
+            f'connect_args["nkeys_seed"]: {path} holds no seed, which begins with {_SEED}.'
+        )
+    return seed
 
 
 def _translate(key: str, value: Any) -> dict[str, Any]:
@@ -96,16 +107,45 @@ _Translation = Callable[[str, Any], dict[str, Any]]
 
 def _servers(what: str, value: Any) -> dict[str, Any]:
     servers = value.split(",") if isinstance(value, str) else value
-    if (
-        not isinstance(servers, (list, tuple))
-        or not servers
-        or not all(isinstance(server, str) and server.strip() for server in servers)
-    ):
+    if not isinstance(servers, list | tuple) or not servers:
         raise ConfigurationError(
             f"{what} must be a URL such as 'nats://localhost:4222', a list of them, "
-            f"or {EMBEDDED!r}, not {value!r}."
+            f"or {EMBEDDED!r}, not {type(value).__name__}."
         )
+    if len(servers) == 1 and servers[0] == EMBEDDED:
+        return {"servers": [EMBEDDED]}
+    for index, server in enumerate(servers):
+        if problem := _server_problem(server):
+            # Its number instead of the URL, in which there may be a password.
+            raise ConfigurationError(
+                f"{what}, entry {index}: {problem}. It must be a URL such as "
+                "'nats://localhost:4222'."
+            )
     return {"servers": [server.strip() for server in servers]}
+
+
+def _server_problem(server: object) -> str | None:
+    """Why that is no server, without a word of its URL."""
+    if not isinstance(server, str):
+        return f"it is of type {type(server).__name__}"
+    text = server.strip()
+    if text == EMBEDDED:
+        return f"{EMBEDDED!r} cannot be one of several"
+    try:
+        url = urlsplit(text if "://" in text else f"nats://{text}")
+        port_is_fine = url.port is None or url.port > 0
+    except ValueError:
+        port_is_fine = False
+    if not port_is_fine:
+        return (
+            "its port is not a number from 1 to 65535 (in a password, write '/', '?', '#' and '@' "
+            "as %2F, %3F, %23 and %40)"
+        )
+    if url.scheme not in _SCHEMES:
+        return f"its scheme is not one of {', '.join(_SCHEMES)}"
+    if not url.hostname:
+        return "it names no host"
+    return "it contains a space" if any(char.isspace() for char in text) else None
 
 
 def _tls(what: str, value: Any) -> dict[str, Any]:
@@ -125,6 +165,38 @@ def _text(field: str) -> _Translation:
         return {field: str(text)}
 
     return translate
+
+
+def _secret(field: str) -> _Translation:
+    """As _text, but the error does not show the value."""
+
+    def translate(what: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, str | bytes):
+            raise ConfigurationError(f"{what} must be a string, not {type(value).__name__}.")
+        return {field: value.decode() if isinstance(value, bytes) else value}
+
+    return translate
+
+
+def _seed(what: str, value: Any) -> dict[str, Any]:
+    fields = _secret("nkey_seed")(what, value)
+    if not fields["nkey_seed"].startswith(_SEED):
+        raise ConfigurationError(
+            f"{what} must be the seed itself, which begins with {_SEED}. Pass the path of a file "
+            "that holds it as nkeys_seed."
+        )
+    return fields
+
+
+def _seed_file(what: str, value: Any) -> dict[str, Any]:
+    fields = _text("nkey_seed")(what, value)
+    path = fields["nkey_seed"]
+    if not path.startswith(_SEED) and _LOOKS_LIKE_A_KEY.fullmatch(path):
+        raise ConfigurationError(
+            f"{what} must be the path of a file that holds the seed. What is given looks like a "
+            f"key, and not like the seed of a user, which begins with {_SEED}."
+        )
+    return fields
 
 
 def _tls_file(field: str) -> _Translation:
@@ -149,11 +221,11 @@ _TRANSLATIONS: dict[str, _Translation] = {
     "servers": _servers,
     "name": _text("name"),
     "user": _text("user"),
-    "password": _text("password"),
-    "token": _text("token"),
+    "password": _secret("password"),
+    "token": _secret("token"),
     "user_credentials": _text("credentials"),
-    "nkeys_seed": _text("nkey_seed"),
-    "nkeys_seed_str": _text("nkey_seed"),
+    "nkeys_seed": _seed_file,
+    "nkeys_seed_str": _seed,
     "tls": _tls,
     "tls_ca": _tls_file("tls_ca"),
     "tls_cert": _tls_file("tls_cert"),

@@ -69,6 +69,13 @@ def test_a_tls_file_asks_for_tls() -> None:
         ({"server": "x"}, r"no key 'server'.*Did you mean 'servers'"),
         ({"servers": []}, "must be a URL"),
         ({"servers": 4222}, "must be a URL"),
+        ({"servers": ["nats://a", 4222]}, "entry 1: it is of type int"),
+        ({"servers": "a,,b"}, "entry 1: it names no host"),
+        ({"servers": ["nats://a", "http://b"]}, "entry 1: its scheme is not one of nats, tls"),
+        ({"servers": ["a:99999"]}, "entry 0: its port is not a number from 1 to 65535"),
+        ({"servers": ["a:0"]}, "entry 0: its port"),
+        ({"servers": ["nats://a b"]}, "entry 0: it contains a space"),
+        ({"servers": ["embedded", "nats://a"]}, "entry 0: 'embedded' cannot be one of several"),
         ({"connect_timeout": "10"}, r"connect_args\['connect_timeout'\] must be a number"),
         ({"max_reconnect_attempts": -2}, "must be a whole number"),
         ({"allow_reconnect": "yes"}, "must be True or False"),
@@ -82,6 +89,37 @@ def test_a_mistake_is_refused_with_what_it_should_be(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         connect_options(arguments)
+
+
+KEY = "XBTWVYUTQJLOWBKHIB5MVBZOQSUXLXHLRS5SRLVIJJHWBJZIFGQPKZCU"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "secret"),
+    [
+        ({"password": 73219}, "73219"),
+        ({"token": 73219}, "73219"),
+        ({"nkeys_seed_str": KEY}, KEY),
+        ({"nkeys_seed_str": 73219}, "73219"),
+        ({"nkeys_seed": KEY}, KEY),
+        ({"servers": ["nats://me:hunter2@localhost:99999"]}, "hunter2"),
+        ({"servers": ["nats://me:hunter2/@localhost"]}, "hunter2"),
+        ({"servers": ["http://me:hunter2@localhost"]}, "hunter2"),
+        ({"servers": {"nats://me:hunter2@localhost"}}, "hunter2"),
+    ],
+)
+def test_a_secret_is_not_part_of_the_error(arguments: dict[str, Any], secret: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(connect_options(arguments))
+    assert secret not in str(caught.value)
+    assert secret not in repr(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "server", ["localhost", "10.0.0.1:4222", "nats://me:p%40ss@a:1", "tls://a.b", "nats://[::1]:1"]
+)
+def test_a_server_is_taken_as_it_is(server: str) -> None:
+    assert connect_options({"servers": [server]}).servers == [server]
 
 
 def test_settings_of_nats_pys_own_machinery_change_nothing() -> None:
@@ -110,6 +148,14 @@ def test_an_nkey_seed_is_read_from_its_file(tmp_path: Path) -> None:
     file.write_text("SUAM\n")
     assert resolve(connect_options({"nkeys_seed": str(file)})).nkey_seed == "SUAM"
     assert resolve(connect_options({"nkeys_seed_str": "SUAM"})).nkey_seed == "SUAM"
+
+
+def test_an_nkey_file_without_a_seed_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "user.nk"
+    file.write_text("UBJ5\n")
+    with pytest.raises(ConfigurationError, match=r"user\.nk holds no seed") as caught:
+        resolve(connect_options({"nkeys_seed": str(file)}))
+    assert "UBJ5" not in str(caught.value)
 
 
 def test_an_nkey_file_that_is_missing_is_named(tmp_path: Path) -> None:
