@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
 
-from . import registry, settings
+from . import event_loop, registry, settings
 from .connect import connect_options
 from .exceptions import ConfigurationError
 from .options import consumer_options, durable_of, message_handler, subjects_left_out
@@ -23,6 +23,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         settings.check_keys,
         connect_options,
         settings.shutdown_timeout,
+        settings.embedded_store,
+        event_loop.check,
     ]
     problems: dict[str, None] = {}
     for read in readers:

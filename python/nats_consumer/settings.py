@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -115,8 +116,13 @@ def default_durable_name() -> str | None:
 
 def event_loop_policy() -> str | None:
     """The dotted path of the event loop policy to run consumers on."""
-    path: str | None = nats_consumer_settings().get("event_loop_policy")
-    return path
+    path = nats_consumer_settings().get("event_loop_policy")
+    if path is None or isinstance(path, str):
+        return path or None
+    raise ConfigurationError(
+        'NATS_CONSUMER["event_loop_policy"] must be a dotted path such as '
+        f"'uvloop.EventLoopPolicy', not {path!r}."
+    )
 
 
 def shutdown_timeout(given: object = None) -> float:
@@ -133,7 +139,13 @@ def shutdown_timeout(given: object = None) -> float:
 def embedded_store() -> Path:
     """The folder where the embedded server keeps its streams."""
     given = nats_consumer_settings().get("embedded_store")
-    return Path(given) if given else Path(getattr(settings, "BASE_DIR", Path.cwd())) / ".nats"
+    if given is None:
+        return Path(getattr(settings, "BASE_DIR", None) or Path.cwd()) / ".nats"
+    if isinstance(given, str | PathLike) and str(given):
+        return Path(given)
+    raise ConfigurationError(
+        f'NATS_CONSUMER["embedded_store"] must be the path of a folder, not {given!r}.'
+    )
 
 
 def number(value: object, what: str, *, least: float = 0) -> float:

@@ -5,21 +5,19 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from django.utils.module_loading import import_string
-
-from . import _native, database, logs, settings
+from . import _native, database, event_loop, logs
 from .client import get_nats_client
 from .connect import connect_options, resolve
 from .consumer import NatsConsumer
 from .dispatch import Dispatch
-from .exceptions import ConfigurationError, StreamNotFound, WorkerError
+from .exceptions import StreamNotFound, WorkerError
 from .operations import StreamOperation
 from .options import Overrides
 from .settings import ConsumerOptions
@@ -55,7 +53,7 @@ def run(plan: Plan) -> None:
 
     A second signal ends the process at once (130 or 143). Where something does not end although
     it was drained, the process ends here, with status 0."""
-    loop_factory = _loop_factory(plan.event_loop)
+    loop_factory = event_loop.factory(plan.event_loop)
     with logs.LogPump(_native.take_logs), asyncio.Runner(loop_factory=loop_factory) as runner:
         still_running = runner.run(_Worker(plan).run())
         if still_running:
@@ -212,23 +210,3 @@ def _signals_set(stopping: asyncio.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _loop_factory(event_loop: str | None) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if event_loop == "asyncio":
-        return asyncio.SelectorEventLoop
-    if event_loop == "uvloop":
-        return _policy("uvloop.EventLoopPolicy", "--event-loop uvloop")
-    path = settings.event_loop_policy()
-    return _policy(path, 'NATS_CONSUMER["event_loop_policy"]') if path else None
-
-
-def _policy(path: str, what: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        policy = import_string(path)()
-    except ImportError as error:
-        hint = " Install it: pip install django-nats-consumer[uvloop]." if "uvloop" in path else ""
-        raise ConfigurationError(f"{what} needs {path}, but {error}.{hint}") from error
-    logger.info("Running on the event loop of %s.", path)
-    factory: Callable[[], asyncio.AbstractEventLoop] = policy.new_event_loop
-    return factory

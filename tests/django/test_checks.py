@@ -40,6 +40,31 @@ def test_a_wrong_setting_is_e001(settings: Settings) -> None:
     assert "Did you mean 'servers'" in found()["nats_consumer.E001"]
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"event_loop_policy": 5}, "must be a dotted path such as 'uvloop.EventLoopPolicy', not 5"),
+        ({"event_loop_policy": "os.path.join"}, "os.path.join is none"),
+        ({"event_loop_policy": "decimal.Decimal"}, "decimal.Decimal is none"),
+        ({"embedded_store": 5}, "must be the path of a folder, not 5"),
+        ({"embedded_store": ""}, "must be the path of a folder, not ''"),
+        ({"connect_args": {"servers": ["nats://a", "http://b"]}}, "entry 1: its scheme"),
+        ({"connect_args": {"servers": "a:99999"}}, "entry 0: its port"),
+        ({"shutdown_timeout": float("nan")}, "must be a number"),
+    ],
+)
+def test_a_value_that_nothing_can_run_with_is_e001(
+    settings: Settings, setting: dict[str, Any], message: str
+) -> None:
+    settings.NATS_CONSUMER = setting
+    assert message in found()["nats_consumer.E001"]
+
+
+def test_a_policy_that_is_not_installed_where_nothing_consumes_passes(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {"event_loop_policy": "no_such_loop.EventLoopPolicy"}
+    assert found() == {}
+
+
 def test_the_checks_do_not_start_the_embedded_server(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,60 @@
+"""Which event loop consumers run on."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from django.utils.module_loading import import_string
+
+from . import settings
+from .exceptions import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+Factory = Callable[[], asyncio.AbstractEventLoop]
+
+_UVLOOP = "uvloop.EventLoopPolicy"
+_SETTING = 'NATS_CONSUMER["event_loop_policy"]'
+
+
+def factory(choice: str | None) -> Factory | None:
+    """What makes the loop: for "asyncio" or "uvloop", or as event_loop_policy says; None leaves it
+    to Python. Raises ConfigurationError if the policy cannot be imported or is none."""
+    if choice == "asyncio":
+        return asyncio.SelectorEventLoop
+    path, what = settings.event_loop_policy(), _SETTING
+    if choice == "uvloop":
+        path, what = _UVLOOP, "--event-loop uvloop"
+    if path is None:
+        return None
+    try:
+        found = _factory_of(path, what)
+    except ImportError as error:
+        hint = " Install it: pip install django-nats-consumer[uvloop]." if "uvloop" in path else ""
+        raise ConfigurationError(f"{what} needs {path}, but {error}.{hint}") from error
+    logger.info("Running on the event loop of %s.", path)
+    return found
+
+
+def check() -> None:
+    """Raises ConfigurationError if event_loop_policy is no path, or leads to something else than a
+    policy. One that cannot be imported passes: only where consumers run need it be installed."""
+    path = settings.event_loop_policy()
+    if path is None:
+        return
+    try:
+        _factory_of(path, _SETTING)
+    except ImportError:
+        return
+
+
+def _factory_of(path: str, what: str) -> Factory:
+    policy = import_string(path)
+    if not callable(getattr(policy, "new_event_loop", None)):
+        raise ConfigurationError(
+            f"{what} must be the dotted path of an event loop policy such as {_UVLOOP!r}: {path} "
+            "is none."
+        )
+    made = policy() if isinstance(policy, type) else policy
+    new_event_loop: Factory = made.new_event_loop
+    return new_event_loop
