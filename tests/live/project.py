@@ -52,7 +52,7 @@ class Project:
 
     def run(self, *program: str) -> Command:
         """Start `python <program>`."""
-        environment = {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": str(self.folder)}
+        environment = {"DJANGO_SETTINGS_MODULE": "settings"}
         command = Command(*program, folder=self.folder, environment=environment)
         self._commands.append(command)
         return command

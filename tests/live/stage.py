@@ -1,7 +1,7 @@
 """A stream of a test's own, and consumers that run on it in the test's process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -86,12 +86,3 @@ async def running(
         await task
     finally:
         task.cancel()
-
-
-def collected(into: list[str]) -> Callable[..., Any]:
-    """An async handle_message that notes the payloads."""
-
-    async def handle_message(self: NatsConsumer, message: _native.Message) -> None:
-        into.append(message.data.decode())
-
-    return handle_message
