@@ -48,9 +48,16 @@ pub(crate) fn raised(py: Python<'_>, name: &str, message: &Message, error: &PyEr
 
 /// The final word: what `failed` answered, or the engine's own.
 pub(crate) fn exhaust(py: Python<'_>, message: &Message, error: &PyErr, answer: Option<&Bound<'_, PyAny>>) {
-    let outcome = answer.and_then(|answer| outcome_of(answer).ok().flatten());
     let delivery = message.delivery();
-    delivery.exhaust(outcome.unwrap_or_else(|| delivery.final_outcome()), Some(spell(py, error)));
+    let outcome = match answer.map_or(Ok(None), outcome_of) {
+        Ok(outcome) => outcome.unwrap_or_else(|| delivery.final_outcome()),
+        Err(unreadable) => {
+            // It was to be something else than the configured final word, so nothing final happens.
+            unreadable.write_unraisable(py, answer);
+            Outcome::Retry { after: None }
+        }
+    };
+    delivery.exhaust(outcome, Some(spell(py, error)));
 }
 
 fn settle(delivery: &Delivery, outcome: Outcome) {

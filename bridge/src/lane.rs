@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nats_consumer::Outcome;
-use pyo3::exceptions::PyTimeoutError;
+use pyo3::exceptions::{PyStopIteration, PyTimeoutError};
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
 
@@ -188,29 +188,25 @@ impl Lane {
 
     fn failed(&self, py: Python<'_>, running: Running, error: PyErr) -> PyResult<After> {
         let message = running.message.get();
-        if let Some(first) = &running.error {
-            // `failed` itself raised; the message must not suffer from it.
-            error.write_unraisable(py, None);
-            exhaust(py, message, first, None);
-            return Ok(After::Ended);
-        }
-        if !error.is_instance_of::<CancelledError>(py) {
-            return self.judge(py, running.message, error);
-        }
-        if running.has_timed_out {
+        let was_cancelled = error.is_instance_of::<CancelledError>(py);
+        if was_cancelled && running.has_timed_out {
             return self.judge(py, running.message, self.timeout_error());
         }
-        if self.tasks.get().is_cancelling() {
+        if was_cancelled && self.tasks.get().is_cancelling() {
             message.delivery().hand_back();
             return Ok(After::Ended);
         }
-        if self.is_cancelling(py)? {
+        if was_cancelled && self.is_cancelling(py)? {
             // Somebody ends the Task itself, as asyncio.run() does. It may have been the handler, and it may
             // do so again: not without a pause.
             let _ = message.delivery().settle(Outcome::Retry { after: None });
             return Err(error);
         }
-        self.judge(py, running.message, error)
+        let Some(first) = &running.error else { return self.judge(py, running.message, error) };
+        // `failed` itself raised; the message must not suffer from it.
+        error.write_unraisable(py, None);
+        exhaust(py, message, first, None);
+        Ok(After::Ended)
     }
 
     fn judge(&self, py: Python<'_>, message: Py<Message>, error: PyErr) -> PyResult<After> {
@@ -281,9 +277,9 @@ impl Lane {
         Self::go_on(&slf, py, Some((running, step)))
     }
 
-    fn send(slf: Py<Self>, py: Python<'_>, value: Py<PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    fn send(slf: Py<Self>, py: Python<'_>, value: Py<PyAny>) -> PyResult<Py<PyAny>> {
         drop(value);
-        Self::__next__(slf, py)
+        Self::__next__(slf, py)?.ok_or_else(|| PyStopIteration::new_err(()))
     }
 
     #[pyo3(signature = (error, *_older_arguments))]
@@ -292,14 +288,14 @@ impl Lane {
         py: Python<'_>,
         error: Py<PyAny>,
         _older_arguments: &Bound<'_, pyo3::types::PyTuple>,
-    ) -> PyResult<Option<Py<PyAny>>> {
+    ) -> PyResult<Py<PyAny>> {
         let running = slf.get().lock().running.take();
         let Some(running) = running else {
             Tasks::replace(&slf.get().tasks, py, &slf)?;
             return Err(PyErr::from_value(error.into_bound(py)));
         };
         let step = running.context.run(py, || Ok(interrupt(py, &running.coroutine, error)))?;
-        Self::go_on(&slf, py, Some((running, step)))
+        Self::go_on(&slf, py, Some((running, step)))?.ok_or_else(|| PyStopIteration::new_err(()))
     }
 
     /// A loop that is closed with a handler under way: its delivery is handed back by being dropped.

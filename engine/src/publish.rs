@@ -155,10 +155,19 @@ pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<Str
     let Outgoing { subject, headers, payload } = outgoing;
     wait_for_link(connection, &subject, RECONNECT_GRACE).await?;
     let client = connection.client();
-    let sent = match reply {
-        Some(reply) => client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await,
-        None => client.publish_with_headers(subject.clone(), headers, payload).await,
+    let sending = async {
+        match reply {
+            Some(reply) => {
+                client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await
+            }
+            None => client.publish_with_headers(subject.clone(), headers, payload).await,
+        }
     };
+    // A frozen server counts as connected until it has missed its pings; meanwhile the queue fills.
+    let sent = tokio::time::timeout(RECONNECT_GRACE, sending).await.map_err(|_| {
+        let text = format!("The message for {subject} could not be sent: the server takes nothing any more.");
+        Error::new(ErrorKind::Unreachable, text)
+    })?;
     sent.map_err(|error| {
         let kind = match error.kind() {
             async_nats::PublishErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,

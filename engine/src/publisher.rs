@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::{StatusCode, Subject, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::ConnectOptions;
 use crate::connect::Connection;
@@ -21,22 +21,35 @@ const WINDOW: usize = 4096;
 #[derive(Debug)]
 pub struct Publisher {
     connect: ConnectOptions,
-    connection: Mutex<Option<Connection>>,
+    kept: Mutex<Kept>,
 }
+
+#[derive(Debug, Default)]
+struct Kept {
+    connection: Option<Connection>,
+    /// When the last try to connect ended in vain, and with which words.
+    failed: Option<(Instant, ErrorKind, String)>,
+}
+
+/// After a vain try the next callers hear of it at once: else each would wait for a try of its own, one
+/// behind the other.
+const VAIN_FOR: Duration = Duration::from_secs(1);
 
 impl Publisher {
     /// A publisher that connects when it is first used.
     #[must_use]
     pub fn new(connect: ConnectOptions) -> Self {
-        Self { connect, connection: Mutex::new(None) }
+        Self { connect, kept: Mutex::default() }
     }
 
-    /// Publishes and waits, at most `limit` once connected, until a stream has stored the message.
+    /// Publishes and waits, at most `limit`, until a stream has stored the message.
     ///
     /// # Errors
     /// As [`publish`](crate::publish::publish) and [`Connection::open`].
     pub async fn publish(&self, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
-        publish(&self.connection().await?, outgoing, limit).await
+        let began = Instant::now();
+        let connection = self.connection(limit).await?;
+        publish(&connection, outgoing, limit.saturating_sub(began.elapsed())).await
     }
 
     /// Publishes many messages without waiting for each: in their order, and the results in that order too.
@@ -50,7 +63,7 @@ impl Publisher {
         messages: Vec<Outgoing>,
         limit: Duration,
     ) -> Result<Vec<Result<PublishAck>>> {
-        let connection = self.connection().await?;
+        let connection = self.connection(limit).await?;
         let inbox = connection.client().new_inbox();
         let answers = connection.client().subscribe(format!("{inbox}.*")).await;
         let answers = answers.map_err(|error| {
@@ -61,19 +74,33 @@ impl Publisher {
 
     /// Closes the connection; the next publish opens another one.
     pub async fn close(&self, limit: Duration) {
-        if let Some(connection) = self.connection.lock().await.take() {
+        if let Some(connection) = self.kept.lock().await.connection.take() {
             connection.close(limit).await;
         }
     }
 
-    async fn connection(&self) -> Result<Connection> {
-        let mut kept = self.connection.lock().await;
-        if let Some(connection) = kept.as_ref().filter(|connection| !connection.is_closed()) {
+    async fn connection(&self, limit: Duration) -> Result<Connection> {
+        timeout(limit, self.connect()).await.unwrap_or_else(|_| {
+            let text = format!("No connection to NATS within {limit:?}, so nothing was published.");
+            Err(Error::new(ErrorKind::Unreachable, text))
+        })
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        let mut kept = self.kept.lock().await;
+        if let Some(connection) = kept.connection.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
         }
-        let fresh = Connection::open(&self.connect).await?;
-        *kept = Some(fresh.clone());
-        Ok(fresh)
+        if let Some((when, kind, text)) = &kept.failed
+            && when.elapsed() < VAIN_FOR
+        {
+            return Err(Error::new(*kind, text.clone()));
+        }
+        let opened = Connection::open(&self.connect).await;
+        kept.failed =
+            opened.as_ref().err().map(|error| (Instant::now(), error.kind(), error.message().to_owned()));
+        kept.connection = opened.as_ref().ok().cloned();
+        opened
     }
 }
 

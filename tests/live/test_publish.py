@@ -192,6 +192,31 @@ def test_a_child_process_publishes_on_a_connection_of_its_own(
     assert publish(f"{stream}.n", "parent again").seq == 3
 
 
+def _publish_from_sibling(stream: str, start: Any, results: Any) -> None:
+    try:
+        start.wait(20)
+        for number in range(200):
+            publish(f"{stream}.n", str(number))
+        results.put("stored")
+    except NoStreamResponse:
+        results.put("refused")
+
+
+def test_children_of_a_fork_do_not_get_each_others_confirmations(stream: str) -> None:
+    publish(f"{stream}.n", "parent")
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(2), context.Queue()
+    children = [
+        context.Process(target=_publish_from_sibling, args=(name, start, results))
+        for name in (stream, "nowhere")
+    ]
+    for child in children:
+        child.start()
+    assert {results.get(timeout=20) for _ in children} == {"stored", "refused"}
+    for child in children:
+        child.join(timeout=20)
+
+
 def _publish_from_spawned_child(subject: str, results: Any, url: str) -> None:
     from django.conf import settings
 
