@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from nats_consumer import logs, registry, settings
+from nats_consumer import logs, registry, reload, settings
 from nats_consumer.consumer import NatsConsumer
 from nats_consumer.exceptions import ConfigurationError, NatsConsumerError
 from nats_consumer.options import (
@@ -32,6 +32,9 @@ class Command(BaseCommand):
         parser.add_argument("names", nargs="*", metavar="NAME", help="class names; default: all")
         parser.add_argument(
             "--setup", action="store_true", help="first execute what setup() returns"
+        )
+        parser.add_argument(
+            "--reload", action="store_true", help="start anew when a Python file changes"
         )
         parser.add_argument(
             "--log-level",
@@ -71,6 +74,10 @@ class Command(BaseCommand):
             concurrency=options["concurrency"],
         )
         try:
+            if reload.is_child():
+                reload.end_with_parent()
+            elif options["reload"]:
+                raise SystemExit(reload.run())
             consumers = _consumers(options["names"])
             for consumer in consumers:
                 consumer_options(consumer, overrides)
