@@ -30,12 +30,9 @@ lint: $(VENV)/.installed ## Run the linters alone, and look for known vulnerabil
 	@$(VENV)/bin/python make/lint.py
 
 .PHONY: bench
-bench: $(VENV)/.built ## Run the benchmarks of the engine and the end-to-end ones
-	@if [ -d engine/benches ]; then \
-		NATS_SERVER=$(VIRTUAL_ENV)/bin/nats-server cargo bench --package nats-consumer --bench '*'; \
-	else echo "The engine has no benchmarks yet (engine/benches)."; fi
-	@if [ -e bench/run.py ]; then $(VENV)/bin/python bench/run.py $(ARGS); \
-	else echo "There are no end-to-end benchmarks yet (bench/run.py)."; fi
+bench: $(VENV)/.built ## Measure against the peers and native Rust (QUICK=1: two minutes)
+	@[ -n "$(QUICK)" ] || cargo bench --package nats-consumer --bench '*'
+	@QUICK=$(QUICK) $(VENV)/bin/python bench/run.py $(ARGS)
 
 .PHONY: docs
 docs: ## Build the documentation of the engine into target/doc

@@ -1,0 +1,62 @@
+"""nats-py, the client that the Python peers are built on: the loops of its documentation."""
+
+import asyncio
+
+import nats
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from contestants.task import run, task
+from contestants.work import HANDLERS, tally
+
+_PART = task()
+_HANDLE = HANDLERS[_PART.work]
+_BATCH = 1_000  # 100 is slower, 5,000 no faster
+_MAX_ACK_PENDING = 20_000
+
+
+async def _main() -> None:
+    client = await nats.connect(_PART.url)
+    js = client.jetstream()
+    config = ConsumerConfig(
+        durable_name=_PART.durable,
+        ack_policy=AckPolicy.EXPLICIT,
+        filter_subject=_PART.subject,
+        max_ack_pending=_MAX_ACK_PENDING,
+    )
+    await (_pull(js, config) if _PART.kind == "pull" else _push(js, config))
+
+
+async def _pull(js: nats.js.JetStreamContext, config: ConsumerConfig) -> None:
+    await js.add_consumer(_PART.stream, config)
+    subscription = await js.pull_subscribe_bind(_PART.durable, _PART.stream)
+    while True:
+        try:
+            messages = await subscription.fetch(_BATCH, timeout=5)
+        except nats.errors.TimeoutError:
+            continue
+        if _PART.work == "wait":
+            await asyncio.gather(*map(_handle_and_ack, messages))
+            continue
+        for message in messages:
+            await _handle_and_ack(message)
+
+
+async def _push(js: nats.js.JetStreamContext, config: ConsumerConfig) -> None:
+    await js.subscribe(
+        _PART.subject,
+        stream=_PART.stream,
+        durable=_PART.durable,
+        config=config,
+        cb=_handle_and_ack,
+        manual_ack=True,
+    )
+    await asyncio.Event().wait()
+
+
+async def _handle_and_ack(message: nats.aio.msg.Msg) -> None:
+    await _HANDLE(message)
+    await message.ack()
+
+
+if __name__ == "__main__":
+    run(_main, tally, _PART.loop)

@@ -1,0 +1,85 @@
+"""`make bench`: this project, its peers and the limit, on one server, in turn.
+
+`python bench/run.py [WORKLOAD ...] [--quick] [--rounds N] [--only NAME]`. The figures go to
+bench/results and into docs/performance.md; a quick run only compares with them.
+"""
+
+import argparse
+import os
+import signal
+import sys
+
+from compare import comparison
+from results import load, store
+from server import Server
+from summary import summarise
+from table import table
+from tournament import Tournament
+from workloads import WORKLOADS, Workload
+
+
+def main() -> int:
+    """Run what the command line asks for; return the exit code."""
+    arguments = _arguments()
+    quick = arguments.quick
+    # So that what was started is ended, whoever ends the run.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    wanted = arguments.workload or [
+        name for name, each in WORKLOADS.items() if each.quick or not quick
+    ]
+    for name in wanted:
+        _run(WORKLOADS[name], arguments)
+    return 0
+
+
+def _run(workload: Workload, arguments: argparse.Namespace) -> None:
+    members = [
+        each
+        for each in workload.members(arguments.quick)
+        if arguments.only is None or arguments.only in each.name
+    ]
+    print(f"{workload.name}: {workload.title}", flush=True)
+    with Server() as server:
+        tournament = Tournament(
+            server, workload, members, scale=arguments.scale, patience=arguments.patience
+        )
+        tournament.prepare()
+        for number in range(1, arguments.rounds + 1):
+            print(f"  round {number} of {arguments.rounds}", flush=True)
+            tournament.play_round()
+    summary = summarise(workload, tournament.standings, tournament.environments)
+    print(f"\n{table(summary)}")
+    stored = load(workload.name)
+    if stored is not None:
+        print(comparison(summary, stored))
+    if arguments.store:
+        store(summary)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure against the peers and the limit.")
+    parser.add_argument("workload", nargs="*", choices=[[], *WORKLOADS], help="default: all")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--only", metavar="TEXT", help="contestants whose name contains TEXT")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for the messages")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="how long to wait before each match until nothing else runs (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", default=os.environ.get("QUICK", "") not in ("", "0")
+    )
+    arguments = parser.parse_args()
+    # Only figures of a complete run may replace those of another.
+    arguments.store = not arguments.quick and arguments.only is None and arguments.scale == 1.0
+    return arguments
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Stopped: nothing was stored.")

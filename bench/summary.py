@@ -1,0 +1,88 @@
+"""From results to figures: medians, ratios, and what they were measured on."""
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import server
+from environments import Environment
+from match import Result
+from tournament import Standing
+from workloads import Workload
+
+_PER = 100_000
+_QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p99.9": 0.999}
+
+
+def summarise(
+    workload: Workload, standings: Sequence[Standing], environments: dict[str, Environment]
+) -> dict[str, Any]:
+    """What is stored as JSON."""
+    rates = {each.contestant.name: [r.rate for r in each.results] for each in standings}
+    return {
+        "workload": workload.name,
+        "title": workload.title,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": machine(environments),
+        "rounds": max((len(each.results) for each in standings), default=0),
+        "contestants": [_figures(each, rates) for each in standings],
+    }
+
+
+def machine(environments: dict[str, Environment]) -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "cores": os.cpu_count(),
+        "cpu": _cpu(),
+        "system": f"{platform.system()} {platform.release()}",
+        "nats-server": server.version(),
+        "versions": {name: each.versions for name, each in environments.items()},
+    }
+
+
+def _figures(standing: Standing, rates: dict[str, list[float]]) -> dict[str, Any]:
+    contestant, results = standing.contestant, standing.results
+    figures: dict[str, Any] = {"name": contestant.name, "failure": standing.failure}
+    if not results:
+        return figures
+    figures |= {
+        "messages": results[0].messages,
+        "rate": round(statistics.median(r.rate for r in results)),
+        "rates": [round(r.rate) for r in results],
+        "of_limit": _ratio(rates[contestant.name], rates.get(contestant.limit, [])),
+        "worker_cpu": _median([r.worker_cpu * _PER / r.messages for r in results]),
+        "server_cpu": _median([r.server_cpu * _PER / r.messages for r in results]),
+        "rss_mib": round(statistics.median(r.rss_mib for r in results)),
+    }
+    return figures | _latencies(results)
+
+
+def _ratio(rates: list[float], limits: list[float]) -> float | None:
+    """The median of the rounds' ratios: what disturbed a round disturbed both."""
+    pairs = list(zip(rates, limits, strict=False))
+    return _median([rate / limit for rate, limit in pairs]) if pairs else None
+
+
+def _latencies(results: Sequence[Result]) -> dict[str, Any]:
+    """Medians over the rounds, in milliseconds."""
+    each = [sorted(result.latencies_ns) for result in results if result.latencies_ns]
+    if not each:
+        return {}
+    quantiles = {
+        name: _median([one[int(share * (len(one) - 1))] / 1e6 for one in each])
+        for name, share in _QUANTILES.items()
+    }
+    return {"latency_ms": {**quantiles, "max": _median([one[-1] / 1e6 for one in each])}}
+
+
+def _median(values: Sequence[float]) -> float:
+    return round(statistics.median(values), 3)
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")

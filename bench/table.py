@@ -1,0 +1,61 @@
+"""The figures as a Markdown table."""
+
+from typing import Any
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The table of a workload, and below it what it was measured on and who is missing."""
+    played = [each for each in summary["contestants"] if "rate" in each]
+    with_latencies = any("latency_ms" in each for each in played)
+    columns = _LATENCY if with_latencies else _THROUGHPUT
+    lines = [
+        "| " + " | ".join(["contestant", *columns]) + " |",
+        "|---|" + "---:|" * len(columns),
+        *(_row(each, columns) for each in played),
+        "",
+        _measured_on(summary),
+    ]
+    lines += [
+        f"\nNot measured: {each['name']} ({each['failure']})."
+        for each in summary["contestants"]
+        if each["failure"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latency(quantile: str) -> Any:
+    return lambda each: f"{each['latency_ms'][quantile]:.2f}"
+
+
+_SHARED = {
+    "worker CPU, s / 100,000": lambda each: f"{each['worker_cpu']:.2f}",
+    "server CPU, s / 100,000": lambda each: f"{each['server_cpu']:.2f}",
+    "peak RSS, MiB": lambda each: f"{each['rss_mib']}",
+}
+_THROUGHPUT = {
+    "messages / s": lambda each: f"{each['rate']:,}",
+    "of the limit": lambda each: "" if each["of_limit"] is None else f"{each['of_limit']:.2f}",
+    **_SHARED,
+    "messages": lambda each: f"{each['messages']:,}",
+}
+_LATENCY = {
+    f"{quantile}, ms": _latency(quantile) for quantile in ("p50", "p90", "p99", "p99.9", "max")
+} | _SHARED
+
+
+def _row(each: dict[str, Any], columns: dict[str, Any]) -> str:
+    return "| " + " | ".join([each["name"], *(show(each) for show in columns.values())]) + " |"
+
+
+def _measured_on(summary: dict[str, Any]) -> str:
+    machine = summary["machine"]
+    versions = [
+        f"{package} {version}" + (f" ({name})" if package == "python" else "")
+        for name, packages in machine["versions"].items()
+        for package, version in packages.items()
+    ]
+    return (
+        f"{summary['date']}, medians of {summary['rounds']} interleaved rounds, "
+        f"{machine['cores']} cores ({machine['cpu']}), {machine['system']}, "
+        f"nats-server {machine['nats-server']}; {', '.join(dict.fromkeys(versions))}."
+    )
