@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .api import ConsumerInfo, PubAck, StreamConfig, StreamInfo
+from .api import ConsumerConfig, ConsumerInfo, PubAck, StreamConfig, StreamInfo
 from .exceptions import StreamNotFound, SubjectsOverlap
 
 if TYPE_CHECKING:
@@ -73,6 +73,20 @@ class JetStream:
             names += page["streams"] or []
             if not page["streams"] or len(names) >= page["total"]:
                 return names
+
+    async def add_consumer(
+        self, stream: str, config: ConsumerConfig | None = None, **params: Any
+    ) -> ConsumerInfo:
+        """Create the consumer of `config` and `params`, or change the one of its name. Raises
+        StreamNotFound and ApiError."""
+        merged = (config or ConsumerConfig()).evolve(**params)
+        name = merged.durable_name or merged.name
+        if not name:
+            raise ValueError("A consumer needs a durable_name or a name.")
+        body = {"stream_name": stream, "config": merged.as_dict()}
+        return ConsumerInfo.from_response(
+            await self._stream_request("CREATE", stream, body, durable=name)
+        )
 
     async def consumer_info(self, stream: str, consumer: str) -> ConsumerInfo:
         """How far the durable `consumer` is. Raises StreamNotFound and ConsumerGone."""

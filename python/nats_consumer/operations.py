@@ -1,21 +1,24 @@
-"""What setup() returns: operations on streams, each safe to run again."""
+"""Operations on streams and their consumers, each safe to run again: what setup() returns, and what
+Django migrations may contain. Times are seconds; enums may be plain strings."""
 
 import logging
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from django.db.migrations.operations.base import OperationCategory
+
 from . import api
-from .client import get_nats_client
-from .exceptions import ApiError, StreamNotFound
+from .exceptions import ApiError, ConsumerGone, StreamNotFound
 from .names import check_name
+from .operation import StreamOperation, takes
 
 if TYPE_CHECKING:
-    from .client import Client
     from .jetstream import JetStream
 
 __all__ = [
+    "CreateConsumer",
     "CreateOrUpdateStream",
     "CreateStream",
+    "DeleteConsumer",
     "DeleteStream",
     "StreamOperation",
     "UpdateStream",
@@ -27,27 +30,11 @@ logger = logging.getLogger(__name__)
 _NAME_IN_USE = 10058
 
 
-class StreamOperation(ABC):
-    """One change to one stream."""
-
-    @abstractmethod
-    async def apply(self, jetstream: "JetStream") -> None:
-        """Make the change over an open connection."""
-
-    async def execute(self, client: "Client | None" = None) -> None:
-        """Make the change, over `client` or a connection of its own. Raises Unreachable,
-        SubjectsOverlap and other StreamErrors."""
-        if client is not None:
-            await self.apply(client.jetstream())
-            return
-        async with await get_nats_client() as own:
-            await self.apply(own.jetstream())
-
-
 class _Configured(StreamOperation):
-    """An operation that is given the fields of api.StreamConfig, times in seconds. Raises
-    ValueError for a name that no stream can have, TypeError for a field that does not exist."""
+    """An operation that is given the fields of api.StreamConfig. Raises ValueError for a name that
+    no stream can have, TypeError for a field that does not exist."""
 
+    @takes(of=api.StreamConfig)
     def __init__(self, **fields: Any) -> None:
         self.config = api.StreamConfig(**fields)
         if self.config.name is None:
@@ -58,7 +45,30 @@ class _Configured(StreamOperation):
         return f"{type(self).__name__}(name={self.name!r})"
 
 
-class CreateStream(_Configured):
+class _Creating(_Configured):
+    reversible = True
+    category = OperationCategory.ADDITION
+
+    async def undo(self, jetstream: "JetStream") -> None:
+        """Delete the stream if it was never used: no message, no consumer."""
+        try:
+            state = (await jetstream.stream_info(self.name)).state
+        except StreamNotFound:
+            logger.warning("Stream %s does not exist, so it is not deleted.", self.name)
+            return
+        if state.last_seq or state.consumer_count:
+            logger.warning(
+                "Stream %s is in use, so it is kept with its messages. To delete it: manage.py "
+                "nats_delete_stream %s",
+                self.name,
+                self.name,
+            )
+            return
+        await jetstream.delete_stream(self.name)
+        logger.info("Stream %s is deleted.", self.name)
+
+
+class CreateStream(_Creating):
     """Creates the stream. One that exists is left as it is, with a warning if its subjects are
     other ones."""
 
@@ -109,7 +119,7 @@ class UpdateStream(_Configured):
             logger.info("Stream %s is updated.", self.name)
 
 
-class CreateOrUpdateStream(_Configured):
+class CreateOrUpdateStream(_Creating):
     """Creates the stream, or changes the given fields of the one that exists."""
 
     async def apply(self, jetstream: "JetStream") -> None:
@@ -126,6 +136,8 @@ class CreateOrUpdateStream(_Configured):
 class DeleteStream(StreamOperation):
     """Deletes the stream with all its messages. One that does not exist is a warning."""
 
+    category = OperationCategory.REMOVAL
+
     def __init__(self, name: str) -> None:
         self.name = check_name(name, "name of DeleteStream")
 
@@ -140,3 +152,96 @@ class DeleteStream(StreamOperation):
 
     def __repr__(self) -> str:
         return f"DeleteStream({self.name!r})"
+
+
+class CreateConsumer(StreamOperation):
+    """Creates a durable consumer of `stream`, with the fields of api.ConsumerConfig. One that
+    exists is left as it is, with a warning if a given field is another one.
+
+    A consumer class makes its durable by itself, and keeps it as its attributes say; this is for
+    one that has to be there before, or that another program reads."""
+
+    reversible = True
+    category = OperationCategory.ADDITION
+
+    @takes("stream", of=api.ConsumerConfig)
+    def __init__(self, *, stream: str, **fields: Any) -> None:
+        self.config = api.ConsumerConfig(**fields)
+        self.stream = check_name(stream, "stream of CreateConsumer")
+        name = self.config.durable_name or self.config.name
+        if name is None:
+            raise ValueError("CreateConsumer needs the consumer's name: durable_name='billing'.")
+        self.name = check_name(name, "durable_name of CreateConsumer")
+        self._given = {*fields} - {"name", "durable_name"}
+
+    async def apply(self, jetstream: "JetStream") -> None:
+        """Create the consumer unless it exists."""
+        try:
+            present = await jetstream.consumer_info(self.stream, self.name)
+        except ConsumerGone:
+            config = self.config.evolve(durable_name=self.name)
+            await jetstream.add_consumer(self.stream, config)
+            logger.info("Consumer %s of stream %s is created.", self.name, self.stream)
+        else:
+            self._report(present.config)
+
+    async def undo(self, jetstream: "JetStream") -> None:
+        """Delete the consumer if nothing was ever delivered to it."""
+        try:
+            info = await jetstream.consumer_info(self.stream, self.name)
+        except (ConsumerGone, StreamNotFound):
+            _report_missing(self.stream, self.name)
+            return
+        if info.delivered.consumer_seq:
+            logger.warning(
+                "Consumer %s of stream %s is in use, so it is kept with its position.",
+                self.name,
+                self.stream,
+            )
+            return
+        await jetstream.delete_consumer(self.stream, self.name)
+        logger.info("Consumer %s of stream %s is deleted.", self.name, self.stream)
+
+    def _report(self, present: api.ConsumerConfig) -> None:
+        wanted, found = self.config.as_dict(), present.as_dict()
+        different = sorted(each for each in self._given if wanted.get(each) != found.get(each))
+        if different:
+            logger.warning(
+                "Consumer %s of stream %s exists with another %s, and CreateConsumer changes "
+                "nothing.",
+                self.name,
+                self.stream,
+                ", ".join(different),
+            )
+        else:
+            logger.info("Consumer %s exists already; it is left as it is.", self.name)
+
+    def __repr__(self) -> str:
+        return f"CreateConsumer(stream={self.stream!r}, durable_name={self.name!r})"
+
+
+class DeleteConsumer(StreamOperation):
+    """Deletes the consumer of the stream, with its position. One that does not exist is a
+    warning."""
+
+    category = OperationCategory.REMOVAL
+
+    def __init__(self, stream: str, name: str) -> None:
+        self.stream = check_name(stream, "stream of DeleteConsumer")
+        self.name = check_name(name, "name of DeleteConsumer")
+
+    async def apply(self, jetstream: "JetStream") -> None:
+        """Delete the consumer if it exists."""
+        try:
+            await jetstream.delete_consumer(self.stream, self.name)
+        except (ConsumerGone, StreamNotFound):
+            _report_missing(self.stream, self.name)
+        else:
+            logger.info("Consumer %s of stream %s is deleted.", self.name, self.stream)
+
+    def __repr__(self) -> str:
+        return f"DeleteConsumer({self.stream!r}, {self.name!r})"
+
+
+def _report_missing(stream: str, name: str) -> None:
+    logger.warning("Consumer %s of stream %s does not exist, so it is not deleted.", name, stream)
