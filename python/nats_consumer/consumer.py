@@ -69,13 +69,13 @@ class NatsConsumer:
 
     @classmethod
     def get(cls, name: str) -> "type[NatsConsumer]":
-        """The registered consumer class called `name`. Raises ConsumerNotFound."""
+        """The registered consumer class called `name`, or "app_label.Name" where two apps have one
+        of that name. Raises ConsumerNotFound, and ConfigurationError if the name is ambiguous."""
         return registry.consumer_named(name)
 
     @classmethod
     def filter(cls, names: Sequence[str] | None = None) -> "list[type[NatsConsumer]]":
-        """The registered classes called `names`; all if there are none. Raises
-        ConsumerNotFound."""
+        """The registered classes called `names`; all if there are none. Raises like get()."""
         return registry.consumers_named(names)
 
     @property

@@ -6,7 +6,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgiref.sync import iscoroutinefunction
 
@@ -29,6 +29,8 @@ class Dispatch(ABC):
 
     handle: Callable[["Message"], Any]
     failed: Callable[["Message", Exception], Any]
+    interruption: ClassVar[str]
+    """What becomes of the handlers that still run when a drain's time is over."""
 
     def __init__(self, consumer: "NatsConsumer") -> None:
         self._name = consumer.consumer_name
@@ -81,6 +83,8 @@ class Dispatch(ABC):
 class LoopDispatch(Dispatch):
     """For `async def handle_message`: the engine steps its coroutine inside asyncio Tasks."""
 
+    interruption = "cancelled and handed back"
+
     def __init__(self, consumer: "NatsConsumer") -> None:
         super().__init__(consumer)
         # The method itself: one coroutine per message, no wrapper around it.
@@ -106,6 +110,8 @@ class LoopDispatch(Dispatch):
 
 class ThreadDispatch(Dispatch):
     """For `def handle_message`: threads of its own, where blocking and the ORM are fine."""
+
+    interruption = "handed back, although their threads go on until the process ends"
 
     def __init__(self, consumer: "NatsConsumer", threads: int) -> None:
         super().__init__(consumer)

@@ -1,6 +1,7 @@
 """A consumer's attributes become the ConsumerOptions of the engine."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
@@ -13,7 +14,7 @@ from . import settings
 from .exceptions import ConfigurationError
 from .names import check_name, covers, overlap, subject_problem
 from .outcomes import ErrorAckBehavior
-from .registry import class_of, project_classes
+from .registry import class_of, label, project_classes
 from .retry import retry_policy
 from .settings import ConsumerOptions, number, whole
 
@@ -167,6 +168,18 @@ def subjects_left_out(consumer: Declaration) -> list[str]:
     return [subject for subject in subjects[1:] if not covers(subjects[0], subject)]
 
 
+def left_out_message(consumer: Declaration) -> str | None:
+    """What to say of the subjects that will not arrive; None if all will."""
+    left_out = subjects_left_out(consumer)
+    if not left_out:
+        return None
+    return (
+        f"{class_of(consumer).__name__} has no filter, so it gets {consumer.subjects[0]!r} alone; "
+        f"these will not arrive: {', '.join(left_out)}. Set filter_subject (such as 'orders.*') "
+        "or filter_subjects."
+    )
+
+
 def durable_of(consumer: Declaration) -> tuple[str, bool]:
     """The durable's name: that of its get_durable_name() if it overrides that, otherwise what the
     attributes and settings say; and whether it is made from the class's name because nothing says
@@ -184,6 +197,33 @@ def declared_durable(consumer: Declaration) -> tuple[str, bool]:
     if default:
         return check_name(default, 'NATS_CONSUMER["default_durable_name"]'), False
     return class_of(consumer).__name__, True
+
+
+def shared_durables(consumers: Iterable["type[NatsConsumer]"]) -> list[str]:
+    """What to say of the classes that would share one durable on one stream."""
+    users: dict[tuple[str | None, str], list[type[NatsConsumer]]] = defaultdict(list)
+    for consumer in consumers:
+        try:
+            durable = declared_durable(consumer)[0]
+        except (ConfigurationError, ValueError):
+            continue  # consumer_options() says so
+        if not is_overridden(consumer, "get_durable_name"):
+            users[consumer.stream_name, durable].append(consumer)
+    return [
+        _shared_durable(stream, durable, group)
+        for (stream, durable), group in users.items()
+        if len(group) > 1
+    ]
+
+
+def _shared_durable(stream: str | None, durable: str, consumers: "list[type[NatsConsumer]]") -> str:
+    by_setting = settings.default_durable_name() and not all(c.durable_name for c in consumers)
+    cause = ' because of NATS_CONSUMER["default_durable_name"]' if by_setting else ""
+    return (
+        f"{' and '.join(map(label, consumers))} share the durable {durable!r} on stream "
+        f"{stream!r}{cause}, so each would get only a part of the messages. Give each a "
+        "durable_name of its own."
+    )
 
 
 def is_overridden(consumer: Declaration, method: str) -> bool:

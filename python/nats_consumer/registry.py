@@ -1,10 +1,11 @@
 """Every consumer class of the project, by name."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
 from inspect import isabstract
 from typing import TYPE_CHECKING
+
+from django.apps import apps
 
 from .exceptions import ConfigurationError, ConsumerNotFound
 
@@ -40,37 +41,47 @@ def consumers() -> list[type["NatsConsumer"]]:
     return [consumer for consumer in _declared.values() if not _is_base(consumer)]
 
 
-def duplicates() -> list[list[type["NatsConsumer"]]]:
-    """The classes that share their name with another one, grouped by name."""
-    by_name = defaultdict(list)
-    for consumer in consumers():
-        by_name[consumer.__name__].append(consumer)
-    return [group for group in by_name.values() if len(group) > 1]
-
-
 def consumer_named(name: str) -> type["NatsConsumer"]:
-    """The class called `name`. Raises ConsumerNotFound, listing what there is, and
-    ConfigurationError if several classes have that name."""
-    found = [consumer for consumer in consumers() if consumer.__name__ == name]
+    """The class called `name`, or "app_label.Name". Raises ConsumerNotFound, listing what there
+    is, and ConfigurationError if several classes have that name."""
+    found = [consumer for consumer in consumers() if name in _names(consumer)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise ConfigurationError(duplicate_message(found))
+        raise ConfigurationError(_ambiguous(name, found))
     raise ConsumerNotFound(_why_not_found(name))
 
 
 def consumers_named(names: Iterable[str] | None) -> list[type["NatsConsumer"]]:
     """The classes called `names`, each once, in their order of definition; all of them if there
     are no names. Raises like consumer_named."""
-    wanted = list(names or ())
-    chosen = [consumer_named(name) for name in wanted or (c.__name__ for c in consumers())]
-    return [consumer for consumer in consumers() if consumer in chosen]
+    chosen = [consumer_named(name) for name in names or ()]
+    return [consumer for consumer in consumers() if not chosen or consumer in chosen]
 
 
-def duplicate_message(same_name: list[type["NatsConsumer"]]) -> str:
-    """What to say of several classes with one name."""
-    places = " and ".join(label(consumer) for consumer in same_name)
-    return f"{same_name[0].__name__!r} names {len(same_name)} consumers: {places}. Rename one."
+def _names(consumer: type["NatsConsumer"]) -> tuple[str, ...]:
+    return consumer.__name__, _app_name(consumer), label(consumer)
+
+
+def _app_name(consumer: type["NatsConsumer"]) -> str:
+    config = apps.get_containing_app_config(consumer.__module__)
+    return f"{config.label}.{consumer.__name__}" if config else label(consumer)
+
+
+def _unique_names(found: list[type["NatsConsumer"]]) -> list[str]:
+    """The shortest names that tell the classes apart."""
+    for names in zip(*map(_names, found), strict=True):
+        if len(set(names)) == len(found):
+            return list(names)
+    return list(map(label, found))
+
+
+def _ambiguous(name: str, found: list[type["NatsConsumer"]]) -> str:
+    places = " and ".join(map(label, found))
+    return (
+        f"{name!r} names {len(found)} consumers: {places}. Write "
+        f"{' or '.join(_unique_names(found))}."
+    )
 
 
 def _is_base(consumer: type["NatsConsumer"]) -> bool:
@@ -94,7 +105,7 @@ def _why_not_found(name: str) -> str:
     for consumer in _declared.values():
         if consumer.__name__ == name:
             return f"{label(consumer)} {_what_it_lacks(consumer)}"
-    known = sorted(consumer.__name__ for consumer in consumers())
+    known = sorted(_unique_names(consumers()))
     if not known:
         return f"There is no consumer {name!r}: no consumer is registered."
     close = get_close_matches(name, known, n=1)

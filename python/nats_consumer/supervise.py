@@ -12,7 +12,7 @@ from .dispatch import Dispatch, dispatch_for
 from .exceptions import ConfigurationError, NatsConsumerError
 from .handler import ConsumerHandler
 from .operations import StreamOperation
-from .options import Overrides, consumer_options, subjects_left_out
+from .options import Overrides, consumer_options, left_out_message
 from .retry import retry_policy
 from .settings import ConsumerOptions
 
@@ -36,7 +36,8 @@ class Supervised:
     """One consumer class under supervision.
 
     `consume` starts the engine for it; `apply`, if the streams are to be set up, executes the
-    operations of its setup(). `first_start` ends with the first start, or its exception."""
+    operations of its setup(). `first_start` ends with the first start, or with its exception, which
+    is for whoever waits for it to report; all later ones are logged."""
 
     def __init__(
         self,
@@ -93,13 +94,14 @@ class Supervised:
             await asyncio.wait_for(self._not_starting.wait(), min(seconds, _START_SECONDS))
         if self._consumption is None:
             return
-        cancelled = await self._consumption.drain(seconds)
-        if cancelled:
+        unfinished = await self._consumption.drain(seconds)
+        if unfinished and self._dispatch is not None:
             logger.warning(
-                "%s: still running after %g s, so cancelled and handed back: %d.",
+                "%s: still running after %g s, so %s: %d.",
                 self.name,
                 seconds,
-                cancelled,
+                self._dispatch.interruption,
+                unfinished,
             )
 
     def stuck_threads(self) -> list[str]:
@@ -119,7 +121,7 @@ class Supervised:
         try:
             await consumption.finished()
         except Exception as error:
-            logger.error("%s ended: %s", self.name, error, exc_info=_unexpected(error))
+            logger.error("%s ended: %s", self.name, error, exc_info=is_unexpected(error))
         else:
             if not self._draining:
                 logger.error("%s ended although nobody asked it to.", self.name)
@@ -130,14 +132,9 @@ class Supervised:
             raise failure
         consumer = self._instance()
         options = consumer_options(consumer, self._overrides)
-        if left_out := subjects_left_out(consumer):
-            logger.warning(
-                "%s has no filter, so it gets %r alone; these will not arrive: %s. Set "
-                "filter_subject or filter_subjects.",
-                self.name,
-                options.filter_subjects[0],
-                ", ".join(left_out),
-            )
+        if left_out := left_out_message(consumer):
+            logger.warning("%s", left_out)
+        logger.debug("%s starts with %s.", self.name, options)
         await self._apply_setup()
         dispatch = dispatch_for(consumer, options.concurrency)
         consumption = await self._consume(options, dispatch)
@@ -169,15 +166,23 @@ class Supervised:
             await self._apply(await setup_operations(self._instance()))
             self._apply = None
 
+    def log_failed_start(self, error: BaseException) -> None:
+        """Log that the consumer did not start, with the traceback of an unexpected error."""
+        logger.error(
+            "%s did not start: %s",
+            self.name,
+            error,
+            exc_info=error if is_unexpected(error) else None,
+        )
+
     def _report_start(self, error: Exception | None) -> None:
-        if error is not None:
-            logger.error("%s did not start: %s", self.name, error, exc_info=_unexpected(error))
         if self.first_start.done():
-            return
-        if error is None:
-            self.first_start.set_result(None)
-        else:
+            if error is not None:
+                self.log_failed_start(error)
+        elif error is not None:
             self.first_start.set_exception(error)
+        else:
+            self.first_start.set_result(None)
 
 
 async def setup_operations(consumer: NatsConsumer) -> list[StreamOperation]:
@@ -223,6 +228,6 @@ def _handlers(consumer: NatsConsumer) -> Iterator[ConsumerHandler]:
             yield value
 
 
-def _unexpected(error: Exception) -> bool:
-    # The messages of our own errors say it all; of any other the traceback says more.
+def is_unexpected(error: BaseException) -> bool:
+    """Whether the traceback says more than the message; those of our own errors say it all."""
     return not isinstance(error, NatsConsumerError)

@@ -7,10 +7,9 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
 
 from . import _native, database, event_loop, logs
 from .client import get_nats_client
@@ -21,7 +20,7 @@ from .exceptions import StreamNotFound, WorkerError
 from .operations import StreamOperation
 from .options import Overrides
 from .settings import ConsumerOptions
-from .supervise import Supervised
+from .supervise import Supervised, is_unexpected
 
 logger = logging.getLogger(__name__)
 
@@ -102,21 +101,24 @@ class _Worker:
 
     async def _first_starts(self, stopping: asyncio.Event) -> None:
         """Wait until each consumer has started or failed to, or a signal came. Raises if all have
-        failed."""
-        starts: asyncio.Future[Any] = asyncio.gather(
-            *(each.first_start for each in self._supervised), return_exceptions=True
-        )
+        failed; if some have, they are logged."""
+        starts = [each.first_start for each in self._supervised]
         signalled = asyncio.create_task(stopping.wait())
-        await asyncio.wait([starts, signalled], return_when=asyncio.FIRST_COMPLETED)
+        all_starts = asyncio.create_task(asyncio.wait(starts))
+        await asyncio.wait([all_starts, signalled], return_when=asyncio.FIRST_COMPLETED)
         signalled.cancel()
-        if not starts.done():
-            starts.cancel()
-            with suppress(asyncio.CancelledError):
-                await starts  # what nobody awaits is reported as an error
-            return
-        errors = [each for each in starts.result() if each is not None]
-        if errors and len(errors) == len(self._supervised):
-            raise _none_started(self._supervised, errors)
+        all_starts.cancel()
+        failures = {
+            each: error
+            for each in self._supervised
+            if each.first_start.done() and (error := each.first_start.exception())
+        }
+        for start in starts:
+            start.cancel()  # what fails from now on is logged
+        if len(failures) == len(self._supervised):
+            raise _none_started(failures)
+        for each, error in failures.items():
+            each.log_failed_start(error)
 
     async def _end(self) -> list[str]:
         timeout = self._plan.shutdown_timeout
@@ -178,12 +180,14 @@ async def _cancel_tasks() -> list[str]:
     return [task.get_name() for task in pending]
 
 
-def _none_started(supervised: list[Supervised], errors: list[BaseException]) -> BaseException:
+def _none_started(failures: dict[Supervised, BaseException]) -> BaseException:
+    errors = list(failures.values())
     if len(set(map(str, errors))) == 1:
         return errors[0]
-    reasons = "\n".join(
-        f"{each.name}: {error}" for each, error in zip(supervised, errors, strict=True)
-    )
+    for each, error in failures.items():
+        if is_unexpected(error):
+            each.log_failed_start(error)
+    reasons = "\n".join(f"{each.name}: {error}" for each, error in failures.items())
     return WorkerError(f"No consumer could be started.\n{reasons}")
 
 

@@ -90,25 +90,31 @@ def test_both_families_of_retry_names_are_e003() -> None:
     assert "mixes two ways to describe retries" in found()["nats_consumer.E003"]
 
 
-def test_two_consumers_of_one_name_are_e004() -> None:
+def test_two_consumers_of_one_name_pass() -> None:
     declare("OrderConsumer", __module__="shop.consumers")
     declare("OrderConsumer", __module__="billing.consumers", stream_name="invoices")
-    message = found()["nats_consumer.E004"]
-    assert "shop.consumers.OrderConsumer and billing.consumers.OrderConsumer" in message
+    assert found() == {}
 
 
 @pytest.mark.parametrize("by_setting", [True, False])
-def test_two_consumers_that_share_a_durable_on_a_stream_are_e005(
+def test_two_consumers_that_share_a_durable_on_a_stream_are_w002(
     settings: Settings, by_setting: bool
 ) -> None:
     attributes = {} if by_setting else {"durable_name": "shared"}
     settings.NATS_CONSUMER = {"default_durable_name": "shared"} if by_setting else {}
     declare("OrderConsumer", **attributes)
     declare("MailConsumer", **attributes)
-    message = found()["nats_consumer.E005"]
+    message = found()["nats_consumer.W002"]
     assert "OrderConsumer and" in message
     assert "MailConsumer share the durable 'shared' on stream 'orders'" in message
     assert "durable_name of its own" in message
+    assert ("default_durable_name" in message) is by_setting
+
+
+def test_a_durable_that_a_method_decides_is_not_taken_to_be_shared() -> None:
+    declare("OrderConsumer", durable_name="shared")
+    declare("MailConsumer", durable_name="shared", get_durable_name=lambda self: "mail")
+    assert found() == {}
 
 
 def test_one_durable_on_two_streams_is_fine() -> None:

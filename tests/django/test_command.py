@@ -77,6 +77,17 @@ def test_the_shutdown_timeout_is_the_settings_unless_told_otherwise(
     assert plans[0].shutdown_timeout == 3.0
 
 
+def test_one_of_two_that_share_a_durable_runs_alone_but_not_with_the_other(
+    consumers: tuple[type, type], plans: list[Plan], settings: Settings
+) -> None:
+    settings.NATS_CONSUMER = {"default_durable_name": "my-app"}
+    call_command("nats_consumer", "MailConsumer", skip_checks=False)
+    assert plans[0].consumers == [consumers[1]]
+    with pytest.raises(CommandError, match=r"share the durable 'my-app'.*default_durable_name"):
+        call_command("nats_consumer", skip_checks=False)
+    assert len(plans) == 1
+
+
 def test_an_unknown_name_is_an_error_that_lists_what_there_is(
     consumers: tuple[type, type], plans: list[Plan]
 ) -> None:

@@ -83,23 +83,25 @@ def test_an_abstract_base_class_is_not_run() -> None:
     assert NatsConsumer.filter() == [OrderConsumer]
 
 
-def test_two_consumers_of_one_name_are_both_named() -> None:
-    def declare(module: str) -> None:
-        type(
+def test_only_the_bare_name_of_two_consumers_is_ambiguous() -> None:
+    def declare(module: str) -> type[NatsConsumer]:
+        return type(
             "OrderConsumer",
             (JetstreamPushConsumer,),
             {"stream_name": "orders", "__module__": module},
         )
 
-    declare("shop.consumers")
-    declare("billing.consumers")
+    ours, theirs = declare("tests.project.orders.consumers"), declare("billing.consumers")
     with pytest.raises(
         ConfigurationError,
-        match=r"shop\.consumers\.OrderConsumer and billing\.consumers\.OrderConsumer",
+        match=r"billing\.consumers\.OrderConsumer\. Write orders\.OrderConsumer or billing\.",
     ):
         NatsConsumer.get("OrderConsumer")
-    with pytest.raises(ConfigurationError):
-        NatsConsumer.filter()
+    assert NatsConsumer.get("orders.OrderConsumer") is ours
+    assert NatsConsumer.get("billing.consumers.OrderConsumer") is theirs
+    assert NatsConsumer.filter() == [ours, theirs]
+    with pytest.raises(ConsumerNotFound, match=r"Registered: billing.*, orders\.OrderCons"):
+        NatsConsumer.get("Nothing")
 
 
 @pytest.mark.parametrize(

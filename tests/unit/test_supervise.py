@@ -151,7 +151,7 @@ def test_a_consumer_that_cannot_start_is_tried_again_with_growing_pauses(
 
     supervise_it(test, engine)
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
-    assert caplog.text.count("Pulling did not start: no stream 'orders'") == 7
+    assert caplog.text.count("Pulling did not start: no stream 'orders'") == 6  # but for the first
 
 
 def test_a_consumer_that_ends_is_started_again(
@@ -171,23 +171,55 @@ def test_a_consumer_that_ends_is_started_again(
 def test_a_consumer_whose_constructor_fails_is_reported_by_name(
     pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    failures = [ZeroDivisionError("in __init__")]
+    failures = [ZeroDivisionError("once"), ZeroDivisionError("in __init__")]
 
     class Fragile(Pulling):
         def __init__(self) -> None:
             if failures:
-                raise failures.pop()
+                raise failures.pop(0)
 
     engine = Engine()
 
     async def test(supervised: Supervised) -> None:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError, match="once"):
             await supervised.first_start
         await engine.running()
 
     supervise_it(test, engine, consumer=Fragile)
     assert "Fragile did not start: in __init__" in caplog.text
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("blocking", "text"),
+    [(False, "so cancelled and handed back: 2"), (True, "although their threads go on")],
+)
+def test_what_a_drain_could_not_finish_is_reported_as_it_is(
+    blocking: bool, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Blocking(Pulling):
+        def handle_message(self, message: Any) -> None: ...
+
+    class Unfinished(FakeConsumption):
+        async def drain(self, seconds: float) -> int:
+            await super().drain(seconds)
+            return 2
+
+    async def run() -> None:
+        watched: asyncio.Queue[FakeConsumption] = asyncio.Queue()
+
+        async def consume(*_: Any) -> FakeConsumption:
+            return Unfinished(watched=watched)
+
+        supervised = Supervised(Blocking if blocking else Pulling, consume=consume)
+        task = asyncio.create_task(supervised.run())
+        await watched.get()
+        await supervised.drain(5.0)
+        await task
+
+    asyncio.run(asyncio.wait_for(run(), timeout=10))
+    assert "still running after 5 s" in caplog.text
+    assert text in caplog.text
 
 
 def test_setup_is_executed_before_the_first_start_until_it_succeeds(pauses: list[float]) -> None:

@@ -19,6 +19,7 @@ from nats_consumer.exceptions import ConfigurationError, StreamNotFound, Unreach
 from nats_consumer.settings import ConsumerOptions
 from nats_consumer.worker import Plan, run
 from tests.unit.doubles import FakeConsumption
+from tests.waiting import becomes_true
 
 
 class First(JetstreamPullConsumer):
@@ -85,13 +86,16 @@ def test_a_signal_drains_every_consumer(
     assert signal.getsignal(number) is before
 
 
-def test_the_error_is_raised_if_nothing_could_be_started(engine: Callable[[Start], None]) -> None:
+def test_the_error_is_raised_and_not_logged_as_well_if_nothing_could_be_started(
+    engine: Callable[[Start], None], caplog: pytest.LogCaptureFixture
+) -> None:
     def start(name: str) -> FakeConsumption:
         raise Unreachable("no server at 127.0.0.1:1")
 
     engine(start)
     with pytest.raises(Unreachable, match=r"no server at 127\.0\.0\.1:1"):
         run(plan(First, Second))
+    assert "no server" not in caplog.text
 
 
 def test_different_errors_are_all_named(engine: Callable[[Start], None]) -> None:
@@ -101,6 +105,20 @@ def test_different_errors_are_all_named(engine: Callable[[Start], None]) -> None
     engine(start)
     with pytest.raises(WorkerError, match=r"First: no stream for First\nSecond: no stream for"):
         run(plan(First, Second))
+
+
+def test_an_unexpected_one_of_different_errors_is_logged_with_its_traceback(
+    engine: Callable[[Start], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(name: str) -> FakeConsumption:
+        raise StreamNotFound("no stream") if name == "First" else ZeroDivisionError("a bug")
+
+    engine(start)
+    with pytest.raises(WorkerError, match="Second: a bug"):
+        run(plan(First, Second))
+    (record,) = caplog.records
+    assert record.getMessage() == "Second did not start: a bug"
+    assert record.exc_info
 
 
 def test_one_that_cannot_start_leaves_the_others_running(
@@ -132,6 +150,22 @@ def test_a_signal_ends_a_start_that_hangs_and_logs_no_error(
     run(plan(First))
     gc.collect()  # asyncio logs an exception that nobody fetched when its future goes
     assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+def test_a_start_that_fails_after_the_signal_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail_late(*_: Any) -> FakeConsumption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await becomes_true(lambda: "Draining" in caplog.text)
+        raise Unreachable("no server at 127.0.0.1:1")
+
+    caplog.set_level("INFO", "nats_consumer")
+    monkeypatch.setattr(worker, "_consume", fail_late)
+    run(plan(First))
+    gc.collect()
+    errors = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert errors == ["First did not start: no server at 127.0.0.1:1"]
 
 
 class ProcessEnded(SystemExit):

@@ -16,6 +16,7 @@ from nats_consumer.options import (
     read_batch_size,
     read_concurrency,
     read_fetch_timeout,
+    shared_durables,
 )
 
 _Number = TypeVar("_Number", int, float)
@@ -29,7 +30,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Each option replaces an attribute of the consumers or a setting."""
-        parser.add_argument("names", nargs="*", metavar="NAME", help="class names; default: all")
+        parser.add_argument(
+            "names", nargs="*", metavar="NAME", help="class names, or app_label.Name; default: all"
+        )
         parser.add_argument(
             "--setup", action="store_true", help="first execute what setup() returns"
         )
@@ -81,6 +84,8 @@ class Command(BaseCommand):
             consumers = _consumers(options["names"])
             for consumer in consumers:
                 consumer_options(consumer, overrides)
+            if shared := shared_durables(consumers):
+                raise CommandError("\n".join(shared))
             # Here, because it loads the engine, which a mistake above does not need.
             from nats_consumer.worker import Plan, run
 
