@@ -50,11 +50,12 @@ class JetStream:
         return StreamInfo.from_response(await self._configure("CREATE", wire))
 
     async def update_stream(self, config: StreamConfig | None = None, **params: Any) -> StreamInfo:
-        """Change the fields that are given and keep the others. Raises StreamNotFound and, like
-        add_stream, SubjectsOverlap and ApiError."""
+        """Change the fields that are given and keep the others, but for a duplicate_window that is
+        longer than a max_age that is given. Raises StreamNotFound and, like add_stream,
+        SubjectsOverlap and ApiError."""
         wire = _config(config, params).as_dict()
         present = (await self._stream_request("INFO", wire["name"]))["config"]
-        return StreamInfo.from_response(await self._configure("UPDATE", {**present, **wire}))
+        return StreamInfo.from_response(await self._configure("UPDATE", merged(present, wire)))
 
     async def delete_stream(self, name: str) -> bool:
         """Delete the stream with all its messages. Raises StreamNotFound."""
@@ -143,6 +144,16 @@ class JetStream:
             f"Stream {stream!r} cannot have these subjects: {clash}. Give each subject to one "
             "stream only."
         )
+
+
+def merged(present: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a stream after the `changes`; all as it goes over the wire."""
+    after = {**present, **changes}
+    age, window = after.get("max_age") or 0, after.get("duplicate_window") or 0
+    # The server refuses a window that is longer than the age.
+    if "duplicate_window" not in changes and 0 < age < window:
+        after["duplicate_window"] = age
+    return after
 
 
 def _config(config: StreamConfig | None, params: Mapping[str, Any]) -> StreamConfig:

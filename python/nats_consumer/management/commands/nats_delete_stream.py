@@ -1,0 +1,53 @@
+"""manage.py nats_delete_stream: delete a stream with all its messages."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from nats_consumer import get_nats_client
+from nats_consumer.blocking import wait_for
+from nats_consumer.exceptions import NatsConsumerError
+from nats_consumer.names import check_name
+
+
+class Command(BaseCommand):
+    """Ends with status 0, or 1 if there is no such stream or nobody could be asked."""
+
+    help = "Delete a JetStream stream with all its messages and consumers."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """The stream, and whether to ask."""
+        parser.add_argument("name", metavar="NAME", help="the stream")
+        parser.add_argument("--force", action="store_true", help="do not ask")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Say what goes, ask, and delete it. Raises CommandError."""
+        try:
+            name = check_name(options["name"], "NAME")
+            wait_for(self._describe(name))
+            if not options["force"] and not self._is_wanted():
+                self.stdout.write("Nothing was deleted.")
+                return
+            wait_for(self._delete(name))
+        except (NatsConsumerError, ValueError) as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(self.style.SUCCESS(f"Stream {name} is deleted."))
+
+    async def _describe(self, name: str) -> None:
+        async with await get_nats_client() as client:
+            state = (await client.jetstream().stream_info(name)).state
+            self.stdout.write(f"Server: {client.connected_url}")
+            self.stdout.write(
+                f"Stream {name} has {state.messages} messages ({state.bytes} bytes) and "
+                f"{state.consumer_count} consumers."
+            )
+
+    def _is_wanted(self) -> bool:
+        try:
+            return input("Delete it for good? [y/N] ").strip().lower() in ("y", "yes")
+        except EOFError:
+            raise CommandError("Nobody is there to ask. Add --force to delete it.") from None
+
+    async def _delete(self, name: str) -> None:
+        async with await get_nats_client() as client:
+            await client.jetstream().delete_stream(name)

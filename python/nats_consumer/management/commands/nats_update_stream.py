@@ -1,0 +1,95 @@
+"""manage.py nats_update_stream: change some fields of a stream and keep the others."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from nats_consumer import get_nats_client
+from nats_consumer.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats_consumer.blocking import wait_for
+from nats_consumer.exceptions import NatsConsumerError
+from nats_consumer.jetstream import merged
+
+_FIELDS = (
+    "subjects",
+    "max_msgs",
+    "max_bytes",
+    "max_age",
+    "max_msg_size",
+    "storage",
+    "retention",
+    "num_replicas",
+    "discard",
+    "duplicate_window",
+)
+_SECONDS = ("max_age", "duplicate_window")
+
+
+class Command(BaseCommand):
+    """Ends with status 0, or 1 if there is no such stream or the server refuses the change."""
+
+    help = "Change the given fields of a JetStream stream and keep the others."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """One option for each field."""
+        parser.add_argument("name", metavar="NAME", help="the stream")
+        parser.add_argument("--subjects", nargs="+", help="all subjects that it is to have")
+        parser.add_argument("--max-msgs", type=int, help="messages to keep; -1: no limit")
+        parser.add_argument("--max-bytes", type=int, help="bytes to keep; -1: no limit")
+        parser.add_argument(
+            "--max-age", type=float, metavar="SECONDS", help="how long to keep; 0: for ever"
+        )
+        parser.add_argument("--max-msg-size", type=int, help="bytes of one message; -1: no limit")
+        parser.add_argument("--storage", choices=[*StorageType])
+        parser.add_argument("--retention", choices=[*RetentionPolicy])
+        parser.add_argument("--replicas", type=int, dest="num_replicas", help="1 to 5")
+        parser.add_argument("--discard", choices=[*DiscardPolicy], help="what a full stream drops")
+        parser.add_argument(
+            "--duplicate-window",
+            type=float,
+            metavar="SECONDS",
+            help="how long a Nats-Msg-Id is remembered",
+        )
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Say what changes, then change it. Raises CommandError."""
+        given = {name: options[name] for name in _FIELDS if options[name] is not None}
+        if not given:
+            raise CommandError("Nothing to change: give at least one option, such as --max-age.")
+        try:
+            wait_for(self._update(StreamConfig(name=options["name"], **given)))
+        except NatsConsumerError as error:
+            raise CommandError(str(error)) from error
+
+    async def _update(self, config: StreamConfig) -> None:
+        async with await get_nats_client() as client:
+            self.stdout.write(f"Server: {client.connected_url}")
+            jetstream = client.jetstream()
+            present = (await jetstream.stream_info(str(config.name))).config
+            changes = list(_changes(present, config))
+            if not changes:
+                self.stdout.write(f"Stream {config.name} is so already.")
+                return
+            self.stdout.write(f"Stream {config.name}:")
+            for change in changes:
+                self.stdout.write(f"  {change}")
+            await jetstream.update_stream(config)
+            self.stdout.write(self.style.SUCCESS("Updated."))
+
+
+def _changes(present: StreamConfig, given: StreamConfig) -> Iterator[str]:
+    before = present.as_dict()
+    after = StreamConfig.from_response(merged(before, given.as_dict()))
+    for name, value in after.as_dict().items():
+        if value != before.get(name):
+            old, new = (_text(name, getattr(config, name)) for config in (present, after))
+            yield f"{name}: {old} -> {new}"
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    if value == -1 or (name == "max_age" and not value):
+        return "no limit"
+    return f"{value:g} s" if name in _SECONDS else str(value)
