@@ -18,7 +18,7 @@ pub(crate) enum Verdict {
 /// The handler returned `value`.
 pub(crate) fn returned(delivery: &Delivery, value: &Bound<'_, PyAny>) -> PyResult<()> {
     match outcome_of(value)? {
-        None | Some(Outcome::Ack) => delivery.succeed(Outcome::Ack),
+        None | Some(Outcome::Ack) => delivery.succeed(),
         Some(outcome) => settle(delivery, outcome),
     }
     Ok(())

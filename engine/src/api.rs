@@ -37,6 +37,7 @@ struct ApiError {
 /// The API's own error as its [`ErrorKind`]; [`ErrorKind::Unreachable`] when nobody serves JetStream,
 /// [`ErrorKind::Timeout`] when the answer did not come within `limit`.
 pub async fn request(connection: &Connection, subject: &str, body: Bytes, limit: Duration) -> Result<Bytes> {
+    connection.wait_until_up(limit, || format!("{subject} could not be asked")).await?;
     let request = Request::new().payload(body).timeout(Some(limit));
     let sending = connection.client().send_request(format!("$JS.API.{subject}"), request);
     let answer = tokio::time::timeout(limit, sending).await.map_err(|_| late(subject, limit))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::config::{ConnectOptions, Secret};
@@ -16,6 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The pause between two tries of the first connection.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a request waits for a lost connection to come back.
+const RECONNECT_GRACE: Duration = Duration::from_secs(1);
 
 /// Commands async-nats buffers before a send waits; acknowledgements of a full prefetch fit in.
 const COMMAND_CAPACITY: usize = 16_384;
@@ -106,19 +109,42 @@ impl Connection {
         self.link.has_changed().is_err()
     }
 
-    /// Writes out what is queued.
+    /// Waits for a lost connection, which is usually back within some ten milliseconds; at most a second, and
+    /// at most `limit`. After that the caller hears of it rather than waits; `lost` says what was not done.
+    pub(crate) async fn wait_until_up(&self, limit: Duration, lost: impl FnOnce() -> String) -> Result<()> {
+        if self.is_up() {
+            return Ok(());
+        }
+        let mut link = self.link();
+        match timeout(limit.min(RECONNECT_GRACE), link.wait_for(|link| link.is_up)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => {
+                let text = format!("Not connected to NATS, so {}. Try again when it is back.", lost());
+                Err(Error::new(ErrorKind::Unreachable, text))
+            }
+        }
+    }
+
+    /// Writes out what is queued, and waits until the server has read it.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] when it could not be written within `limit`.
+    /// [`ErrorKind::Timeout`] when that took longer than `limit`.
     pub async fn flush(&self, limit: Duration) -> Result<()> {
-        match tokio::time::timeout(limit, self.client.flush()).await {
+        let flushing = async {
+            self.client.flush().await?;
+            // Nobody listens on a fresh inbox, and the server says so: behind everything that was written.
+            let question = async_nats::Request::new().timeout(None);
+            let _ = self.client.send_request(self.client.new_inbox(), question).await;
+            Ok::<_, async_nats::client::FlushError>(())
+        };
+        match timeout(limit, flushing).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 Err(Error::new(ErrorKind::Unreachable, "The connection is closed.").because(error))
             }
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
-                format!("What was queued could not be written within {limit:?}: is the server reachable?"),
+                format!("The server did not read what was queued within {limit:?}: is it reachable?"),
             )),
         }
     }
@@ -133,7 +159,7 @@ impl Connection {
                 while link.changed().await.is_ok() {}
             }
         };
-        let _ = tokio::time::timeout(limit, closing).await;
+        let _ = timeout(limit, closing).await;
     }
 }
 

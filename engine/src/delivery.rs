@@ -1,7 +1,7 @@
 //! A delivery: one attempt at one message. It owns its place in the prefetch until it is settled.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::atomic::{AtomicU8, Ordering::*};
 use std::time::Duration;
 
 use async_nats::Subject;
@@ -20,6 +20,11 @@ use crate::settle::{Settler, Verdict};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlreadySettled;
 
+/// The states of a delivery.
+const OPEN: u8 = 0;
+const ACKED: u8 = 1;
+const SETTLED: u8 = 2;
+
 /// One attempt at one message. The server is told regularly that it is alive, until it is settled;
 /// dropping it unsettled hands the message back.
 #[derive(Debug)]
@@ -27,7 +32,7 @@ pub struct Delivery {
     message: Message,
     attempt: u64,
     lease: usize,
-    is_open: AtomicBool,
+    state: AtomicU8,
     settler: Arc<Settler>,
 }
 
@@ -48,7 +53,7 @@ pub(crate) fn admit(
     deliveries.extend(messages.drain(..).zip(leases).map(|(raw, lease)| {
         let message = Message::new(raw);
         let attempt = message.metadata().map_or(1, |metadata| metadata.delivered);
-        Delivery { message, attempt, lease, is_open: AtomicBool::new(true), settler: settler.clone() }
+        Delivery { message, attempt, lease, state: AtomicU8::new(OPEN), settler: settler.clone() }
     }));
     if settler.options().exhausted != Exhausted::Nak {
         deliveries.retain(|delivery| !delivery.is_lost());
@@ -75,7 +80,7 @@ impl Delivery {
     /// Whether somebody settled it.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        !self.is_open.load(Acquire)
+        self.state.load(Acquire) != OPEN
     }
 
     /// Settles the delivery.
@@ -87,9 +92,7 @@ impl Delivery {
     }
 
     fn settle_because(&self, outcome: Outcome, error: Option<String>) -> Result<(), AlreadySettled> {
-        if !self.is_open.swap(false, AcqRel) {
-            return Err(AlreadySettled);
-        }
+        self.decide(if outcome == Outcome::Ack { ACKED } else { SETTLED })?;
         let settler = &self.settler;
         match outcome {
             Outcome::Ack => self.close(Verdict::Ack),
@@ -108,10 +111,20 @@ impl Delivery {
         Ok(())
     }
 
-    /// Notes that the handler succeeded, and settles the delivery unless the handler did so itself.
-    pub fn succeed(&self, outcome: Outcome) {
-        count(&self.settler.counters.succeeded);
-        let _ = self.settle(outcome);
+    /// Acknowledges, unless the handler settled the delivery itself. It counts as a success unless the handler
+    /// settled it otherwise than by an acknowledgement.
+    pub fn succeed(&self) {
+        let _ = self.settle(Outcome::Ack);
+        if self.state.load(Acquire) == ACKED {
+            count(&self.settler.counters.succeeded);
+        }
+    }
+
+    fn decide(&self, state: u8) -> Result<(), AlreadySettled> {
+        match self.state.compare_exchange(OPEN, state, AcqRel, Acquire) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(AlreadySettled),
+        }
     }
 
     /// Notes that this attempt failed. Returns what the retry policy makes of it, or `None` after the
@@ -149,7 +162,7 @@ impl Delivery {
 
     /// Hands the message back for somebody else, at once: no attempt was made.
     pub fn hand_back(&self) {
-        if self.is_open.swap(false, AcqRel) {
+        if self.decide(SETTLED).is_ok() {
             count(&self.settler.counters.handed_back);
             self.close(Verdict::Nak(Duration::ZERO));
         }
@@ -167,9 +180,7 @@ impl Delivery {
     /// # Errors
     /// [`AlreadySettled`] when it was settled before; then nothing is sent.
     pub async fn ack_confirmed(&self, limit: Duration) -> Result<bool, AlreadySettled> {
-        if !self.is_open.swap(false, AcqRel) {
-            return Err(AlreadySettled);
-        }
+        self.decide(ACKED)?;
         // Without a confirmation, or when nobody waits for it any more, the plain acknowledgement follows.
         let _acked = AckOnDrop(self);
         Ok(self.settler.confirm(self.reply(), limit).await)
@@ -225,7 +236,7 @@ impl Drop for AckOnDrop<'_> {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if *self.is_open.get_mut() {
+        if *self.state.get_mut() == OPEN {
             debug!(subject = %self.message.subject(), "a delivery was dropped unsettled and is handed back");
             self.close(Verdict::Nak(self.settler.retry().delay(self.attempt)));
         }

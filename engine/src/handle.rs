@@ -128,7 +128,8 @@ async fn run(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Dura
         };
         std::mem::forget(running);
         match ended {
-            Ok(Ok(Ok(outcome))) => delivery.succeed(outcome),
+            Ok(Ok(Ok(Outcome::Ack))) => delivery.succeed(),
+            Ok(Ok(Ok(outcome))) => drop(delivery.settle(outcome)),
             Ok(Ok(Err(error))) => judge(&delivery, &error),
             Ok(Err(panic)) => judge(&delivery, &describe(panic.as_ref()).into()),
             Err(_) => judge(&delivery, &"the handler ran longer than its timeout".into()),

@@ -10,8 +10,8 @@ use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::route::validate_publish_subject;
 
-/// How long a publish waits for a lost connection to come back.
-const RECONNECT_GRACE: Duration = Duration::from_secs(1);
+/// How long it may take to hand a message over for sending.
+const SENDING: Duration = Duration::from_secs(1);
 
 /// The stream's confirmation.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -134,7 +134,7 @@ pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
 /// [`ErrorKind::NoStream`] when nobody listens, [`ErrorKind::Timeout`] when nobody answered, and as [`publish`].
 pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<Bytes> {
     let Outgoing { subject, headers, payload } = outgoing;
-    wait_for_link(connection, &subject, limit).await?;
+    connection.wait_until_up(limit, || format!("nothing was published to {subject}")).await?;
     let mut request = Request::new().payload(payload).timeout(Some(limit));
     // No headers at all take no bytes of the payload's limit.
     if !headers.is_empty() {
@@ -153,7 +153,7 @@ pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duratio
 /// [`ErrorKind::Unreachable`] soon while disconnected, [`ErrorKind::TooLarge`] before anything is sent.
 pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<String>) -> Result<()> {
     let Outgoing { subject, headers, payload } = outgoing;
-    wait_for_link(connection, &subject, RECONNECT_GRACE).await?;
+    connection.wait_until_up(SENDING, || format!("nothing was published to {subject}")).await?;
     let client = connection.client();
     let sending = async {
         match reply {
@@ -164,7 +164,7 @@ pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<Str
         }
     };
     // A frozen server counts as connected until it has missed its pings; meanwhile the queue fills.
-    let sent = tokio::time::timeout(RECONNECT_GRACE, sending).await.map_err(|_| {
+    let sent = tokio::time::timeout(SENDING, sending).await.map_err(|_| {
         let text = format!("The message for {subject} could not be sent: the server takes nothing any more.");
         Error::new(ErrorKind::Unreachable, text)
     })?;
@@ -175,25 +175,6 @@ pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<Str
         };
         Error::new(kind, format!("The message for {subject} could not be sent: {error}.")).because(error)
     })
-}
-
-/// A lost connection is usually back within some ten milliseconds, so it is worth a moment; after that the
-/// caller hears of it rather than waits.
-async fn wait_for_link(connection: &Connection, subject: &Subject, limit: Duration) -> Result<()> {
-    if connection.is_up() {
-        return Ok(());
-    }
-    let mut link = connection.link();
-    let up = link.wait_for(|link| link.is_up);
-    match tokio::time::timeout(limit.min(RECONNECT_GRACE), up).await {
-        Ok(Ok(_)) => Ok(()),
-        _ => Err(Error::new(
-            ErrorKind::Unreachable,
-            format!(
-                "Not connected to NATS, so nothing was published to {subject}. Try again when it is back."
-            ),
-        )),
-    }
 }
 
 fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::RequestError) -> Error {

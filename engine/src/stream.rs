@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::call;
 use crate::config::{ConsumerOptions, Kind, Start};
@@ -16,6 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// push consumer gets them all at once.
 const PULL_ACK_PENDING: i64 = 20_000;
 const PUSH_ACK_PENDING: i64 = 2_000;
+
+/// The server's answer when the deliver subject of a durable that somebody listens to is to change.
+const IN_USE: u64 = 10013;
 
 /// What can differ between the declared durable and the server's, and can be changed there.
 const CHANGEABLE: [&str; 7] = [
@@ -109,6 +112,9 @@ pub(crate) async fn bind(
             changed.join(", ")
         );
     }
+    if options.kind == Kind::Push {
+        move_to_own_subject(connection, options, &name, &mut config).await?;
+    }
     Ok(durable(&name, &Value::Object(config)))
 }
 
@@ -173,10 +179,47 @@ fn wanted(options: &ConsumerOptions, name: &str, resume_at: Option<u64>) -> Valu
         config.insert(field.into(), value);
     }
     if options.kind == Kind::Push {
-        config.insert("deliver_subject".into(), format!("_deliver.{}.{name}", options.stream).into());
+        config.insert("deliver_subject".into(), deliver_subject(options, name).into());
     }
     merge(&mut config, options, name);
     Value::Object(config)
+}
+
+/// Older versions used one deliver subject for every stream, and no group. The server delivers to a group that
+/// was added only when the subject changes, in an update of its own; and it changes no subject that somebody
+/// listens to: then an older worker still runs, and the next repair tries again.
+async fn move_to_own_subject(
+    connection: &Connection,
+    options: &ConsumerOptions,
+    name: &str,
+    config: &mut Map<String, Value>,
+) -> Result<()> {
+    let own = deliver_subject(options, name);
+    if config["deliver_subject"] == own.as_str() {
+        return Ok(());
+    }
+    let mut moved = config.clone();
+    moved.insert("deliver_subject".into(), own.into());
+    let moved = Value::Object(moved);
+    match upsert(connection, &options.stream, name, &moved).await {
+        Ok(()) => {
+            config.insert("deliver_subject".into(), moved["deliver_subject"].clone());
+            Ok(())
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::Api { err_code: IN_USE, .. }) => {
+            warn!(
+                consumer = options.name,
+                durable = name,
+                "an older worker still gets the messages of this durable: stop it, and they come here"
+            );
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn deliver_subject(options: &ConsumerOptions, name: &str) -> String {
+    format!("_deliver.{}.{name}", options.stream)
 }
 
 /// Puts what is declared into `config`; returns the names of the fields that changed.

@@ -59,7 +59,8 @@ async def test_drain_sends_what_was_published_and_closes(stage: Stage) -> None:
 async def test_flush_waits_until_the_server_has_it(stage: Stage) -> None:
     await stage.client.publish(f"{stage.stream}.created", b"one", headers={"A": "b"})
     await stage.client.flush()
-    assert (await stage.jetstream.stream_info(stage.stream)).state.messages == 1
+    # It has it; a moment later it has stored it, too.
+    await becomes_true(lambda: stage.server.stream(stage.stream)["state"]["messages"] == 1, within=2)
 
 
 async def test_request_gets_the_answer(stage: Stage) -> None:

@@ -75,13 +75,7 @@ async def test_position_survives_a_restart(stage: Stage) -> None:
     "kind",
     [
         "pull",
-        pytest.param(
-            "push",
-            marks=pytest.mark.xfail(
-                reason="the server does not deliver to a queue group that is added to a durable, "
-                "until its deliver_subject changes in an update of its own"
-            ),
-        ),
+        "push",
     ],
 )
 async def test_older_default_durable_is_taken_over_with_its_position(
