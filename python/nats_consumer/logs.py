@@ -1,8 +1,10 @@
 """Logging: the engine's records come to Python, and the command's are visible."""
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -59,5 +61,10 @@ def make_visible(level: str | None) -> None:
 
 
 def flush() -> None:
-    """Write out what any handler still holds; for an exit that skips Python's own clean-up."""
+    """Write out what any handler and the standard streams still hold; for an exit that skips
+    Python's own clean-up."""
     logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe nobody reads any more, or a write that a signal interrupted: exit all the same.
+        with suppress(Exception):
+            stream.flush()

@@ -1,6 +1,8 @@
 """The engine's records come to Python's logging, and the command's can be seen."""
 
+import io
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -65,3 +67,23 @@ def test_a_level_from_the_command_line_holds_in_any_case(bare_logger: logging.Lo
     bare_logger.addHandler(logging.NullHandler())
     logs.make_visible("DEBUG")
     assert bare_logger.level == logging.DEBUG
+
+
+def test_what_was_printed_is_written_before_an_exit_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(logs.logging, "shutdown", lambda: None)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(written)))
+    sys.stdout.write("the last order")
+    assert written.getvalue() == b""
+    logs.flush()
+    assert written.getvalue() == b"the last order"
+
+
+def test_a_standard_stream_that_is_gone_does_not_stop_the_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs.logging, "shutdown", lambda: None)
+    monkeypatch.setattr(sys, "stdout", None)
+    logs.flush()
