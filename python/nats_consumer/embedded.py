@@ -40,6 +40,8 @@ except ImportError:  # Windows: `server_url` says so to whoever asks for it
 logger = logging.getLogger("nats_consumer.embedded")
 
 _START_SECONDS = 15.0
+# How long a server that is alive may take to listen: first it reads all that its store holds.
+_RECOVERY_SECONDS = 600.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _WATCH_SECONDS = 0.2
@@ -52,9 +54,9 @@ def server_url(store: Path) -> str:
     """Return the URL of the embedded server of `store`, which runs until this process ends.
 
     Starts the server if no process uses it yet, and joins it otherwise. The store, its lock files
-    and its log (`server.log`) are in the folder `store`, which is made if it is missing.
-    Raises ConfigurationError where the server cannot run at all, Unreachable if it did not start
-    in time.
+    and its log (`server.log`) are in the folder `store`, which is made if it is missing. A server
+    that has much to read there is waited for as long as it lives, up to ten minutes. Raises
+    ConfigurationError where the server cannot run at all, Unreachable if it did not start.
     """
     if fcntl is None:
         raise ConfigurationError(
@@ -131,6 +133,9 @@ def _binary() -> str:
 def _made(store: Path) -> Path:
     try:
         store.mkdir(parents=True, exist_ok=True)
+        ignore = store / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
         return store.resolve(strict=True)
     except OSError as error:
         raise ConfigurationError(
@@ -143,7 +148,7 @@ def _made(store: Path) -> Path:
 def _start_lock(store: Path) -> Iterator[None]:
     lock = _open(store / "start.lock")
     _lock_in_time(
-        lock, fcntl.LOCK_EX, 3 * _START_SECONDS, store, "another process is still starting it"
+        lock, fcntl.LOCK_EX, 1.1 * _RECOVERY_SECONDS, store, "another process is still starting it"
     )
     try:
         yield
@@ -203,15 +208,19 @@ def _start_supervisor(store: Path) -> None:
 
 
 def _await_server(store: Path) -> str:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
+    began = time.monotonic()
+    is_slow = False
+    while (waited := time.monotonic() - began) < _RECOVERY_SECONDS:
         state = _State.read(store)
         if state is not None and state.answers():
             return state.url
         if not _is_held(store / "supervisor.lock"):
             raise _not_started(store, "its supervisor gave up")
+        if waited > _START_SECONDS and not is_slow:
+            is_slow = True
+            logger.warning("The embedded NATS server is still starting: it reads %s.", store)
         time.sleep(_POLL_SECONDS)
-    raise _not_started(store, f"no answer in {_START_SECONDS:.0f} s")
+    raise _not_started(store, f"no answer in {_RECOVERY_SECONDS:.0f} s")
 
 
 def _not_started(store: Path, why: str) -> Unreachable:
@@ -329,7 +338,7 @@ class _Server:
 
     def _listening_url(self, process: subprocess.Popen[bytes]) -> str | None:
         file = self._ports / f"nats-server_{process.pid}.ports"
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + _RECOVERY_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 return str(json.loads(file.read_text())["nats"][0])
