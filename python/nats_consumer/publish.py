@@ -3,6 +3,7 @@
 All threads and event loops of a process share one connection, opened on first use; a forked process
 opens its own."""
 
+import asyncio
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -52,7 +53,9 @@ async def apublish(
 ) -> PubAck:
     """publish() for async code."""
     draft = _draft(subject, data, headers, msg_id)
-    return _pub_ack(await _publisher().apublish(draft, timeout))
+    # In a thread, because the first call may start the embedded server.
+    publisher = await asyncio.to_thread(_publisher) if _is_first() else _publisher()
+    return _pub_ack(await publisher.apublish(draft, timeout))
 
 
 def publish_many(
@@ -82,14 +85,18 @@ def publish_on_commit(
     msg_id: str | None = None,
     timeout: float = _DEFAULT_TIMEOUT,
     using: str | None = None,
+    robust: bool = False,
 ) -> None:
     """publish() when the current transaction of the database `using` commits, at once if there is
     none; never if it is rolled back.
 
     The data is encoded now, so that later changes to it are not published. If the process dies
-    between the commit and the publishing, the message is lost."""
+    between the commit and the publishing, the message is lost.
+
+    What publish() raises comes out of the `atomic` block although the data is committed, and what
+    else waits for the commit does not run; with `robust`, Django logs it instead."""
     draft = _draft(subject, data, headers, msg_id)
-    transaction.on_commit(lambda: _publisher().publish(draft, timeout), using=using)
+    transaction.on_commit(lambda: _publisher().publish(draft, timeout), using=using, robust=robust)
 
 
 def _draft(
@@ -112,6 +119,10 @@ def _encode(data: Any) -> bytes:
     if isinstance(data, str):
         return data.encode()
     return json.dumps(data, cls=DjangoJSONEncoder).encode()
+
+
+def _is_first() -> bool:
+    return os.getpid() not in _publishers
 
 
 def _publisher() -> "Publisher":
