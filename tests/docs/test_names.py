@@ -1,0 +1,90 @@
+"""Every test that the documentation names exists, and every link leads somewhere."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nats_consumer import NatsConsumer
+from tests.docs.blocks import ROOT, blocks, name_of, pages
+from tests.docs.tables import rows, spans
+
+COMPATIBILITY = "reference/compatibility.md"
+HEADINGS = [
+    "Packaging, settings, discovery",
+    "Consumers",
+    "Handlers",
+    "The command",
+    "What the recommendations imply",
+    "Operations",
+]
+PROMISES = 92
+
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+_PYTHON_TEST = re.compile(r"^ *(?:async )?def (test_\w+)\(", re.MULTILINE)
+_RUST_TEST = re.compile(r"#\[(?:tokio::)?test[^\n]*\n(?:\s*#\[[^\n]*\n)*\s*(?:async )?fn (\w+)\(")
+_NOT_SHOWN = "not yet shown"
+
+
+def known_tests() -> set[str]:
+    python = (path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    rust = (path.read_text() for path in (ROOT / "engine").rglob("*.rs"))
+    found = {name for text in python for name in _PYTHON_TEST.findall(text)}
+    # A property test has its attribute inside a macro.
+    return found | {
+        name
+        for text in rust
+        for name in [*_RUST_TEST.findall(text), *re.findall(r"^\s+fn (\w+)\(.* in ", text, re.M)]
+    }
+
+
+def promises() -> Iterator[list[str]]:
+    for heading in HEADINGS:
+        yield from rows(COMPATIBILITY, heading)
+
+
+def test_every_promise_has_a_row_in_order() -> None:
+    assert [int(row[0]) for row in promises()] == list(range(1, PROMISES + 1))
+
+
+def test_every_promise_is_shown_by_a_test_or_says_that_it_is_not() -> None:
+    silent = [row[0] for row in promises() if not spans(row[3]) and _NOT_SHOWN not in row[3]]
+    assert silent == []
+
+
+@pytest.mark.parametrize("page", [COMPATIBILITY, "concepts/guarantees.md"])
+def test_the_tests_that_a_page_names_exist(page: str) -> None:
+    known = known_tests()
+    text = (ROOT / "docs" / page).read_text()
+    # Names of tests are sentences: at least three words.
+    named = {span for span in spans(text) if re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+){3,}", span)}
+    named -= set(inspect.get_annotations(NatsConsumer))
+    assert named, "the page names no test"
+    assert named - known == set()
+
+
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    code = {line for block in blocks(page) for line in block.text.splitlines()}
+    prose = "\n".join(line for line in page.read_text().splitlines() if line not in code)
+    broken = [link for link in _LINK.findall(prose) if not _leads(page, link)]
+    assert broken == []
+
+
+def _leads(page: Path, link: str) -> bool:
+    if "://" in link:
+        return True
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    if not target.exists():
+        return False
+    if not anchor:
+        return True
+    return anchor in {_anchor(heading) for heading in _HEADING.findall(target.read_text())}
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
