@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import iscoroutinefunction
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
 
@@ -36,8 +37,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 @register("nats_consumer")
 def check_consumers(**_: Any) -> list[CheckMessage]:
-    """E002, E003 and W001: what is wrong with each consumer. W002: two that share a durable, which
-    only the command that runs both refuses."""
+    """E002, E003, W001 and W003: what is wrong with each consumer. W002: two that share a durable,
+    which only the command that runs both refuses."""
     consumers = registry.consumers()
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
     shared = shared_durables(consumers)
@@ -46,7 +47,7 @@ def check_consumers(**_: Any) -> list[CheckMessage]:
 
 def _own_problems(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
     try:
-        message_handler(consumer)
+        handler = message_handler(consumer)
     except ConfigurationError as error:
         yield Error(
             f"{consumer.__name__} cannot run: {error}", obj=consumer, id="nats_consumer.E002"
@@ -59,3 +60,11 @@ def _own_problems(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
         return
     if text := left_out_message(consumer):
         yield CheckWarning(text, obj=consumer, id="nats_consumer.W001")
+    if consumer.handler_timeout is not None and not iscoroutinefunction(handler):
+        yield CheckWarning(
+            f"{consumer.__name__} has a handler_timeout, which does nothing: its handle_message is "
+            "a plain `def`, and a thread cannot be cancelled.",
+            hint="Give what it waits for a timeout of its own, or write `async def`.",
+            obj=consumer,
+            id="nats_consumer.W003",
+        )

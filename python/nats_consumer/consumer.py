@@ -25,6 +25,8 @@ class NatsConsumer:
     runs in its own thread and may block, for instance on the ORM.
 
     A return settles the message as done; an exception has it delivered again. Times are seconds.
+    `handler_timeout` ends an `async def handle_message`; a thread cannot be cancelled, so it does
+    nothing for a `def`.
     """
 
     kind: ClassVar[str] = ""
