@@ -16,7 +16,8 @@ class Outcome(Exception):
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.args == getattr(other, "args", None)
 
-    __hash__ = Exception.__hash__
+    def __hash__(self) -> int:
+        return hash((type(self), self.args))
 
 
 class Ack(Outcome):

@@ -33,6 +33,7 @@ def test_outcomes_are_equal_if_they_say_the_same() -> None:
     assert Retry(after=1) == Retry(after=1.0)
     assert Retry(after=1) != Retry(after=2)
     assert DeadLetter("x") != Drop("x")
+    assert {Retry(after=1), Retry(after=1.0), Drop("x"), Drop("x")} == {Retry(after=1), Drop("x")}
 
 
 def test_the_seeds_error_behaviors_keep_their_values() -> None:
