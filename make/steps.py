@@ -121,7 +121,8 @@ def _sum(results: Sequence[tuple[str, str]]) -> str:
     passed = [name for name, result in results if result == "passed"]
     failed = [name for name, result in results if result == "failed"]
     not_run = [name for name, result in results if result == "not run"]
-    counts = f"{len(passed)} steps passed, {len(failed)} failed"
+    steps = "step" if len(passed) == 1 else "steps"
+    counts = f"{len(passed)} {steps} passed, {len(failed)} failed"
     if not_run:
         counts += f", {len(not_run)} not run"
     marked = [f"FAILED: {name}" for name in failed] + [f"not run: {name}" for name in not_run]

@@ -47,7 +47,7 @@ def test_every_step_runs_and_the_last_line_names_what_failed(
     assert run_all("test", steps) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2] == "2 passed, 0 failed"
-    assert lines[-1] == "make test: 1 steps passed, 1 failed (second, FAILED: first)"
+    assert lines[-1] == "make test: 1 step passed, 1 failed (second, FAILED: first)"
 
 
 def test_a_step_that_cannot_run_here_fails_nothing_but_is_named(
