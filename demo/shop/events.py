@@ -18,7 +18,9 @@ _client: Client | None = None
 
 async def publish(subject: str, order: dict[str, Any]) -> None:
     """Store the event in the stream. The message id makes it safe to do again: a handler that is
-    called twice for one message still publishes one event."""
+    called twice for one message publishes one event, if both are within the stream's
+    duplicate_window (two minutes unless CreateStream says otherwise). After that it is a second
+    event, which changes nothing either: handlers say what shall be."""
     client = await _shared_client()
     await client.jetstream().publish(
         subject,

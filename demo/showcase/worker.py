@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 _DRAIN_SECONDS = 35.0
+_INTERRUPTED = 130
 
 
 class Worker:
@@ -60,3 +61,5 @@ class Worker:
             self._process.kill()
             self._process.wait()
             print("The worker was killed. What it had in hand comes again after its ack_wait.")
+            if kind is KeyboardInterrupt:
+                raise SystemExit(_INTERRUPTED) from None
