@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nats_consumer::Outcome;
-use pyo3::exceptions::{PyStopIteration, PyTimeoutError};
 use pyo3::exceptions::asyncio::CancelledError;
+use pyo3::exceptions::{PyStopIteration, PyTimeoutError};
 use pyo3::prelude::*;
 
 use crate::judge::{Verdict, exhaust, raised, returned};

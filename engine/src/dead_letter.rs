@@ -38,6 +38,17 @@ pub(crate) struct DeadLetter {
     pub(crate) deliveries: u64,
 }
 
+impl DeadLetter {
+    fn sequence(&self) -> u64 {
+        self.message.metadata().map_or(0, |place| place.stream_sequence)
+    }
+}
+
+/// Where a payload is kept that is too large for its dead letter.
+pub(crate) fn payload_subject(stream: &str, durable: &str, sequence: u64) -> String {
+    format!("dlq.{stream}.{durable}.payload.{sequence}")
+}
+
 /// The dead letters of one consumer.
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
@@ -54,8 +65,21 @@ impl DeadLetters {
     /// Stores the copy and waits until the server has confirmed it.
     pub(crate) async fn store(&self, connection: &Connection, letter: &DeadLetter) -> Result<()> {
         self.exists.get_or_try_init(|| self.create(connection)).await?;
-        let subject = format!("dlq.{}.{}", self.source, self.durable);
         let (headers, payload) = self.fit(letter, connection.client().max_payload());
+        if payload.len() < letter.message.payload().len() {
+            let apart = payload_subject(&self.source, &self.durable, letter.sequence());
+            self.put(connection, apart, HeaderMap::new(), letter.message.payload().clone()).await?;
+        }
+        self.put(connection, format!("dlq.{}.{}", self.source, self.durable), headers, payload).await
+    }
+
+    async fn put(
+        &self,
+        connection: &Connection,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<()> {
         let copy = Outgoing::with_headers(subject, headers, payload);
         match publish(connection, copy.clone(), STORE_TIMEOUT).await {
             // Somebody deleted the stream meanwhile.
@@ -87,18 +111,19 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Headers and payload of the copy; where the whole would be too large for the server, the payload
-    /// stays behind and the headers say where it is.
+    /// Headers and payload of the copy; where the whole would be too large for the server, the payload is
+    /// kept apart, bare, as it fitted when it was published.
     fn fit(&self, letter: &DeadLetter, limit: usize) -> (HeaderMap, Bytes) {
         let mut headers = self.headers(letter);
         let payload = letter.message.payload().clone();
         if wire_size(&headers) + payload.len() <= limit {
             return (headers, payload);
         }
+        let apart = payload_subject(&self.source, &self.durable, letter.sequence());
         set(
             &mut headers,
             "Dlq-Payload",
-            "omitted: too large with the headers; it is at Dlq-Sequence of Dlq-Stream",
+            &format!("kept apart: too large with the headers; it is at {apart}"),
         );
         (headers, Bytes::new())
     }
@@ -112,7 +137,7 @@ impl DeadLetters {
             }
         }
         let place = letter.message.metadata().ok();
-        let sequence = place.map_or(0, |place| place.stream_sequence);
+        let sequence = letter.sequence();
         set(&mut headers, "Dlq-Reason", &letter.reason);
         if let Some(error) = &letter.error {
             set(&mut headers, "Dlq-Error", error);
@@ -200,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_too_large_for_the_copy_stays_behind_and_is_pointed_at() {
+    fn a_payload_too_large_for_the_copy_is_kept_apart_and_pointed_at() {
         let (copy, payload) = letters().fit(&letter(HeaderMap::new(), &[b'x'; 900]), 1_000);
         assert!(payload.is_empty());
         assert!(copy.get("Dlq-Payload").is_some());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::call;
 use crate::connect::Connection;
-use crate::dead_letter::KEPT_PREFIX;
+use crate::dead_letter::{KEPT_PREFIX, payload_subject};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stored::{self, Stored};
 
@@ -76,7 +76,7 @@ pub struct StoredLetter {
     pub deliveries: u64,
     /// The message's headers, as name and value; a name may occur several times.
     pub headers: Vec<(String, String)>,
-    /// The message's payload. `None` where it was too large for the copy and stayed in the stream.
+    /// The message's payload. `None` where it was too large for the copy and is kept apart.
     pub payload: Option<Bytes>,
     /// When the message was stored in its stream, in nanoseconds since 1970; `None` where nothing tells.
     pub(crate) sent: Option<u128>,
@@ -124,7 +124,7 @@ impl DeadLetters {
     /// # Errors
     /// What the JetStream API answered.
     pub async fn next(&mut self) -> Result<Option<StoredLetter>> {
-        let durable = self.selection.consumer.as_deref().unwrap_or(">");
+        let durable = self.selection.consumer.as_deref().unwrap_or("*");
         let ask =
             |from: u64| json!({ "seq": from, "next_by_subj": format!("dlq.{}.{durable}", self.stream) });
         let kept_in = dead_letter_stream(&self.stream);
@@ -155,11 +155,15 @@ pub async fn get(connection: &Connection, stream: &str, number: u64) -> Result<O
     Ok(found.map(|found| read(kept_in, found)))
 }
 
-/// Deletes the dead letter. One that is gone already is no error.
+/// Deletes the dead letter, and its payload where that is kept apart. One that is gone already is no error.
 ///
 /// # Errors
 /// What the JetStream API answered.
 pub async fn delete(connection: &Connection, letter: &StoredLetter) -> Result<()> {
+    if letter.payload.is_none() {
+        let filter = payload_subject(&letter.stream, &letter.consumer, letter.sequence);
+        call(connection, &format!("STREAM.PURGE.{}", letter.kept_in), &json!({ "filter": filter })).await?;
+    }
     let subject = format!("STREAM.MSG.DELETE.{}", letter.kept_in);
     match call(connection, &subject, &json!({ "seq": letter.number, "no_erase": true })).await {
         Err(error) if matches!(error.kind(), ErrorKind::Api { err_code, .. } if NOTHING_TO_DELETE.contains(&err_code)) => {

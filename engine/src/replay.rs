@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::connect::Connection;
-use crate::dead_letter::{KEPT_PREFIX, wire_size};
+use crate::dead_letter::{KEPT_PREFIX, payload_subject, wire_size};
 use crate::dead_letters::{StoredLetter, delete};
 use crate::error::{Error, ErrorKind, Result};
 use crate::publish::{Outgoing, PublishAck, publish};
@@ -42,13 +42,13 @@ const NOT_IN_FORCE: [&str; 7] = [
 /// confirmation was lost, is stored once. The first one is in `Dlq-Original-Msg-Id`.
 ///
 /// # Errors
-/// [`ErrorKind::NotReplayable`] when the payload stayed behind in the stream and is no longer there, and as
+/// [`ErrorKind::NotReplayable`] when the payload was kept apart and is no longer there, and as
 /// [`publish`](crate::publish::publish()). The dead letter stays then.
 pub async fn replay(connection: &Connection, letter: &StoredLetter) -> Result<PublishAck> {
     validate_publish_subject(&letter.subject).map_err(|error| not_replayable(letter, &error))?;
     let payload = match &letter.payload {
         Some(payload) => payload.clone(),
-        None => left_behind(connection, letter).await?,
+        None => kept_apart(connection, letter).await?,
     };
     let headers = headers(letter, payload.len(), connection.max_payload())?;
     let outgoing = Outgoing::with_headers(letter.subject.clone(), headers, payload);
@@ -57,8 +57,13 @@ pub async fn replay(connection: &Connection, letter: &StoredLetter) -> Result<Pu
     Ok(ack)
 }
 
-/// The payload that was too large for the copy, from the stream of the message.
-async fn left_behind(connection: &Connection, letter: &StoredLetter) -> Result<Bytes> {
+/// The payload that was too large for the copy: kept apart, or else still in the stream of the message.
+async fn kept_apart(connection: &Connection, letter: &StoredLetter) -> Result<Bytes> {
+    let subject = payload_subject(&letter.stream, &letter.consumer, letter.sequence);
+    let apart = stored::get(connection, &letter.kept_in, &json!({ "last_by_subj": subject })).await?;
+    if let Some(found) = apart {
+        return Ok(found.payload.into());
+    }
     let found = match stored::get(connection, &letter.stream, &json!({ "seq": letter.sequence })).await {
         Err(error) if error.kind() == ErrorKind::StreamNotFound => None,
         found => found?,
@@ -70,8 +75,8 @@ async fn left_behind(connection: &Connection, letter: &StoredLetter) -> Result<B
         None => Err(Error::new(
             ErrorKind::NotReplayable,
             format!(
-                "The dead letter {} of `{}` has no payload: it was too large for the copy, and the message {} is \
-                 no longer in the stream `{}`. It cannot be replayed; purge it.",
+                "The payload of the dead letter {} of `{}` was kept apart, and it is gone; so is the message {} of the \
+                 stream `{}`. It cannot be replayed; purge it.",
                 letter.number, letter.kept_in, letter.sequence, letter.stream
             ),
         )),

@@ -103,15 +103,18 @@ async fn a_dead_letter_stays_when_no_stream_takes_its_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payload_that_stayed_behind_is_replayed_from_the_stream_while_it_is_there() {
+async fn a_payload_that_was_kept_apart_is_replayed_and_deleted_with_its_dead_letter() {
     let stage = Stage::set_on(NatsServer::builder().config("max_payload: 4096")).await;
     let payload = vec![b'x'; 4096];
     stage.client.publish("orders.created", payload.clone().into()).await.unwrap();
-    give_up(&stage, 1).await;
+    give_up(&stage, 2).await; // with its payload
     let connection = connected(&stage).await;
     let letter = first(&connection).await;
     assert_eq!(letter.payload, None);
+    // As a work queue would: what is ended there is gone.
+    stage.api("STREAM.PURGE.orders", &Value::Null).await;
     replay(&connection, &letter).await.unwrap();
+    assert_eq!(stage.stored("orders-dlq").await, 0);
     let again = Seen::default();
     let _consumption = consume(stage.address(), pull(), again.and_ack()).await.unwrap();
     again.reaches(1).await;
@@ -123,10 +126,11 @@ async fn a_payload_that_is_gone_is_named_and_its_dead_letter_stays() {
     let stage = Stage::set_on(NatsServer::builder().config("max_payload: 4096")).await;
     let publish = async || stage.client.publish("orders.created", vec![b'x'; 4000].into()).await.unwrap();
     publish().await;
-    give_up(&stage, 1).await;
+    give_up(&stage, 2).await; // with its payload
     stage.api("STREAM.DELETE.orders", &Value::Null).await;
     let connection = connected(&stage).await;
     let letter = first(&connection).await;
+    stage.api("STREAM.PURGE.orders-dlq", &json!({ "filter": "dlq.orders.billing.payload.1" })).await;
     assert_eq!(replay(&connection, &letter).await.unwrap_err().kind(), ErrorKind::NotReplayable);
     // Another message has its sequence and its subject now.
     stage.create_stream("orders", &["orders.>"]).await;

@@ -257,7 +257,7 @@ def _description(letter: "StoredLetter") -> str:
 
 def _payload(letter: "StoredLetter") -> list[str]:
     if letter.payload is None:
-        return ["payload:    too large for the copy; it is in the stream, if the message still is"]
+        return ["payload:    too large to be shown here: kept apart, and replayed with the message"]
     size = f"payload:    {len(letter.payload)} bytes"
     try:
         return [size, letter.payload.decode()]
