@@ -88,7 +88,7 @@ def _pip(arguments: list[str]) -> str | None:
         for extra in match[1].split(",") if match and match[1] else []:
             if extra not in extras:
                 return f"there is no extra {extra!r}"
-    return None if arguments[0] == "install" else f"pip {arguments[0]}?"
+    return None if arguments[0] in ("install", "uninstall") else f"pip {arguments[0]}?"
 
 
 def _make(arguments: list[str]) -> str | None:

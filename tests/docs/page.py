@@ -145,7 +145,9 @@ class PageRun:
         for stream in self._server.streams().values():
             for consumer in stream.get("consumer_detail", []):
                 config = consumer["config"]
-                subjects.update(config.get("filter_subjects") or [config["filter_subject"]])
+                one = config.get("filter_subject")
+                whole = stream["config"]["subjects"]
+                subjects.update(config.get("filter_subjects") or ([one] if one else whole))
         async with await get_nats_client(servers=[self._server.url]) as client:
             for subject in sorted(subjects):
                 literal = subject.replace("*", "created").replace(">", "created")

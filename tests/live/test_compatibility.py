@@ -64,6 +64,20 @@ async def test_named_durable_of_an_older_version_goes_on_where_it_stood(
     assert config.get("max_deliver", -1) == -1
 
 
+async def test_default_durable_of_version_1_is_taken_over_by_who_filters_nothing(
+    stage: Stage,
+) -> None:
+    await stage.publish("old")
+    started = {"deliver_policy": "by_start_sequence", "opt_start_seq": 2}
+    pushed = {"ack_policy": "explicit", "deliver_subject": "default.deliver"}
+    await make_durable(stage, "default", {**pushed, **started})
+    await stage.publish("new")
+    seen: list[str] = []
+    async with running(noting(stage.Push, seen, filter_subject=">")):
+        await becomes_true(lambda: seen)
+    assert seen == ["new"]
+
+
 async def test_default_durable_without_a_filter_goes_on_if_it_is_named(stage: Stage) -> None:
     await stage.publish("old")
     started = {"deliver_policy": "by_start_sequence", "opt_start_seq": 2}
