@@ -161,3 +161,36 @@ async def test_the_consumers_do_not_outlive_the_process_that_watches(
     worker.interrupt(signal.SIGKILL)
     assert worker.finish() == -signal.SIGKILL
     worker.wait_for("Drained")
+
+
+EMBEDDED = """
+import logging
+from nats_consumer import JetstreamPushConsumer, operations
+
+logging.getLogger("shop").info("this is version {version}")
+
+
+class Orders(JetstreamPushConsumer):
+    stream_name = "orders"
+    filter_subject = "orders.>"
+
+    def setup(self):
+        return operations.CreateStream(name="orders", subjects=["orders.>"])
+
+    def handle_message(self, message): ...
+"""
+
+
+async def test_the_embedded_server_writes_its_store_unnoticed_and_comes_again(
+    make_project: Callable[..., Project],
+) -> None:
+    project = make_project(EMBEDDED.format(version=1), url="embedded")
+    worker = project.consume("--reload", "--setup")
+    worker.wait_for("Stream orders is created")
+    worker.wait_for("Orders consumes")
+    project.write("shop/consumers.py", EMBEDDED.format(version=2))
+    worker.wait_for("Stream orders exists already")
+    worker.wait_for_lines("Orders consumes", 2)
+    assert len(worker.lines_with(" changed: ")) == 1
+    worker.interrupt()
+    assert worker.finish() == 0
