@@ -78,6 +78,20 @@ def resolve(options: ConnectOptions) -> ConnectOptions:
     return options
 
 
+def spell_servers(connected_url: str) -> str:
+    """The servers that NATS_CONSUMER names, without credentials: for a command to say where it
+    acts. `connected_url` is what the server calls itself, which names the embedded one."""
+    servers = connect_options().servers
+    if servers == [EMBEDDED]:
+        return f"{connected_url} ({EMBEDDED})"
+    return ", ".join(map(_without_credentials, servers))
+
+
+def _without_credentials(server: str) -> str:
+    scheme, _, rest = server.rpartition("://")
+    return f"{scheme or 'nats'}://{rest.rpartition('@')[2]}"
+
+
 def _read_seed(path: str) -> str:
     try:
         seed = Path(path).read_text().strip()

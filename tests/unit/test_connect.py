@@ -8,7 +8,7 @@ import pytest
 from pytest_django import Settings
 
 from nats_consumer import embedded
-from nats_consumer.connect import connect_options, resolve
+from nats_consumer.connect import connect_options, resolve, spell_servers
 from nats_consumer.exceptions import ConfigurationError
 
 
@@ -161,3 +161,19 @@ def test_an_nkey_file_without_a_seed_is_named(tmp_path: Path) -> None:
 def test_an_nkey_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nkeys_seed.*user\.nk"):
         resolve(connect_options({"nkeys_seed": str(tmp_path / "user.nk")}))
+
+
+@pytest.mark.parametrize(
+    ("servers", "spelled"),
+    [
+        ("localhost", "nats://localhost"),
+        (["tls://me:hunter2@a:4222", "b:4222"], "tls://a:4222, nats://b:4222"),
+        ("token@a:4222", "nats://a:4222"),
+        ("embedded", "nats://127.0.0.1:7 (embedded)"),
+    ],
+)
+def test_servers_are_spelled_without_their_credentials(
+    settings: Settings, servers: Any, spelled: str
+) -> None:
+    settings.NATS_CONSUMER = {"connect_args": {"servers": servers}}
+    assert spell_servers("nats://127.0.0.1:7") == spelled

@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from nats_consumer import get_nats_client
 from nats_consumer.blocking import wait_for
+from nats_consumer.connect import spell_servers
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.names import check_name
 
@@ -36,7 +37,7 @@ class Command(BaseCommand):
     async def _describe(self, name: str) -> None:
         async with await get_nats_client() as client:
             state = (await client.jetstream().stream_info(name)).state
-            self.stdout.write(f"Server: {client.connected_url}")
+            self.stdout.write(f"Server: {spell_servers(client.connected_url)}")
             self.stdout.write(
                 f"Stream {name} has {state.messages} messages ({state.bytes} bytes) and "
                 f"{state.consumer_count} consumers."

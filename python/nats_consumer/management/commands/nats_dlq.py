@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from nats_consumer.connect import spell_servers
 from nats_consumer.dead_letters import (
     Selection,
     dead_letters,
@@ -69,7 +70,7 @@ class Command(BaseCommand):
         try:
             streams = _streams(options)
             with dead_letters() as letters:
-                self.stdout.write(f"Server: {letters.server}")
+                self.stdout.write(f"Server: {spell_servers(letters.server)}")
                 verbs[options["verb"]](letters, streams, options)
         except NatsConsumerError as error:
             raise CommandError(str(error)) from error
