@@ -42,9 +42,13 @@ class Dispatch(ABC):
     def start(self, consumption: "Consumption") -> None:
         """Let the consumer take messages. Call it on the event loop."""
 
+    @abstractmethod
+    def end(self) -> None:
+        """Let the threads end, when the consumption has ended."""
+
+    @abstractmethod
     def stuck_threads(self) -> list[str]:
         """The names of the threads that still run a handler."""
-        return []
 
     def _log_failure(self, message: "Message", error: Exception) -> None:
         logger.error(
@@ -85,15 +89,26 @@ class LoopDispatch(Dispatch):
 
     interruption = "cancelled and handed back"
 
-    def __init__(self, consumer: "NatsConsumer") -> None:
+    def __init__(self, consumer: "NatsConsumer", threads: int) -> None:
         super().__init__(consumer)
+        # For what is a plain `def` beside it: handle_error, and the methods of a ConsumerHandler.
+        self._threads = lanes.Threads(self._name, threads)
         # The method itself: one coroutine per message, no wrapper around it.
         self.handle = message_handler(consumer)
         self.failed = self._failed
 
     def start(self, consumption: "Consumption") -> None:
         """Start the engine's Tasks, as many as the options' concurrency."""
-        consumption.start_tasks()
+        with self._threads.in_use():
+            consumption.start_tasks()
+
+    def end(self) -> None:
+        """Let the threads end that blocking code ran in."""
+        self._threads.end()
+
+    def stuck_threads(self) -> list[str]:
+        """The names of the threads that still run blocking code."""
+        return self._threads.alive()
 
     async def _failed(self, message: "Message", error: Exception) -> Outcome | None:
         self._log_failure(message, error)
@@ -137,6 +152,9 @@ class ThreadDispatch(Dispatch):
         for thread in self._threads:
             thread.start()
 
+    def end(self) -> None:
+        """Nothing: each thread ends with the consumption."""
+
     def stuck_threads(self) -> list[str]:
         """The names of the threads that still run a handler."""
         return [thread.name for thread in self._threads if thread.is_alive()]
@@ -172,5 +190,5 @@ def dispatch_for(consumer: "NatsConsumer", concurrency: int) -> Dispatch:
     """The dispatch that the consumer's handle_message needs, for `concurrency` messages at once.
     Raises ConfigurationError if it has none."""
     if iscoroutinefunction(message_handler(consumer)):
-        return LoopDispatch(consumer)
+        return LoopDispatch(consumer, concurrency)
     return ThreadDispatch(consumer, concurrency)

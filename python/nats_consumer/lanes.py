@@ -3,8 +3,13 @@ cross from either to the other."""
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from functools import partial
 from inspect import isawaitable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -51,6 +56,9 @@ async def _wait_for(awaitable: Awaitable[Any]) -> Any:
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    threads = _threads.get()
+    if threads is not None and not threads.has_ended:
+        return await threads.call(function, *args, **kwargs)
     loop = asyncio.get_running_loop()
     return await asyncio.to_thread(_detour, loop, function, *args, **kwargs)
 
@@ -66,3 +74,82 @@ def _detour(
         # The thread goes back to the loop's pool, where others use it.
         close_connections()
         _lane.loop = None
+
+
+class Threads:
+    """A thread lane for the blocking code that one consumer calls from the event loop: up to
+    `count` threads, each started when it is first needed. They keep their database connections,
+    as Django's CONN_MAX_AGE says."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self.has_ended = False
+        self._name = name
+        self._count = count
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._threads: list[threading.Thread] = []
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """What is begun in the body, and the tasks made there, call blocking code in these."""
+        token = _threads.set(self)
+        try:
+            yield
+        finally:
+            _threads.reset(token)
+
+    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Wait until one of the threads has called the function, in this context."""
+        answer: Future[Any] = Future()
+        self._calls.put((answer, partial(copy_context().run, function, *args, **kwargs)))
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._count:
+            self._start_one(asyncio.get_running_loop())
+        return await asyncio.wrap_future(answer)
+
+    def end(self) -> None:
+        """Let each thread end when it has nothing more to do."""
+        self.has_ended = True
+        for _ in self._threads:
+            self._calls.put(None)
+
+    def alive(self) -> list[str]:
+        """The names of the threads that have not ended."""
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
+    def _start_one(self, loop: asyncio.AbstractEventLoop) -> None:
+        name = f"{self._name}-{len(self._threads) + 1}"
+        # A call that never returns must not keep the process from ending.
+        thread = threading.Thread(target=self._serve, args=(loop,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        enter_thread_lane(loop)
+        try:
+            while next_call := self._next():
+                _answer(*next_call)
+        finally:
+            close_connections()
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        try:
+            return self._calls.get_nowait()
+        except Empty:
+            self._idle.release()
+            return self._calls.get()
+
+
+def _answer(answer: Future[Any], call: Callable[[], Any]) -> None:
+    if not answer.set_running_or_notify_cancel():
+        return
+    try:
+        with fresh_connections():
+            result = finish(call())
+    except BaseException as error:
+        answer.set_exception(error)
+    else:
+        answer.set_result(result)
+
+
+# By context: a delivery inherits it from the task that it runs in.
+_threads: ContextVar[Threads | None] = ContextVar("nats_consumer_threads", default=None)

@@ -125,6 +125,9 @@ class Supervised:
         else:
             if not self._draining:
                 logger.error("%s ended although nobody asked it to.", self.name)
+        finally:
+            if self._dispatch is not None:
+                self._dispatch.end()
 
     async def _start(self) -> "Consumption":
         if self._setup_failure is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection, connections
 
-from nats_consumer import JetstreamPullConsumer, database
+from nats_consumer import JetstreamPullConsumer, database, lanes
 from nats_consumer.dispatch import dispatch_for
 from tests.unit.doubles import FakeConsumption, FakeMessage
 from tests.waiting import becomes_true, eventually
@@ -44,19 +44,44 @@ class Delivering(FakeConsumption):
         self.wrapper = connections["default"]
 
 
-@pytest.mark.parametrize(("max_age", "kept"), [(None, True), (0, False)])
-def test_a_connection_lives_as_long_as_conn_max_age_says(max_age: int | None, kept: bool) -> None:
-    consumer = Querying()
-    dispatch = dispatch_for(consumer, 1)
+@pytest.fixture(params=[(None, True), (0, False)])
+def kept(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether a connection is to be kept, by what CONN_MAX_AGE says meanwhile."""
     configured = connections.settings["default"]
     before = configured["CONN_MAX_AGE"]
-    configured["CONN_MAX_AGE"] = max_age
-    try:
-        _serve(dispatch, Delivering(dispatch.handle))
-    finally:
-        configured["CONN_MAX_AGE"] = before
+    configured["CONN_MAX_AGE"], kept = request.param
+    yield kept
+    configured["CONN_MAX_AGE"] = before
+
+
+def test_a_connection_lives_as_long_as_conn_max_age_says(kept: bool) -> None:
+    consumer = Querying()
+    dispatch = dispatch_for(consumer, 1)
+    _serve(dispatch, Delivering(dispatch.handle))
     first, second = consumer.used
     assert (first is second) is kept
+
+
+def test_so_does_one_that_an_async_handler_uses_through_a_plain_method(kept: bool) -> None:
+    consumer = Querying()
+    wrappers: list[Any] = []
+
+    def query() -> None:
+        consumer.handle_message(None)
+        wrappers.append(connections["default"])
+
+    async def run() -> None:
+        threads = lanes.Threads("Calling", 1)
+        with threads.in_use():
+            await lanes.call(query)
+            await lanes.call(query)
+        threads.end()
+        await becomes_true(lambda: not threads.alive())
+
+    asyncio.run(run())
+    first, second = consumer.used
+    assert (first is second) is kept
+    assert wrappers[0].connection is None
 
 
 def test_a_thread_closes_its_connections_at_its_end() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import DeadLetter, ErrorAckBehavior, JetstreamPullConsumer, Retry
+from nats_consumer import DeadLetter, ErrorAckBehavior, JetstreamPullConsumer, Retry, lanes
 from nats_consumer.dispatch import Dispatch, LoopDispatch, ThreadDispatch, dispatch_for
 from nats_consumer.outcomes import Outcome
 from tests.unit.doubles import FakeConsumption, FakeMessage
-from tests.waiting import eventually
+from tests.waiting import becomes_true, eventually
 
 ERROR = LookupError("no such order")
 
@@ -67,6 +67,25 @@ def test_async_handlers_run_in_the_engines_tasks() -> None:
     consumption = FakeConsumption()
     dispatch_for(Looping(), 5).start(consumption)
     assert consumption.tasks_started
+
+
+def test_blocking_code_of_async_handlers_runs_in_threads_of_the_consumer() -> None:
+    class Calling(FakeConsumption):
+        def start_tasks(self) -> None:
+            self.task = asyncio.create_task(self.deliver())
+
+        async def deliver(self) -> Any:
+            return await lanes.call(lambda: threading.current_thread().name)
+
+    async def run() -> Any:
+        dispatch, consumption = dispatch_for(Looping(), 5), Calling()
+        dispatch.start(consumption)
+        name = await consumption.task
+        dispatch.end()
+        await becomes_true(lambda: not dispatch.stuck_threads())
+        return name
+
+    assert asyncio.run(run()) == "Looping-1"
 
 
 def test_blocking_handlers_run_in_threads_named_after_the_consumer() -> None:

@@ -2,13 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from nats_consumer import lanes
+from tests.waiting import becomes_true, eventually
 
 
 async def where_async() -> str:
@@ -69,3 +71,69 @@ def test_an_error_crosses_the_lanes() -> None:
 
     with pytest.raises(LookupError, match="here"):
         in_lane(lambda: lanes.call(fail))
+
+
+@contextmanager
+def threads(count: int) -> Iterator[lanes.Threads]:
+    made = lanes.Threads("Calling", count)
+    with made.in_use():
+        yield made
+    made.end()
+    eventually(lambda: not made.alive())
+
+
+def test_as_many_blocking_calls_run_at_once_as_the_lane_has_threads() -> None:
+    together = threading.Barrier(20)  # more than the loop's own pool has on a small machine
+
+    def meet() -> str:
+        together.wait(timeout=5)
+        return where()
+
+    async def run() -> list[str]:
+        with threads(20):
+            return await asyncio.gather(*(lanes.call(meet) for _ in range(20)))
+
+    assert set(asyncio.run(run())) == {f"Calling-{number}" for number in range(1, 21)}
+
+
+def test_calls_that_find_no_free_thread_wait_for_one() -> None:
+    async def run() -> list[str]:
+        with threads(2):
+            return await asyncio.gather(*(lanes.call(where) for _ in range(50)))
+
+    assert set(asyncio.run(run())) <= {"Calling-1", "Calling-2"}
+
+
+def test_a_thread_is_used_again_before_another_is_started() -> None:
+    async def run() -> set[str]:
+        with threads(5) as made:
+            names = set()
+            for _ in range(20):
+                names.add(await lanes.call(where))
+                await becomes_true(lambda: made._idle._value)
+            return names
+
+    assert asyncio.run(run()) == {"Calling-1"}
+
+
+def test_a_blocking_call_in_a_lane_may_call_back_into_the_loop_and_fail() -> None:
+    async def fail() -> None:
+        raise LookupError(where())
+
+    async def run() -> None:
+        with threads(1):
+            await lanes.call(lambda: lanes.call(fail))
+
+    with pytest.raises(LookupError, match="MainThread"):
+        asyncio.run(run())
+
+
+def test_a_call_that_comes_after_the_end_of_its_lane_is_made_all_the_same() -> None:
+    async def run() -> str:
+        made = lanes.Threads("Calling", 1)
+        with made.in_use():
+            await lanes.call(where)
+            made.end()
+            return await lanes.call(where)
+
+    assert not asyncio.run(run()).startswith("Calling")
