@@ -1,8 +1,10 @@
 //! A connection for publishing and for managing streams.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::*;
+use std::time::Instant;
 
-use nats_consumer::api::request as api_request;
+use nats_consumer::api::{PREFIX, request_behind};
 use nats_consumer::publish::{publish, request, send};
 use nats_consumer::{Connection as Engine, Outgoing};
 use pyo3::prelude::*;
@@ -10,8 +12,11 @@ use pyo3::types::PyBytes;
 
 use crate::error::exceptions::ForkedProcess;
 use crate::error::to_python;
-use crate::future::{into_asyncio, nothing};
+use crate::events::Events;
+use crate::future::{begun, into_asyncio, nothing};
+use crate::msg::Msg;
 use crate::settings::{ConnectSettings, seconds};
+use crate::subscription::{Limits, Pull, Subscription};
 
 /// How long the last words may take when a connection is closed.
 const CLOSING: f64 = 2.0;
@@ -58,6 +63,74 @@ impl Connection {
         self.engine.max_payload()
     }
 
+    #[getter]
+    fn client_id(&self) -> u64 {
+        self.engine.client().server_info().client_id
+    }
+
+    #[getter]
+    fn server_version(&self) -> String {
+        self.engine.client().server_info().version
+    }
+
+    /// Messages in and out, bytes in and out, connections made.
+    #[getter]
+    fn statistics(&self) -> (u64, u64, u64, u64, u64) {
+        let counted = self.engine.client().statistics();
+        let [messages_in, messages_out, bytes_in, bytes_out, connects] = [
+            &counted.in_messages,
+            &counted.out_messages,
+            &counted.in_bytes,
+            &counted.out_bytes,
+            &counted.connects,
+        ]
+        .map(|counter| counter.load(Relaxed));
+        (messages_in, messages_out, bytes_in, bytes_out, connects)
+    }
+
+    fn new_inbox(&self) -> String {
+        self.engine.client().new_inbox()
+    }
+
+    fn events(&self) -> Events {
+        Events::new(self.engine.happenings())
+    }
+
+    /// Resolves to a `Subscription`.
+    fn subscribe<'py>(
+        &self,
+        py: Python<'py>,
+        subject: String,
+        queue: Option<String>,
+        limits: Limits,
+        answers_flow: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let opening = Subscription::open(self.engine()?, subject, queue, limits, answers_flow);
+        into_asyncio(py, opening, |py, subscription| Ok(Py::new(py, subscription)?.into_any()))
+    }
+
+    /// Resolves to a `Pull`.
+    fn pull<'py>(
+        &self,
+        py: Python<'py>,
+        prefix: String,
+        stream: String,
+        consumer: String,
+        limits: Limits,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let opening = Pull::open(self.engine()?, prefix, stream, consumer, limits);
+        into_asyncio(py, opening, |py, pull| Ok(Py::new(py, pull)?.into_any()))
+    }
+
+    /// Resolves to the seconds a round trip to the server took.
+    fn rtt<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+        let engine = self.engine()?;
+        let limit = seconds("timeout", timeout)?;
+        let began = Instant::now();
+        let measuring = async move { engine.flush(limit).await.map(|()| began.elapsed()) };
+        into_asyncio(py, measuring, |py, took| Ok(took.as_secs_f64().into_pyobject(py)?.into_any().unbind()))
+    }
+
     #[pyo3(signature = (subject, payload, reply=None, headers=None))]
     fn publish<'py>(
         &self,
@@ -69,7 +142,7 @@ impl Connection {
     ) -> PyResult<Bound<'py, PyAny>> {
         let engine = self.engine()?;
         let outgoing = outgoing(subject, payload, headers)?;
-        into_asyncio(py, async move { send(&engine, outgoing, reply).await }, nothing)
+        begun(py, async move { send(&engine, outgoing, reply).await }, nothing)
     }
 
     #[pyo3(signature = (subject, payload, timeout, headers=None))]
@@ -84,9 +157,11 @@ impl Connection {
         let engine = self.engine()?;
         let outgoing = outgoing(subject, payload, headers)?;
         let limit = seconds("timeout", timeout)?;
-        into_asyncio(py, async move { request(&engine, outgoing, limit).await }, |py, answer| {
-            bytes(py, &answer)
-        })
+        let asking = async move {
+            let answer = request(&engine, outgoing, limit).await?;
+            Ok(Msg::new(answer, engine))
+        };
+        into_asyncio(py, asking, |py, answer| Ok(Py::new(py, answer)?.into_any()))
     }
 
     #[pyo3(signature = (subject, payload, timeout, headers=None))]
@@ -101,22 +176,27 @@ impl Connection {
         let engine = self.engine()?;
         let outgoing = outgoing(subject, payload, headers)?;
         let limit = seconds("timeout", timeout)?;
-        into_asyncio(py, async move { publish(&engine, outgoing, limit).await }, |py, ack| {
+        begun(py, async move { publish(&engine, outgoing, limit).await }, |py, ack| {
             let ack = (ack.stream, ack.sequence, ack.duplicate, ack.domain);
             Ok(ack.into_pyobject(py)?.into_any().unbind())
         })
     }
 
+    #[pyo3(signature = (subject, payload, timeout, prefix=None))]
     fn api<'py>(
         &self,
         py: Python<'py>,
         subject: String,
         payload: Vec<u8>,
         timeout: f64,
+        prefix: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let engine = self.engine()?;
         let limit = seconds("timeout", timeout)?;
-        let asking = async move { api_request(&engine, &subject, payload.into(), limit).await };
+        let asking = async move {
+            let prefix = prefix.as_deref().unwrap_or(PREFIX);
+            request_behind(&engine, prefix, &subject, payload.into(), limit).await
+        };
         into_asyncio(py, asking, |py, answer| bytes(py, &answer))
     }
 

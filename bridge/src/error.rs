@@ -12,12 +12,17 @@ pub(crate) mod exceptions {
 
     import_exception!(nats_consumer.exceptions, ApiError);
     import_exception!(nats_consumer.exceptions, ConfigurationError);
+    import_exception!(nats_consumer.exceptions, ConnectionClosed);
     import_exception!(nats_consumer.exceptions, ConsumerGone);
     import_exception!(nats_consumer.exceptions, Denied);
+    import_exception!(nats_consumer.exceptions, Disconnected);
     import_exception!(nats_consumer.exceptions, EngineBug);
     import_exception!(nats_consumer.exceptions, ForkedProcess);
     import_exception!(nats_consumer.exceptions, InvalidMessage);
     import_exception!(nats_consumer.exceptions, MessageAlreadySettled);
+    import_exception!(nats_consumer.exceptions, MessageError);
+    import_exception!(nats_consumer.exceptions, NoResponders);
+    import_exception!(nats_consumer.exceptions, NoServers);
     import_exception!(nats_consumer.exceptions, NoStreamResponse);
     import_exception!(nats_consumer.exceptions, NotJetStreamMessage);
     import_exception!(nats_consumer.exceptions, NotReplayable);
@@ -27,7 +32,6 @@ pub(crate) mod exceptions {
     import_exception!(nats_consumer.exceptions, StreamMismatch);
     import_exception!(nats_consumer.exceptions, StreamNotFound);
     import_exception!(nats_consumer.exceptions, SubjectsOverlap);
-    import_exception!(nats_consumer.exceptions, Unreachable);
 }
 
 use exceptions::*;
@@ -37,7 +41,9 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
     let text = error.message().to_owned();
     match error.kind() {
         ErrorKind::Config => ConfigurationError::new_err(text),
-        ErrorKind::Unreachable => Unreachable::new_err(text),
+        ErrorKind::Unreachable => NoServers::new_err(text),
+        ErrorKind::Disconnected => Disconnected::new_err(text),
+        ErrorKind::Closed => ConnectionClosed::new_err(text),
         ErrorKind::Denied => Denied::new_err(text),
         ErrorKind::StreamNotFound => StreamNotFound::new_err(text),
         ErrorKind::Mismatch => StreamMismatch::new_err(text),
@@ -49,6 +55,7 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
             ApiError::new_err((code, err_code, description))
         }
         ErrorKind::NoStream => NoStreamResponse::new_err(text),
+        ErrorKind::NoResponders => NoResponders::new_err(text),
         ErrorKind::Invalid => InvalidMessage::new_err(text),
         ErrorKind::TooLarge => PayloadTooLarge::new_err(text),
         ErrorKind::Unconfirmed => PublishTimeout::new_err(text),

@@ -109,6 +109,25 @@ pub(crate) fn into_asyncio<T: Send + 'static>(
     Ok(future)
 }
 
+/// [`into_asyncio`], but the work begins here and now: what is sent is sent in the order of the calls, and
+/// where nothing has to be waited for, no thread has to be woken.
+pub(crate) fn begun<T: Send + 'static>(
+    py: Python<'_>,
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    convert: fn(Python<'_>, T) -> PyResult<Py<PyAny>>,
+) -> PyResult<Bound<'_, PyAny>> {
+    let mut work = Box::pin(work);
+    let first_look = {
+        let _context = runtime().enter();
+        AssertUnwindSafe(&mut work).catch_unwind().now_or_never()
+    };
+    let Some(result) = first_look else { return into_asyncio(py, work, convert) };
+    let value = result.map_err(|_| EngineBug::new_err(()))?.map_err(|error| to_python(&error))?;
+    let future = py.import("asyncio")?.call_method0("get_running_loop")?.call_method0("create_future")?;
+    future.call_method1("set_result", (convert(py, value)?,))?;
+    Ok(future)
+}
+
 /// A conversion for what has nothing to tell.
 pub(crate) fn nothing(py: Python<'_>, (): ()) -> PyResult<Py<PyAny>> {
     Ok(py.None())

@@ -10,6 +10,7 @@ mod connection;
 mod consumption;
 mod dead_letters;
 mod error;
+mod events;
 mod future;
 mod handler;
 mod inbox;
@@ -18,12 +19,14 @@ mod lane;
 mod lock;
 mod log;
 mod message;
+mod msg;
 mod outcome;
 mod publisher;
 mod router;
 mod runtime;
 mod settings;
 mod step;
+mod subscription;
 mod tasks;
 mod threads;
 mod wake;
@@ -40,13 +43,19 @@ mod _native {
     #[pymodule_export]
     use crate::dead_letters::{DeadLetters, StoredLetter, StoredLetters};
     #[pymodule_export]
+    use crate::events::Events;
+    #[pymodule_export]
     use crate::log::take_logs;
     #[pymodule_export]
     use crate::message::{Message, Metadata, SequencePair};
     #[pymodule_export]
+    use crate::msg::Msg;
+    #[pymodule_export]
     use crate::publisher::Publisher;
     #[pymodule_export]
     use crate::router::Router;
+    #[pymodule_export]
+    use crate::subscription::{Pull, Subscription};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

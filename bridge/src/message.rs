@@ -78,15 +78,7 @@ impl Message {
     #[getter]
     fn metadata(&self) -> PyResult<Metadata> {
         let metadata = self.delivery.message().metadata().map_err(|_| NotJetStreamMessage::new_err(()))?;
-        Ok(Metadata {
-            sequence: SequencePair { stream: metadata.stream_sequence, consumer: metadata.consumer_sequence },
-            num_delivered: metadata.delivered,
-            num_pending: metadata.pending,
-            nanoseconds: metadata.timestamp,
-            stream: metadata.stream.to_owned(),
-            consumer: metadata.consumer.to_owned(),
-            domain: metadata.domain.map(str::to_owned),
-        })
+        Ok(Metadata::from(&metadata))
     }
 
     #[getter]
@@ -226,6 +218,20 @@ pub(crate) struct Metadata {
     consumer: String,
     #[pyo3(get)]
     domain: Option<String>,
+}
+
+impl From<&nats_consumer::Metadata<'_>> for Metadata {
+    fn from(metadata: &nats_consumer::Metadata<'_>) -> Self {
+        Self {
+            sequence: SequencePair { stream: metadata.stream_sequence, consumer: metadata.consumer_sequence },
+            num_delivered: metadata.delivered,
+            num_pending: metadata.pending,
+            nanoseconds: metadata.timestamp,
+            stream: metadata.stream.to_owned(),
+            consumer: metadata.consumer.to_owned(),
+            domain: metadata.domain.map(str::to_owned),
+        }
+    }
 }
 
 #[pymethods]

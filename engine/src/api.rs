@@ -13,6 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// How long the server may take to answer: leader elections last about four seconds.
 pub const API_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The subjects of the API begin with it.
+pub const PREFIX: &str = "$JS.API";
+
 const STREAM_NOT_FOUND: u64 = 10059;
 const CONSUMER_NOT_FOUND: u64 = 10014;
 const SUBJECTS_OVERLAP: u64 = 10065;
@@ -34,21 +37,35 @@ struct ApiError {
 /// Sends a request to `$JS.API.<subject>` and returns the JSON of the answer.
 ///
 /// # Errors
-/// The API's own error as its [`ErrorKind`]; [`ErrorKind::Unreachable`] when nobody serves JetStream,
+/// The API's own error as its [`ErrorKind`], with code 503 when nobody serves JetStream;
 /// [`ErrorKind::Timeout`] when the answer did not come within `limit`.
 pub async fn request(connection: &Connection, subject: &str, body: Bytes, limit: Duration) -> Result<Bytes> {
+    request_behind(connection, PREFIX, subject, body, limit).await
+}
+
+/// [`request`] to the API behind another prefix: that of a domain, `$JS.<domain>.API`, or of an import.
+///
+/// # Errors
+/// As [`request`].
+pub async fn request_behind(
+    connection: &Connection,
+    prefix: &str,
+    subject: &str,
+    body: Bytes,
+    limit: Duration,
+) -> Result<Bytes> {
     connection.wait_until_up(limit, || format!("{subject} could not be asked")).await?;
     let request = Request::new().payload(body).timeout(Some(limit));
-    let sending = connection.client().send_request(format!("$JS.API.{subject}"), request);
+    let sending = connection.client().send_request(format!("{prefix}.{subject}"), request);
     let answer = tokio::time::timeout(limit, sending).await.map_err(|_| late(subject, limit))?;
     let answer = answer.map_err(|error| match error.kind() {
         RequestErrorKind::TimedOut => late(subject, limit),
         RequestErrorKind::NoResponders => Error::new(
-            ErrorKind::Unreachable,
+            ErrorKind::Api { code: 503, err_code: 0 },
             "Nobody serves JetStream here: enable it on the server (`jetstream {}` or `-js`) and for this \
              account, or wait until the cluster has a leader.",
         ),
-        _ => Error::new(ErrorKind::Unreachable, format!("The request {subject} could not be sent: {error}."))
+        _ => Error::new(ErrorKind::Closed, format!("The request {subject} could not be sent: {error}."))
             .because(error),
     })?;
     refuse_errors(subject, &answer.payload)?;

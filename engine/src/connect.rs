@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -23,6 +23,24 @@ const RECONNECT_GRACE: Duration = Duration::from_secs(1);
 /// Commands async-nats buffers before a send waits; acknowledgements of a full prefetch fit in.
 const COMMAND_CAPACITY: usize = 16_384;
 
+/// Happenings kept for whoever listens slowly.
+const EVENT_CAPACITY: usize = 256;
+
+/// What happens to a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// It was lost; it comes back by itself.
+    Disconnected,
+    /// It is back.
+    Reconnected,
+    /// The server is about to shut down.
+    LameDuck,
+    /// The server refused something, or something failed in the background.
+    Error(String),
+    /// A subscription to this subject is full: what comes now is dropped.
+    SlowConsumer(String),
+}
+
 /// What is known of the link to the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -37,6 +55,8 @@ pub struct Link {
 pub struct Connection {
     client: Client,
     link: watch::Receiver<Link>,
+    /// Weak, so that listeners notice the end of async-nats' connection task.
+    happenings: broadcast::WeakSender<Happening>,
 }
 
 impl Connection {
@@ -51,9 +71,11 @@ impl Connection {
         let mut last = String::from("no answer");
         loop {
             let (sender, link) = watch::channel(Link::default());
-            let attempt = client_options(options, &addresses, sender).await?.connect(&addresses);
+            let (happening, _) = broadcast::channel(EVENT_CAPACITY);
+            let happenings = happening.downgrade();
+            let attempt = client_options(options, &addresses, sender, happening).await?.connect(&addresses);
             match timeout_at(deadline, attempt).await {
-                Ok(Ok(client)) => return Ok(Self::settled(client, link, deadline).await),
+                Ok(Ok(client)) => return Ok(Self { client, link, happenings }.settled(deadline).await),
                 Ok(Err(error)) if is_refusal(error.kind()) => return Err(denied(&addresses, &error)),
                 Ok(Err(error)) => last = describe(&error),
                 Err(_) => return Err(unreachable(&addresses, options.connect_timeout, &last)),
@@ -66,9 +88,9 @@ impl Connection {
     }
 
     /// The event that marks the link as up follows the connection by a moment.
-    async fn settled(client: Client, mut link: watch::Receiver<Link>, deadline: Instant) -> Self {
-        let _ = timeout_at(deadline, link.wait_for(|link| link.is_up)).await;
-        Self { client, link }
+    async fn settled(mut self, deadline: Instant) -> Self {
+        let _ = timeout_at(deadline, self.link.wait_for(|link| link.is_up)).await;
+        self
     }
 
     /// The async-nats client underneath.
@@ -96,6 +118,20 @@ impl Connection {
         self.link.clone()
     }
 
+    /// What happens from now on; it ends when the connection is closed.
+    #[must_use]
+    pub fn happenings(&self) -> Option<broadcast::Receiver<Happening>> {
+        self.happenings.upgrade().map(|sender| sender.subscribe())
+    }
+
+    /// Tells whoever listens.
+    pub(crate) fn tell(&self, happening: Happening) {
+        if let Some(sender) = self.happenings.upgrade() {
+            // Nobody has to listen.
+            let _ = sender.send(happening);
+        }
+    }
+
     /// Whether the server can be reached now.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -118,9 +154,13 @@ impl Connection {
         let mut link = self.link();
         match timeout(limit.min(RECONNECT_GRACE), link.wait_for(|link| link.is_up)).await {
             Ok(Ok(_)) => Ok(()),
-            _ => {
+            Ok(Err(_)) => {
+                let text = format!("The connection to NATS is closed, so {}. Open another one.", lost());
+                Err(Error::new(ErrorKind::Closed, text))
+            }
+            Err(_) => {
                 let text = format!("Not connected to NATS, so {}. Try again when it is back.", lost());
-                Err(Error::new(ErrorKind::Unreachable, text))
+                Err(Error::new(ErrorKind::Disconnected, text))
             }
         }
     }
@@ -128,20 +168,25 @@ impl Connection {
     /// Writes out what is queued, and waits until the server has read it.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] when that took longer than `limit`.
+    /// [`ErrorKind::Timeout`] when that took longer than `limit`, [`ErrorKind::Disconnected`],
+    /// [`ErrorKind::Closed`].
     pub async fn flush(&self, limit: Duration) -> Result<()> {
+        self.wait_until_up(limit, || "nothing was flushed".into()).await?;
         let flushing = async {
             self.client.flush().await?;
             // Nobody listens on a fresh inbox, and the server says so: behind everything that was written.
+            let inbox = self.client.new_inbox();
             let question = async_nats::Request::new().timeout(None);
-            let _ = self.client.send_request(self.client.new_inbox(), question).await;
+            tokio::select! {
+                _ = self.client.send_request(inbox.clone(), question) => {}
+                // Where publishing there is not permitted, the refusal is as good an answer.
+                () = refusal(self.happenings(), &inbox) => {}
+            }
             Ok::<_, async_nats::client::FlushError>(())
         };
         match timeout(limit, flushing).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                Err(Error::new(ErrorKind::Unreachable, "The connection is closed.").because(error))
-            }
+            Ok(Err(error)) => Err(Error::new(ErrorKind::Closed, "The connection is closed.").because(error)),
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
                 format!("The server did not read what was queued within {limit:?}: is it reachable?"),
@@ -185,6 +230,7 @@ async fn client_options(
     options: &ConnectOptions,
     addresses: &[ServerAddr],
     link: watch::Sender<Link>,
+    events: broadcast::Sender<Happening>,
 ) -> Result<async_nats::ConnectOptions> {
     let longest = options.reconnect_wait;
     let losses = Arc::new(Losses::default());
@@ -200,6 +246,10 @@ async fn client_options(
         .event_callback(move |event| {
             noted.note(&event);
             note(&link, &event);
+            if let Some(happening) = happens(&event, link.borrow().generation) {
+                // Nobody has to listen.
+                let _ = events.send(happening);
+            }
             std::future::ready(())
         });
     if let Some(name) = &options.name {
@@ -322,6 +372,29 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
         // What matters of these is told by the loss of the connection itself.
         Event::Draining | Event::ClientError(_) => debug!("NATS connection: {event}"),
         other => warn!("NATS connection: {other}"),
+    }
+}
+
+fn happens(event: &Event, generation: u64) -> Option<Happening> {
+    match event {
+        Event::Connected if generation > 1 => Some(Happening::Reconnected),
+        Event::Disconnected => Some(Happening::Disconnected),
+        Event::LameDuckMode => Some(Happening::LameDuck),
+        Event::ServerError(error) => Some(Happening::Error(error.to_string())),
+        Event::ClientError(error) => Some(Happening::Error(error.to_string())),
+        _ => None,
+    }
+}
+
+/// Waits until the server has refused something about the subject.
+async fn refusal(happenings: Option<broadcast::Receiver<Happening>>, subject: &str) {
+    let Some(mut happenings) = happenings else { return std::future::pending().await };
+    loop {
+        match happenings.recv().await {
+            Ok(Happening::Error(text)) if text.contains(subject) => return,
+            Err(broadcast::error::RecvError::Closed) => return,
+            _ => {}
+        }
     }
 }
 

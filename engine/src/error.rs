@@ -13,8 +13,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// An option cannot be used as it was given.
     Config,
-    /// No server answered, or the connection is closed.
+    /// No server answered.
     Unreachable,
+    /// The connection is lost for the moment.
+    Disconnected,
+    /// The connection is closed for good.
+    Closed,
     /// The server refused the credentials or a permission.
     Denied,
     /// The stream does not exist.
@@ -34,6 +38,8 @@ pub enum ErrorKind {
     },
     /// No stream listens on the subject that was published to.
     NoStream,
+    /// Nobody answers requests on the subject.
+    NoResponders,
     /// A subject or a header cannot be sent as it was given.
     Invalid,
     /// The message is larger than the server takes.
@@ -85,6 +91,8 @@ impl Error {
         matches!(
             self.kind,
             ErrorKind::Unreachable
+                | ErrorKind::Disconnected
+                | ErrorKind::Closed
                 | ErrorKind::Unconfirmed
                 | ErrorKind::Timeout
                 | ErrorKind::Api { code: 503, .. }

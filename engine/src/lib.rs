@@ -39,6 +39,7 @@
 //! | [`dead_letters`], [`replay`] | later: what was stored is looked at, published again, or deleted |
 //! | `supervise` | what stopped consuming is noticed and repaired |
 //! | [`worker`] | wires all of it: [`consume`], then [`Consumption::drain`] |
+//! | [`subscribe`], [`pull`], [`acknowledge`] | beside it: messages for a client that takes them itself |
 //! | [`observe`], [`error`] | the counters; what can go wrong |
 
 pub mod config;
@@ -72,6 +73,10 @@ mod quarantine;
 pub mod replay;
 mod settle;
 
+pub mod acknowledge;
+pub mod pull;
+pub mod subscribe;
+
 mod supervise;
 pub mod worker;
 
@@ -82,7 +87,7 @@ pub mod observe;
 pub mod testing;
 
 pub use config::{ConnectOptions, ConsumerOptions, Exhausted, Kind, Start};
-pub use connect::Connection;
+pub use connect::{Connection, Happening};
 pub use dead_letters::{DeadLetters, Selection, StoredLetter};
 pub use delivery::{AlreadySettled, Delivery};
 pub use error::{Error, ErrorKind};

@@ -48,6 +48,13 @@ impl Message {
         self.0.reply.as_ref()
     }
 
+    /// The status of a message of the server's own, such as 404 or 503, and its words.
+    #[must_use]
+    pub fn status(&self) -> Option<(u16, &str)> {
+        let description = self.0.description.as_deref().unwrap_or_default();
+        self.0.status.map(|status| (status.as_u16(), description))
+    }
+
     /// Where the message is in its stream and how often it was delivered.
     ///
     /// # Errors

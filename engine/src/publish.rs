@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
+use crate::message::Message;
 use crate::route::validate_publish_subject;
 
 /// How long it may take to hand a message over for sending.
@@ -101,14 +102,17 @@ impl Outgoing {
 /// # Errors
 /// [`ErrorKind::NoStream`] when no stream has the subject, [`ErrorKind::TooLarge`] before anything is sent,
 /// [`ErrorKind::Unconfirmed`] when the confirmation did not come (the message may be stored all the same),
-/// [`ErrorKind::Unreachable`] soon while disconnected, or what the stream answered.
+/// [`ErrorKind::Disconnected`] or [`ErrorKind::Closed`] soon without a connection, or what the stream answered.
 pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
     let subject = outgoing.subject.clone();
     let answer = match request(connection, outgoing, limit).await {
         Err(error) if error.kind() == ErrorKind::Timeout => return Err(unconfirmed(&subject, limit)),
+        Err(error) if error.kind() == ErrorKind::NoResponders => {
+            return Err(no_stream(&subject).because(error));
+        }
         answer => answer?,
     };
-    read_ack(&subject, &answer)
+    read_ack(&subject, answer.payload())
 }
 
 /// What a stream answered to a message for `subject`.
@@ -128,11 +132,11 @@ pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
     }
 }
 
-/// Publishes and waits, at most `limit`, for somebody's answer: the payload of it.
+/// Publishes and waits, at most `limit`, for somebody's answer.
 ///
 /// # Errors
-/// [`ErrorKind::NoStream`] when nobody listens, [`ErrorKind::Timeout`] when nobody answered, and as [`publish`].
-pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<Bytes> {
+/// [`ErrorKind::NoResponders`] when nobody listens, [`ErrorKind::Timeout`] when nobody answered, and as [`publish`].
+pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<Message> {
     let Outgoing { subject, headers, payload } = outgoing;
     connection.wait_until_up(limit, || format!("nothing was published to {subject}")).await?;
     let mut request = Request::new().payload(payload).timeout(Some(limit));
@@ -141,7 +145,7 @@ pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duratio
         request = request.headers(headers);
     }
     match tokio::time::timeout(limit, connection.client().send_request(subject.clone(), request)).await {
-        Ok(Ok(answer)) => Ok(answer.payload),
+        Ok(Ok(answer)) => Ok(Message::new(answer)),
         Ok(Err(error)) => Err(refused(&subject, limit, connection.client().max_payload(), error)),
         Err(_) => Err(late(&subject, limit)),
     }
@@ -150,7 +154,8 @@ pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duratio
 /// Publishes to whoever listens now, without a confirmation (core NATS); `reply` says where answers go.
 ///
 /// # Errors
-/// [`ErrorKind::Unreachable`] soon while disconnected, [`ErrorKind::TooLarge`] before anything is sent.
+/// [`ErrorKind::Disconnected`] or [`ErrorKind::Closed`] soon without a connection, [`ErrorKind::TooLarge`] before
+/// anything is sent.
 pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<String>) -> Result<()> {
     let Outgoing { subject, headers, payload } = outgoing;
     connection.wait_until_up(SENDING, || format!("nothing was published to {subject}")).await?;
@@ -166,12 +171,12 @@ pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<Str
     // A frozen server counts as connected until it has missed its pings; meanwhile the queue fills.
     let sent = tokio::time::timeout(SENDING, sending).await.map_err(|_| {
         let text = format!("The message for {subject} could not be sent: the server takes nothing any more.");
-        Error::new(ErrorKind::Unreachable, text)
+        Error::new(ErrorKind::Disconnected, text)
     })?;
     sent.map_err(|error| {
         let kind = match error.kind() {
             async_nats::PublishErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
-            _ => ErrorKind::Unreachable,
+            _ => ErrorKind::Closed,
         };
         Error::new(kind, format!("The message for {subject} could not be sent: {error}.")).because(error)
     })
@@ -180,7 +185,10 @@ pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<Str
 fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::RequestError) -> Error {
     let (kind, message) = match error.kind() {
         RequestErrorKind::TimedOut => return late(subject, limit),
-        RequestErrorKind::NoResponders => return no_stream(subject).because(error),
+        RequestErrorKind::NoResponders => (
+            ErrorKind::NoResponders,
+            format!("Nobody answers on {subject}: is whoever answers there running?"),
+        ),
         RequestErrorKind::MaxPayloadExceeded => (
             ErrorKind::TooLarge,
             format!("The message for {subject} is larger than the {largest} bytes the server takes."),
@@ -190,7 +198,7 @@ fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::Re
             format!("{subject:?} is no subject: it must not be empty or contain spaces."),
         ),
         RequestErrorKind::Other => {
-            (ErrorKind::Unreachable, format!("The message for {subject} could not be sent: {error}."))
+            (ErrorKind::Closed, format!("The message for {subject} could not be sent: {error}."))
         }
     };
     Error::new(kind, message).because(error)

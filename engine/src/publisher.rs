@@ -67,7 +67,7 @@ impl Publisher {
         let inbox = connection.client().new_inbox();
         let answers = connection.client().subscribe(format!("{inbox}.*")).await;
         let answers = answers.map_err(|error| {
-            Error::new(ErrorKind::Unreachable, "The connection to NATS is closed.").because(error)
+            Error::new(ErrorKind::Closed, "The connection to NATS is closed.").because(error)
         })?;
         Ok(Pipeline::new(&connection, answers, inbox, limit).run(messages).await)
     }
@@ -151,7 +151,7 @@ impl<'a> Pipeline<'a> {
             Ok(Err(error)) => {
                 let kind = match error.kind() {
                     async_nats::PublishErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
-                    _ => ErrorKind::Unreachable,
+                    _ => ErrorKind::Closed,
                 };
                 let text = format!("The message for {subject} could not be sent: {error}.");
                 self.results[index] = Some(Err(Error::new(kind, text).because(error)));

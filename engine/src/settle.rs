@@ -39,7 +39,7 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    fn wire(&self) -> Bytes {
+    pub(crate) fn wire(&self) -> Bytes {
         match self {
             Self::Ack => Bytes::from_static(b"+ACK"),
             Self::Nak(delay) if delay.is_zero() => Bytes::from_static(b"-NAK"),

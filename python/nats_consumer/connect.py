@@ -3,12 +3,13 @@
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from . import settings
+from .events import Callbacks
 from .exceptions import ConfigurationError
 from .settings import ConnectOptions, number, unknown_key, whole
 
@@ -23,6 +24,7 @@ _DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 # Settings of nats-py's own machinery: the engine has its own and needs no tuning here.
 _IGNORED = (
+    "discovered_server_cb",
     "dont_randomize",
     "drain_timeout",
     "flush_timeout",
@@ -33,14 +35,7 @@ _IGNORED = (
     "skip_subject_validation",
     "verbose",
 )
-_CALLBACKS = (
-    "closed_cb",
-    "disconnected_cb",
-    "discovered_server_cb",
-    "error_cb",
-    "lame_duck_mode_cb",
-    "reconnected_cb",
-)
+_CALLBACKS = tuple(each.name for each in fields(Callbacks))
 _UNSUPPORTED = {
     "signature_cb": "use user_credentials or nkeys_seed",
     "user_jwt_cb": "use user_credentials",
@@ -55,15 +50,20 @@ def connect_options(overrides: Mapping[str, Any] | None = None) -> ConnectOption
     """The options of the setting `connect_args`, each key replaceable by `overrides`. Reads no
     file and contacts nobody. Raises ConfigurationError."""
     arguments = {**settings.connect_args(), **(overrides or {})}
-    fields: dict[str, Any] = {"servers": [_DEFAULT_SERVER]}
+    options: dict[str, Any] = {"servers": [_DEFAULT_SERVER]}
     for key, value in arguments.items():
-        if key in _IGNORED:
+        if key in _IGNORED or key in _CALLBACKS:
             continue
-        if key in _CALLBACKS:
-            logger.warning("connect_args[%r] is never called; see the nats_consumer logs.", key)
-            continue
-        fields.update(_translate(key, value))
-    return ConnectOptions(**fields)
+        options.update(_translate(key, value))
+    return ConnectOptions(**options)
+
+
+def callbacks(overrides: Mapping[str, Any] | None = None) -> Callbacks:
+    """The callbacks of the setting `connect_args`, each replaceable by `overrides`. They are for
+    clients: a consumer's connection is looked after by the worker, which logs. Raises
+    InvalidCallback."""
+    arguments = {**settings.connect_args(), **(overrides or {})}
+    return Callbacks(**{key: arguments[key] for key in _CALLBACKS if key in arguments})
 
 
 def resolve(options: ConnectOptions) -> ConnectOptions:

@@ -93,6 +93,8 @@ class SlowConsumer(NatsConsumerError, errors.SlowConsumerError):
 
     Take them faster, or raise pending_msgs_limit and pending_bytes_limit."""
 
+    subject: str = ""
+
 
 class StreamError(NatsConsumerError, js_errors.Error):
     """The server refused an operation on a stream or one of its consumers."""
@@ -196,6 +198,12 @@ class NoStreamResponse(PublishError, js_errors.NoStreamResponseError):
 class InvalidMessage(PublishError, errors.BadSubjectError, errors.BadHeaderError, ValueError):
     """The subject or a header cannot be sent as it is: a subject to publish to has no wildcards,
     spaces or empty tokens, a header is one line with a name of visible ASCII."""
+
+
+class TooManyUnconfirmed(PublishError, js_errors.TooManyStalledMsgsError):
+    """As many messages as may be were published and not confirmed yet.
+
+    Wait for some of them, or raise publish_async_max_pending."""
 
 
 class PayloadTooLarge(PublishError, errors.MaxPayloadError):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from django.db.migrations.state import ProjectState
 
     from .client import Client
-    from .jetstream import JetStream
+    from .jetstream import JetStreamContext
 
 _Init = TypeVar("_Init", bound=Callable[..., None])
 
@@ -40,10 +40,10 @@ class StreamOperation(Operation, ABC):
     _constructor_args: tuple[Sequence[Any], Mapping[str, Any]]
 
     @abstractmethod
-    async def apply(self, jetstream: "JetStream") -> None:
+    async def apply(self, jetstream: "JetStreamContext") -> None:
         """Make the change over an open connection."""
 
-    async def undo(self, jetstream: "JetStream") -> None:
+    async def undo(self, jetstream: "JetStreamContext") -> None:
         """Take the change back, where `reversible` says that it can be."""
         raise NotImplementedError(f"{self!r} cannot be undone.")
 

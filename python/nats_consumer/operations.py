@@ -12,7 +12,7 @@ from .names import check_name
 from .operation import StreamOperation, takes
 
 if TYPE_CHECKING:
-    from .jetstream import JetStream
+    from .jetstream import JetStreamContext
 
 __all__ = [
     "CreateConsumer",
@@ -49,7 +49,7 @@ class _Creating(_Configured):
     reversible = True
     category = OperationCategory.ADDITION
 
-    async def undo(self, jetstream: "JetStream") -> None:
+    async def undo(self, jetstream: "JetStreamContext") -> None:
         """Delete the stream if it was never used: no message, no consumer."""
         try:
             state = (await jetstream.stream_info(self.name)).state
@@ -72,7 +72,7 @@ class CreateStream(_Creating):
     """Creates the stream. One that exists is left as it is, with a warning if its subjects are
     other ones."""
 
-    async def apply(self, jetstream: "JetStream") -> None:
+    async def apply(self, jetstream: "JetStreamContext") -> None:
         """Create the stream unless it exists."""
         try:
             present = await jetstream.stream_info(self.name)
@@ -81,7 +81,7 @@ class CreateStream(_Creating):
         else:
             self._report(present.config)
 
-    async def _create(self, jetstream: "JetStream") -> None:
+    async def _create(self, jetstream: "JetStreamContext") -> None:
         try:
             await jetstream.add_stream(self.config)
         except ApiError as error:
@@ -109,7 +109,7 @@ class UpdateStream(_Configured):
     """Changes the given fields of the stream and keeps the others. A stream that does not exist is
     a warning."""
 
-    async def apply(self, jetstream: "JetStream") -> None:
+    async def apply(self, jetstream: "JetStreamContext") -> None:
         """Update the stream if it exists."""
         try:
             await jetstream.update_stream(self.config)
@@ -122,7 +122,7 @@ class UpdateStream(_Configured):
 class CreateOrUpdateStream(_Creating):
     """Creates the stream, or changes the given fields of the one that exists."""
 
-    async def apply(self, jetstream: "JetStream") -> None:
+    async def apply(self, jetstream: "JetStreamContext") -> None:
         """Update the stream, or create it."""
         try:
             await jetstream.update_stream(self.config)
@@ -141,7 +141,7 @@ class DeleteStream(StreamOperation):
     def __init__(self, name: str) -> None:
         self.name = check_name(name, "name of DeleteStream")
 
-    async def apply(self, jetstream: "JetStream") -> None:
+    async def apply(self, jetstream: "JetStreamContext") -> None:
         """Delete the stream if it exists."""
         try:
             await jetstream.delete_stream(self.name)
@@ -174,7 +174,7 @@ class CreateConsumer(StreamOperation):
         self.name = check_name(name, "durable_name of CreateConsumer")
         self._given = {*fields} - {"name", "durable_name"}
 
-    async def apply(self, jetstream: "JetStream") -> None:
+    async def apply(self, jetstream: "JetStreamContext") -> None:
         """Create the consumer unless it exists."""
         try:
             present = await jetstream.consumer_info(self.stream, self.name)
@@ -185,7 +185,7 @@ class CreateConsumer(StreamOperation):
         else:
             self._report(present.config)
 
-    async def undo(self, jetstream: "JetStream") -> None:
+    async def undo(self, jetstream: "JetStreamContext") -> None:
         """Delete the consumer if nothing was ever delivered to it."""
         try:
             info = await jetstream.consumer_info(self.stream, self.name)
@@ -230,7 +230,7 @@ class DeleteConsumer(StreamOperation):
         self.stream = check_name(stream, "stream of DeleteConsumer")
         self.name = check_name(name, "name of DeleteConsumer")
 
-    async def apply(self, jetstream: "JetStream") -> None:
+    async def apply(self, jetstream: "JetStreamContext") -> None:
         """Delete the consumer if it exists."""
         try:
             await jetstream.delete_consumer(self.stream, self.name)

@@ -99,7 +99,9 @@ class FakeConnection:
         self.streams = {name: {"name": name, **config} for name, config in streams.items()}
         self.published: list[tuple[Any, ...]] = []
 
-    async def api(self, subject: str, payload: bytes, timeout: float) -> bytes:
+    async def api(
+        self, subject: str, payload: bytes, timeout: float, prefix: str | None = None
+    ) -> bytes:
         _, verb, *name = subject.split(".")
         body = json.loads(payload or b"{}")
         answer: dict[str, Any] = getattr(self, f"_{verb.lower()}")(*name, body)

@@ -8,8 +8,9 @@ import pytest
 from pytest_django import Settings
 
 from nats_consumer import embedded
-from nats_consumer.connect import connect_options, resolve, spell_servers
-from nats_consumer.exceptions import ConfigurationError
+from nats_consumer.connect import callbacks, connect_options, resolve, spell_servers
+from nats_consumer.events import Callbacks
+from nats_consumer.exceptions import ConfigurationError, InvalidCallback
 
 
 @pytest.fixture(autouse=True)
@@ -126,9 +127,17 @@ def test_settings_of_nats_pys_own_machinery_change_nothing() -> None:
     assert connect_options({"verbose": True, "pending_size": 1}) == connect_options()
 
 
-def test_a_callback_is_reported_as_never_called(caplog: pytest.LogCaptureFixture) -> None:
-    connect_options({"error_cb": print})
-    assert "'error_cb'] is never called" in caplog.text
+def test_callbacks_are_read_apart_from_the_options(settings: Settings) -> None:
+    async def ours(*error: Exception) -> None: ...
+
+    settings.NATS_CONSUMER = {"connect_args": {"error_cb": ours}}
+    assert connect_options() == connect_options({"closed_cb": ours})
+    assert callbacks({"closed_cb": ours}) == Callbacks(error_cb=ours, closed_cb=ours)
+
+
+def test_a_callback_that_is_no_coroutine_function_is_refused() -> None:
+    with pytest.raises(InvalidCallback, match="closed_cb must be a coroutine function"):
+        callbacks({"closed_cb": print})
 
 
 def test_the_embedded_server_is_started_only_to_connect(

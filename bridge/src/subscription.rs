@@ -1,0 +1,170 @@
+//! Subscriptions, as Python holds them: one future for all messages that wait, not one for each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nats_consumer::pull::{PullFrom, Puller};
+use nats_consumer::subscribe::{Interest, Statuses, Subscription as Engine, subscribe};
+use nats_consumer::{Connection, Error, ErrorKind};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::future::{into_asyncio, nothing};
+use crate::msg::Msg;
+use crate::settings::seconds;
+
+/// How much may wait in a subscription.
+#[derive(FromPyObject)]
+pub(crate) struct Limits {
+    messages: usize,
+    bytes: usize,
+}
+
+/// A subscription to a subject.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct Subscription {
+    engine: Engine,
+    connection: Connection,
+}
+
+impl Subscription {
+    pub(crate) async fn open(
+        connection: Connection,
+        subject: String,
+        queue: Option<String>,
+        limits: Limits,
+        answers_flow: bool,
+    ) -> Result<Self, Error> {
+        let interest = Interest {
+            subject,
+            queue,
+            max_messages: limits.messages,
+            max_bytes: limits.bytes,
+            statuses: if answers_flow { Statuses::Answered } else { Statuses::Kept },
+        };
+        Ok(Self { engine: subscribe(&connection, interest).await?, connection })
+    }
+}
+
+#[pymethods]
+impl Subscription {
+    /// Resolves when there is something to take or the subscription has ended; raises RequestTimeout.
+    #[pyo3(signature = (timeout=None))]
+    fn ready<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        let limit = timeout.map(|timeout| seconds("timeout", timeout)).transpose()?;
+        let engine = self.engine.clone();
+        into_asyncio(py, async move { ready(&engine, limit).await }, nothing)
+    }
+
+    fn take<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
+        take(py, &self.engine, &self.connection, most)
+    }
+
+    #[pyo3(signature = (after=None))]
+    fn unsubscribe(&self, after: Option<u64>) {
+        self.engine.unsubscribe(after);
+    }
+
+    fn drain(&self) {
+        self.engine.drain();
+    }
+
+    #[getter]
+    fn has_ended(&self) -> bool {
+        self.engine.has_ended()
+    }
+
+    #[getter]
+    fn pending(&self) -> (usize, usize) {
+        self.engine.pending()
+    }
+
+    #[getter]
+    fn received(&self) -> u64 {
+        self.engine.received()
+    }
+}
+
+/// A consumer that is asked for messages.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct Pull {
+    engine: Arc<Puller>,
+    connection: Connection,
+}
+
+impl Pull {
+    pub(crate) async fn open(
+        connection: Connection,
+        prefix: String,
+        stream: String,
+        consumer: String,
+        limits: Limits,
+    ) -> Result<Self, Error> {
+        let from =
+            PullFrom { prefix, stream, consumer, max_messages: limits.messages, max_bytes: limits.bytes };
+        Ok(Self { engine: Arc::new(Puller::open(&connection, from).await?), connection })
+    }
+}
+
+#[pymethods]
+impl Pull {
+    /// Resolves when up to `batch` messages can be taken.
+    #[pyo3(signature = (batch, timeout=None, heartbeat=None))]
+    fn fetch<'py>(
+        &self,
+        py: Python<'py>,
+        batch: usize,
+        timeout: Option<f64>,
+        heartbeat: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let limit = timeout.map(|timeout| seconds("timeout", timeout)).transpose()?;
+        let heartbeat = heartbeat.map(|heartbeat| seconds("heartbeat", heartbeat)).transpose()?;
+        let engine = self.engine.clone();
+        into_asyncio(py, async move { engine.fetch(batch, limit, heartbeat).await }, nothing)
+    }
+
+    fn take<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
+        take(py, self.engine.subscription(), &self.connection, most)
+    }
+
+    fn unsubscribe(&self) {
+        self.engine.subscription().unsubscribe(None);
+    }
+
+    #[getter]
+    fn has_ended(&self) -> bool {
+        self.engine.subscription().has_ended()
+    }
+
+    #[getter]
+    fn pending(&self) -> (usize, usize) {
+        self.engine.subscription().pending()
+    }
+
+    #[getter]
+    fn received(&self) -> u64 {
+        self.engine.subscription().received()
+    }
+}
+
+async fn ready(engine: &Engine, limit: Option<Duration>) -> Result<(), Error> {
+    let Some(limit) = limit else {
+        engine.ready().await;
+        return Ok(());
+    };
+    tokio::time::timeout(limit, engine.ready()).await.map_err(|_| {
+        Error::new(ErrorKind::Timeout, format!("No message came within {limit:?}: is anybody publishing?"))
+    })
+}
+
+fn take<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    connection: &Connection,
+    most: usize,
+) -> PyResult<Bound<'py, PyList>> {
+    let messages = engine.take(most).into_iter();
+    let messages: PyResult<Vec<_>> =
+        messages.map(|message| Py::new(py, Msg::new(message, connection.clone()))).collect();
+    PyList::new(py, messages?)
+}
