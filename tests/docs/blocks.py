@@ -67,7 +67,7 @@ def pages() -> list[Path]:
 
 def name_of(page: Path) -> str:
     """The page's path inside the repository."""
-    return page.relative_to(ROOT).as_posix()
+    return (page.relative_to(ROOT) if page.is_relative_to(ROOT) else page).as_posix()
 
 
 def blocks(page: Path) -> list[Block]:

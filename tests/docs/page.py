@@ -37,6 +37,7 @@ class Order(models.Model):
 MESSAGE = {"id": 1, "number": 1, "name": "a lamp", "status": "created"}
 
 _SETTINGS = "settings.py"
+_FAILURE = re.compile(r"Traceback|ERROR |CRITICAL |attempt \d+ at message")
 _CONSUMER = re.compile(r"Jetstream(Push|Pull)Consumer")
 
 
@@ -156,8 +157,8 @@ class PageRun:
     def _check_log(self, worker: Command) -> None:
         if self._page.failures_expected:
             return
-        for sign in ("Traceback", "ERROR ", "CRITICAL "):
-            assert sign not in worker.output, f"{self._page.name}: the worker says {worker.output}"
+        found = _FAILURE.search(worker.output)
+        assert not found, f"{self._page.name}: the worker says {worker.output}"
 
 
 class _PageProject(Project):
