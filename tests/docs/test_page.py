@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nats_consumer.exceptions import NoStreamResponse
 from tests.docs.blocks import blocks
 from tests.docs.console import commands, problem
 from tests.docs.page import Page, PageRun
@@ -77,7 +78,7 @@ def test_a_hidden_test_that_fails_is_found(page: Read, own_server: NatsServer) -
 
 
 def test_a_filter_that_no_stream_has_is_found(page: Read, own_server: NatsServer) -> None:
-    with pytest.raises(Exception, match="No stream has the subject"):
+    with pytest.raises(NoStreamResponse):
         run(page(CONSUMER.format(event="deleted", body="print(message)")), own_server)
 
 
