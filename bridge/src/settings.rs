@@ -19,7 +19,7 @@ pub(crate) struct ConnectSettings {
     tls_ca: Option<String>,
     tls_cert: Option<String>,
     tls_key: Option<String>,
-    tls_required: bool,
+    tls_required: Option<bool>,
     inbox_prefix: Option<String>,
     allow_reconnect: bool,
     max_reconnect_attempts: i64,

@@ -61,8 +61,9 @@ pub struct ConnectOptions {
     pub tls_cert: Option<PathBuf>,
     /// Path of the client certificate's key.
     pub tls_key: Option<PathBuf>,
-    /// Refuse a connection without TLS.
-    pub tls_required: bool,
+    /// Refuse a connection without TLS. `None` refuses it where a password or token would cross a network in
+    /// the clear: to a host that is not loopback.
+    pub tls_required: Option<bool>,
     /// Prefix of the reply subjects, `_INBOX` unless set.
     pub inbox_prefix: Option<String>,
     /// How often a lost connection is tried again before it counts as closed; `None` is for ever.
@@ -97,7 +98,7 @@ impl Default for ConnectOptions {
             tls_ca: None,
             tls_cert: None,
             tls_key: None,
-            tls_required: false,
+            tls_required: None,
             inbox_prefix: None,
             max_reconnects: None,
             reconnect_wait: Duration::from_secs(2),

@@ -1,5 +1,6 @@
 //! Options become a connected client, and what happens to it later becomes a state one can watch.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -240,7 +241,7 @@ async fn client_options(
         .ping_interval(options.ping_interval)
         .max_reconnects(options.max_reconnects)
         .client_capacity(COMMAND_CAPACITY)
-        .require_tls(options.tls_required)
+        .require_tls(options.tls_required.unwrap_or_else(|| exposes_a_secret(options, addresses)))
         .custom_inbox_prefix(inbox_prefix(options)?)
         .reconnect_delay_callback(move |attempts| reconnect_delay(attempts + losses.in_a_row(), longest))
         .event_callback(move |event| {
@@ -267,6 +268,19 @@ async fn client_options(
         client = client.no_echo();
     }
     authenticate(client, options, addresses).await
+}
+
+/// Whether a password or token would cross a network. (With nkeys and credentials files nothing secret is
+/// sent: the client signs what the server asks.)
+fn exposes_a_secret(options: &ConnectOptions, addresses: &[ServerAddr]) -> bool {
+    let in_url = addresses.iter().any(|address| address.username().is_some());
+    let has_secret = options.password.is_some() || options.token.is_some() || in_url;
+    has_secret && !addresses.iter().all(is_loopback)
+}
+
+fn is_loopback(address: &ServerAddr) -> bool {
+    let host = address.host().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 async fn authenticate(
@@ -403,10 +417,14 @@ fn is_refusal(kind: ConnectErrorKind) -> bool {
 }
 
 fn describe(error: &async_nats::ConnectError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => source.to_string(),
-        None => error.to_string(),
+    let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    if error.kind() != ConnectErrorKind::Tls {
+        return cause;
     }
+    format!(
+        "the TLS handshake failed, {cause}; name the authority of the server's certificate in `tls_ca`, or, for a \
+         server without TLS on a trusted network, set `tls` to False"
+    )
 }
 
 fn unreachable(addresses: &[ServerAddr], waited: Duration, last: &str) -> Error {
@@ -454,6 +472,20 @@ mod tests {
     fn an_address_is_spelled_without_its_password() {
         let addresses = parse_servers(&["nats://me:hunter2@localhost:4333".into()]).unwrap();
         assert_eq!(spell(&addresses), "nats://localhost:4333");
+    }
+
+    #[test]
+    fn a_password_crosses_a_network_only_with_tls() {
+        let exposed = |servers: &[&str], password: Option<&str>| {
+            let options = ConnectOptions { password: password.map(Into::into), ..ConnectOptions::default() };
+            let servers: Vec<Secret> = servers.iter().map(|server| (*server).into()).collect();
+            exposes_a_secret(&options, &parse_servers(&servers).unwrap())
+        };
+        assert!(exposed(&["nats://nats.example.org"], Some("hunter2")));
+        assert!(exposed(&["nats://me:hunter2@10.0.0.7"], None));
+        assert!(exposed(&["localhost", "10.0.0.7"], Some("hunter2")));
+        assert!(!exposed(&["nats://10.0.0.7"], None));
+        assert!(!exposed(&["localhost:4222", "127.0.0.1", "[::1]:4222"], Some("hunter2")));
     }
 
     #[test]

@@ -37,7 +37,7 @@ class ConnectOptions:
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
-    tls_required: bool = False
+    tls_required: bool | None = None
     inbox_prefix: str | None = None
     allow_reconnect: bool = True
     max_reconnect_attempts: int = -1
