@@ -7,6 +7,7 @@ A page is a small project: its Python blocks are files or snippets, in the order
   it declares a consumer or a handler, it belongs to `shop/consumers.py`.
 - `<!-- test: ... -->` is Python that a reader does not see, run where it stands.
 - `<!-- not run: the reason -->` before a block keeps it from being run.
+- `<!-- the worker prints -->` before a text block: its lines are in the worker's log.
 - `<!-- handlers fail on purpose -->` allows errors in the worker's log.
 """
 
@@ -28,7 +29,8 @@ _CONSUMERS = "shop/consumers.py"
 @dataclass(frozen=True)
 class Block:
     """A fenced block; `line` is that of its first line of text, and `not_run` the reason that a
-    comment before it gives for not running it."""
+    comment before it gives for not running it. A hidden one is in a comment; one that is printed
+    is what the worker says."""
 
     page: str
     line: int
@@ -36,6 +38,7 @@ class Block:
     text: str
     not_run: str | None = None
     hidden: bool = False
+    is_printed: bool = False
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -83,25 +86,26 @@ def says(page: Path, comment: str) -> bool:
 def _blocks(page: str, text: str) -> Iterator[Block]:
     lines = text.splitlines()
     number = 0
-    not_run = None
+    comment = ""
     while number < len(lines):
         line = lines[number]
         if fence := _FENCE.match(line):
             end = _end(lines, number + 1, page)
             body = dedent("\n".join(lines[number + 1 : end]) + "\n")
-            yield Block(page, number + 2, fence[2], body, not_run)
-            number, not_run = end, None
+            printed = comment == "the worker prints"
+            not_run = comment.partition(":")[2].strip() if comment.startswith("not run") else None
+            yield Block(page, number + 2, fence[2], body, not_run, is_printed=printed)
+            number, comment = end, ""
         elif line.startswith("<!--"):
             match = _COMMENT.match("\n".join(lines[number:]))
             assert match, f"{page}:{number + 1}: the comment does not end"
+            comment = match[1].strip()
             kind, _, rest = match[1].partition(":")
-            if kind.strip() == "not run":
-                not_run = rest.strip()
             if kind.strip() == "test":
                 yield Block(page, number + 1, "python", dedent(rest).strip() + "\n", hidden=True)
             number += match[0].count("\n")
         elif line.strip():
-            not_run = None
+            comment = ""
         number += 1
 
 

@@ -49,9 +49,12 @@ class Page:
         self.failures_expected = says(page, "handlers fail on purpose")
         self.files: dict[str, str] = defaultdict(str)
         self.snippets: list[tuple[str, str]] = []
+        self.printed: list[str] = []
         for block in blocks(page):
             if block.language == "python" and not block.not_run:
                 self._add(block)
+            if block.is_printed:
+                self.printed += block.text.splitlines()
 
     @property
     def has_something_to_run(self) -> bool:
@@ -155,6 +158,8 @@ class PageRun:
                 await client.jetstream().publish(literal, json.dumps(MESSAGE).encode())
 
     def _check_log(self, worker: Command) -> None:
+        for line in self._page.printed:
+            assert line in worker.output, f"{self._page.name}: {line!r} is not in {worker.output}"
         if self._page.failures_expected:
             return
         found = _FAILURE.search(worker.output)

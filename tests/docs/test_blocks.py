@@ -1,6 +1,5 @@
 """Every code block of README.md and docs runs, or says why it cannot."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -21,7 +20,7 @@ from tests.servers import NatsServer
 NOT_RUN: dict[str, int] = {}
 
 ALL = [block for page in pages() for block in blocks(page)]
-LANGUAGES = {"python", "console", "ini", "json", "text"}
+LANGUAGES = {"python", "console", "ini", "text"}
 # Settings of Django that projects add and global_settings does not name.
 OF_DJANGO = {"BASE_DIR", "ROOT_URLCONF", *vars(global_settings)}
 
@@ -88,11 +87,6 @@ def test_an_ini_block_can_be_read_and_starts_what_exists(block: Block) -> None:
             if key in parser[section]:
                 [words] = commands(f"$ {parser[section][key]}")
                 assert problem(words) is None
-
-
-@pytest.mark.parametrize("block", blocks_of("json"))
-def test_a_json_block_can_be_read(block: Block) -> None:
-    json.loads(block.text)
 
 
 def test_every_block_is_in_a_language_that_a_test_here_reads() -> None:
