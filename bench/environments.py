@@ -66,6 +66,7 @@ def environment(name: str) -> Environment:
 
 def native() -> Environment:
     """The publishers and consumers in Rust, built in release mode."""
+    print("Building bench/native ...", flush=True)
     built = subprocess.run(
         ["cargo", "build", "--release", "--quiet"],
         cwd=_NATIVE,

@@ -35,7 +35,7 @@ def main() -> int:
 def _run(workload: Workload, arguments: argparse.Namespace) -> None:
     members = [
         each
-        for each in workload.members(arguments.quick)
+        for each in (workload.quick if arguments.quick else workload.contestants)
         if arguments.only is None or arguments.only in each.name
     ]
     print(f"{workload.name}: {workload.title}", flush=True)

@@ -53,7 +53,7 @@ def _figures(standing: Standing, rates: dict[str, list[float]]) -> dict[str, Any
         "messages": results[0].messages,
         "rate": round(statistics.median(r.rate for r in results)),
         "rates": [round(r.rate) for r in results],
-        "of_limit": _ratio(rates[contestant.name], rates.get(contestant.limit, [])),
+        "of_limit": _ratio(rates[contestant.name], rates.get(contestant.compared_with, [])),
         "worker_cpu": _median([r.worker_cpu * _PER / r.messages for r in results]),
         "server_cpu": _median([r.server_cpu * _PER / r.messages for r in results]),
         "rss_mib": round(statistics.median(r.rss_mib for r in results)),

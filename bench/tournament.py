@@ -9,6 +9,7 @@ import meter
 from environments import Environment, NotAvailable, environment
 from lineup import Contestant
 from match import ContestantFailed, Result, Start, play
+from publishing import publish
 from server import Server
 from workloads import Workload
 
@@ -17,6 +18,9 @@ _FILL_SECONDS = 120
 # they keep busy more.
 _QUIET_CORES = 0.15
 _TRIES = 3
+# Handlers that do not count: nothing at all is their point. Nor do threads, which would have to
+# take turns for it.
+_UNCOUNTED = ("nothing", "through")
 
 
 @dataclass
@@ -63,7 +67,8 @@ class Tournament:
                 for each in self.standings:
                     if each.contestant.environment == name:
                         each.failure = str(error)
-        self.environments.setdefault("native", environment("native"))
+        if "native" not in self.environments:  # it fills the streams
+            self.environments["native"] = environment("native")
 
     def play_round(self) -> None:
         """Everybody who is still in plays once."""
@@ -92,6 +97,7 @@ class Tournament:
 
     def _play(self, contestant: Contestant) -> Result:
         workload = self._workload
+        work = contestant.work or workload.work
         messages = self._messages(contestant)
         stream = self._stream(contestant, messages)
         self._durables += 1
@@ -101,31 +107,43 @@ class Tournament:
             "durable": f"d{self._durables}",
             "subject": f"{stream}.>",
             "kind": contestant.kind,
-            "work": workload.work,
+            "work": work,
+            "subjects": self._subjects(contestant, stream),
             "loop": contestant.loop,
             "options": contestant.options,
+            "payload": workload.payload if workload.publishes else "",
+            "messages": messages,
+            "bytes": len(workload.payload),
         }
-        start = Start(task, messages, counts=workload.work != "nothing")
-        pace = (lambda: self._publish("pace", contestant, stream)) if workload.rate else None
         chosen = self.environments[contestant.environment]
-        try:
-            return play(self._server, contestant, chosen, start, pace)
-        finally:
-            if workload.rate:
-                self._server.delete_stream(stream)
-                self._streams.discard(stream)
+        if workload.publishes:
+            return publish(self._server, contestant, chosen, task)
+        counts = work not in _UNCOUNTED and not contestant.options.get("def")
+        start = Start(task, messages, contestant.processes, counts)
+        pace = (lambda: self._publish("pace", contestant, stream)) if workload.rate else None
+        return play(self._server, contestant, chosen, start, pace)
 
     def _messages(self, contestant: Contestant) -> int:
         return round(self._workload.messages * contestant.share * self._scale)
 
+    def _subjects(self, contestant: Contestant, stream: str) -> list[str]:
+        count = contestant.subjects or self._workload.subjects
+        return [f"{stream}.s{number}.event" for number in range(count)]
+
     def _stream(self, contestant: Contestant, messages: int) -> str:
-        form = "taskiq" if contestant.taskiq else "json"
-        stream = f"{self._workload.name}-{messages}-{form}"
+        form = (
+            "taskiq" if contestant.taskiq else f"{contestant.subjects or self._workload.subjects}"
+        )
+        # No separator: the names of a ConsumerHandler's methods begin behind the first one.
+        stream = f"{self._workload.name}{messages}x{form}"
+        is_backlog = not (self._workload.rate or self._workload.publishes)
         if stream in self._streams:
-            return stream
+            if is_backlog:
+                return stream
+            self._server.delete_stream(stream)
         self._server.make_stream(stream)
         self._streams.add(stream)
-        if not self._workload.rate:
+        if is_backlog:
             filling = self._publish("fill", contestant, stream)
             if filling.wait(timeout=_FILL_SECONDS) != 0:
                 raise RuntimeError(f"{stream} could not be filled")
@@ -138,7 +156,7 @@ class Tournament:
             "url": self._server.url,
             "stream": stream,
             "messages": self._messages(contestant),
-            "subjects": [f"{stream}.s{number}.event" for number in range(workload.subjects)],
+            "subjects": self._subjects(contestant, stream),
             "payload": _taskiq(workload.payload) if contestant.taskiq else workload.payload,
             "rate": workload.rate,
         }

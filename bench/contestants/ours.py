@@ -1,97 +1,101 @@
 """This project, as users run it: a declared class and `manage.py nats_consumer`."""
 
-import asyncio
-import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import django
 from django.conf import settings
 from django.core.management import call_command
 
+from contestants.methods import ASYNC, BLOCKING
 from contestants.task import Task, ready, report, task
-from contestants.work import PAUSE, note, tally
+from contestants.work import tally
 
 _STOP_SECONDS = 1.0
+_LOCK_SECONDS = 30
 
 
-def _async_class(base: type, part: Task, attributes: dict[str, Any]) -> None:
-    """Declare the consumer with the `async def` handler that the task names."""
-
-    class Parse:
-        async def handle_message(self, message: Any) -> None:
-            json.loads(message.data)
-            tally.handled += 1
-
-    class Nothing:
-        async def handle_message(self, message: Any) -> None:
-            pass
-
-    class Wait:
-        async def handle_message(self, message: Any) -> None:
-            await asyncio.sleep(PAUSE)
-            tally.handled += 1
-
-    class Stamp:
-        async def handle_message(self, message: Any) -> None:
-            note(message.data)
-
-    handlers = {"parse": Parse, "nothing": Nothing, "wait": Wait, "stamp": Stamp}
-    type("BenchConsumer", (handlers[part.work], base), attributes)
-
-
-def _sync_class(base: type, part: Task, attributes: dict[str, Any]) -> None:
-    """The same with `def`."""
-
-    class Parse:
-        def handle_message(self, message: Any) -> None:
-            json.loads(message.data)
-            tally.handled += 1
-
-    class Nothing:
-        def handle_message(self, message: Any) -> None:
-            pass
-
-    handlers = {"parse": Parse, "nothing": Nothing}
-    type("BenchConsumer", (handlers[part.work], base), attributes)
-
-
-def _configure(url: str) -> None:
+def configure(url: str, folder: str) -> None:
+    """Django with this project, and a SQLite database as one sets it up for several writers."""
     settings.configure(
-        INSTALLED_APPS=["nats_consumer"],
+        INSTALLED_APPS=["nats_consumer", "contestants.ledger"],
         NATS_CONSUMER={"connect_args": {"servers": [url]}},
-        DATABASES={},
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": str(Path(folder, "ledger.sqlite3")),
+                "CONN_MAX_AGE": None,
+                "OPTIONS": {
+                    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+                    "transaction_mode": "IMMEDIATE",
+                    "timeout": _LOCK_SECONDS,
+                },
+            }
+        },
         USE_TZ=True,
     )
     django.setup()
 
 
-def _main() -> None:
-    part = task()
-    _configure(part.url)
+def _declare(part: Task) -> None:
     from nats_consumer.consumer import JetstreamPullConsumer, JetstreamPushConsumer
 
     base = JetstreamPullConsumer if part.kind == "pull" else JetstreamPushConsumer
-    options = dict(part.options)
-    declare = _sync_class if options.pop("sync", False) else _async_class
     attributes = {
         "__module__": __name__,
         "stream_name": part.stream,
         "filter_subject": part.subject,
         "durable_name": part.durable,
-        **options,
+        **{name: value for name, value in part.options.items() if name != "def"},
     }
-    declare(base, part, attributes)
-    ready()
-    call_command(
-        "nats_consumer",
-        "BenchConsumer",
-        event_loop=part.loop,
-        log_level="WARNING",
-        shutdown_timeout=_STOP_SECONDS,
-    )
-    report(**tally.facts())
+    handler = _routed(part.subjects) if part.work == "route" else _named(part)
+    type("BenchConsumer", (handler, base), attributes)
+
+
+def _named(part: Task) -> type:
+    return (BLOCKING if part.options.get("def") else ASYNC)[part.work]
+
+
+def _routed(subjects: list[str]) -> type:
+    """A consumer whose ConsumerHandler has a method for each subject."""
+    from nats_consumer.handler import ConsumerHandler
+
+    async def count(_self: Any, _message: Any) -> None:
+        tally.handled += 1
+
+    names = ["_".join(subject.split(".")[1:]) for subject in subjects]
+    handler = type("Handler", (ConsumerHandler,), {f"handle_{name}": count for name in names})
+
+    class Routed:
+        def __init__(self) -> None:
+            super().__init__()
+            self._handler = handler(subjects)
+
+        async def handle_message(self, message: Any) -> None:
+            await self._handler.handle(message)
+
+    return Routed
+
+
+def _main() -> None:
+    part = task()
+    with tempfile.TemporaryDirectory(prefix="nats-bench-") as folder:
+        configure(part.url, folder)
+        _declare(part)
+        if part.work == "insert":
+            call_command("migrate", run_syncdb=True, verbosity=0)
+        ready()
+        call_command(
+            "nats_consumer",
+            "BenchConsumer",
+            event_loop=part.loop,
+            log_level="WARNING",
+            shutdown_timeout=_STOP_SECONDS,
+        )
+        report(**tally.facts())
     sys.stdout.flush()
     os._exit(0)
 

@@ -1,37 +1,13 @@
 """oxnats 2.0.0, the direct peer: a declared class, run as its command does."""
 
-import asyncio
-import json
 import logging
-from typing import Any
 
 import django
 from django.conf import settings
 
+from contestants.methods import ASYNC
 from contestants.task import Task, run, task
-from contestants.work import PAUSE, note, tally
-
-
-def _handler(work: str) -> type:
-    class Parse:
-        async def handle_message(self, message: Any) -> None:
-            json.loads(message.data)
-            tally.handled += 1
-
-    class Nothing:
-        async def handle_message(self, message: Any) -> None:
-            pass
-
-    class Wait:
-        async def handle_message(self, message: Any) -> None:
-            await asyncio.sleep(PAUSE)
-            tally.handled += 1
-
-    class Stamp:
-        async def handle_message(self, message: Any) -> None:
-            note(message.data)
-
-    return {"parse": Parse, "nothing": Nothing, "wait": Wait, "stamp": Stamp}[work]
+from contestants.work import tally
 
 
 def _consumer(part: Task) -> type:
@@ -44,7 +20,7 @@ def _consumer(part: Task) -> type:
         "filter_subject": part.subject,
         "durable_name": part.durable,
     }
-    return type(base)("BenchConsumer", (_handler(part.work), base), attributes)
+    return type(base)("BenchConsumer", (ASYNC[part.work], base), attributes)
 
 
 def _main() -> None:
@@ -56,7 +32,7 @@ def _main() -> None:
     django.setup()
     logging.disable(logging.WARNING)  # it logs a line for each batch
     consumer = _consumer(part)
-    run(lambda: consumer().run(**part.options), tally, part.loop)
+    run(lambda: consumer().run(), tally, part.loop)
 
 
 if __name__ == "__main__":

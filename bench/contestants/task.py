@@ -26,6 +26,8 @@ class Task:
     loop: str = "asyncio"
     messages: int = 0
     """How many to publish, for a publisher."""
+    bytes: int = 0
+    """The size of the messages to consume."""
     subjects: list[str] = field(default_factory=list)
     payload: str = ""
     options: dict[str, Any] = field(default_factory=dict)

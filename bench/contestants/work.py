@@ -49,6 +49,12 @@ async def wait(_message: Any) -> None:
     tally.handled += 1
 
 
+async def read(message: Any) -> None:
+    """Take the payload as bytes."""
+    if message.data:
+        tally.handled += 1
+
+
 async def stamp(message: Any) -> None:
     """Note how long the message was on its way."""
     note(message.data)
@@ -60,4 +66,4 @@ def note(data: bytes) -> None:
     tally.handled += 1
 
 
-HANDLERS = {"parse": parse, "nothing": nothing, "wait": wait, "stamp": stamp}
+HANDLERS = {"parse": parse, "nothing": nothing, "wait": wait, "read": read, "stamp": stamp}

@@ -18,7 +18,7 @@ pub(crate) struct Task {
     /// "pull" or "push".
     #[serde(default)]
     pub(crate) kind: String,
-    /// What the handler does: "parse", "nothing", "wait" or "stamp".
+    /// What the handler does: "parse", "nothing", "read", "wait" or "stamp".
     #[serde(default)]
     pub(crate) work: String,
     /// How many messages to publish.
@@ -30,6 +30,9 @@ pub(crate) struct Task {
     /// What to publish.
     #[serde(default)]
     pub(crate) payload: String,
+    /// The size of the messages to consume.
+    #[serde(default)]
+    pub(crate) bytes: usize,
     /// How many messages a second to publish.
     #[serde(default)]
     pub(crate) rate: u64,

@@ -26,6 +26,7 @@ pub(crate) struct Tally {
 pub(crate) enum Work {
     Parse,
     Nothing,
+    Read,
     Wait,
     Stamp,
 }
@@ -35,6 +36,7 @@ impl Work {
         match name {
             "parse" => Ok(Self::Parse),
             "nothing" => Ok(Self::Nothing),
+            "read" => Ok(Self::Read),
             "wait" => Ok(Self::Wait),
             "stamp" => Ok(Self::Stamp),
             other => Err(format!("there is no work {other}").into()),
@@ -51,7 +53,7 @@ impl Work {
                 let sent: u64 = std::str::from_utf8(&payload[..STAMP_DIGITS])?.parse()?;
                 tally.latencies.lock().expect("no panic").push(now().saturating_sub(sent));
             }
-            Self::Nothing | Self::Wait => {}
+            Self::Nothing | Self::Read | Self::Wait => {}
         }
         tally.handled.fetch_add(1, Ordering::Relaxed);
         Ok(())

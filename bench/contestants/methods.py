@@ -1,0 +1,104 @@
+"""The handlers as methods of consumer classes, for this project and for oxnats."""
+
+import asyncio
+import json
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+from contestants.work import PAUSE, note, tally
+
+
+class Parse:
+    """Parse and count."""
+
+    async def handle_message(self, message: Any) -> None:
+        json.loads(message.data)
+        tally.handled += 1
+
+
+class Nothing:
+    """What the library costs, and nothing else."""
+
+    async def handle_message(self, message: Any) -> None:
+        pass
+
+
+class Wait:
+    """Wait a millisecond, as for I/O."""
+
+    async def handle_message(self, message: Any) -> None:
+        await asyncio.sleep(PAUSE)
+        tally.handled += 1
+
+
+class Stamp:
+    """Note how long the message was on its way."""
+
+    async def handle_message(self, message: Any) -> None:
+        note(message.data)
+
+
+class Through:
+    """Call blocking code from `async def`, as one has to where `def` handlers do not exist."""
+
+    async def handle_message(self, message: Any) -> None:
+        await _blocking_nothing()
+
+
+class Read:
+    """Take the payload as bytes."""
+
+    async def handle_message(self, message: Any) -> None:
+        if message.data:
+            tally.handled += 1
+
+
+class InsertThrough:
+    """Write a row from `async def`: Django does it in its one shared thread."""
+
+    async def handle_message(self, message: Any) -> None:
+        from contestants.ledger.models import Entry
+
+        await Entry.objects.acreate(text=message.data.decode())
+        tally.handled += 1
+
+
+class BlockingNothing:
+    """Nothing, in a plain `def`."""
+
+    def handle_message(self, message: Any) -> None:
+        pass
+
+
+class BlockingParse:
+    """Parse and count, in a plain `def`."""
+
+    def handle_message(self, message: Any) -> None:
+        json.loads(message.data)
+
+
+class BlockingInsert:
+    """Write a row, in a plain `def`."""
+
+    def handle_message(self, message: Any) -> None:
+        from contestants.ledger.models import Entry
+
+        Entry.objects.create(text=message.data.decode())
+
+
+@sync_to_async
+def _blocking_nothing() -> None:
+    pass
+
+
+ASYNC = {
+    "parse": Parse,
+    "nothing": Nothing,
+    "wait": Wait,
+    "stamp": Stamp,
+    "read": Read,
+    "through": Through,
+    "insert": InsertThrough,
+}
+BLOCKING = {"parse": BlockingParse, "nothing": BlockingNothing, "insert": BlockingInsert}
