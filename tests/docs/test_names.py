@@ -88,3 +88,17 @@ def _leads(page: Path, link: str) -> bool:
 
 def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = ROOT / "docs/README.md"
+    linked = {(index.parent / link).resolve() for link in _LINK.findall(index.read_text())}
+    wanted = {page for page in pages() if page.is_relative_to(index.parent)} - {index}
+    single_decisions = {page for page in wanted if re.match(r"\d{4}-", page.name)}
+    assert wanted - single_decisions - linked == set()
+
+
+def test_the_index_of_decisions_leads_to_every_decision() -> None:
+    index = (ROOT / "docs/decisions/README.md").read_text()
+    decisions = sorted(page.name for page in (ROOT / "docs/decisions").glob("[0-9]*.md"))
+    assert [link for link in _LINK.findall(index) if "/" not in link] == decisions

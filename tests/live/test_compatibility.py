@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nats_consumer import JetstreamPullConsumer, NatsConsumer, api
+from tests.docs.blocks import ROOT
 from tests.live.project import Project
 from tests.live.stage import Stage, running
 from tests.waiting import becomes_true
@@ -205,3 +206,21 @@ def test_constructor_takes_what_a_subclass_passes_on() -> None:
 def test_what_ran_the_loop_of_the_older_versions_is_the_engines_now(name: str) -> None:
     """The compatibility page lists these as gone: a class that uses one finds out by name."""
     assert not hasattr(JetstreamPullConsumer, name)
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("Push", 2_000), ("Pull", 20_000)])
+async def test_durable_has_the_limits_that_the_documentation_names(
+    stage: Stage, kind: str, limit: int
+) -> None:
+    async with running(noting(getattr(stage, kind), [])):
+        config = stage.server.consumer(stage.stream, "Orders")["config"]
+    assert config["max_ack_pending"] == limit
+    assert config["ack_wait"] == 30_000_000_000
+    page = (ROOT / "docs/reference/consumer-attributes.md").read_text()
+    assert f"{limit:,} ({kind.lower()})" in page
+
+
+def test_command_line_that_is_wrong_ends_with_status_2(
+    make_project: Callable[..., Project],
+) -> None:
+    assert make_project("").consume("--no-such-option").finish() == 2
