@@ -158,3 +158,26 @@ async def test_a_server_without_tls_is_refused_where_tls_is_required(
     url = nats_server.url if asked == "tls" else nats_server.url.replace("nats://", "tls://")
     with pytest.raises(Unreachable):
         await get_nats_client(servers=url, tls=asked == "tls", connect_timeout=1)
+
+
+# The example pair of the NATS documentation: a public key and its seed.
+NKEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
+SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
+
+
+async def test_an_nkey_lets_in_from_a_file_or_as_a_text(configured: Any, tmp_path: Path) -> None:
+    server = configured(f"authorization {{ users = [ {{ nkey: {NKEY} }} ] }}")
+    file = tmp_path / "shop.nk"
+    file.write_text(SEED + "\n")
+    async with await get_nats_client(servers=server.url, nkeys_seed=str(file)) as client:
+        assert client.is_connected
+    async with await get_nats_client(servers=server.url, nkeys_seed_str=SEED) as client:
+        assert client.is_connected
+    with pytest.raises(Denied):
+        await get_nats_client(servers=server.url)
+
+
+async def test_a_token_lets_in(configured: Any) -> None:
+    server = configured('authorization { token: "let me in" }')
+    async with await get_nats_client(servers=server.url, token="let me in") as client:
+        assert client.is_connected
