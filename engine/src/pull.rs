@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::api;
 use crate::connect::{Connection, Link};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
@@ -15,7 +17,7 @@ use crate::subscribe::{Interest, Statuses, Subscription, subscribe};
 /// Before it is asked again what could not be answered: a leader is being elected.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How long one request lasts where there is no deadline; then it is made again.
+/// How long one request lasts at most; then it is made again.
 const ONE_REQUEST: Duration = Duration::from_secs(30);
 
 /// A consumer that is asked for messages.
@@ -23,7 +25,7 @@ const ONE_REQUEST: Duration = Duration::from_secs(30);
 pub struct Puller {
     connection: Connection,
     subscription: Subscription,
-    consumer: String,
+    from: PullFrom,
     next: String,
     inbox: String,
     requests: AtomicU64,
@@ -35,7 +37,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What a [`Puller`] is made for.
 #[derive(Clone, Debug)]
 pub struct PullFrom {
-    /// What the subjects of the API begin with: [`PREFIX`](crate::api::PREFIX), or that of a domain.
+    /// What the subjects of the API begin with: [`api::PREFIX`], or that of a domain.
     pub prefix: String,
     /// The stream.
     pub stream: String,
@@ -51,6 +53,8 @@ pub struct PullFrom {
 enum End {
     Full,
     Over,
+    /// Nobody was there to answer.
+    Unanswered,
     Late,
 }
 
@@ -72,7 +76,7 @@ impl Puller {
             connection: connection.clone(),
             subscription: subscribe(connection, interest).await?,
             next: format!("{}.CONSUMER.MSG.NEXT.{}.{}", from.prefix, from.stream, from.consumer),
-            consumer: from.consumer,
+            from,
             inbox,
             requests: AtomicU64::new(0),
         })
@@ -106,9 +110,12 @@ impl Puller {
             if self.has(1) {
                 return Ok(());
             }
+            if matches!(end, End::Unanswered) {
+                self.look_for_consumer(left(deadline)).await?;
+            }
             let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now() + PAUSE);
             if is_late || matches!(end, End::Late) {
-                let text = format!("The consumer `{}` had no message in time.", self.consumer);
+                let text = format!("The consumer `{}` had no message in time.", self.from.consumer);
                 return Err(Error::new(ErrorKind::Timeout, text));
             }
             sleep(PAUSE).await;
@@ -117,19 +124,19 @@ impl Puller {
 
     async fn ask(&self, batch: usize, deadline: Option<Instant>, heartbeat: Option<Duration>) -> Result<u64> {
         let id = self.requests.fetch_add(1, Relaxed);
-        let left =
-            deadline.map_or(ONE_REQUEST, |deadline| deadline.saturating_duration_since(Instant::now()));
         // With both, the server waits for a first message, and then for no other.
         let mut request = json!({
             "batch": batch,
-            "expires": nanoseconds(left),
+            "expires": nanoseconds(left(deadline).min(ONE_REQUEST)),
             "no_wait": true,
         });
         if let Some(heartbeat) = heartbeat {
             request["idle_heartbeat"] = nanoseconds(heartbeat).into();
         }
         let reply = format!("{}.{id}", self.inbox);
-        self.connection.wait_until_up(left, || format!("`{}` was not asked", self.consumer)).await?;
+        self.connection
+            .wait_until_up(left(deadline), || format!("`{}` was not asked", self.from.consumer))
+            .await?;
         let client = self.connection.client();
         let sent = client.publish_with_reply(self.next.clone(), reply, request.to_string().into()).await;
         sent.map_err(|error| Error::new(ErrorKind::Closed, "The connection is closed.").because(error))?;
@@ -148,18 +155,16 @@ impl Puller {
             if self.subscription.has_ended() {
                 return Err(Error::new(ErrorKind::Closed, "The subscription has ended: subscribe again."));
             }
-            if self.is_answered(id)? {
-                return Ok(End::Over);
+            if let Some(end) = self.answer(id)? {
+                return Ok(end);
             }
-            let left =
-                deadline.map_or(FOREVER, |deadline| deadline.saturating_duration_since(Instant::now()));
             let changed = async {
                 tokio::select! {
                     _ = changes.changed() => false,
                     () = reconnected(&mut link, generation) => true,
                 }
             };
-            match timeout(left, changed).await {
+            match timeout(left(deadline), changed).await {
                 Ok(false) => {}
                 Ok(true) => return Ok(End::Over),
                 Err(_) => return Ok(End::Late),
@@ -167,43 +172,50 @@ impl Puller {
         }
     }
 
-    /// Whether the server has said that no more will come for the request. What it said about others is of
-    /// no interest: they were given up.
-    fn is_answered(&self, id: u64) -> Result<bool> {
-        for status in self.subscription.take_statuses() {
-            if self.request_of(&status) == Some(id) && self.is_over(&status)? {
-                return Ok(true);
+    /// How the server ended the request, if it did.
+    fn answer(&self, id: u64) -> Result<Option<End>> {
+        for status in self.subscription.take_statuses(|status| self.request_of(status) == Some(id)) {
+            if let Some(end) = self.end(&status)? {
+                return Ok(Some(end));
             }
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Gone`] or [`ErrorKind::StreamNotFound`] when there is none. While a server starts or a
+    /// leader is elected, nobody knows, and that is no error.
+    async fn look_for_consumer(&self, limit: Duration) -> Result<()> {
+        let PullFrom { prefix, stream, consumer, .. } = &self.from;
+        let subject = format!("CONSUMER.INFO.{stream}.{consumer}");
+        let limit = limit.min(api::API_TIMEOUT);
+        match api::request_behind(&self.connection, prefix, &subject, Bytes::new(), limit).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::StreamNotFound) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn request_of(&self, status: &Message) -> Option<u64> {
         status.subject().strip_prefix(self.inbox.as_str())?.get(1..)?.parse().ok()
     }
 
-    fn is_over(&self, status: &Message) -> Result<bool> {
+    /// What the status means for its request; nothing, if it only says that the server is alive.
+    fn end(&self, status: &Message) -> Result<Option<End>> {
         let (code, words) = status.status().unwrap_or_default();
         match code {
-            100 => Ok(false),
-            404 | 408 => Ok(true),
+            100 => Ok(None),
+            404 | 408 => Ok(Some(End::Over)),
             409 if words.eq_ignore_ascii_case("consumer deleted") => Err(Error::new(
                 ErrorKind::Gone,
-                format!("The consumer `{}` was deleted on the server.", self.consumer),
+                format!("The consumer `{}` was deleted on the server.", self.from.consumer),
             )),
             409 if is_of_the_request(words) => Err(Error::new(
                 ErrorKind::Api { code, err_code: 0 },
-                format!("The consumer `{}` refused the request: {words}.", self.consumer),
+                format!("The consumer `{}` refused the request: {words}.", self.from.consumer),
             )
             .because(words)),
-            409 => Ok(true),
-            503 => Err(Error::new(
-                ErrorKind::Api { code, err_code: 0 },
-                format!(
-                    "Nobody answers for the consumer `{}`: it does not exist, or the cluster has no leader.",
-                    self.consumer
-                ),
-            )),
+            409 => Ok(Some(End::Over)),
+            503 => Ok(Some(End::Unanswered)),
             _ => Err(Error::new(ErrorKind::Api { code, err_code: 0 }, words)),
         }
     }
@@ -224,6 +236,10 @@ async fn reconnected(link: &mut watch::Receiver<Link>, generation: u64) {
         // Closed: the subscription has ended, which is noticed there.
         std::future::pending::<()>().await;
     }
+}
+
+fn left(deadline: Option<Instant>) -> Duration {
+    deadline.map_or(FOREVER, |deadline| deadline.saturating_duration_since(Instant::now()))
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -18,6 +18,9 @@ use crate::message::Message;
 /// Messages moved at once.
 const BURST: usize = 1024;
 
+/// Statuses kept apart; of more, the oldest go.
+const STATUSES: usize = 64;
+
 /// What to subscribe to, and how much may wait.
 #[derive(Clone, Debug)]
 pub struct Interest {
@@ -70,7 +73,7 @@ struct Kept {
 #[derive(Debug, Default)]
 struct Waiting {
     messages: VecDeque<Message>,
-    statuses: VecDeque<Message>,
+    statuses: Vec<Message>,
     bytes: usize,
     received: u64,
     is_full: bool,
@@ -173,9 +176,12 @@ impl Subscription {
         self.kept.changes.subscribe()
     }
 
-    /// What was kept apart.
-    pub(crate) fn take_statuses(&self) -> VecDeque<Message> {
-        std::mem::take(&mut self.kept.waiting().statuses)
+    /// What was kept apart and is `wanted`.
+    pub(crate) fn take_statuses(&self, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
+        let mut waiting = self.kept.waiting();
+        let (taken, left) = waiting.statuses.drain(..).partition(wanted);
+        waiting.statuses = left;
+        taken
     }
 }
 
@@ -194,7 +200,7 @@ impl Kept {
         for message in arrived {
             match (message.status, self.interest.statuses) {
                 (None, _) | (Some(_), Statuses::Kept) => self.put_one(&mut waiting, Message::new(message)),
-                (Some(_), Statuses::Apart) => waiting.statuses.push_back(Message::new(message)),
+                (Some(_), Statuses::Apart) => put_apart(&mut waiting.statuses, Message::new(message)),
                 (Some(status), Statuses::Answered) => self.put_status(&mut waiting, status, &message),
             }
         }
@@ -238,6 +244,14 @@ impl Kept {
             self.runtime.spawn(async move { client.publish(reply, Bytes::new()).await });
         }
     }
+}
+
+/// Nobody may ever ask for the status of a request that was given up.
+fn put_apart(statuses: &mut Vec<Message>, status: Message) {
+    if statuses.len() == STATUSES {
+        statuses.remove(0);
+    }
+    statuses.push(status);
 }
 
 async fn keep(mut subscriber: Subscriber, mut orders: mpsc::UnboundedReceiver<Order>, kept: Arc<Kept>) {

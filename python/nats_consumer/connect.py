@@ -78,7 +78,7 @@ def resolve(options: ConnectOptions) -> ConnectOptions:
     return options
 
 
-def spell_servers(connected_url: str) -> str:
+def spell_servers(connected_url: str | None) -> str:
     """The servers that NATS_CONSUMER names, without credentials: for a command to say where it
     acts. `connected_url` is what the server calls itself, which names the embedded one."""
     servers = connect_options().servers

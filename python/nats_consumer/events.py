@@ -58,7 +58,7 @@ class Listener:
         self.last_error = error
         self.errors_received += 1
         if self._callbacks.error_cb is None:
-            logger.error("%s", error, exc_info=error)
+            logger.warning("%s", error, exc_info=error)
             return
         try:
             await self._callbacks.error_cb(error)

@@ -59,6 +59,7 @@ class Subscription:
         self._queue = queue
         self._callback = callback
         self._taken: deque[Msg] = deque()
+        self._is_given_up = False
         self._task = asyncio.create_task(self._deliver(callback)) if callback else None
 
     @property
@@ -104,14 +105,13 @@ class Subscription:
         message = await self._next(timeout)
         if message is not None:
             return message
-        if self._connection.is_closed:
-            raise ConnectionClosed
-        raise SubscriptionEnded
+        raise SubscriptionEnded if self._is_given_up else ConnectionClosed
 
     async def unsubscribe(self, limit: int = 0) -> None:
         """End the subscription, at once, leaving what was not taken; or, with a `limit`, after so
         many messages since it was made. Raises SubscriptionEnded and ConnectionClosed."""
         self._refuse_ended()
+        self._is_given_up = True
         self._native.unsubscribe(limit or None)
         if not limit:
             self._taken.clear()
@@ -123,6 +123,7 @@ class Subscription:
         """Let nothing new come. Waits until the callback has had all that came before; without a
         callback, that can still be taken. Raises SubscriptionEnded and ConnectionClosed."""
         self._refuse_ended()
+        self._is_given_up = True
         self._native.drain()
         if self._task is not None and self._task is not asyncio.current_task():
             await asyncio.wait([self._task])
@@ -169,4 +170,4 @@ class Subscription:
         if self._connection.is_closed:
             raise ConnectionClosed
         if self._native.has_ended:
-            raise SubscriptionEnded
+            raise SubscriptionEnded if self._is_given_up else ConnectionClosed
