@@ -1,55 +1,23 @@
 //! Options become a connected client, and what happens to it later becomes a state one can watch.
 
-use std::net::IpAddr;
-use std::path::Path;
-use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
+use async_nats::{Client, ConnectErrorKind, ServerAddr};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tracing::{debug, info, warn};
 
-use crate::config::{ConnectOptions, Secret};
+use crate::config::ConnectOptions;
+use crate::dial::{client_options, parse_servers, spell};
 use crate::error::{Error, ErrorKind, Result};
+use crate::link::Events;
+pub use crate::link::{Happening, Link};
 
 /// The pause between two tries of the first connection.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a request waits for a lost connection to come back.
 const RECONNECT_GRACE: Duration = Duration::from_secs(1);
-
-/// Commands async-nats buffers before a send waits; acknowledgements of a full prefetch fit in.
-const COMMAND_CAPACITY: usize = 16_384;
-
-/// Happenings kept for whoever listens slowly.
-const EVENT_CAPACITY: usize = 256;
-
-/// What happens to a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Happening {
-    /// It was lost; it comes back by itself.
-    Disconnected,
-    /// It is back.
-    Reconnected,
-    /// The server is about to shut down.
-    LameDuck,
-    /// The server refused something, or something failed in the background.
-    Error(String),
-    /// A subscription to this subject is full: what comes now is dropped.
-    SlowConsumer(String),
-}
-
-/// What is known of the link to the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Link {
-    /// Whether the server can be reached now.
-    pub is_up: bool,
-    /// Counts the connections made: a change means that requests to the old one are gone.
-    pub generation: u64,
-}
 
 /// A connection to NATS that reconnects by itself.
 #[derive(Clone, Debug)]
@@ -71,10 +39,9 @@ impl Connection {
         let deadline = Instant::now() + options.connect_timeout;
         let mut last = String::from("no answer");
         loop {
-            let (sender, link) = watch::channel(Link::default());
-            let (happening, _) = broadcast::channel(EVENT_CAPACITY);
-            let happenings = happening.downgrade();
-            let attempt = client_options(options, &addresses, sender, happening).await?.connect(&addresses);
+            let events = Arc::new(Events::new());
+            let (link, happenings) = (events.link(), events.happenings());
+            let attempt = client_options(options, &addresses, events).await?.connect(&addresses);
             match timeout_at(deadline, attempt).await {
                 Ok(Ok(client)) => return Ok(Self { client, link, happenings }.settled(deadline).await),
                 Ok(Err(error)) if is_refusal(error.kind()) => return Err(denied(&addresses, &error)),
@@ -209,197 +176,6 @@ impl Connection {
     }
 }
 
-fn parse_servers(servers: &[Secret]) -> Result<Vec<ServerAddr>> {
-    if servers.is_empty() {
-        return Err(Error::new(ErrorKind::Config, "`servers` is empty: name at least one NATS server."));
-    }
-    servers.iter().map(parse_server).collect()
-}
-
-fn parse_server(server: &Secret) -> Result<ServerAddr> {
-    ServerAddr::from_str(server.reveal()).map_err(|error| {
-        // The address itself may hold a password, so it is not repeated.
-        Error::new(
-            ErrorKind::Config,
-            "An entry of `servers` is no server address: write `nats://host:port` or `host:port`.",
-        )
-        .because(error)
-    })
-}
-
-async fn client_options(
-    options: &ConnectOptions,
-    addresses: &[ServerAddr],
-    link: watch::Sender<Link>,
-    events: broadcast::Sender<Happening>,
-) -> Result<async_nats::ConnectOptions> {
-    let longest = options.reconnect_wait;
-    let losses = Arc::new(Losses::default());
-    let noted = losses.clone();
-    let mut client = async_nats::ConnectOptions::new()
-        .connection_timeout(options.connect_timeout)
-        .ping_interval(options.ping_interval)
-        .max_reconnects(options.max_reconnects)
-        .client_capacity(COMMAND_CAPACITY)
-        .require_tls(options.tls_required.unwrap_or_else(|| exposes_a_secret(options, addresses)))
-        .custom_inbox_prefix(inbox_prefix(options)?)
-        .reconnect_delay_callback(move |attempts| reconnect_delay(attempts + losses.in_a_row(), longest))
-        .event_callback(move |event| {
-            noted.note(&event);
-            note(&link, &event);
-            if let Some(happening) = happens(&event, link.borrow().generation) {
-                // Nobody has to listen.
-                let _ = events.send(happening);
-            }
-            std::future::ready(())
-        });
-    if let Some(name) = &options.name {
-        client = client.name(name);
-    }
-    if let Some(path) = &options.tls_ca {
-        client = client.add_root_certificates(path.clone());
-    }
-    match (&options.tls_cert, &options.tls_key) {
-        (Some(cert), Some(key)) => client = client.add_client_certificate(cert.clone(), key.clone()),
-        (None, None) => {}
-        _ => return Err(Error::new(ErrorKind::Config, "`tls_cert` and `tls_key` go together: set both.")),
-    }
-    if options.no_echo {
-        client = client.no_echo();
-    }
-    authenticate(client, options, addresses).await
-}
-
-/// Whether a password or token would cross a network. (With nkeys and credentials files nothing secret is
-/// sent: the client signs what the server asks.)
-fn exposes_a_secret(options: &ConnectOptions, addresses: &[ServerAddr]) -> bool {
-    let in_url = addresses.iter().any(|address| address.username().is_some());
-    let has_secret = options.password.is_some() || options.token.is_some() || in_url;
-    has_secret && !addresses.iter().all(is_loopback)
-}
-
-fn is_loopback(address: &ServerAddr) -> bool {
-    let host = address.host().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-async fn authenticate(
-    mut client: async_nats::ConnectOptions,
-    options: &ConnectOptions,
-    addresses: &[ServerAddr],
-) -> Result<async_nats::ConnectOptions> {
-    if let Some(path) = &options.credentials {
-        client = client.credentials_file(path).await.map_err(|error| unreadable(path, error))?;
-    }
-    if let Some(seed) = &options.nkey_seed {
-        client = client.nkey(seed.reveal().to_owned());
-    }
-    if let Some(token) = &options.token {
-        client = client.token(token.reveal().to_owned());
-    }
-    match (&options.user, &options.password) {
-        (Some(user), Some(password)) => {
-            return Ok(client.user_and_password(user.clone(), password.reveal().to_owned()));
-        }
-        (None, None) => {}
-        _ => return Err(Error::new(ErrorKind::Config, "`user` and `password` go together: set both.")),
-    }
-    // async-nats ignores credentials inside a URL; a lone user name there is a token, as in nats-py.
-    let Some(address) = addresses.iter().find(|address| address.username().is_some()) else {
-        return Ok(client);
-    };
-    let user = address.username().unwrap_or_default().to_owned();
-    Ok(match address.password() {
-        Some(password) => client.user_and_password(user, password.to_owned()),
-        None => client.token(user),
-    })
-}
-
-/// Where answers go: a name of this very connection. A generator that lives in the process would give a
-/// forked child the names of its parent, and the child the answers meant for a sibling.
-fn inbox_prefix(options: &ConnectOptions) -> Result<String> {
-    let mut random = [0; 12];
-    getrandom::fill(&mut random).map_err(|error| {
-        Error::new(ErrorKind::Config, format!("The operating system gives no random numbers: {error}."))
-    })?;
-    let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{}.{name}", options.inbox_prefix.as_deref().unwrap_or("_INBOX")))
-}
-
-/// Counts connections that were lost soon after they were made: async-nats begins its pauses anew at each
-/// success, so credentials that are accepted and then expire would reconnect a hundred times a second.
-#[derive(Debug, Default)]
-struct Losses {
-    connected: Mutex<Option<Instant>>,
-    count: AtomicUsize,
-}
-
-/// A connection that lasted this long is sound.
-const SOUND: Duration = Duration::from_secs(5);
-
-impl Losses {
-    fn note(&self, event: &Event) {
-        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        match event {
-            Event::Connected => *connected = Some(Instant::now()),
-            Event::Disconnected if connected.is_some_and(|since| since.elapsed() < SOUND) => {
-                self.count.fetch_add(1, Relaxed);
-            }
-            Event::Disconnected => self.count.store(0, Relaxed),
-            _ => {}
-        }
-    }
-
-    fn in_a_row(&self) -> usize {
-        self.count.load(Relaxed)
-    }
-}
-
-/// Doubles from 10 ms up to the longest pause, so that a short outage costs little.
-fn reconnect_delay(attempts: usize, longest: Duration) -> Duration {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(20);
-    Duration::from_millis(10).saturating_mul(1 << doublings).min(longest)
-}
-
-fn note(link: &watch::Sender<Link>, event: &Event) {
-    match event {
-        Event::Connected => {
-            link.send_modify(|link| {
-                link.is_up = true;
-                link.generation += 1;
-            });
-            if link.borrow().generation > 1 {
-                info!("connected to NATS again");
-            }
-        }
-        Event::Disconnected => {
-            link.send_modify(|link| link.is_up = false);
-            warn!("lost the connection to NATS; reconnecting");
-        }
-        Event::Closed => {
-            link.send_modify(|link| link.is_up = false);
-        }
-        Event::LameDuckMode => warn!("the NATS server is shutting down; expect a reconnect"),
-        Event::ServerError(ServerError::Other(text)) => {
-            warn!(error = text, "the NATS server reported an error");
-        }
-        // What matters of these is told by the loss of the connection itself.
-        Event::Draining | Event::ClientError(_) => debug!("NATS connection: {event}"),
-        other => warn!("NATS connection: {other}"),
-    }
-}
-
-fn happens(event: &Event, generation: u64) -> Option<Happening> {
-    match event {
-        Event::Connected if generation > 1 => Some(Happening::Reconnected),
-        Event::Disconnected => Some(Happening::Disconnected),
-        Event::LameDuckMode => Some(Happening::LameDuck),
-        Event::ServerError(error) => Some(Happening::Error(error.to_string())),
-        Event::ClientError(error) => Some(Happening::Error(error.to_string())),
-        _ => None,
-    }
-}
-
 /// Waits until the server has refused something about the subject.
 async fn refusal(happenings: Option<broadcast::Receiver<Happening>>, subject: &str) {
     let Some(mut happenings) = happenings else { return std::future::pending().await };
@@ -443,54 +219,4 @@ fn denied(addresses: &[ServerAddr], error: &async_nats::ConnectError) -> Error {
         spell(addresses)
     );
     Error::new(ErrorKind::Denied, message)
-}
-
-fn unreadable(path: &Path, error: std::io::Error) -> Error {
-    let message = format!("The credentials file {} cannot be used: {error}.", path.display());
-    Error::new(ErrorKind::Config, message).because(error)
-}
-
-/// Addresses without the credentials that a URL may hold.
-fn spell(addresses: &[ServerAddr]) -> String {
-    let bare = |address: &ServerAddr| format!("{}://{}:{}", address.scheme(), address.host(), address.port());
-    addresses.iter().map(bare).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reconnect_pauses_double_up_to_the_longest() {
-        let longest = Duration::from_secs(2);
-        assert_eq!(reconnect_delay(1, longest), Duration::from_millis(10));
-        assert_eq!(reconnect_delay(3, longest), Duration::from_millis(40));
-        assert_eq!(reconnect_delay(usize::MAX, longest), longest);
-    }
-
-    #[test]
-    fn an_address_is_spelled_without_its_password() {
-        let addresses = parse_servers(&["nats://me:hunter2@localhost:4333".into()]).unwrap();
-        assert_eq!(spell(&addresses), "nats://localhost:4333");
-    }
-
-    #[test]
-    fn a_password_crosses_a_network_only_with_tls() {
-        let exposed = |servers: &[&str], password: Option<&str>| {
-            let options = ConnectOptions { password: password.map(Into::into), ..ConnectOptions::default() };
-            let servers: Vec<Secret> = servers.iter().map(|server| (*server).into()).collect();
-            exposes_a_secret(&options, &parse_servers(&servers).unwrap())
-        };
-        assert!(exposed(&["nats://nats.example.org"], Some("hunter2")));
-        assert!(exposed(&["nats://me:hunter2@10.0.0.7"], None));
-        assert!(exposed(&["localhost", "10.0.0.7"], Some("hunter2")));
-        assert!(!exposed(&["nats://10.0.0.7"], None));
-        assert!(!exposed(&["localhost:4222", "127.0.0.1", "[::1]:4222"], Some("hunter2")));
-    }
-
-    #[test]
-    fn a_bare_host_is_an_address() {
-        let addresses = parse_servers(&["localhost".into(), "127.0.0.1:4333".into()]).unwrap();
-        assert_eq!(spell(&addresses), "nats://localhost:4222, nats://127.0.0.1:4333");
-    }
 }

@@ -42,11 +42,17 @@ impl DeadLetter {
     fn sequence(&self) -> u64 {
         self.message.metadata().map_or(0, |place| place.stream_sequence)
     }
+
+    fn payload_subject(&self, stream: &str, durable: &str) -> String {
+        let sent = self.message.metadata().ok().and_then(|place| u128::try_from(place.timestamp).ok());
+        payload_subject(stream, durable, self.sequence(), sent.unwrap_or_default())
+    }
 }
 
-/// Where a payload is kept that is too large for its dead letter.
-pub(crate) fn payload_subject(stream: &str, durable: &str, sequence: u64) -> String {
-    format!("dlq.{stream}.{durable}.payload.{sequence}")
+/// Where a payload is kept that is too large for its dead letter. `sent` is when its message was stored, in
+/// nanoseconds: a stream that was made anew gives its sequences to other messages.
+pub(crate) fn payload_subject(stream: &str, durable: &str, sequence: u64, sent: u128) -> String {
+    format!("dlq.{stream}.{durable}.payload.{sequence}.{sent}")
 }
 
 /// The dead letters of one consumer.
@@ -67,7 +73,7 @@ impl DeadLetters {
         self.exists.get_or_try_init(|| self.create(connection)).await?;
         let (headers, payload) = self.fit(letter, connection.client().max_payload());
         if payload.len() < letter.message.payload().len() {
-            let apart = payload_subject(&self.source, &self.durable, letter.sequence());
+            let apart = letter.payload_subject(&self.source, &self.durable);
             self.put(connection, apart, HeaderMap::new(), letter.message.payload().clone()).await?;
         }
         self.put(connection, format!("dlq.{}.{}", self.source, self.durable), headers, payload).await
@@ -119,7 +125,7 @@ impl DeadLetters {
         if wire_size(&headers) + payload.len() <= limit {
             return (headers, payload);
         }
-        let apart = payload_subject(&self.source, &self.durable, letter.sequence());
+        let apart = letter.payload_subject(&self.source, &self.durable);
         set(
             &mut headers,
             "Dlq-Payload",

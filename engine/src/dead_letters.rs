@@ -82,6 +82,13 @@ pub struct StoredLetter {
     pub(crate) sent: Option<u128>,
 }
 
+impl StoredLetter {
+    /// Where its payload is, if it is kept apart.
+    pub(crate) fn payload_subject(&self) -> String {
+        payload_subject(&self.stream, &self.consumer, self.sequence, self.sent.unwrap_or_default())
+    }
+}
+
 /// The dead letters of a stream that were there when this was opened, oldest first.
 #[derive(Debug)]
 pub struct DeadLetters {
@@ -161,7 +168,7 @@ pub async fn get(connection: &Connection, stream: &str, number: u64) -> Result<O
 /// What the JetStream API answered.
 pub async fn delete(connection: &Connection, letter: &StoredLetter) -> Result<()> {
     if letter.payload.is_none() {
-        let filter = payload_subject(&letter.stream, &letter.consumer, letter.sequence);
+        let filter = letter.payload_subject();
         call(connection, &format!("STREAM.PURGE.{}", letter.kept_in), &json!({ "filter": filter })).await?;
     }
     let subject = format!("STREAM.MSG.DELETE.{}", letter.kept_in);

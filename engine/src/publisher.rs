@@ -45,7 +45,7 @@ impl Publisher {
     /// Publishes and waits, at most `limit`, until a stream has stored the message.
     ///
     /// # Errors
-    /// As [`publish`](crate::publish::publish) and [`Connection::open`].
+    /// As [`publish`] and [`Connection::open`].
     pub async fn publish(&self, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
         let began = Instant::now();
         let connection = self.connection(limit).await?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::connect::Connection;
-use crate::dead_letter::{KEPT_PREFIX, payload_subject, wire_size};
+use crate::dead_letter::{KEPT_PREFIX, wire_size};
 use crate::dead_letters::{StoredLetter, delete};
 use crate::error::{Error, ErrorKind, Result};
 use crate::publish::{Outgoing, PublishAck, publish};
@@ -59,7 +59,7 @@ pub async fn replay(connection: &Connection, letter: &StoredLetter) -> Result<Pu
 
 /// The payload that was too large for the copy: kept apart, or else still in the stream of the message.
 async fn kept_apart(connection: &Connection, letter: &StoredLetter) -> Result<Bytes> {
-    let subject = payload_subject(&letter.stream, &letter.consumer, letter.sequence);
+    let subject = letter.payload_subject();
     let apart = stored::get(connection, &letter.kept_in, &json!({ "last_by_subj": subject })).await?;
     if let Some(found) = apart {
         return Ok(found.payload.into());

@@ -1,0 +1,172 @@
+//! What is known of the link to the server, from the events of async-nats.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Event, ServerError};
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+/// Happenings kept for whoever listens slowly.
+const EVENT_CAPACITY: usize = 256;
+
+/// What happens to a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// It was lost; it comes back by itself.
+    Disconnected,
+    /// It is back.
+    Reconnected,
+    /// The server is about to shut down.
+    LameDuck,
+    /// The server refused something, or something failed in the background.
+    Error(String),
+    /// A subscription to this subject is full: what comes now is dropped.
+    SlowConsumer(String),
+}
+
+/// What is known of the link to the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Whether the server can be reached now.
+    pub is_up: bool,
+    /// Counts the connections made: a change means that requests to the old one are gone.
+    pub generation: u64,
+}
+
+/// Takes note of the events of one connection.
+#[derive(Debug)]
+pub(crate) struct Events {
+    link: watch::Sender<Link>,
+    happenings: broadcast::Sender<Happening>,
+    losses: Losses,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        let (link, happenings) = (watch::Sender::default(), broadcast::Sender::new(EVENT_CAPACITY));
+        Self { link, happenings, losses: Losses::default() }
+    }
+
+    pub(crate) fn link(&self) -> watch::Receiver<Link> {
+        self.link.subscribe()
+    }
+
+    pub(crate) fn happenings(&self) -> broadcast::WeakSender<Happening> {
+        self.happenings.downgrade()
+    }
+
+    pub(crate) fn note(&self, event: &Event) {
+        self.losses.note(event);
+        note(&self.link, event);
+        if let Some(happening) = happens(event, self.link.borrow().generation) {
+            // Nobody has to listen.
+            let _ = self.happenings.send(happening);
+        }
+    }
+
+    /// The pause before the next try to reconnect. Doubles from 10 ms up to the longest one, so that a short
+    /// outage costs little.
+    pub(crate) fn pause(&self, attempts: usize, longest: Duration) -> Duration {
+        reconnect_delay(attempts + self.losses.in_a_row(), longest)
+    }
+}
+
+/// Counts connections that were lost soon after they were made: async-nats begins its pauses anew at each
+/// success, so credentials that are accepted and then expire would reconnect a hundred times a second.
+#[derive(Debug, Default)]
+struct Losses {
+    connected: Mutex<Option<Instant>>,
+    count: AtomicUsize,
+}
+
+/// A connection that lasted this long is sound.
+const SOUND: Duration = Duration::from_secs(5);
+
+impl Losses {
+    fn note(&self, event: &Event) {
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Connected => *connected = Some(Instant::now()),
+            Event::Disconnected if connected.is_some_and(|since| since.elapsed() < SOUND) => {
+                self.count.fetch_add(1, Relaxed);
+            }
+            Event::Disconnected => self.count.store(0, Relaxed),
+            _ => {}
+        }
+    }
+
+    fn in_a_row(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+}
+
+fn reconnect_delay(attempts: usize, longest: Duration) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(20);
+    Duration::from_millis(10).saturating_mul(1 << doublings).min(longest)
+}
+
+fn note(link: &watch::Sender<Link>, event: &Event) {
+    match event {
+        Event::Connected => {
+            link.send_modify(|link| {
+                link.is_up = true;
+                link.generation += 1;
+            });
+            if link.borrow().generation > 1 {
+                info!("connected to NATS again");
+            }
+        }
+        Event::Disconnected => {
+            link.send_modify(|link| link.is_up = false);
+            warn!("lost the connection to NATS; reconnecting");
+        }
+        Event::Closed => {
+            link.send_modify(|link| link.is_up = false);
+        }
+        Event::LameDuckMode => warn!("the NATS server is shutting down; expect a reconnect"),
+        Event::ServerError(ServerError::Other(text)) => {
+            warn!(error = text, "the NATS server reported an error");
+        }
+        // What matters of these is told by the loss of the connection itself.
+        Event::Draining | Event::ClientError(_) => debug!("NATS connection: {event}"),
+        other => warn!("NATS connection: {other}"),
+    }
+}
+
+fn happens(event: &Event, generation: u64) -> Option<Happening> {
+    match event {
+        Event::Connected if generation > 1 => Some(Happening::Reconnected),
+        Event::Disconnected => Some(Happening::Disconnected),
+        Event::LameDuckMode => Some(Happening::LameDuck),
+        Event::ServerError(error) => Some(Happening::Error(error.to_string())),
+        Event::ClientError(error) => Some(Happening::Error(error.to_string())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reconnect_pauses_double_up_to_the_longest() {
+        let longest = Duration::from_secs(2);
+        assert_eq!(reconnect_delay(1, longest), Duration::from_millis(10));
+        assert_eq!(reconnect_delay(3, longest), Duration::from_millis(40));
+        assert_eq!(reconnect_delay(usize::MAX, longest), longest);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_lost_as_soon_as_it_is_made_is_made_less_and_less_often() {
+        let events = Events::new();
+        let longest = Duration::from_secs(2);
+        for _ in 0..5 {
+            events.note(&Event::Connected);
+            events.note(&Event::Disconnected);
+        }
+        assert_eq!(events.pause(1, longest), Duration::from_millis(320));
+    }
+}
