@@ -34,6 +34,10 @@ bench: $(VENV)/.built ## Measure against the peers and native Rust (QUICK=1: two
 	@[ -n "$(QUICK)" ] || cargo bench --package nats-consumer --bench '*'
 	@QUICK=$(QUICK) $(VENV)/bin/python bench/run.py $(ARGS)
 
+.PHONY: faults
+faults: $(VENV)/.built $(VENV)/.faults ## Kill, freeze and cut everything under load, and compare the ledgers
+	@timeout 420 $(VENV)/bin/python -m pytest tests/faults
+
 .PHONY: docs
 docs: ## Build the documentation of the engine into target/doc
 	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --package nats-consumer
@@ -54,6 +58,11 @@ $(VENV)/.installed: pyproject.toml
 	@$(VENV)/bin/python -c "" 2>/dev/null || "$(PYTHON)" -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	@$(VENV)/bin/python -m pip install --quiet --group dev
+	@touch $@
+
+# What the faults happen to, beside our own: servers that fork, a task queue, a database's driver.
+$(VENV)/.faults: $(VENV)/.installed
+	@$(VENV)/bin/python -m pip install --quiet --group faults
 	@touch $@
 
 # The extension module, and the package itself as an editable install.

@@ -1,0 +1,115 @@
+"""What the tests of faults may ask for: a stage on one server or on three.
+
+`pytest` runs of them only those marked `faults_smoke`, and those of the harness itself;
+`pytest tests/faults` runs all.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.nodes import Cluster, Node
+from tests.faults.proxy import Proxy
+from tests.faults.stage import Stage
+from tests.faults.witness import Witness
+
+HERE = Path(__file__).parent
+OF_THE_HARNESS = ("test_checker", "test_proxy")
+SEED = "FAULTS_SEED"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "faults_smoke: the faults that every `make test` shows")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless this folder was asked for."""
+    if any(path == HERE or HERE in path.parents for path in _asked_for(config)):
+        return
+    left_out = [item for item in items if _takes_long(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _asked_for(config: pytest.Config) -> list[Path]:
+    invoked = config.invocation_params.dir
+    return [(invoked / argument.partition("::")[0]).resolve() for argument in config.args]
+
+
+def _takes_long(item: pytest.Item) -> bool:
+    is_one = HERE in item.path.parents and item.path.stem not in OF_THE_HARNESS
+    return is_one and item.get_closest_marker("faults_smoke") is None
+
+
+@pytest.fixture
+def seed() -> int:
+    """Of everything random in the test; FAULTS_SEED repeats a run."""
+    return int(os.environ.get(SEED) or int.from_bytes(os.urandom(4)))
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """One running server."""
+    node = Node(tmp_path / "node")
+    node.start()
+    yield node
+    if node.is_running:
+        node.kill()
+
+
+@pytest.fixture
+def make_proxy() -> Iterator[Callable[[str], Proxy]]:
+    """`make_proxy(url)` is a proxy in front of the server at `url`."""
+    proxies: list[Proxy] = []
+
+    def make(url: str) -> Proxy:
+        proxies.append(Proxy(url))
+        return proxies[-1]
+
+    yield make
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.fixture
+def proxy(make_proxy: Callable[[str], Proxy], node: Node) -> Proxy:
+    """The proxy through which the workers of `stage` reach the node."""
+    return make_proxy(node.url)
+
+
+@pytest.fixture
+def make_stage(tmp_path: Path, seed: int) -> Iterator[Callable[..., Stage]]:
+    """`make_stage(witness, urls)` is a stage of its own."""
+    stages: list[Stage] = []
+
+    def make(witness: Witness, urls: list[str]) -> Stage:
+        folder = tmp_path / f"stage{len(stages)}"
+        folder.mkdir()
+        stages.append(Stage(folder, witness, urls, seed))
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.end()
+
+
+@pytest.fixture
+def stage(make_stage: Callable[..., Stage], node: Node, proxy: Proxy) -> Stage:
+    """A stage on one server, reached through `proxy`."""
+    stage = make_stage(Witness([node.url]), [proxy.url])
+    stage.create()
+    return stage
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Three running servers."""
+    cluster = Cluster(tmp_path / "cluster")
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.end()

@@ -1,0 +1,93 @@
+"""Three servers, every message on all of them: some are lost under load."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.command import Command
+from tests.faults.nodes import Cluster
+from tests.faults.stage import STREAM, Stage, Worker
+from tests.faults.witness import Witness
+from tests.waiting import eventually
+
+CONSUMERS = ("Pulled", "Pushed")
+pytestmark = pytest.mark.timeout(150)
+
+
+@pytest.fixture
+def stage(make_stage: Callable[..., Stage], cluster: Cluster) -> Stage:
+    """A stage on the cluster, without a proxy."""
+    stage = make_stage(Witness(cluster.urls), cluster.urls)
+    stage.create(replicas=3)
+    stage.attributes["concurrency"] = 5
+    return stage
+
+
+@contextmanager
+def load(stage: Stage, count: int) -> Iterator[tuple[Worker, Command]]:
+    """A worker at work; at the end everything is settled and compared."""
+    worker = stage.work(*CONSUMERS).is_ready()
+    producer = stage.produce(count, rate=150)
+    stage.goes_on()
+    yield worker, producer
+    assert producer.finish(timeout=90) == 0, producer.output
+    stage.settled(*CONSUMERS)
+    stage.stop(worker)
+    stage.check(*CONSUMERS)
+
+
+def leader(stage: Stage, durable: str) -> str:
+    def name() -> str | None:
+        found = stage.witness.consumer(STREAM, durable)["cluster"].get("leader")
+        return str(found) if found else None
+
+    return eventually(name, 20)
+
+
+@pytest.mark.faults_smoke
+def test_the_leader_of_a_consumer_is_killed(stage: Stage, cluster: Cluster) -> None:
+    with load(stage, 1500):
+        victim = cluster.nodes[leader(stage, "Pulled")]
+        with stage.fault("leader killed"):
+            victim.kill()
+            stage.goes_on()
+    victim.start()
+
+
+def test_the_leader_of_a_consumer_is_frozen(stage: Stage, cluster: Cluster) -> None:
+    with load(stage, 3000):
+        victim = cluster.nodes[leader(stage, "Pushed")]
+        with stage.fault("leader frozen"), victim.frozen():
+            stage.goes_on(within=40)
+
+
+def test_a_lost_majority_is_waited_for(stage: Stage, cluster: Cluster) -> None:
+    with load(stage, 3000) as (worker, _):
+        victims = list(cluster.nodes.values())[:2]
+        with stage.fault("majority killed"):
+            for victim in victims:
+                victim.kill()
+            stage.passes(10)
+            assert not worker.command.has_ended
+            cluster.start()
+        stage.goes_on()
+    assert not stage.witness.messages(f"{STREAM}-dlq")
+
+
+def test_the_servers_are_restarted_one_after_the_other(stage: Stage, cluster: Cluster) -> None:
+    with load(stage, 4000):
+        for name, node in cluster.nodes.items():
+            with stage.fault(f"restart of {name}"):
+                node.stop()
+                cluster.start()
+            stage.goes_on()
+
+
+def test_leaders_that_step_down_again_and_again_are_followed(stage: Stage) -> None:
+    with load(stage, 2000), stage.fault("leaders step down"):
+        for _ in range(10):
+            for durable in CONSUMERS:
+                leader(stage, durable)
+                stage.witness.ask(f"CONSUMER.LEADER.STEPDOWN.{STREAM}.{durable}")
+        stage.goes_on()

@@ -1,0 +1,37 @@
+"""Worker processes are killed, and their messages are handled by others."""
+
+import random
+
+import pytest
+
+from tests.faults.stage import Stage
+
+# Most orders are quick, some fail once or for good, some take a while.
+MIX = [
+    [90, {"seconds": 0.005}],
+    [4, {"do": "fail", "attempts": 1}],
+    [1, {"do": "fail", "attempts": 9}],
+    [5, {"seconds": 0.3}],
+]
+
+
+@pytest.mark.faults_smoke
+@pytest.mark.parametrize("consumer", ["Pulled", "PushedInThreads"])
+def test_a_worker_killed_at_any_moment_costs_nothing(stage: Stage, consumer: str) -> None:
+    dice = random.Random(stage.seed)
+    stage.attributes["concurrency"] = 10
+    workers = [stage.work(consumer).is_ready(), stage.work(consumer).is_ready()]
+    producer = stage.produce(1200, mix=MIX)
+    stage.goes_on()
+    for _ in range(3):
+        victim = workers.pop(0)
+        seen = len(stage.handled("START"))
+        moment = seen + dice.randrange(5, 100)
+        stage.reaches("START", moment)
+        stage.kill(victim)
+        workers.append(stage.work(consumer))
+    assert producer.finish() == 0, producer.output
+    stage.settled(consumer)
+    for worker in workers:
+        stage.stop(worker.is_ready())
+    stage.check(consumer)
