@@ -14,6 +14,9 @@ use crate::route::validate_publish_subject;
 /// How long it may take to hand a message over for sending.
 const SENDING: Duration = Duration::from_secs(1);
 
+/// The server's word on a message id whose first message waits for a majority: that one may be stored yet.
+const MESSAGE_ID_IN_PROCESS: u64 = 10158;
+
 /// The stream's confirmation.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct PublishAck {
@@ -119,6 +122,7 @@ pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duratio
 pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
     match serde_json::from_slice(answer) {
         Ok(Reply::Stored(ack)) => Ok(ack),
+        Ok(Reply::Refused { error }) if error.err_code == MESSAGE_ID_IN_PROCESS => Err(undecided(subject)),
         Ok(Reply::Refused { error: Refusal { code, err_code, description } }) => Err(Error::new(
             ErrorKind::Api { code, err_code },
             format!("The stream refused the message for {subject}: {description} (error {err_code})."),
@@ -222,9 +226,24 @@ pub(crate) fn unconfirmed(subject: &str, limit: Duration) -> Error {
     Error::new(ErrorKind::Unconfirmed, message)
 }
 
+fn undecided(subject: &str) -> Error {
+    let message = format!(
+        "The stream has not decided yet whether it stores an earlier message for {subject} with the same \
+         `Nats-Msg-Id`. Publish it again with the same one to be sure."
+    );
+    Error::new(ErrorKind::Unconfirmed, message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_repeat_of_what_the_stream_has_not_decided_on_is_unconfirmed_and_may_be_repeated() {
+        let answer =
+            br#"{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"}}"#;
+        assert_eq!(read_ack("orders.created", answer).unwrap_err().kind(), ErrorKind::Unconfirmed);
+    }
 
     #[test]
     fn refuses_to_publish_to_a_pattern() {

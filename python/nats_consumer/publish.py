@@ -38,7 +38,8 @@ def publish(
     Bytes and text are sent as they are, anything else as JSON, with what Django's encoder knows
     (dates, decimals, UUIDs). Of messages with the same `msg_id`, the stream stores one within its
     duplicate window. Raises NoStreamResponse, PublishTimeout, PayloadTooLarge, InvalidMessage,
-    Unreachable or ConfigurationError; while disconnected it raises soon rather than wait."""
+    Unreachable or ConfigurationError, and ApiError for what else the stream answers, such as that
+    it is full; while disconnected it raises soon rather than wait."""
     draft = _draft(subject, data, headers, msg_id)
     return _pub_ack(_publisher().publish(draft, timeout))
 
