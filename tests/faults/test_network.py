@@ -1,0 +1,125 @@
+"""The connection is cut, cut in the middle of a frame, silent, half open, slow, or it flaps."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.proxy import DOWN, UP, Proxy
+from tests.faults.stage import Stage
+
+CONSUMERS = ("Pulled", "Pushed")
+pytestmark = pytest.mark.timeout(120)
+
+Harm = Callable[[Proxy], None]
+
+
+def survives(stage: Stage, proxy: Proxy, harm: Harm, kind: str, count: int = 1500) -> None:
+    stage.attributes["concurrency"] = 5
+    worker = stage.work(*CONSUMERS).is_ready()
+    producer = stage.produce(count, rate=200)
+    stage.goes_on()
+    with stage.fault(kind):
+        harm(proxy)
+    stage.goes_on()
+    assert producer.finish(timeout=90) == 0, producer.output
+    stage.settled(*CONSUMERS)
+    stage.stop(worker)
+    stage.check(*CONSUMERS)
+
+
+@pytest.mark.faults_smoke
+def test_a_connection_reset_in_the_middle_of_a_batch(stage: Stage, proxy: Proxy) -> None:
+    survives(stage, proxy, Proxy.cut, "cut")
+
+
+@pytest.mark.parametrize("way", [UP, DOWN])
+def test_a_connection_reset_in_the_middle_of_a_message(
+    stage: Stage, proxy: Proxy, way: str
+) -> None:
+    def harm(proxy: Proxy) -> None:
+        for count in (1001, 2003, 4007, 8009):
+            proxy.cut_after(way, count)
+            stage.goes_on()
+
+    survives(stage, proxy, harm, f"cut within a frame {way}", count=2500)
+
+
+@pytest.mark.parametrize("way", [UP, DOWN])
+def test_a_connection_that_is_silent_one_way(stage: Stage, proxy: Proxy, way: str) -> None:
+    def harm(proxy: Proxy) -> None:
+        with proxy.blackhole(way):
+            stage.passes(12)
+
+    survives(stage, proxy, harm, f"silence {way}", count=4000)
+
+
+def test_a_connection_that_is_silent_for_a_moment(stage: Stage, proxy: Proxy) -> None:
+    def harm(proxy: Proxy) -> None:
+        with proxy.blackhole(UP, DOWN):
+            stage.passes(2)
+
+    survives(stage, proxy, harm, "silence")
+
+
+@pytest.mark.parametrize("harm", [Proxy.half_open, Proxy.half_close])
+def test_a_connection_that_is_gone_at_the_server_only(
+    stage: Stage, proxy: Proxy, harm: Harm
+) -> None:
+    survives(stage, proxy, harm, harm.__name__, count=4000)
+
+
+def test_a_slow_connection(stage: Stage, proxy: Proxy) -> None:
+    def harm(proxy: Proxy) -> None:
+        with proxy.delay(0.25):
+            stage.passes(6)
+
+    survives(stage, proxy, harm, "delay")
+
+
+def test_a_flapping_connection_leaves_nothing_behind(stage: Stage, proxy: Proxy) -> None:
+    before: dict[str, int] = {}
+
+    def harm(proxy: Proxy) -> None:
+        before.update(stage.workers[0].resources())
+        for _ in range(8):
+            with proxy.down():
+                stage.passes(0.5)
+            stage.passes(1)
+        stage.goes_on()
+        after = stage.workers[0].resources()
+        assert after["task"] <= before["task"] + 2
+        assert after["fd"] <= before["fd"] + 4
+
+    survives(stage, proxy, harm, "flapping", count=3000)
+
+
+@pytest.mark.faults_smoke
+def test_acknowledgements_that_never_arrive_are_redelivered(stage: Stage, proxy: Proxy) -> None:
+    stage.attributes["concurrency"] = 5
+    worker = stage.work(*CONSUMERS).is_ready()
+    producer = stage.produce(500, rate=200)
+    stage.goes_on()
+    with stage.fault("acks dropped"), proxy.dropping(UP, rb"^PUB \$JS\.ACK\..*\+ACK") as dropped:
+        stage.goes_on()
+    assert producer.finish() == 0, producer.output
+    stage.settled(*CONSUMERS)
+    stage.stop(worker)
+    report = stage.check(*CONSUMERS)
+    assert len(dropped) == report.counts["redelivered: acks dropped"] > 0
+
+
+@pytest.mark.faults_smoke
+def test_a_publish_whose_confirmation_is_lost_is_repeated_and_stored_once(
+    stage: Stage, proxy: Proxy
+) -> None:
+    worker = stage.work("Pulled").is_ready()
+    with proxy.dropping(DOWN, rb'^MSG _INBOX.*"seq":') as dropped:
+        producer = stage.produce(20, rate=100)
+        stage.reaches("DONE", 1)
+    assert producer.finish() == 0, producer.output
+    assert dropped
+    stage.settled("Pulled")
+    stage.stop(worker)
+    report = stage.check("Pulled")
+    assert report.counts["stored"] == 20
+    assert [each.duplicate for each in stage.ledgers().published if each.event == "STORED"][0]
