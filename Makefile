@@ -36,7 +36,7 @@ bench: $(VENV)/.built ## Measure against the peers and native Rust (QUICK=1: two
 
 .PHONY: faults
 faults: $(VENV)/.built $(VENV)/.faults ## Kill, freeze and cut everything under load, and compare the ledgers
-	@timeout 420 $(VENV)/bin/python -m pytest tests/faults
+	@timeout 420 $(VENV)/bin/python -m pytest tests/faults -n 4
 
 .PHONY: docs
 docs: ## Build the documentation of the engine into target/doc
