@@ -1,6 +1,6 @@
 //! Options become a connected client, and what happens to it later becomes a state one can watch.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ServerAddr};
@@ -24,8 +24,8 @@ const RECONNECT_GRACE: Duration = Duration::from_secs(1);
 pub struct Connection {
     client: Client,
     link: watch::Receiver<Link>,
-    /// Weak, so that listeners notice the end of async-nats' connection task.
-    happenings: broadcast::WeakSender<Happening>,
+    /// Weak: they end with async-nats' connection task.
+    events: Weak<Events>,
 }
 
 impl Connection {
@@ -39,11 +39,12 @@ impl Connection {
         let deadline = Instant::now() + options.connect_timeout;
         let mut last = String::from("no answer");
         loop {
-            let events = Arc::new(Events::new());
-            let (link, happenings) = (events.link(), events.happenings());
-            let attempt = client_options(options, &addresses, events).await?.connect(&addresses);
+            let (events, link) = Events::new();
+            let noting = Arc::new(events);
+            let events = Arc::downgrade(&noting);
+            let attempt = client_options(options, &addresses, noting).await?.connect(&addresses);
             match timeout_at(deadline, attempt).await {
-                Ok(Ok(client)) => return Ok(Self { client, link, happenings }.settled(deadline).await),
+                Ok(Ok(client)) => return Ok(Self { client, link, events }.settled(deadline).await),
                 Ok(Err(error)) if is_refusal(error.kind()) => return Err(denied(&addresses, &error)),
                 Ok(Err(error)) => last = describe(&error),
                 Err(_) => return Err(unreachable(&addresses, options.connect_timeout, &last)),
@@ -89,14 +90,13 @@ impl Connection {
     /// What happens from now on; it ends when the connection is closed.
     #[must_use]
     pub fn happenings(&self) -> Option<broadcast::Receiver<Happening>> {
-        self.happenings.upgrade().map(|sender| sender.subscribe())
+        self.events.upgrade()?.happenings()
     }
 
     /// Tells whoever listens.
     pub(crate) fn tell(&self, happening: Happening) {
-        if let Some(sender) = self.happenings.upgrade() {
-            // Nobody has to listen.
-            let _ = sender.send(happening);
+        if let Some(events) = self.events.upgrade() {
+            events.tell(happening);
         }
     }
 
@@ -162,17 +162,26 @@ impl Connection {
         }
     }
 
-    /// Writes out what is queued, then closes; returns when closed or after `limit`.
+    /// Returns when the connection is closed.
+    pub(crate) async fn closed(&self) {
+        let mut link = self.link();
+        while link.changed().await.is_ok() {}
+    }
+
+    /// Writes out what is queued, then closes; returns when closed or after `limit`. Then it is closed,
+    /// although what was queued may not have been written.
     pub async fn close(&self, limit: Duration) {
-        let mut link = self.link.clone();
         let closing = async {
             // A drain alone would leave behind what the socket does not take at once.
             let _ = self.client.flush().await;
             if self.client.drain().await.is_ok() {
-                while link.changed().await.is_ok() {}
+                self.closed().await;
             }
         };
         let _ = timeout(limit, closing).await;
+        if let Some(events) = self.events.upgrade() {
+            events.end();
+        }
     }
 }
 

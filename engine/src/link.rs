@@ -1,10 +1,10 @@
 //! What is known of the link to the server, from the events of async-nats.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Event, ServerError};
+use async_nats::{ClientError, Event, ServerError};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -39,40 +39,68 @@ pub struct Link {
 /// Takes note of the events of one connection.
 #[derive(Debug)]
 pub(crate) struct Events {
-    link: watch::Sender<Link>,
-    happenings: broadcast::Sender<Happening>,
+    /// None when the connection was closed. Who listens notices the end of the senders, which is also that
+    /// of async-nats' connection task.
+    listeners: Mutex<Option<Listeners>>,
     losses: Losses,
 }
 
+#[derive(Debug)]
+struct Listeners {
+    link: watch::Sender<Link>,
+    happenings: broadcast::Sender<Happening>,
+}
+
 impl Events {
-    pub(crate) fn new() -> Self {
-        let (link, happenings) = (watch::Sender::default(), broadcast::Sender::new(EVENT_CAPACITY));
-        Self { link, happenings, losses: Losses::default() }
+    pub(crate) fn new() -> (Self, watch::Receiver<Link>) {
+        let (link, receiver) = watch::channel(Link::default());
+        let listeners = Listeners { link, happenings: broadcast::Sender::new(EVENT_CAPACITY) };
+        (Self { listeners: Mutex::new(Some(listeners)), losses: Losses::default() }, receiver)
     }
 
-    pub(crate) fn link(&self) -> watch::Receiver<Link> {
-        self.link.subscribe()
-    }
-
-    pub(crate) fn happenings(&self) -> broadcast::WeakSender<Happening> {
-        self.happenings.downgrade()
+    pub(crate) fn happenings(&self) -> Option<broadcast::Receiver<Happening>> {
+        self.listeners().as_ref().map(|listeners| listeners.happenings.subscribe())
     }
 
     pub(crate) fn note(&self, event: &Event) {
         self.losses.note(event);
-        note(&self.link, event);
-        if let Some(happening) = happens(event, self.link.borrow().generation) {
-            // Nobody has to listen.
-            let _ = self.happenings.send(happening);
+        let happening = self.listeners().as_ref().and_then(|Listeners { link, .. }| {
+            note(link, event);
+            happens(event, link.borrow().generation)
+        });
+        if let Some(happening) = happening {
+            self.tell(happening);
         }
+    }
+
+    pub(crate) fn tell(&self, happening: Happening) {
+        if let Some(listeners) = &*self.listeners() {
+            // Nobody has to listen.
+            let _ = listeners.happenings.send(happening);
+        }
+    }
+
+    /// The connection is closed, whatever async-nats is still about: while it reconnects, it hears nothing.
+    pub(crate) fn end(&self) {
+        self.listeners().take();
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Option<Listeners>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pause before the next try to reconnect. Doubles from 10 ms up to the longest one, so that a short
     /// outage costs little.
     pub(crate) fn pause(&self, attempts: usize, longest: Duration) -> Duration {
+        if self.listeners().is_none() {
+            return NEVER;
+        }
         reconnect_delay(attempts + self.losses.in_a_row(), longest)
     }
 }
+
+/// A pause that no process outlives.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Counts connections that were lost soon after they were made: async-nats begins its pauses anew at each
 /// success, so credentials that are accepted and then expire would reconnect a hundred times a second.
@@ -142,7 +170,8 @@ fn happens(event: &Event, generation: u64) -> Option<Happening> {
         Event::Disconnected => Some(Happening::Disconnected),
         Event::LameDuckMode => Some(Happening::LameDuck),
         Event::ServerError(error) => Some(Happening::Error(error.to_string())),
-        Event::ClientError(error) => Some(Happening::Error(error.to_string())),
+        // Each try to reconnect that fails is one of these too, but of interest is only the last.
+        Event::ClientError(error @ ClientError::MaxReconnects) => Some(Happening::Error(error.to_string())),
         _ => None,
     }
 }
@@ -161,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_is_lost_as_soon_as_it_is_made_is_made_less_and_less_often() {
-        let events = Events::new();
+        let (events, _link) = Events::new();
         let longest = Duration::from_secs(2);
         for _ in 0..5 {
             events.note(&Event::Connected);

@@ -275,6 +275,7 @@ async fn keep(mut subscriber: Subscriber, mut orders: mpsc::UnboundedReceiver<Or
                 let more = std::iter::from_fn(|| subscriber.next().now_or_never().flatten());
                 kept.put(std::iter::once(first).chain(more.take(BURST)));
             }
+            () = kept.connection.closed() => break,
         }
     }
     kept.end();

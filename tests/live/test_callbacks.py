@@ -87,6 +87,24 @@ async def test_a_connection_that_gives_up_is_closed(
         await client.publish("anything", b"")
 
 
+async def test_a_client_can_be_closed_while_the_server_is_gone(
+    own_server: NatsServer, settings: Settings
+) -> None:
+    heard = Heard()
+    settings.NATS_CONSUMER = {"connect_args": {"servers": own_server.url}}
+    client = await get_nats_client(**heard.callbacks)
+    sub = await client.subscribe("anything")
+    waiting = asyncio.create_task(sub.next_msg(timeout=None))
+    await asyncio.to_thread(own_server.kill)
+    await becomes_true(lambda: client.is_reconnecting)
+    await asyncio.wait_for(client.close(), 10)
+    assert client.is_closed
+    assert heard.events == ["disconnected", "closed"]
+    assert heard.errors == []
+    with pytest.raises(nats.errors.ConnectionClosedError):
+        await asyncio.wait_for(waiting, 10)
+
+
 async def test_a_closing_callback_may_close_again(nats_server: NatsServer) -> None:
     async def closed_cb() -> None:
         await client.close()

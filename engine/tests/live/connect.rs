@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nats_consumer::testing::NatsServer;
-use nats_consumer::{ConnectOptions, Connection, ErrorKind};
-use tokio::time::Instant;
+use nats_consumer::{ConnectOptions, Connection, ErrorKind, Happening};
+use tokio::time::{Instant, sleep};
 
 use crate::stage::{SOON, eventually};
 
@@ -40,6 +40,22 @@ async fn a_server_that_comes_within_the_timeout_is_reached() {
     let opening = tokio::spawn(async move { Connection::open(&options).await });
     server.restart().await.unwrap();
     assert!(opening.await.unwrap().unwrap().is_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_closed_while_it_is_lost_stays_closed() {
+    let mut server = NatsServer::start().await.unwrap();
+    let options = ConnectOptions::to([server.url()]);
+    let connection = Connection::open(&options).await.unwrap();
+    let mut happenings = connection.happenings().unwrap();
+    server.kill().await.unwrap();
+    assert_eq!(happenings.recv().await, Ok(Happening::Disconnected));
+    connection.close(Duration::from_millis(200)).await;
+    assert!(connection.is_closed());
+    assert!(happenings.recv().await.is_err(), "nothing happens any more");
+    server.restart().await.unwrap();
+    sleep(SOON).await;
+    assert!(!connection.is_up());
 }
 
 #[tokio::test(flavor = "multi_thread")]
