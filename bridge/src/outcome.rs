@@ -15,10 +15,19 @@ macro_rules! class {
     }};
 }
 
-/// The outcome that `value` is; `None` when it is something else.
+/// The outcome that `value` is; `None` when it is something else. A class stands for an instance of it, as
+/// with `raise`.
 pub(crate) fn outcome_of(value: &Bound<'_, PyAny>) -> PyResult<Option<Outcome>> {
     let py = value.py();
-    if value.is_none() || !value.is_instance(class!(py, "Outcome"))? {
+    if value.is_none() {
+        return Ok(None);
+    }
+    if let Ok(class) = value.cast::<PyType>()
+        && class.is_subclass(class!(py, "Outcome"))?
+    {
+        return outcome_of(&class.call0()?);
+    }
+    if !value.is_instance(class!(py, "Outcome"))? {
         return Ok(None);
     }
     let reason = || value.getattr("reason")?.extract::<Option<String>>().map(Option::unwrap_or_default);

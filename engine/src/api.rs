@@ -86,7 +86,10 @@ fn refuse_errors(subject: &str, payload: &[u8]) -> Result<()> {
     Err(match err_code {
         STREAM_NOT_FOUND => Error::new(
             ErrorKind::StreamNotFound,
-            format!("A stream that {subject} needs does not exist: create it first, or check the name."),
+            format!(
+                "The stream `{}` does not exist: create it first, or check the name.",
+                stream_of(subject)
+            ),
         ),
         CONSUMER_NOT_FOUND => {
             Error::new(ErrorKind::Gone, format!("The durable `{target}` does not exist on the server."))
@@ -101,6 +104,16 @@ fn refuse_errors(subject: &str, payload: &[u8]) -> Result<()> {
         )
         .because(description),
     })
+}
+
+/// The stream that a request is about: `STREAM.INFO.<stream>`, `CONSUMER.INFO.<stream>.<durable>` and the like.
+fn stream_of(subject: &str) -> &str {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    let index = match tokens.as_slice() {
+        ["STREAM", "MSG", ..] | ["CONSUMER", "DURABLE", ..] | ["CONSUMER", "MSG", ..] => 3,
+        _ => 2,
+    };
+    tokens.get(index).copied().unwrap_or(subject)
 }
 
 fn late(subject: &str, limit: Duration) -> Error {
@@ -129,6 +142,14 @@ mod tests {
         assert_eq!(refused(&error(400, 10065)), ErrorKind::Overlap);
         assert_eq!(refused(&error(400, 10025)), ErrorKind::Api { code: 400, err_code: 10025 });
         assert_eq!(refused("nonsense"), ErrorKind::Api { code: 500, err_code: 0 });
+    }
+
+    #[test]
+    fn names_the_stream_that_is_missing() {
+        for subject in ["STREAM.INFO.orders", "CONSUMER.INFO.orders.billing", "STREAM.MSG.GET.orders"] {
+            assert_eq!(stream_of(subject), "orders");
+        }
+        assert_eq!(stream_of("CONSUMER.DURABLE.CREATE.orders.billing"), "orders");
     }
 
     #[test]

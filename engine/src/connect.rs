@@ -162,6 +162,15 @@ impl Connection {
         }
     }
 
+    /// Whether the link counts as up, and yet within `limit` nothing came over it, not even an answer.
+    pub(crate) async fn is_silent(&self, limit: Duration) -> bool {
+        let statistics = self.client.statistics();
+        let before = statistics.in_bytes.load(Relaxed);
+        let asked = self.flush(limit).await;
+        let is_unanswered = asked.is_err_and(|error| error.kind() == ErrorKind::Timeout);
+        is_unanswered && self.is_up() && statistics.in_bytes.load(Relaxed) == before
+    }
+
     /// Returns when the connection is closed.
     pub(crate) async fn closed(&self) {
         let mut link = self.link();

@@ -59,6 +59,9 @@ pub(crate) async fn client_options(
     if let Some(name) = &options.name {
         client = client.name(name);
     }
+    for path in [&options.tls_ca, &options.tls_cert, &options.tls_key].into_iter().flatten() {
+        std::fs::File::open(path).map_err(|error| unreadable("The TLS file", path, error))?;
+    }
     if let Some(path) = &options.tls_ca {
         client = client.add_root_certificates(path.clone());
     }
@@ -92,7 +95,10 @@ async fn authenticate(
     addresses: &[ServerAddr],
 ) -> Result<async_nats::ConnectOptions> {
     if let Some(path) = &options.credentials {
-        client = client.credentials_file(path).await.map_err(|error| unreadable(path, error))?;
+        client = client
+            .credentials_file(path)
+            .await
+            .map_err(|error| unreadable("The credentials file", path, error))?;
     }
     if let Some(seed) = &options.nkey_seed {
         client = client.nkey(seed.reveal().to_owned());
@@ -129,8 +135,8 @@ fn inbox_prefix(options: &ConnectOptions) -> Result<String> {
     Ok(format!("{}.{name}", options.inbox_prefix.as_deref().unwrap_or("_INBOX")))
 }
 
-fn unreadable(path: &Path, error: std::io::Error) -> Error {
-    let message = format!("The credentials file {} cannot be used: {error}.", path.display());
+fn unreadable(what: &str, path: &Path, error: std::io::Error) -> Error {
+    let message = format!("{what} {} cannot be used: {error}.", path.display());
     Error::new(ErrorKind::Config, message).because(error)
 }
 

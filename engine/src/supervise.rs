@@ -1,5 +1,6 @@
 //! Keeps one consumption consuming: notices when it does not, and repairs it.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use crate::stream::{Durable, bind};
 /// How often the durable is looked at while nothing else tells whether it is well.
 const INSPECTION: Duration = Duration::from_secs(5);
 
+/// How often it is asked whether the link still carries anything, and how long the answer may take.
+const DOUBT: Duration = Duration::from_secs(4);
+
 /// Pauses between repairs double between these.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -35,7 +39,9 @@ pub(crate) struct Seen {
     stream_created: Option<String>,
     /// Up to here messages were looked at for headers that cannot be parsed.
     swept: u64,
-    was_full: bool,
+    /// How many deliveries had been settled when all places at the server were found taken.
+    full_at: Option<usize>,
+    was_told: bool,
 }
 
 /// Keeps one consumption consuming.
@@ -80,6 +86,7 @@ impl Supervisor {
             let problem = tokio::select! {
                 problem = self.inspect(connection, durable) => problem,
                 () = self.follow_link(connection, durable) => Problem::Closed,
+                never = self.doubt_link(connection) => match never {},
             };
             if self.stop.is_cancelled() { std::future::pending().await } else { problem }
         };
@@ -100,6 +107,19 @@ impl Supervisor {
                 generation = now;
                 count(&self.settler.counters.repairs);
                 self.sweep(connection, durable).await;
+            }
+        }
+    }
+
+    /// Has the connection made anew when nothing comes over it. Where the server's side is gone and nobody
+    /// told us, async-nats would wait until three pings went unanswered.
+    async fn doubt_link(&self, connection: &Connection) -> Infallible {
+        loop {
+            tokio::time::sleep(DOUBT).await;
+            if connection.is_up() && connection.is_silent(DOUBT).await {
+                count(&self.settler.counters.repairs);
+                warn!(consumer = self.options.name, "nothing comes over the connection to NATS; making it anew");
+                let _ = timeout(DOUBT, connection.client().force_reconnect()).await;
             }
         }
     }
@@ -206,15 +226,20 @@ impl Supervisor {
     fn warn_if_full(&self, info: &Value) {
         let pending = info["num_ack_pending"].as_i64().unwrap_or_default();
         let limit = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
+        let settled = self.settler.places.settled();
         let is_full = limit > 0 && pending >= limit;
-        if is_full && !self.seen().was_full {
+        // A backlog fills the places of a push consumer for a moment; what matters is that it stays so.
+        let is_stuck = is_full && self.seen().full_at == Some(settled);
+        if is_stuck && !self.seen().was_told {
             warn!(
                 consumer = self.options.name,
                 "all {limit} deliveries that may be unsettled are under way or wait for a retry: nothing new comes \
                  until some are settled. Raise max_ack_pending, or mend what makes the handlers fail."
             );
         }
-        self.seen().was_full = is_full;
+        let mut seen = self.seen();
+        seen.full_at = is_full.then_some(settled);
+        seen.was_told = is_stuck;
     }
 
     /// A push consumer that nobody listens to, as the server sees it, though we do.

@@ -70,6 +70,26 @@ async def test_retry_without_a_delay_takes_the_consumers_own(stage: Stage, how: 
     assert ended - began >= 0.2
 
 
+async def test_class_of_an_outcome_stands_for_an_instance(stage: Stage, how: str) -> None:
+    consumer = answering(stage, Retry, how)  # type: ignore[arg-type]
+    async with running(consumer) as orders:
+        await stage.publish("one")
+        await stage.everything_is_settled(consumer)
+        assert (orders.total_success_count, orders.total_error_count) == (1, 0)
+    assert [attempt for attempt, _ in consumer.attempts] == [1, 2]
+
+
+async def test_class_of_an_outcome_that_needs_a_reason_is_a_failed_attempt(
+    stage: Stage, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = answering(stage, DeadLetter, how)  # type: ignore[arg-type]
+    async with running(consumer):
+        await stage.publish("one")
+        await stage.everything_is_settled(consumer)
+    assert [attempt for attempt, _ in consumer.attempts] == [1, 2]
+    assert "reason" in caplog.text
+
+
 async def test_drop_discards_at_the_first_attempt(stage: Stage, how: str) -> None:
     consumer = answering(stage, Drop("nobody wants it"), how)
     async with running(consumer) as orders:
