@@ -3,13 +3,10 @@
 import asyncio
 import logging
 import os
-import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 
 from . import _native, database, event_loop, logs
 from .client import get_nats_client
@@ -20,11 +17,11 @@ from .exceptions import StreamNotFound, WorkerError
 from .operations import StreamOperation
 from .options import Overrides
 from .settings import ConsumerOptions
+from .signals import SAME_SECONDS, set_by_signals
 from .supervise import Supervised, is_unexpected
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Beyond the drain's own deadline: how long the engine may take to hand back and disconnect, and
 # then cancelled tasks and threads to end. With 25 s to drain, all of it stays below the 30 s after
 # which a process manager usually kills.
@@ -37,21 +34,23 @@ _POOL = "nats_consumer-pool"
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to run and how. `shutdown_timeout` is in seconds; `event_loop` is "asyncio", "uvloop"
-    or None for the setting event_loop_policy."""
+    or None for the setting event_loop_policy. `exits` says that the process has nothing else to do
+    afterwards, so that a late signal may not change its status."""
 
     consumers: Sequence[type[NatsConsumer]]
     setup: bool = False
     overrides: Overrides = field(default_factory=Overrides)
     shutdown_timeout: float
     event_loop: str | None = None
+    exits: bool = False
 
 
 def run(plan: Plan) -> None:
     """Run the consumers until SIGTERM or SIGINT; then drain them and return. Raises the error if
     not one of them could be started at first, and ConfigurationError.
 
-    A second signal ends the process at once (130 or 143). Where something does not end although
-    it was drained, the process ends here, with status 0."""
+    A second signal, at least a second after the first, ends the process at once (130 or 143).
+    Where something does not end although it was drained, the process ends here, with status 0."""
     loop_factory = event_loop.factory(plan.event_loop)
     with logs.LogPump(_native.take_logs), asyncio.Runner(loop_factory=loop_factory) as runner:
         still_running = runner.run(_Worker(plan).run())
@@ -74,7 +73,7 @@ class _Worker:
         stopping = asyncio.Event()
         # Our own, so that its threads can be told from others at the end.
         asyncio.get_running_loop().set_default_executor(self._pool)
-        with _signals_set(stopping):
+        with set_by_signals(stopping, exits=self._plan.exits):
             self._supervised = [self._supervise(each) for each in self._plan.consumers]
             self._tasks = [
                 asyncio.create_task(self._launch()),
@@ -122,7 +121,12 @@ class _Worker:
 
     async def _end(self) -> list[str]:
         timeout = self._plan.shutdown_timeout
-        logger.info("Draining: running handlers have up to %g s.", timeout)
+        logger.info(
+            "Draining: running handlers have up to %g s. A second signal, %g s after the first or "
+            "later, ends the process at once.",
+            timeout,
+            SAME_SECONDS,
+        )
         drains = asyncio.gather(
             *(each.drain(timeout) for each in self._supervised), return_exceptions=True
         )
@@ -189,28 +193,3 @@ def _none_started(failures: dict[Supervised, BaseException]) -> BaseException:
             each.log_failed_start(error)
     reasons = "\n".join(f"{each.name}: {error}" for each, error in failures.items())
     return WorkerError(f"No consumer could be started.\n{reasons}")
-
-
-@contextmanager
-def _signals_set(stopping: asyncio.Event) -> Iterator[None]:
-    """The first SIGTERM or SIGINT sets `stopping`; a second one ends the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread handle signals
-        return
-    loop = asyncio.get_running_loop()
-
-    # Not loop.add_signal_handler: it would wait for a loop that a blocking handler holds up.
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        if stopping.is_set():
-            logs.flush()
-            os._exit(128 + number)
-        stopping.set()
-        # From here the loop may be asleep: wake it up.
-        loop.call_soon_threadsafe(lambda: None)
-
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

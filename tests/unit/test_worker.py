@@ -14,7 +14,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from pytest_django import Settings
 
-from nats_consumer import JetstreamPullConsumer, operations, supervise, worker
+from nats_consumer import JetstreamPullConsumer, operations, signals, supervise, worker
 from nats_consumer.exceptions import ConfigurationError, StreamNotFound, Unreachable, WorkerError
 from nats_consumer.settings import ConsumerOptions
 from nats_consumer.worker import Plan, run
@@ -190,9 +190,12 @@ def exit_code(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_second_signal_ends_the_process_at_once(
     engine: Callable[[Start], None],
     exit_code: list[int],
+    monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
     code: int,
 ) -> None:
+    monkeypatch.setattr(signals, "SAME_SECONDS", 0.0)
+
     class Slow(FakeConsumption):
         def start_tasks(self) -> None:
             os.kill(os.getpid(), number)
@@ -205,6 +208,33 @@ def test_a_second_signal_ends_the_process_at_once(
     with pytest.raises(ProcessEnded):
         run(plan(First))
     assert exit_code == [code]
+
+
+def test_a_signal_to_the_process_and_its_group_is_one_signal(
+    engine: Callable[[Start], None], exit_code: list[int]
+) -> None:
+    class Grouped(FakeConsumption):
+        def start_tasks(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        async def drain(self, timeout: float) -> int:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return await super().drain(timeout)
+
+    running = Grouped()
+    engine(lambda name: running)
+    run(plan(First))
+    assert running.drained_for == 7.0
+    assert exit_code == []
+
+
+def test_the_log_says_that_a_second_signal_ends_at_once(
+    engine: Callable[[Start], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nats_consumer")
+    engine(lambda name: Signalling())
+    run(plan(First))
+    assert "A second signal, 1 s after the first or later, ends the process at once" in caplog.text
 
 
 def test_a_thread_that_does_not_end_is_named_and_left_behind(

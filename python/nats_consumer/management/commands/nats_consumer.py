@@ -24,7 +24,7 @@ _Number = TypeVar("_Number", int, float)
 
 class Command(BaseCommand):
     """Ends with status 0 after a drain, 1 if nothing could be started, 130 or 143 after a second
-    signal."""
+    signal, which is one that comes a second after the first or later."""
 
     help = "Run NATS consumers until SIGTERM or Ctrl-C, then let what runs finish."
 
@@ -96,6 +96,8 @@ class Command(BaseCommand):
                     overrides=overrides,
                     shutdown_timeout=settings.shutdown_timeout(options["shutdown_timeout"]),
                     event_loop=options["event_loop"],
+                    # Not where call_command() runs it: its caller goes on.
+                    exits=getattr(self, "_called_from_command_line", False),
                 )
             )
         except NatsConsumerError as error:
