@@ -4,6 +4,9 @@
 from datetime import timedelta
 from enum import Enum
 from math import inf
+from typing import Any
+
+_MISSING: Any = object()
 
 
 class Outcome(Exception):
@@ -26,10 +29,15 @@ class Ack(Outcome):
 
 class Retry(Outcome):
     """Deliver the message again after `after`: seconds, a timedelta, or None for the delay of the
-    consumer's retry attributes. Raises ValueError for a delay that is negative or no number."""
+    consumer's retry attributes. Raises ValueError for a delay that is negative or not finite,
+    TypeError for one that is no number."""
 
     def __init__(self, after: float | timedelta | None = None) -> None:
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        if not isinstance(seconds, int | float | None):
+            raise TypeError(
+                f"Retry(after={after!r}): a delay is a number of seconds, or a timedelta"
+            )
         if seconds is not None and not 0 <= seconds < inf:
             raise ValueError(f"Retry(after={after!r}): a delay is a number of seconds, not below 0")
         super().__init__(seconds)
@@ -37,17 +45,24 @@ class Retry(Outcome):
 
 
 class _Final(Outcome):
-    def __init__(self, reason: str) -> None:
+    # Without a default, Python would name this class to whoever writes `raise DeadLetter`.
+    def __init__(self, reason: str = _MISSING) -> None:
+        if not isinstance(reason, str):
+            name = type(self).__name__
+            wrong = "" if reason is _MISSING else f" that is text, not {reason!r}"
+            raise TypeError(f"{name} needs a reason{wrong}: {name}('why').")
         super().__init__(reason)
         self.reason = reason
 
 
 class DeadLetter(_Final):
-    """Keep the message in the dead letter stream, with `reason`, and never deliver it again."""
+    """Keep the message in the dead letter stream, with `reason`, and never deliver it again.
+    Raises TypeError without a reason."""
 
 
 class Drop(_Final):
-    """Discard the message for good; `reason` goes to the log and to the server."""
+    """Discard the message for good; `reason` goes to the log and to the server. Raises TypeError
+    without a reason."""
 
 
 class ErrorAckBehavior(Enum):

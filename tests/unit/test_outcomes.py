@@ -1,6 +1,7 @@
 """What a handler can decide."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,27 @@ def test_a_retry_takes_seconds_or_a_timedelta(after: float | timedelta) -> None:
 def test_a_retry_comes_after_a_number_of_seconds(after: float | timedelta) -> None:
     with pytest.raises(ValueError, match="a delay is a number of seconds, not below 0"):
         Retry(after=after)
+
+
+@pytest.mark.parametrize("after", ["5", object])
+def test_a_retry_after_what_is_no_number_says_what_a_delay_is(after: Any) -> None:
+    with pytest.raises(TypeError, match=r"^Retry\(after=.*: a delay is a number of seconds, or a"):
+        Retry(after=after)
+
+
+@pytest.mark.parametrize("outcome", [DeadLetter, Drop])
+def test_a_final_outcome_raised_as_a_class_says_that_it_needs_a_reason(
+    outcome: type[Outcome],
+) -> None:
+    name = outcome.__name__
+    with pytest.raises(TypeError, match=rf"^{name} needs a reason: {name}\('why'\)\.$"):
+        raise outcome
+
+
+def test_a_reason_that_is_no_text_is_named() -> None:
+    reason: Any = KeyError("number")
+    with pytest.raises(TypeError, match=r"needs a reason that is text, not KeyError\('number'\)"):
+        raise Drop(reason)
 
 
 @pytest.mark.parametrize("outcome", [DeadLetter("no such order"), Drop("no such order")])
