@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
+from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
 
@@ -14,6 +15,8 @@ from .options import consumer_options, left_out_message, message_handler, shared
 
 if TYPE_CHECKING:
     from .consumer import NatsConsumer
+
+_SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatialite")
 
 
 @register("nats_consumer")
@@ -43,6 +46,39 @@ def check_consumers(**_: Any) -> list[CheckMessage]:
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
     shared = shared_durables(consumers)
     return [*messages, *(CheckWarning(text, id="nats_consumer.W002") for text in shared)]
+
+
+@register("nats_consumer")
+def check_databases(**_: Any) -> list[CheckMessage]:
+    """W004: an SQLite database that the threads of a consumer will find locked."""
+    names = [each.__name__ for each in registry.consumers() if _writes_from_threads(each)]
+    if not names:
+        return []
+    return [
+        CheckWarning(
+            f"The SQLite database {alias!r} will often be locked: the threads of "
+            f"{', '.join(names)} write to it at the same time, and its transactions begin as "
+            "readers.",
+            hint='Give it "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20}, or the '
+            "consumers concurrency = 1.",
+            id="nats_consumer.W004",
+        )
+        for alias, database in django_settings.DATABASES.items()
+        if _begins_as_reader(database)
+    ]
+
+
+def _writes_from_threads(consumer: "type[NatsConsumer]") -> bool:
+    try:
+        blocks = not iscoroutinefunction(message_handler(consumer))
+        return blocks and consumer_options(consumer).concurrency > 1
+    except ConfigurationError:
+        return False  # check_consumers() says why
+
+
+def _begins_as_reader(database: dict[str, Any]) -> bool:
+    mode = (database.get("OPTIONS") or {}).get("transaction_mode") or "DEFERRED"
+    return database.get("ENGINE") in _SQLITE and mode.upper() == "DEFERRED"
 
 
 def _own_problems(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:

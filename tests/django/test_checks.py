@@ -147,3 +147,37 @@ def test_a_timeout_of_a_handler_that_cannot_be_cancelled_is_w003() -> None:
 def test_a_timeout_of_an_async_handler_passes() -> None:
     declare("OrderConsumer", handler_timeout=5.0)
     assert found() == {}
+
+
+def in_threads(**attributes: Any) -> None:
+    declare("OrderConsumer", handle_message=lambda self, message: None, **attributes)
+
+
+def test_threads_that_write_to_sqlite_as_django_sets_it_up_are_w004() -> None:
+    in_threads()
+    message = found()["nats_consumer.W004"]
+    assert "The SQLite database 'default' will often be locked" in message
+    assert "the threads of OrderConsumer write" in message
+    assert '"transaction_mode": "IMMEDIATE"' in message
+
+
+def test_sqlite_whose_transactions_begin_as_writers_passes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.DATABASES["default"], "OPTIONS", {"transaction_mode": "IMMEDIATE"})
+    in_threads()
+    assert found() == {}
+
+
+def test_one_thread_that_writes_to_sqlite_passes() -> None:
+    in_threads(concurrency=1)
+    assert found() == {}
+
+
+def test_threads_that_write_to_another_database_pass(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgresql = "django.db.backends.postgresql"
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", postgresql)
+    in_threads()
+    assert found() == {}
