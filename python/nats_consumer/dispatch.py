@@ -35,7 +35,10 @@ class Dispatch(ABC):
     def __init__(self, consumer: "NatsConsumer") -> None:
         self._name = consumer.consumer_name
         self._behavior = consumer.handle_error_ack_behavior
-        self._final_delay = retry_policy(consumer).max_delay
+        policy = retry_policy(consumer)
+        self._attempts = policy.max_attempts
+        self._final_delay = policy.max_delay
+        self._dead_letters = f"{consumer.stream_name}-dlq"
         self._handle_error: Callable[..., Any] | None = getattr(consumer, "handle_error", None)
 
     @abstractmethod
@@ -51,14 +54,36 @@ class Dispatch(ABC):
         """The names of the threads that still run a handler."""
 
     def _log_failure(self, message: "Message", error: Exception) -> None:
+        # Handed back, it may fail for ever: its traceback is shown once.
+        is_first = message.attempt <= self._attempts
         logger.error(
-            "%s: the message %d of %s failed its last attempt (%d).",
+            "%s: attempt %d (of %d) at the message %d of %s failed with %s: %s; %s.",
             self._name,
+            message.attempt,
+            self._attempts,
             message.metadata.sequence.stream,
             message.subject,
-            message.attempt,
-            exc_info=error,
+            type(error).__name__,
+            error,
+            self._what_follows(message),
+            exc_info=error if is_first else None,
         )
+
+    def _what_follows(self, message: "Message") -> str:
+        if message.is_acked:
+            return "the handler had settled it"
+        endings = {
+            ErrorAckBehavior.ACK: "it is acknowledged",
+            ErrorAckBehavior.NAK: f"it is handed back, again in {self._final_delay:g} s",
+            ErrorAckBehavior.DEAD_LETTER: f"it is kept in {self._dead_letters}",
+            ErrorAckBehavior.TERM: "it is dropped",
+            ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR: "it is left to handle_error",
+        }
+        ending = f"{endings[self._behavior]} (handle_error_ack_behavior={self._behavior.name})"
+        is_left = self._behavior is ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+        if self._handle_error is None or is_left:
+            return ending
+        return f"unless handle_error decides otherwise, {ending}"
 
     def _final_word(self, message: "Message", answer: object) -> Outcome | None:
         """What becomes of a message after handle_error; None leaves it to the engine, which goes

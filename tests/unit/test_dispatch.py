@@ -132,15 +132,50 @@ def test_handle_error_is_called_once_in_either_spelling(
 
 
 @BOTH
-def test_without_handle_error_the_failure_is_logged_and_the_engine_decides(
-    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("behavior", "ending"),
+    [
+        ("ACK", "it is acknowledged"),
+        ("NAK", "it is handed back, again in 30 s"),
+        ("TERM", "it is dropped"),
+        ("DEAD_LETTER", "it is kept in orders-dlq"),
+    ],
+)
+def test_without_handle_error_the_log_says_what_follows_and_the_engine_does_it(
+    lane: type[JetstreamPullConsumer], behavior: str, ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert failed(lane(), FakeMessage(attempt=4)) is None
+    class Failing(lane):  # type: ignore[valid-type, misc]
+        stream_name = "orders"
+        handle_error_ack_behavior = ErrorAckBehavior[behavior]
+
+    assert failed(Failing(), FakeMessage(attempt=4)) is None
     (record,) = caplog.records
     assert record.levelname == "ERROR"
-    assert "failed its last attempt (4)" in record.getMessage()
+    assert record.getMessage() == (
+        "Failing: attempt 4 (of 4) at the message 7 of orders.created failed with LookupError: no "
+        f"such order; {ending} (handle_error_ack_behavior={behavior})."
+    )
     assert record.exc_info
     assert record.exc_info[1] is ERROR
+
+
+@BOTH
+def test_a_message_that_fails_for_ever_has_its_traceback_logged_once(
+    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    for attempt in (4, 5, 6):
+        failed(lane(), FakeMessage(attempt=attempt))
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False, False]
+    assert "attempt 6 (of 4)" in caplog.records[-1].getMessage()
+
+
+@BOTH
+def test_the_log_does_not_promise_what_handle_error_may_decide(
+    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = type("Deciding", (lane,), {"handle_error": lambda *_: None})()
+    failed(consumer, FakeMessage(attempt=4))
+    assert "; unless handle_error decides otherwise, it is handed back" in caplog.text
 
 
 @BOTH
