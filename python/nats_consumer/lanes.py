@@ -18,7 +18,7 @@ from .database import close_connections, fresh_connections
 
 
 class _Lane(threading.local):
-    loop: asyncio.AbstractEventLoop | None = None
+    wait: Callable[[Awaitable[Any]], Any] | None = None
 
 
 _lane = _Lane()
@@ -26,12 +26,22 @@ _lane = _Lane()
 
 def enter_thread_lane(loop: asyncio.AbstractEventLoop) -> None:
     """Mark this thread as one that runs plain `def` code for the consumers of `loop`."""
-    _lane.loop = loop
+    _lane.wait = partial(_wait_on, loop)
+
+
+@contextmanager
+def thread_lane(wait: Callable[[Awaitable[Any]], Any]) -> Iterator[None]:
+    """In the body, this is such a thread; `wait` waits for what is awaitable."""
+    before, _lane.wait = _lane.wait, wait
+    try:
+        yield
+    finally:
+        _lane.wait = before
 
 
 def in_thread_lane() -> bool:
     """Whether this is such a thread."""
-    return _lane.loop is not None
+    return _lane.wait is not None
 
 
 def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -46,9 +56,13 @@ def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def finish(result: Any) -> Any:
     """In a thread lane: wait for `result` on the event loop if it is awaitable."""
-    if not isawaitable(result) or _lane.loop is None:
+    if not isawaitable(result) or _lane.wait is None:
         return result
-    return asyncio.run_coroutine_threadsafe(_wait_for(result), _lane.loop).result()
+    return _lane.wait(result)
+
+
+def _wait_on(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> Any:
+    return asyncio.run_coroutine_threadsafe(_wait_for(awaitable), loop).result()
 
 
 async def _wait_for(awaitable: Awaitable[Any]) -> Any:
@@ -73,7 +87,7 @@ def _detour(
     finally:
         # The thread goes back to the loop's pool, where others use it.
         close_connections()
-        _lane.loop = None
+        _lane.wait = None
 
 
 class Threads:

@@ -1,0 +1,238 @@
+"""For the tests of a project: hand a message to a consumer, and catch what is published, without a
+server."""
+
+import json
+import os
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from asgiref.sync import async_to_sync, sync_to_async
+
+from . import lanes
+from .exceptions import MessageAlreadySettled
+from .names import covers, is_wildcard
+from .options import filter_of, message_handler
+from .outcomes import Ack, Drop, Outcome, Retry
+from .publish import MSG_ID, _draft, _publishers
+
+if TYPE_CHECKING:
+    from ._native import Publisher
+    from .consumer import NatsConsumer
+
+Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
+
+_STREAM = "captured"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was to be published."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str] | None = None
+
+    @property
+    def msg_id(self) -> str | None:
+        """The message id it was published with."""
+        return (self.headers or {}).get(MSG_ID)
+
+    def json(self) -> Any:
+        """The data, read as JSON."""
+        return json.loads(self.data)
+
+
+@contextmanager
+def capture_published() -> Iterator[list[Published]]:
+    """In the body, publish(), apublish(), publish_many() and publish_on_commit() of this process
+    send nothing and append to the list that this gives. Every call succeeds."""
+    pid = os.getpid()
+    captured: list[Published] = []
+    before = _publishers.get(pid)
+    _publishers[pid] = cast("Publisher", _Recorder(captured))
+    try:
+        yield captured
+    finally:
+        del _publishers[pid]
+        if before is not None:
+            _publishers[pid] = before
+
+
+class FakeMessage:
+    """A message as a handler gets it, that no server has sent; data as for publish(). `outcome` is
+    what it was settled with, or None; `dead_letters` are the reasons of send_to_dlq()."""
+
+    def __init__(
+        self,
+        data: Any = b"",
+        *,
+        subject: str,
+        headers: Mapping[str, str] | None = None,
+        attempt: int = 1,
+        stream: str = _STREAM,
+    ) -> None:
+        self.subject, self.data, self.headers = _draft(subject, data, headers, None)
+        self.header = self.headers
+        self.reply = ""
+        self.attempt = attempt
+        self.metadata = SimpleNamespace(
+            sequence=SimpleNamespace(stream=1, consumer=attempt),
+            num_delivered=attempt,
+            num_pending=0,
+            timestamp=datetime.now(UTC),
+            stream=stream,
+            consumer=_STREAM,
+            domain=None,
+        )
+        self.outcome: Outcome | None = None
+        self.dead_letters: list[str] = []
+
+    @property
+    def is_acked(self) -> bool:
+        """Whether it is settled."""
+        return self.outcome is not None
+
+    _ackd = is_acked
+
+    def ack(self) -> Awaitable[None]:
+        """Settle it as done. This and the others raise MessageAlreadySettled the second time."""
+        return self._settle(Ack())
+
+    def ack_sync(self, timeout: float = 1.0) -> Awaitable[None]:  # noqa: ARG002
+        """As ack()."""
+        return self._settle(Ack())
+
+    def nak(self, delay: float | None = None) -> Awaitable[None]:
+        """Hand it back; `delay` is in seconds."""
+        return self._settle(Retry(delay))
+
+    def term(self, reason: str | None = None) -> Awaitable[None]:
+        """Discard it."""
+        return self._settle(Drop(reason or ""))
+
+    def in_progress(self) -> Awaitable[None]:
+        """Does nothing."""
+        return _Done()
+
+    def copy_to_dlq(self, reason: str) -> Awaitable[None]:
+        """Remember the reason."""
+        self.dead_letters.append(reason)
+        return _Done()
+
+    def _settle(self, outcome: Outcome) -> Awaitable[None]:
+        if self.is_acked:
+            raise MessageAlreadySettled
+        self.outcome = outcome
+        return _Done()
+
+
+async def adeliver(
+    consumer: "type[NatsConsumer] | NatsConsumer",
+    data: Any = b"",
+    *,
+    subject: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    attempt: int = 1,
+) -> Outcome:
+    """deliver() for async tests."""
+    instance = consumer() if isinstance(consumer, type) else consumer
+    message = FakeMessage(
+        data,
+        subject=_subject(instance, subject),
+        headers=headers,
+        attempt=attempt,
+        stream=instance.stream_name or _STREAM,
+    )
+    with _ThreadOfTheTest().in_use():
+        try:
+            answer = await lanes.call(message_handler(instance), message)
+        except Outcome as outcome:
+            answer = outcome
+    return message.outcome or _outcome_of(answer)
+
+
+def deliver(
+    consumer: "type[NatsConsumer] | NatsConsumer",
+    data: Any = b"",
+    *,
+    subject: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    attempt: int = 1,
+) -> Outcome:
+    """Call the consumer's handle_message as the worker would, and return what becomes of the
+    message: Ack(), or the outcome that it returned, raised or settled the message with.
+
+    Blocking code runs in the thread of the test, inside its transaction. What else the handler
+    raises is raised here; handle_error is not called. `data` is what publish() takes; without a
+    `subject` it is the one that the consumer asks for. Raises ValueError for a subject that the
+    consumer would never get, or if it asks for several."""
+    call = async_to_sync(adeliver)
+    return call(consumer, data, subject=subject, headers=headers, attempt=attempt)
+
+
+def _subject(consumer: "NatsConsumer", given: str | None) -> str:
+    filters = filter_of(consumer)
+    if given is not None:
+        if not any(covers(each, given) for each in filters):
+            asked = " and ".join(filters)
+            raise ValueError(f"{consumer.consumer_name} gets {asked} only, and never {given!r}.")
+        return given
+    if len(filters) > 1 or is_wildcard(filters[0]):
+        raise ValueError(
+            f"{consumer.consumer_name} gets {' and '.join(filters)}: name the subject of the "
+            "message, as in subject='orders.created'."
+        )
+    return filters[0]
+
+
+def _outcome_of(answer: object) -> Outcome:
+    if isinstance(answer, type) and issubclass(answer, Outcome):
+        return answer()
+    return answer if isinstance(answer, Outcome) else Ack()
+
+
+class _ThreadOfTheTest(lanes.Threads):
+    """Where Django's tests have their transaction."""
+
+    def __init__(self) -> None:
+        super().__init__("test", 0)
+
+    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return await sync_to_async(_in_lane)(function, *args, **kwargs)
+
+
+def _in_lane(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with lanes.thread_lane(async_to_sync(_wait_for)):
+        return lanes.finish(function(*args, **kwargs))
+
+
+async def _wait_for(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+class _Recorder:
+    """Stands in for the engine's publisher."""
+
+    def __init__(self, captured: list[Published]) -> None:
+        self._captured = captured
+
+    def publish(self, draft: Draft, timeout: float) -> tuple[str, int, bool, None]:  # noqa: ARG002
+        self._captured.append(Published(*draft))
+        return _STREAM, len(self._captured), False, None
+
+    async def apublish(self, draft: Draft, timeout: float) -> tuple[str, int, bool, None]:  # noqa: ASYNC109
+        return self.publish(draft, timeout)
+
+    def publish_many(self, drafts: list[Draft], timeout: float) -> list[object]:
+        return [self.publish(draft, timeout) for draft in drafts]
+
+
+class _Done:
+    """Awaitable on any loop or none, like what the engine's messages return."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
