@@ -16,7 +16,8 @@ def main() -> int:
     parser.add_argument("--orders", type=_positive, default=2_000, help="default: %(default)s")
     orders = parser.parse_args().orders
     # Whoever ends the demo, the worker is drained and the server ends.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _perform(orders)
     except KeyboardInterrupt:
@@ -38,6 +39,13 @@ def _perform(orders: int) -> int:
     except (ShowStopped, NatsConsumerError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+
+
+def _interrupt(*_: object) -> None:
+    # Once: `timeout` and others send it to the process and to its group, and a second Ctrl-C kills
+    # the worker. As SIGINT, because asyncio leaves its loop in good order on that one only.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _positive(text: str) -> int:
