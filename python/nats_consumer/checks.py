@@ -10,6 +10,7 @@ from django.core.checks import Warning as CheckWarning
 
 from . import event_loop, registry, settings
 from .connect import connect_options
+from .doubts import filters_beside_subjects, misspelt, without_effect
 from .exceptions import ConfigurationError
 from .options import consumer_options, left_out_message, message_handler, shared_durables
 
@@ -40,8 +41,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 @register("nats_consumer")
 def check_consumers(**_: Any) -> list[CheckMessage]:
-    """E002, E003, W001 and W003: what is wrong with each consumer. W002: two that share a durable,
-    which only the command that runs both refuses."""
+    """E002, E003, W001, W003, W005, W006 and W007: what is wrong with each consumer. W002: two that
+    share a durable, which only the command that runs both refuses."""
     consumers = registry.consumers()
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
     shared = shared_durables(consumers)
@@ -103,4 +104,27 @@ def _own_problems(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
             hint="Give what it waits for a timeout of its own, or write `async def`.",
             obj=consumer,
             id="nats_consumer.W003",
+        )
+    yield from _doubts(consumer)
+
+
+def _doubts(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
+    name = consumer.__name__
+    if beside := filters_beside_subjects(consumer):
+        yield CheckWarning(
+            f"{name} filters by {', '.join(map(repr, beside))}, which none of its subjects can "
+            f"match: {', '.join(consumer.subjects)}.",
+            hint="Correct the filter, or add the subject that it is meant for to subjects.",
+            obj=consumer,
+            id="nats_consumer.W005",
+        )
+    for text in without_effect(consumer):
+        yield CheckWarning(f"{name}: {text}", obj=consumer, id="nats_consumer.W006")
+    for attribute, close in misspelt(consumer).items():
+        yield CheckWarning(
+            f"{name} has an attribute {attribute!r}, which nothing here reads. Did you mean "
+            f"{close!r}?",
+            hint="If it is your own, let its name begin with an underscore.",
+            obj=consumer,
+            id="nats_consumer.W007",
         )

@@ -17,6 +17,7 @@ from .outcomes import ErrorAckBehavior
 from .registry import class_of, label, project_classes
 from .retry import retry_policy
 from .settings import ConsumerOptions, number, whole
+from .signatures import check_signatures
 
 if TYPE_CHECKING:
     from .consumer import NatsConsumer
@@ -26,8 +27,9 @@ Declaration: TypeAlias = "type[NatsConsumer] | NatsConsumer"
 # Each thread holds a database connection, so threads are not as cheap as tasks.
 _DEFAULT_THREADS = 10
 
-_START_ATTRIBUTES = {"by_start_sequence": "start_sequence", "by_start_time": "start_time"}
-_DELIVER_POLICIES = ("all", "last", "new", "last_per_subject", *_START_ATTRIBUTES)
+# The deliver policies that need one more attribute.
+START_ATTRIBUTES = {"by_start_sequence": "start_sequence", "by_start_time": "start_time"}
+_DELIVER_POLICIES = ("all", "last", "new", "last_per_subject", *START_ATTRIBUTES)
 
 _EXHAUSTED = {
     ErrorAckBehavior.ACK: "ack",
@@ -48,37 +50,66 @@ class Overrides:
 
 
 def consumer_options(consumer: Declaration, overrides: Overrides | None = None) -> ConsumerOptions:
-    """The options that the attributes describe. Raises ConfigurationError, naming the consumer,
-    for the first that is wrong.
+    """The options that the attributes describe. Raises ConfigurationError, naming the consumer
+    and everything that is wrong with it.
 
     A class is judged by its attributes alone: what its get_durable_name() and get_filter_subject()
     answer, where it overrides them, is known of an instance only."""
     name = class_of(consumer).__name__
+    overrides = overrides or Overrides()
     try:
-        return _options(name, consumer, overrides or Overrides())
+        return _options(name, consumer, overrides)
     except (ConfigurationError, ValueError) as error:
-        raise ConfigurationError(f"{name} cannot run: {error}") from error
+        faults = " ".join(_faults(consumer, overrides)) or error
+        raise ConfigurationError(f"{name} cannot run: {faults}") from error
+
+
+def _faults(consumer: Declaration, overrides: Overrides) -> list[str]:
+    readers: list[Callable[[], object]] = [
+        lambda: _kind(consumer),
+        lambda: message_handler(consumer),
+        lambda: check_signatures(consumer),
+        lambda: _stream(consumer),
+        lambda: durable_of(consumer),
+        lambda: filter_of(consumer),
+        lambda: _deliver_policy(consumer),
+        lambda: retry_policy(consumer),
+        lambda: _exhausted(consumer),
+        lambda: _batch_size(consumer, overrides),
+        lambda: _own_concurrency(consumer, overrides),
+        lambda: _fetch_timeout(consumer, overrides),
+        lambda: _ack_wait(consumer),
+        lambda: _max_ack_pending(consumer),
+        lambda: _handler_timeout(consumer),
+    ]
+    faults: list[str] = []
+    for read in readers:
+        try:
+            read()
+        except (ConfigurationError, ValueError) as error:
+            faults.append(str(error))
+    return faults
 
 
 def _options(name: str, consumer: Declaration, overrides: Overrides) -> ConsumerOptions:
-    if not consumer.kind:
-        raise ConfigurationError("derive it from JetstreamPushConsumer or JetstreamPullConsumer.")
+    kind = _kind(consumer)
     handler = message_handler(consumer)
+    check_signatures(consumer)
     durable, durable_is_derived = durable_of(consumer)
     policy = retry_policy(consumer)
-    batch_size = read_batch_size(_either(overrides.batch_size, consumer.batch_size))
+    batch_size = _batch_size(consumer, overrides)
     deliver_policy, start_sequence, start_time = _deliver_policy(consumer)
     return ConsumerOptions(
         name=name,
         stream=_stream(consumer),
         durable=durable,
         durable_is_derived=durable_is_derived,
-        kind=consumer.kind,
+        kind=kind,
         filter_subjects=filter_of(consumer),
         concurrency=_concurrency(consumer, overrides, handler, batch_size),
         batch_size=batch_size,
-        fetch_timeout=read_fetch_timeout(_either(overrides.fetch_timeout, consumer.fetch_timeout)),
-        ack_wait=number(consumer.ack_wait, "ack_wait", least=0.1),
+        fetch_timeout=_fetch_timeout(consumer, overrides),
+        ack_wait=_ack_wait(consumer),
         max_ack_pending=_max_ack_pending(consumer),
         deliver_policy=deliver_policy,
         start_sequence=start_sequence,
@@ -231,6 +262,12 @@ def is_overridden(consumer: Declaration, method: str) -> bool:
     return any(method in vars(cls) for cls in project_classes(consumer))
 
 
+def _kind(consumer: Declaration) -> str:
+    if not consumer.kind:
+        raise ConfigurationError("derive it from JetstreamPushConsumer or JetstreamPullConsumer.")
+    return consumer.kind
+
+
 def _stream(consumer: Declaration) -> str:
     if not consumer.stream_name:
         raise ConfigurationError("it has no stream_name. Give it the stream to consume from.")
@@ -247,12 +284,29 @@ def _subjects(consumer: Declaration, attribute: str) -> list[str]:
 def _concurrency(
     consumer: Declaration, overrides: Overrides, handler: Callable[[Any], Any], batch_size: int
 ) -> int:
-    given = _either(overrides.concurrency, consumer.concurrency)
+    given = _own_concurrency(consumer, overrides)
     if given is not None:
-        return read_concurrency(given)
+        return given
     if consumer.kind == "push":
         return 1
     return batch_size if iscoroutinefunction(handler) else min(batch_size, _DEFAULT_THREADS)
+
+
+def _own_concurrency(consumer: Declaration, overrides: Overrides) -> int | None:
+    given = _either(overrides.concurrency, consumer.concurrency)
+    return None if given is None else read_concurrency(given)
+
+
+def _batch_size(consumer: Declaration, overrides: Overrides) -> int:
+    return read_batch_size(_either(overrides.batch_size, consumer.batch_size))
+
+
+def _fetch_timeout(consumer: Declaration, overrides: Overrides) -> float:
+    return read_fetch_timeout(_either(overrides.fetch_timeout, consumer.fetch_timeout))
+
+
+def _ack_wait(consumer: Declaration) -> float:
+    return number(consumer.ack_wait, "ack_wait", least=0.1)
 
 
 def _max_ack_pending(consumer: Declaration) -> int | None:
@@ -272,7 +326,7 @@ def _deliver_policy(consumer: Declaration) -> tuple[str, int | None, str | None]
         raise ConfigurationError(
             f"deliver_policy must be one of {_DELIVER_POLICIES}, not {value!r}."
         )
-    needed = _START_ATTRIBUTES.get(policy)
+    needed = START_ATTRIBUTES.get(policy)
     if needed and getattr(consumer, needed) is None:
         raise ConfigurationError(f"deliver_policy {policy!r} needs {needed}.")
     sequence = (

@@ -50,7 +50,7 @@ def retry_policy(consumer: "type[NatsConsumer] | NatsConsumer") -> RetryPolicy:
     if by_deliveries:
         return _policy_by_deliveries(consumer)
     return RetryPolicy(
-        max_attempts=1 + max(0, whole(consumer.max_retries, "max_retries", least=-1)),
+        max_attempts=1 + whole(consumer.max_retries, "max_retries"),
         initial_delay=number(consumer.initial_retry_delay, "initial_retry_delay"),
         max_delay=number(consumer.max_retry_delay, "max_retry_delay"),
         factor=number(consumer.backoff_factor, "backoff_factor"),

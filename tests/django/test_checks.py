@@ -1,5 +1,6 @@
 """The system checks, each with its id."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -180,4 +181,87 @@ def test_threads_that_write_to_another_database_pass(
     postgresql = "django.db.backends.postgresql"
     monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", postgresql)
     in_threads()
+    assert found() == {}
+
+
+def test_all_faults_of_a_consumer_are_one_e003() -> None:
+    declare("OrderConsumer", durable_name="my durable", max_retries=-1, batch_size=0, ack_wait=0)
+    message = found()["nats_consumer.E003"]
+    assert "durable_name cannot contain spaces" in message
+    assert "max_retries must be a whole number, at least 0, not -1" in message
+    assert "batch_size must be a whole number, at least 1" in message
+    assert "ack_wait must be a number of at least 0.1" in message
+
+
+def without_message(self: Any) -> None: ...
+
+
+def without_attempt(self: Any, message: Any, error: Exception) -> None: ...
+
+
+def test_a_handler_with_other_arguments_than_it_is_given_is_e003() -> None:
+    declare("OrderConsumer", handle_message=without_message, handle_error=without_attempt)
+    message = found()["nats_consumer.E003"]
+    assert "handle_message must take (self, message), not (self: Any)" in message
+    assert "handle_error must take (self, message, error, attempt), not (" in message
+
+
+def test_a_filter_that_matches_no_subject_is_w005() -> None:
+    declare("OrderConsumer", filter_subject="order.*", subjects=["orders.created", "orders.paid"])
+    assert (
+        "OrderConsumer filters by 'order.*', which none of its subjects can match: orders.created"
+        in found()["nats_consumer.W005"]
+    )
+
+
+def test_a_filter_that_matches_some_subject_passes() -> None:
+    declare("OrderConsumer", filter_subject="orders.*.eu", subjects=["mail", "orders.created.>"])
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        (
+            {"start_time": datetime(2026, 1, 1, tzinfo=UTC)},
+            "start_time does nothing with deliver_policy 'all'",
+        ),
+        (
+            {"start_sequence": 5, "deliver_policy": "new"},
+            "Set deliver_policy = 'by_start_sequence'",
+        ),
+        ({"initial_retry_delay": 90}, "every retry waits 60 s. Raise max_retry_delay"),
+    ],
+)
+def test_an_attribute_that_does_nothing_beside_the_others_is_w006(
+    attributes: dict[str, Any], message: str
+) -> None:
+    declare("OrderConsumer", **attributes)
+    assert message in found()["nats_consumer.W006"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max_retry", "max_retries"),
+        ("batchsize", "batch_size"),
+        ("subject", "subjects"),
+        ("concurency", "concurrency"),
+    ],
+)
+def test_a_misspelt_attribute_is_w007(name: str, meant: str) -> None:
+    declare("OrderConsumer", **{name: 3})
+    assert (
+        f"an attribute {name!r}, which nothing here reads. Did you mean {meant!r}?"
+        in (found()["nats_consumer.W007"])
+    )
+
+
+def test_a_misspelt_method_is_w007() -> None:
+    declare("OrderConsumer", handle_errors=without_attempt)
+    assert "Did you mean 'handle_error'?" in found()["nats_consumer.W007"]
+
+
+def test_attributes_of_the_projects_own_pass() -> None:
+    declare("OrderConsumer", handle_message_inner=print, handle_order=print, currency="EUR")
     assert found() == {}

@@ -1,0 +1,63 @@
+"""What in a consumer class can run and is probably a mistake."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from .consumer import NatsConsumer
+from .exceptions import ConfigurationError
+from .names import overlap
+from .options import START_ATTRIBUTES, declared_filter, is_overridden
+from .registry import project_classes
+
+_METHODS = ("handle_message", "handle_error", "setup")
+# So close that "currency" is not taken for "concurrency".
+_ALIKE = 0.9
+
+
+def filters_beside_subjects(consumer: type[NatsConsumer]) -> list[str]:
+    """The filters that no subject of `subjects` can match."""
+    subjects = consumer.subjects or ()
+    if isinstance(subjects, str) or is_overridden(consumer, "get_filter_subject"):
+        return []
+    try:
+        filters = declared_filter(consumer)
+    except ConfigurationError:
+        return []  # consumer_options() says so
+    return [each for each in filters if subjects and not any(overlap(each, s) for s in subjects)]
+
+
+def without_effect(consumer: type[NatsConsumer]) -> Iterator[str]:
+    """What to say of each attribute that does nothing beside the others."""
+    policy = str(getattr(consumer.deliver_policy, "value", consumer.deliver_policy))
+    for needed, attribute in START_ATTRIBUTES.items():
+        if getattr(consumer, attribute) is not None and policy != needed:
+            yield (
+                f"{attribute} does nothing with deliver_policy {policy!r}. Set deliver_policy = "
+                f"{needed!r}, or leave {attribute} out."
+            )
+    if consumer.initial_retry_delay > consumer.max_retry_delay:
+        yield (
+            f"initial_retry_delay ({consumer.initial_retry_delay:g} s) is longer than "
+            f"max_retry_delay ({consumer.max_retry_delay:g} s), so every retry waits "
+            f"{consumer.max_retry_delay:g} s. Raise max_retry_delay."
+        )
+
+
+def misspelt(consumer: type[NatsConsumer]) -> dict[str, str]:
+    """The attributes that nothing reads, each with the one of ours that it looks like."""
+    ours = [*_METHODS, *(name for name in dir(NatsConsumer) if not name.startswith("_"))]
+    bare = {_bare(name): name for name in ours}
+    found: dict[str, str] = {}
+    for cls in project_classes(consumer):
+        for name in vars(cls):
+            if name.startswith("_") or name in ours:
+                continue
+            if close := get_close_matches(_bare(name), bare, n=1, cutoff=_ALIKE):
+                found[name] = bare[close[0]]
+    return found
+
+
+def _bare(name: str) -> str:
+    """The name without what is easily forgotten or added: underscores, case and the plural."""
+    joined = name.replace("_", "").lower()
+    return joined[:-3] + "y" if joined.endswith("ies") else joined.removesuffix("s")
