@@ -1,11 +1,13 @@
 //! Options become a connected client, and what happens to it later becomes a state one can watch.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ServerAddr};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::warn;
 
 use crate::config::ConnectOptions;
 use crate::dial::{client_options, parse_servers, spell};
@@ -162,13 +164,20 @@ impl Connection {
         }
     }
 
-    /// Whether the link counts as up, and yet within `limit` nothing came over it, not even an answer.
-    pub(crate) async fn is_silent(&self, limit: Duration) -> bool {
+    /// Makes the link anew where it counts as up and yet nothing comes over it within `limit`, not even an
+    /// answer. Where the server's side is gone and nobody told us, async-nats would wait until three pings went
+    /// unanswered. Returns whether it did.
+    pub(crate) async fn renew_if_silent(&self, limit: Duration) -> bool {
         let statistics = self.client.statistics();
         let before = statistics.in_bytes.load(Relaxed);
         let asked = self.flush(limit).await;
         let is_unanswered = asked.is_err_and(|error| error.kind() == ErrorKind::Timeout);
-        is_unanswered && self.is_up() && statistics.in_bytes.load(Relaxed) == before
+        // A slow link is not silent: what was asked for before may be on its way.
+        if !is_unanswered || !self.is_up() || statistics.in_bytes.load(Relaxed) != before {
+            return false;
+        }
+        warn!("nothing comes over the connection to NATS; making it anew");
+        timeout(limit, self.client.force_reconnect()).await.is_ok()
     }
 
     /// Returns when the connection is closed.

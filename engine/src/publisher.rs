@@ -35,6 +35,9 @@ struct Kept {
 /// behind the other.
 const VAIN_FOR: Duration = Duration::from_secs(1);
 
+/// After a publish without a confirmation: how long the link may carry nothing at all.
+const DOUBT: Duration = Duration::from_secs(2);
+
 impl Publisher {
     /// A publisher that connects when it is first used.
     #[must_use]
@@ -49,7 +52,12 @@ impl Publisher {
     pub async fn publish(&self, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
         let began = Instant::now();
         let connection = self.connection(limit).await?;
-        publish(&connection, outgoing, limit.saturating_sub(began.elapsed())).await
+        let published = publish(&connection, outgoing, limit.saturating_sub(began.elapsed())).await;
+        if published.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unconfirmed) {
+            // The caller has waited long enough; whoever publishes next finds a sound link.
+            tokio::spawn(async move { connection.renew_if_silent(DOUBT).await });
+        }
+        published
     }
 
     /// Publishes many messages without waiting for each: in their order, and the results in that order too.

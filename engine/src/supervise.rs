@@ -111,16 +111,17 @@ impl Supervisor {
         }
     }
 
-    /// Has the connection made anew when nothing comes over it. Where the server's side is gone and nobody
-    /// told us, async-nats would wait until three pings went unanswered.
+    /// Asks now and then whether the link still carries anything.
     async fn doubt_link(&self, connection: &Connection) -> Infallible {
         loop {
             tokio::time::sleep(DOUBT).await;
-            if connection.is_up() && connection.is_silent(DOUBT).await {
-                count(&self.settler.counters.repairs);
-                warn!(consumer = self.options.name, "nothing comes over the connection to NATS; making it anew");
-                let _ = timeout(DOUBT, connection.client().force_reconnect()).await;
-            }
+            self.renew_if_silent(connection).await;
+        }
+    }
+
+    async fn renew_if_silent(&self, connection: &Connection) {
+        if connection.is_up() && connection.renew_if_silent(DOUBT).await {
+            count(&self.settler.counters.repairs);
         }
     }
 
@@ -147,6 +148,7 @@ impl Supervisor {
         loop {
             let trying = async {
                 tokio::time::sleep(*pause).await;
+                self.renew_if_silent(&connection).await;
                 self.bind(&mut connection).await
             };
             let tried = self.stop.run_until_cancelled(trying).await?;

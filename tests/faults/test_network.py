@@ -68,6 +68,13 @@ def test_a_connection_that_is_gone_at_the_server_only(
     survives(stage, proxy, harm, harm.__name__, count=4000)
 
 
+def test_a_half_open_connection_is_noticed_with_the_default_settings_too(
+    stage: Stage, proxy: Proxy
+) -> None:
+    stage.connect = {}
+    survives(stage, proxy, Proxy.half_open, "half open", count=4000)
+
+
 def test_a_slow_connection(stage: Stage, proxy: Proxy) -> None:
     def harm(proxy: Proxy) -> None:
         with proxy.delay(0.25):
