@@ -22,8 +22,8 @@ demo: $(VENV)/.built ## Run the shop in demo/ against a real NATS server of its 
 	@$(VENV)/bin/python demo/run.py $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.installed ## Lint everything and run every test, in Rust and in Python
-	@$(VENV)/bin/python make/test.py
+test: $(VENV)/.installed ## Lint everything and run every test, in Rust and in Python (QUICK=1: one Python)
+	@QUICK=$(QUICK) $(VENV)/bin/python make/test.py
 
 .PHONY: lint
 lint: $(VENV)/.installed ## Run the linters alone, and look for known vulnerabilities

@@ -1,4 +1,4 @@
-"""Steps: commands that run one after another, live and bounded, and are summed up in one line.
+"""Steps: commands that run one after another, live and bounded, and are summed up at the end.
 
 A failed step stops none of the others: one run tells everything that is wrong.
 A command that cannot do its work on this machine says why and exits with `NOT_RUN`.
@@ -17,6 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_RUN = 75  # sysexits.h: EX_TEMPFAIL
+_INTERRUPTED = 130
+
+_HEADS = {"passed": "passed", "not run": "not run", "failed": "FAILED"}
 
 _CLOSING_LINES = [
     # cargo nextest: "Summary [ 1.2s] 9 tests run: 8 passed, 1 failed, 2 skipped"
@@ -105,28 +108,42 @@ class Step:
 
 
 def run_all(verb: str, steps: Iterable[Step], notes: Sequence[str] = ()) -> int:
-    """Run every step, print the notes and the sum, and return the exit code."""
+    """Run every step, print the notes and what became of the steps, and return the exit code: 0, 1
+    if a step failed, 130 if Ctrl-C or SIGTERM ended it."""
+    # Steps are sessions of their own: whoever ends this ends them.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     count = TestCount()
-    results = [(step.name, step.run(count)) for step in steps]
+    results: dict[str, list[str]] = {"passed": [], "not run": [], "failed": []}
+    for step in steps:
+        try:
+            results[step.run(count)].append(step.name)
+        except KeyboardInterrupt:
+            done = sum(map(len, results.values()))
+            print(
+                f"\nmake {verb}: stopped during {step.name}, after {done} {_steps(done)}",
+                flush=True,
+            )
+            return _INTERRUPTED
     print()
     for note in notes:
         print(note)
     if count != TestCount():
         print(count)
-    print(f"make {verb}: {_sum(results)}", flush=True)
-    return 1 if any(result == "failed" for _, result in results) else 0
+    print(_sum(verb, results), flush=True)
+    return 1 if results["failed"] else 0
 
 
-def _sum(results: Sequence[tuple[str, str]]) -> str:
-    passed = [name for name, result in results if result == "passed"]
-    failed = [name for name, result in results if result == "failed"]
-    not_run = [name for name, result in results if result == "not run"]
-    steps = "step" if len(passed) == 1 else "steps"
-    counts = f"{len(passed)} {steps} passed, {len(failed)} failed"
-    if not_run:
-        counts += f", {len(not_run)} not run"
-    marked = [f"FAILED: {name}" for name in failed] + [f"not run: {name}" for name in not_run]
-    return f"{counts} ({', '.join(passed + marked)})"
+def _sum(verb: str, results: Mapping[str, Sequence[str]]) -> str:
+    """A line for each result, and one that counts them."""
+    lines = [f"{_HEADS[result]}: {', '.join(names)}" for result, names in results.items() if names]
+    counts = f"{_steps(len(results['passed']))} passed, {len(results['failed'])} failed"
+    if results["not run"]:
+        counts += f", {len(results['not run'])} not run"
+    return "\n".join([*lines, f"make {verb}: {counts}"])
+
+
+def _steps(count: int) -> str:
+    return f"{count} {'step' if count == 1 else 'steps'}"
 
 
 def _result(code: int) -> str:

@@ -1,7 +1,9 @@
 """The closing lines of the test runners, as `make test` counts them."""
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,15 @@ def test_counts_the_tests_of_a_closing_line(line: str, sum_of_it: str) -> None:
     assert str(count) == sum_of_it
 
 
-def test_every_step_runs_and_the_last_line_names_what_failed(
+@pytest.fixture(autouse=True)
+def usual_sigterm() -> Iterator[None]:
+    """Undoes what run_all does to the handler of SIGTERM."""
+    usual = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, usual)
+
+
+def test_every_step_runs_and_what_failed_has_a_line_of_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     steps = [
@@ -46,15 +56,32 @@ def test_every_step_runs_and_the_last_line_names_what_failed(
     ]
     assert run_all("test", steps) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2] == "2 passed, 0 failed"
-    assert lines[-1] == "make test: 1 step passed, 1 failed (second, FAILED: first)"
+    assert lines[-4:] == [
+        "2 passed, 0 failed",
+        "passed: second",
+        "FAILED: first",
+        "make test: 1 step passed, 1 failed",
+    ]
 
 
 def test_a_step_that_cannot_run_here_fails_nothing_but_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_all("lint", [_python("audit", f"raise SystemExit({NOT_RUN})")]) == 0
-    assert "0 steps passed, 0 failed, 1 not run (not run: audit)" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["not run: audit", "make lint: 0 steps passed, 0 failed, 1 not run"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_stops_it_gets_a_sentence_and_no_further_step(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = f"import os; os.kill({os.getpid()}, {number:d}); input()"
+    waiting = Step("second", ["sh", "-c", f"{sys.executable} -c '{stopping}'; exec sleep 60"], 1)
+    assert run_all("test", [_python("first", ""), waiting, _python("third", "")]) == 130
+    output = capsys.readouterr().out
+    assert output.splitlines()[-1] == "make test: stopped during second, after 1 step"
+    assert "third" not in output
 
 
 def test_a_step_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
