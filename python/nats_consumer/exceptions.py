@@ -200,6 +200,10 @@ class InvalidMessage(PublishError, errors.BadSubjectError, errors.BadHeaderError
     spaces or empty tokens, a header is one line with a name of visible ASCII."""
 
 
+class Unserializable(InvalidMessage, TypeError):
+    """The data cannot be written as JSON. Publish what Django's encoder knows, or bytes."""
+
+
 class TooManyUnconfirmed(PublishError, js_errors.TooManyStalledMsgsError):
     """As many messages as may be were published and not confirmed yet.
 

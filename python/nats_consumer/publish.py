@@ -5,18 +5,26 @@ opens its own."""
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
 
 from .api import PubAck
 from .connect import connect_options, resolve
+from .exceptions import Unserializable
 
 if TYPE_CHECKING:
     from ._native import Publisher
+
+logger = logging.getLogger(__name__)
+
+MsgId: TypeAlias = str | int | UUID
 
 MSG_ID = "Nats-Msg-Id"
 _DEFAULT_TIMEOUT = 5.0
@@ -30,16 +38,22 @@ def publish(
     data: Any,
     *,
     headers: Mapping[str, str] | None = None,
-    msg_id: str | None = None,
+    msg_id: MsgId | None = None,
     timeout: float = _DEFAULT_TIMEOUT,
 ) -> PubAck:
     """Publish `data` and wait, at most `timeout` seconds, until a stream has stored it.
 
     Bytes and text are sent as they are, anything else as JSON, with what Django's encoder knows
-    (dates, decimals, UUIDs). Of messages with the same `msg_id`, the stream stores one within its
-    duplicate window. Raises NoStreamResponse, PublishTimeout, PayloadTooLarge, InvalidMessage,
-    Unreachable or ConfigurationError, and ApiError for what else the stream answers, such as that
-    it is full; while disconnected it raises soon rather than wait."""
+    (dates, decimals, UUIDs). Of messages with the same `msg_id` (text, or an int or UUID, which
+    become text), the stream stores one within its duplicate window. Raises NoStreamResponse,
+    PublishTimeout, PayloadTooLarge, InvalidMessage, Unserializable, Unreachable or
+    ConfigurationError, and ApiError for what else the stream answers, such as that it is full;
+    while disconnected it raises soon rather than wait. TypeError names an argument of a wrong
+    type.
+
+    On an event loop, use apublish(): this one holds the loop up, and warns of it once."""
+    if _on_event_loop():
+        _recommend_apublish()
     draft = _draft(subject, data, headers, msg_id)
     return _pub_ack(_publisher().publish(draft, timeout))
 
@@ -49,7 +63,7 @@ async def apublish(
     data: Any,
     *,
     headers: Mapping[str, str] | None = None,
-    msg_id: str | None = None,
+    msg_id: MsgId | None = None,
     timeout: float = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - it ends the engine's work too
 ) -> PubAck:
     """publish() for async code."""
@@ -65,11 +79,14 @@ def publish_many(
     """Publish (subject, data) pairs in their order without waiting for each, and return their
     confirmations. Far faster than publish() in a loop.
 
-    Raises an ExceptionGroup of what publish() raises if some were not stored; the others were."""
-    drafts = [_draft(subject, data, None, None) for subject, data in messages]
+    Raises an ExceptionGroup of what publish() raises if some were not stored; the others were. A
+    note on each says which message it was, counted from 0. If one cannot be sent at all, that is
+    raised and none is sent."""
+    drafts = [_numbered_draft(*each) for each in enumerate(messages)]
     stored, errors = [], []
-    for result in _publisher().publish_many(drafts, timeout):
+    for index, result in enumerate(_publisher().publish_many(drafts, timeout)):
         if isinstance(result, Exception):
+            result.add_note(_which(index, drafts[index][0]))
             errors.append(result)
         else:
             stored.append(_pub_ack(result))
@@ -83,7 +100,7 @@ def publish_on_commit(
     data: Any,
     *,
     headers: Mapping[str, str] | None = None,
-    msg_id: str | None = None,
+    msg_id: MsgId | None = None,
     timeout: float = _DEFAULT_TIMEOUT,
     using: str | None = None,
     robust: bool = False,
@@ -101,12 +118,46 @@ def publish_on_commit(
 
 
 def _draft(
-    subject: str, data: Any, headers: Mapping[str, str] | None, msg_id: str | None
+    subject: str, data: Any, headers: Mapping[str, str] | None, msg_id: MsgId | None
 ) -> tuple[str, bytes, dict[str, str] | None]:
-    lines = dict(headers) if headers else None
+    if not isinstance(subject, str):
+        raise TypeError(f"subject must be text such as 'orders.created', not {subject!r}.")
+    lines = _checked_headers(headers) if headers else None
     if msg_id is not None:
-        lines = {**(lines or {}), MSG_ID: msg_id}
-    return subject, _encode(data), lines
+        lines = {**(lines or {}), MSG_ID: _checked_msg_id(msg_id)}
+    return subject, _encode(subject, data), lines
+
+
+def _numbered_draft(
+    index: int, message: tuple[str, Any]
+) -> tuple[str, bytes, dict[str, str] | None]:
+    subject, data = message
+    try:
+        return _draft(subject, data, None, None)
+    except Exception as error:
+        error.add_note(_which(index, subject))
+        raise
+
+
+def _which(index: int, subject: str) -> str:
+    return f"This was message {index}, to {subject!r}."
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a dict of texts, not {headers!r}.")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(
+                f"headers must have text for names and values, not {name!r}: {value!r}."
+            )
+    return dict(headers)
+
+
+def _checked_msg_id(msg_id: MsgId) -> str:
+    if isinstance(msg_id, bool) or not isinstance(msg_id, str | int | UUID):
+        raise TypeError(f"msg_id must be text, an int or a UUID, not {msg_id!r}.")
+    return str(msg_id)
 
 
 def _pub_ack(confirmation: tuple[str, int, bool, str | None]) -> PubAck:
@@ -114,12 +165,35 @@ def _pub_ack(confirmation: tuple[str, int, bool, str | None]) -> PubAck:
     return PubAck(stream=stream, seq=seq, domain=domain, duplicate=duplicate or None)
 
 
-def _encode(data: Any) -> bytes:
+def _encode(subject: str, data: Any) -> bytes:
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     if isinstance(data, str):
         return data.encode()
-    return json.dumps(data, cls=DjangoJSONEncoder).encode()
+    try:
+        return json.dumps(data, cls=DjangoJSONEncoder).encode()
+    except (TypeError, ValueError) as error:
+        raise Unserializable(
+            f"The data for {subject!r} cannot be written as JSON: {error}. Publish what Django's "
+            "encoder knows, or encode it yourself and publish bytes."
+        ) from error
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@cache
+def _recommend_apublish() -> None:
+    """Warn of it, the first time."""
+    logger.warning(
+        "publish() is called on an event loop, which stands still until the stream has confirmed. "
+        "Write `await apublish(...)` there."
+    )
 
 
 def _is_first() -> bool:

@@ -4,12 +4,14 @@ import asyncio
 import importlib
 import threading
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import transaction
 
-from nats_consumer import apublish, publish, publish_on_commit
-from nats_consumer.exceptions import Unreachable
+from nats_consumer import apublish, publish, publish_many, publish_on_commit
+from nats_consumer.exceptions import InvalidMessage, Unreachable
+from nats_consumer.testing import capture_published
 
 
 @pytest.fixture
@@ -56,6 +58,56 @@ def test_what_cannot_be_published_on_commit_is_logged_if_it_is_to_be_robust(
 def test_what_json_cannot_say_is_refused_before_a_server_is_looked_for(
     asked_from: list[Any],
 ) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(
+        TypeError, match=r"The data for 'orders\.created' .*type object is not"
+    ) as it:
         publish("orders.created", object())
+    assert isinstance(it.value, InvalidMessage)
     assert asked_from == []
+
+
+@pytest.mark.parametrize("msg_id", [7, "7", UUID(int=7)])
+def test_a_primary_key_does_as_a_msg_id(msg_id: Any) -> None:
+    with capture_published() as published:
+        publish("orders.created", {}, msg_id=msg_id)
+    assert published[0].msg_id == str(msg_id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"msg_id": ["7"]}, r"msg_id must be text, an int or a UUID, not \['7'\]"),
+        ({"headers": {"a": 1}}, "headers must have text for names and values, not 'a': 1"),
+        ({"headers": ["a"]}, r"headers must be a dict of texts, not \['a'\]"),
+        ({"subject": 5}, "subject must be text such as 'orders.created', not 5"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(
+    asked_from: list[Any], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        publish(**{"subject": "orders.created", "data": {}, **arguments})
+    assert asked_from == []
+
+
+def test_the_one_of_many_that_cannot_be_sent_is_named(asked_from: list[Any]) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        publish_many([("orders.created", {}), ("orders.paid", object())])
+    assert caught.value.__notes__ == ["This was message 1, to 'orders.paid'."]
+    assert asked_from == []
+
+
+def test_publish_on_an_event_loop_recommends_apublish_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def publish_twice() -> None:
+        publish("orders.created", {})
+        publish("orders.created", {})
+
+    importlib.import_module("nats_consumer.publish")._recommend_apublish.cache_clear()
+    with capture_published():
+        publish("orders.created", {})
+        assert caplog.records == []
+        asyncio.run(publish_twice())
+    (record,) = caplog.records
+    assert "await apublish(...)" in record.getMessage()

@@ -132,7 +132,9 @@ def test_those_of_many_that_no_stream_takes_are_told_apart(
 ) -> None:
     with pytest.raises(ExceptionGroup, match="1 of 3 messages were not stored") as caught:
         publish_many([(f"{stream}.a", "1"), ("nowhere", "2"), (f"{stream}.a", "3")])
-    assert [type(error) for error in caught.value.exceptions] == [NoStreamResponse]
+    [error] = caught.value.exceptions
+    assert type(error) is NoStreamResponse
+    assert error.__notes__ == ["This was message 1, to 'nowhere'."]
     assert payloads(stream, 1, 2) == [b"1", b"3"]
 
 
