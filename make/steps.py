@@ -118,11 +118,8 @@ def run_all(verb: str, steps: Iterable[Step], notes: Sequence[str] = ()) -> int:
         try:
             results[step.run(count)].append(step.name)
         except KeyboardInterrupt:
-            done = sum(map(len, results.values()))
-            print(
-                f"\nmake {verb}: stopped during {step.name}, after {done} {_steps(done)}",
-                flush=True,
-            )
+            done = _steps(sum(map(len, results.values())))
+            print(f"\nmake {verb}: stopped during {step.name}, after {done}", flush=True)
             return _INTERRUPTED
     print()
     for note in notes:
