@@ -79,7 +79,8 @@ def native() -> Environment:
 
 
 def _project() -> Environment:
-    return _python(sys.executable, {})
+    # Before an installed copy: it is this checkout that is measured.
+    return _python(sys.executable, {"PYTHONPATH": str(ROOT / "python")})
 
 
 def _newest() -> Environment:

@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ def summarise(
 def machine(environments: dict[str, Environment]) -> dict[str, Any]:
     """What the figures depend on."""
     return {
+        "commit": _commit(),
         "cores": os.cpu_count(),
         "cpu": _cpu(),
         "system": f"{platform.system()} {platform.release()}",
@@ -81,6 +83,18 @@ def _latencies(results: Sequence[Result]) -> dict[str, Any]:
 
 def _median(values: Sequence[float]) -> float:
     return round(statistics.median(values), 3)
+
+
+def _commit() -> str:
+    """The commit that was measured; "dirty" if the checkout differs from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=8"],
+        cwd=Path(__file__).parent,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    return described.stdout.strip() or "unknown"
 
 
 def _cpu() -> str:

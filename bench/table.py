@@ -55,7 +55,8 @@ def _measured_on(summary: dict[str, Any]) -> str:
         for package, version in packages.items()
     ]
     return (
-        f"{summary['date']}, medians of {summary['rounds']} interleaved rounds, "
+        f"{summary['date']}, commit {machine['commit']}, "
+        f"medians of {summary['rounds']} interleaved rounds, "
         f"{machine['cores']} cores ({machine['cpu']}), {machine['system']}, "
         f"nats-server {machine['nats-server']}; {', '.join(dict.fromkeys(versions))}."
     )

@@ -20,7 +20,7 @@ from lineup import (
     Contestant,
 )
 
-_JSON = json.dumps({"id": 1, "customer": 4711, "total": "99.90", "note": "x" * 68})
+_JSON = json.dumps({"id": 4711, "name": "x" * 104})
 
 
 @dataclass(frozen=True, kw_only=True)
