@@ -222,5 +222,9 @@ def _sqlite(path: Path) -> dict[str, Any]:
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute(TABLE)
-    options = {"timeout": 20, "init_command": "PRAGMA synchronous=OFF"}
+    options = {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA synchronous=OFF",
+    }
     return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path), "OPTIONS": options}

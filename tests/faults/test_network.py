@@ -129,4 +129,4 @@ def test_a_publish_whose_confirmation_is_lost_is_repeated_and_stored_once(
     stage.stop(worker)
     report = stage.check("Pulled")
     assert report.counts["stored"] == 20
-    assert [each.duplicate for each in stage.ledgers().published if each.event == "STORED"][0]
+    assert next(each.duplicate for each in stage.ledgers().published if each.event == "STORED")

@@ -1,0 +1,83 @@
+"""Handlers that hold up everything, or end their process."""
+
+import json
+from functools import partial
+
+import pytest
+
+from tests.faults.stage import STREAM, Stage, Worker
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(120)
+HOLDS = 20
+
+
+@pytest.mark.parametrize("harm", ["hold the GIL", "spin"])
+@pytest.mark.parametrize("consumer", ["Pulled", "PushedInThreads"])
+def test_a_handler_that_holds_up_the_interpreter_runs_once(
+    stage: Stage, consumer: str, harm: str
+) -> None:
+    stage.attributes |= {"ack_wait": 2.0, "concurrency": 4}
+    worker = stage.work(consumer).is_ready()
+    mix = [[1, {"do": harm, "holds": HOLDS}]]
+    assert stage.produce(1, mix=mix, name="long").finish() == 0
+    stage.reaches("START", 1)
+    other = stage.work(consumer).is_ready()
+    assert stage.produce(200, rate=100, mix=[[1, {}]]).finish() == 0
+    stage.settled(consumer)
+    [*starts] = [step for step in stage.handled("START") if step.id == "long-0"]
+    assert len(starts) == 1
+    for each in (worker, other):
+        stage.stop(each)
+    report = stage.check(consumer)
+    assert report.counts["starts"] == 201
+
+
+@pytest.mark.faults_smoke
+@pytest.mark.parametrize("harm", ["exit", "segfault"])
+def test_a_message_that_ends_its_worker_ends_as_a_dead_letter(stage: Stage, harm: str) -> None:
+    stage.attributes |= {"ack_wait": 1.0, "max_retries": 1}
+    bad(stage, harm)
+    worker = survivor(stage, "PulledInThreads")
+    produced(stage, 20)
+    stage.settled("PulledInThreads")
+    stage.stop(worker)
+    [letter] = stage.witness.messages(f"{STREAM}-dlq")
+    assert dict(letter.headers)["Dlq-Reason"] == "worker lost"
+    assert json.loads(letter.payload)["id"] == "bad-0"
+    starts = [step for step in stage.handled("START") if step.id == "bad-0"]
+    assert len(starts) == 5, "two attempts, and three beyond them (decision 8)"
+    stage.check("PulledInThreads")
+
+
+@pytest.mark.xfail(reason="what shares the prefetch is given up with it (decision 8)", strict=True)
+def test_a_message_that_ends_its_worker_does_not_take_its_neighbours_along(stage: Stage) -> None:
+    stage.attributes |= {"ack_wait": 1.0, "max_retries": 1}
+    bad(stage, "exit")
+    produced(stage, 20)
+    survivor(stage, "PulledInThreads")
+    stage.settled("PulledInThreads")
+    assert len(stage.witness.messages(f"{STREAM}-dlq")) == 1
+
+
+def bad(stage: Stage, harm: str) -> None:
+    assert stage.produce(1, mix=[[1, {"do": harm}]], name="bad").finish() == 0
+
+
+def produced(stage: Stage, count: int) -> None:
+    assert stage.produce(count, name="good").finish() == 0
+
+
+def survivor(stage: Stage, consumer: str) -> Worker:
+    """Workers are started one after the other, as a process manager does, until one lives."""
+    for _ in range(8):
+        worker = stage.work(consumer)
+        with stage.fault("worker lost", worker.pid):
+            eventually(partial(_has_ended_or_gave_up, stage, worker), 30, stage.story)
+        if not worker.command.has_ended:
+            return worker
+    raise AssertionError(f"no worker survives\n{stage.story()}")
+
+
+def _has_ended_or_gave_up(stage: Stage, worker: Worker) -> bool:
+    return worker.command.has_ended or bool(stage.witness.messages(f"{STREAM}-dlq"))

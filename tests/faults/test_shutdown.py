@@ -1,0 +1,82 @@
+"""SIGTERM at bad moments: the worker ends in time, and what it held is with others at once."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.checker import STOPPING
+from tests.faults.nodes import Node
+from tests.faults.proxy import DOWN, UP, Proxy
+from tests.faults.stage import GRACE, Stage
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.mark.faults_smoke
+@pytest.mark.parametrize("consumer", ["Pulled", "PushedInThreads"])
+def test_what_a_stopped_worker_held_is_with_another_long_before_ack_wait(
+    stage: Stage, consumer: str
+) -> None:
+    stage.attributes |= {"ack_wait": 60.0, "concurrency": 2, "batch_size": 200}
+    worker = stage.work(consumer).is_ready()
+    # Quick ones first, for which the worker takes more in advance; then slow ones.
+    assert stage.produce(300, rate=2000, name="quick").finish() == 0
+    producer = stage.produce(300, rate=2000, mix=[[1, {"seconds": 0.25}]], name="slow")
+    assert producer.finish() == 0, producer.output
+    eventually(lambda: any(step.id.startswith("slow") for step in stage.handled("START")), 20)
+    stage.stop(worker)
+    assert len(stage.handled()) < 400
+    other = stage.work(consumer, concurrency=40).is_ready()
+    stage.settled(consumer, timeout=20)
+    stage.stop(other)
+    report = stage.check(consumer)
+    assert report.counts["starts"] == 600, "nothing ran twice"
+
+
+@pytest.mark.parametrize("consumer", ["Pulled", "PulledInThreads"])
+def test_a_handler_that_outlasts_the_grace_is_left_and_runs_elsewhere(
+    stage: Stage, consumer: str
+) -> None:
+    stage.attributes["ack_wait"] = 60.0
+    worker = stage.work(consumer).is_ready()
+    assert stage.produce(3, mix=[[1, {"seconds": 30}]]).finish() == 0
+    stage.reaches("START", 3)
+    stop = stage.stop(worker)
+    assert GRACE <= stop.gone - stop.asked <= GRACE + STOPPING
+    stage.work(consumer).is_ready()
+    stage.reaches("START", 6, within=10)
+
+
+Away = Callable[[Node, Proxy], object]
+
+
+def down(node: Node, proxy: Proxy) -> object:
+    return proxy.down()
+
+
+def frozen(node: Node, proxy: Proxy) -> object:
+    return node.frozen()
+
+
+def silent(node: Node, proxy: Proxy) -> object:
+    return proxy.blackhole(UP, DOWN)
+
+
+@pytest.mark.parametrize("consumer", ["Pulled", "PushedInThreads"])
+@pytest.mark.parametrize("away", [down, frozen, silent])
+def test_a_worker_without_its_server_stops_in_time(
+    stage: Stage, node: Node, proxy: Proxy, away: Away, consumer: str
+) -> None:
+    stage.attributes["concurrency"] = 5
+    worker = stage.work(consumer).is_ready()
+    producer = stage.produce(600, rate=200, mix=[[1, {"seconds": 0.02}]])
+    stage.goes_on()
+    with stage.fault(away.__name__), away(node, proxy):  # type: ignore[attr-defined]
+        stage.passes(1)
+        stage.stop(worker)
+    other = stage.work(consumer).is_ready()
+    assert producer.finish(timeout=60) == 0, producer.output
+    stage.settled(consumer)
+    stage.stop(other)
+    stage.check(consumer)
