@@ -100,10 +100,14 @@ class ConsumerHandler:
         (there is no list and no @handle matches)."""
         delay = self.retry_policy.delay_after(msg.attempt)
         logger.warning(
-            "%s has no handler for %r (%s); the message comes again in %g s.",
+            "%s has no handler for %r (%s); the message %s of stream %s comes again to the durable "
+            "%s in %g s.",
             type(self).__name__,
             msg.subject,
             reason,
+            msg.metadata.sequence.stream,
+            msg.metadata.stream,
+            msg.metadata.consumer,
             delay,
         )
         await msg.nak(delay)

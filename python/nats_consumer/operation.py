@@ -14,6 +14,7 @@ from django.db.migrations.operations.base import Operation, OperationCategory
 from .api.wire import Struct
 from .blocking import wait_for
 from .client import get_nats_client
+from .settings import unknown_key
 
 if TYPE_CHECKING:
     from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -110,6 +111,14 @@ def takes(*names: str, of: type[Struct]) -> Callable[[_Init], _Init]:
         return init
 
     return decorate
+
+
+def check_fields(given: Mapping[str, Any], *, of: type[Struct], where: str) -> None:
+    """Raises ConfigurationError for a field that the struct does not have."""
+    known = tuple(each.name for each in fields_of(of))
+    for name in given:
+        if name not in known:
+            raise unknown_key(name, known, where, "field")
 
 
 def _plain(value: Any) -> Any:

@@ -2,14 +2,15 @@
 Django migrations may contain. Times are seconds; enums may be plain strings."""
 
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.db.migrations.operations.base import OperationCategory
 
 from . import api
-from .exceptions import ApiError, ConsumerGone, StreamNotFound
+from .exceptions import ApiError, ConsumerGone, StreamMismatch, StreamNotFound
 from .names import check_name
-from .operation import StreamOperation, takes
+from .operation import StreamOperation, check_fields, takes
 
 if TYPE_CHECKING:
     from .jetstream import JetStreamContext
@@ -28,14 +29,18 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _NAME_IN_USE = 10058
+# Of a configuration that is wrong, too; the text of the error tells them apart.
+_INVALID_CONFIG = 10052
+_UNCHANGEABLE = "update can not"
 
 
 class _Configured(StreamOperation):
     """An operation that is given the fields of api.StreamConfig. Raises ValueError for a name that
-    no stream can have, TypeError for a field that does not exist."""
+    no stream can have, ConfigurationError for a field that does not exist."""
 
     @takes(of=api.StreamConfig)
     def __init__(self, **fields: Any) -> None:
+        check_fields(fields, of=api.StreamConfig, where=type(self).__name__)
         self.config = api.StreamConfig(**fields)
         if self.config.name is None:
             raise ValueError(f"{type(self).__name__} needs the stream's name: name='orders'.")
@@ -43,6 +48,18 @@ class _Configured(StreamOperation):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r})"
+
+    async def _update(self, jetstream: "JetStreamContext") -> None:
+        try:
+            await jetstream.update_stream(self.config)
+        except ApiError as error:
+            if error.err_code != _INVALID_CONFIG or _UNCHANGEABLE not in error.description:
+                raise
+            raise StreamMismatch(
+                f"Stream {self.name!r} cannot become what {self!r} says: {error.description}. "
+                "Leave that field as the stream has it, take a stream of another name, or delete "
+                f"this one with all its messages: manage.py nats_delete_stream {self.name}"
+            ) from error
 
 
 class _Creating(_Configured):
@@ -69,8 +86,8 @@ class _Creating(_Configured):
 
 
 class CreateStream(_Creating):
-    """Creates the stream. One that exists is left as it is, with a warning if its subjects are
-    other ones."""
+    """Creates the stream. One that exists is left as it is, with a warning if it lacks a subject or
+    another given field is another one."""
 
     async def apply(self, jetstream: "JetStreamContext") -> None:
         """Create the stream unless it exists."""
@@ -101,8 +118,33 @@ class CreateStream(_Creating):
                 self.name,
                 sorted(missing),
             )
-        else:
+        if different := list(self._differences(present)):
+            logger.warning(
+                "Stream %s exists with %s, and CreateStream changes nothing. Use "
+                "CreateOrUpdateStream to change it.",
+                self.name,
+                ", ".join(different),
+            )
+        if not missing and not different:
             logger.info("Stream %s exists already; it is left as it is.", self.name)
+
+    def _differences(self, present: api.StreamConfig) -> Iterator[str]:
+        wanted, found = self.config.as_dict(), present.as_dict()
+        for name in sorted(wanted.keys() - {"name", "subjects"}):
+            if not _is_so(wanted[name], found.get(name)):
+                yield f"{name}={getattr(present, name)!r} instead of {getattr(self.config, name)!r}"
+
+
+def _is_so(wanted: Any, found: Any) -> bool:
+    """Whether the server has what was wanted. It fills in what is left out or none: a part of a
+    struct, a number that is 0."""
+    if isinstance(wanted, dict):
+        return all(_is_so(value, (found or {}).get(name)) for name, value in wanted.items())
+    if isinstance(wanted, list):
+        pairs = zip(wanted, found or (), strict=False)
+        return len(wanted) == len(found or ()) and all(_is_so(*pair) for pair in pairs)
+    is_unset = not wanted or wanted in ("none", "default")
+    return bool(wanted == found or (is_unset and found in (None, 0, -1)))
 
 
 class UpdateStream(_Configured):
@@ -112,7 +154,7 @@ class UpdateStream(_Configured):
     async def apply(self, jetstream: "JetStreamContext") -> None:
         """Update the stream if it exists."""
         try:
-            await jetstream.update_stream(self.config)
+            await self._update(jetstream)
         except StreamNotFound:
             logger.warning("Stream %s does not exist, so it is not updated.", self.name)
         else:
@@ -125,7 +167,7 @@ class CreateOrUpdateStream(_Creating):
     async def apply(self, jetstream: "JetStreamContext") -> None:
         """Update the stream, or create it."""
         try:
-            await jetstream.update_stream(self.config)
+            await self._update(jetstream)
         except StreamNotFound:
             await jetstream.add_stream(self.config)
             logger.info("Stream %s is created.", self.name)
@@ -166,6 +208,7 @@ class CreateConsumer(StreamOperation):
 
     @takes("stream", of=api.ConsumerConfig)
     def __init__(self, *, stream: str, **fields: Any) -> None:
+        check_fields(fields, of=api.ConsumerConfig, where="CreateConsumer")
         self.config = api.ConsumerConfig(**fields)
         self.stream = check_name(stream, "stream of CreateConsumer")
         name = self.config.durable_name or self.config.name

@@ -84,11 +84,14 @@ def nats_consumer_settings() -> Mapping[str, Any]:
     return value
 
 
-def unknown_key(key: str, known: tuple[str, ...], where: str) -> ConfigurationError:
-    """The error for a key that does not exist, with the ones that look like it."""
+def unknown_key(
+    key: str, known: tuple[str, ...], where: str, what: str = "key"
+) -> ConfigurationError:
+    """The error for a key that does not exist, with the ones that look like it. `what` it is
+    called `where` it was given."""
     close = get_close_matches(key, known, n=3)
     hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"It knows: {known}."
-    return ConfigurationError(f"{where} has no key {key!r}. {hint}")
+    return ConfigurationError(f"{where} has no {what} {key!r}. {hint}")
 
 
 def check_keys() -> None:

@@ -13,7 +13,7 @@ from .client import get_nats_client
 from .connect import connect_options, resolve
 from .consumer import NatsConsumer
 from .dispatch import Dispatch
-from .exceptions import StreamNotFound, WorkerError
+from .exceptions import StreamMismatch, StreamNotFound, WorkerError
 from .operations import StreamOperation
 from .options import Overrides
 from .settings import ConsumerOptions
@@ -162,6 +162,11 @@ async def _consume(options: ConsumerOptions, dispatch: Dispatch) -> _native.Cons
         raise StreamNotFound(
             f"{error} Create it: return operations.CreateStream(name={options.stream!r}, ...) from "
             "setup() and run with --setup."
+        ) from error
+    except StreamMismatch as error:
+        raise StreamMismatch(
+            f"{error} To delete it with its position, once: operations.DeleteConsumer("
+            f"{options.stream!r}, {options.durable!r}) in a migration."
         ) from error
 
 

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer
+from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer, worker
+from nats_consumer.dispatch import dispatch_for
+from nats_consumer.exceptions import StreamMismatch
+from nats_consumer.options import consumer_options
 from tests.live.stage import Stage, running
 from tests.waiting import becomes_true
 
@@ -162,3 +165,14 @@ async def test_without_a_filter_the_first_subject_is_it_and_a_warning_names_the_
 def durables(stage: Stage) -> list[str]:
     detail = stage.server.stream(stage.stream)["consumer_detail"]
     return [consumer["name"] for consumer in detail]
+
+
+async def test_a_durable_of_the_other_kind_is_refused_with_the_way_to_delete_it(
+    stage: Stage,
+) -> None:
+    async with running(noting(stage, stage.Pull)):
+        pass
+    changed = noting(stage, stage.Push)()
+    deletion = rf"once: operations\.DeleteConsumer\('{stage.stream}', 'Orders'\) in a migration"
+    with pytest.raises(StreamMismatch, match=deletion):
+        await worker._consume(consumer_options(changed), dispatch_for(changed, 1))

@@ -19,7 +19,9 @@ class FakeMessage:
         self.attempt = attempt
         self.settled: list[tuple[str, object]] = []
         self.copies: list[str] = []
-        self.metadata = SimpleNamespace(sequence=SimpleNamespace(stream=7))
+        self.metadata = SimpleNamespace(
+            sequence=SimpleNamespace(stream=7), stream="orders", consumer="billing"
+        )
 
     @property
     def is_acked(self) -> bool:

@@ -123,7 +123,9 @@ def test_missing_methods_are_listed_for_every_subject() -> None:
     assert handler.get_handler_methods() == ["handle_b", "handle_b", "handle_x"]
 
 
-def test_the_default_fallback_hands_the_message_back_with_the_retry_delay() -> None:
+def test_the_default_fallback_hands_the_message_back_with_the_retry_delay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     handler = ConsumerHandler(["orders.created"])
     handler.retry_policy = RetryPolicy(initial_delay=2.0)
     message = FakeMessage("orders.deleted", attempt=3)
@@ -133,6 +135,7 @@ def test_the_default_fallback_hands_the_message_back_with_the_retry_delay() -> N
 
     asyncio.run(route())
     assert message.settled == [("nak", 8.0)]
+    assert "the message 7 of stream orders comes again to the durable billing in 8 s" in caplog.text
 
 
 def test_a_copy_for_the_dead_letters_leaves_the_message_to_be_settled() -> None:

@@ -12,6 +12,7 @@ from django.db.migrations.writer import MigrationWriter, OperationWriter
 from nats_consumer import migrations, operations
 from nats_consumer.api import Placement, RetentionPolicy, StorageType
 from nats_consumer.blocking import wait_for
+from nats_consumer.exceptions import ConfigurationError
 
 OPERATIONS = [
     operations.CreateStream(
@@ -91,7 +92,7 @@ def test_only_creations_can_be_undone() -> None:
         ({"stream": "my orders", "name": "billing"}, ValueError, "cannot contain spaces"),
         ({"stream": "orders", "durable_name": "a.b"}, ValueError, "cannot contain dots"),
         ({"durable_name": "billing"}, TypeError, "stream"),
-        ({"stream": "orders", "name": "billing", "ackwait": 1}, TypeError, "ackwait"),
+        ({"stream": "orders", "name": "billing", "ackwait": 1}, ConfigurationError, "'ack_wait'"),
     ],
 )
 def test_a_mistake_is_refused_when_the_consumer_operation_is_made(

@@ -7,7 +7,13 @@ import pytest
 
 from nats_consumer import operations
 from nats_consumer.client import Client
-from nats_consumer.exceptions import StreamNotFound, SubjectsOverlap
+from nats_consumer.exceptions import (
+    ApiError,
+    ConfigurationError,
+    StreamMismatch,
+    StreamNotFound,
+    SubjectsOverlap,
+)
 from tests.unit.doubles import FakeConnection
 
 
@@ -35,6 +41,48 @@ def test_creating_a_stream_that_lacks_subjects_changes_nothing_and_says_so(
     assert connection.streams["orders"]["subjects"] == ["orders.created"]
     assert "['orders.updated']" in caplog.text
     assert "CreateOrUpdateStream" in caplog.text
+
+
+def test_creating_a_stream_that_is_configured_differently_names_the_differences(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    present = {"subjects": ["a"], "storage": "file", "max_age": 60_000_000_000, "max_msgs": -1}
+    connection = FakeConnection(orders=present)
+    create = operations.CreateStream(
+        name="orders", subjects=["a"], storage="memory", max_age=5, max_msgs=0, no_ack=False
+    )
+    execute(create, connection)
+    assert connection.streams["orders"]["storage"] == "file"
+    (record,) = caplog.records
+    assert "with max_age=60.0 instead of 5, storage='file' instead of 'memory', and Cre" in (
+        record.getMessage()
+    )
+
+
+def test_what_the_server_adds_to_a_stream_is_no_difference(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metadata = {"team": "sales", "_nats.ver": "2.15.1"}
+    connection = FakeConnection(orders={"subjects": ["a"], "metadata": metadata})
+    create = operations.CreateStream(name="orders", subjects=["a"], metadata={"team": "sales"})
+    execute(create, connection)
+    assert caplog.records == []
+
+
+class Unchangeable(FakeConnection):
+    def _update(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        text = "stream configuration update can not change storage type"
+        raise ApiError(500, 10052, text)
+
+
+@pytest.mark.parametrize("kind", [operations.CreateOrUpdateStream, operations.UpdateStream])
+def test_what_the_server_cannot_change_is_refused_with_the_streams_name_and_a_remedy(
+    kind: type[operations.StreamOperation],
+) -> None:
+    connection = Unchangeable(orders={"subjects": ["a"], "storage": "file"})
+    with pytest.raises(StreamMismatch, match=r"'orders'.* change storage type") as caught:
+        execute(kind(name="orders", storage="memory"), connection)
+    assert "manage.py nats_delete_stream orders" in str(caught.value)
 
 
 def test_a_stream_that_somebody_else_creates_meanwhile_is_taken_as_it_is() -> None:
@@ -109,7 +157,11 @@ def test_subjects_of_another_stream_are_refused_with_its_name(
     [
         ({}, ValueError, "needs the stream's name"),
         ({"name": "my orders"}, ValueError, "cannot contain spaces"),
-        ({"name": "orders", "subject": "a"}, TypeError, "subject"),
+        (
+            {"name": "orders", "subjcts": ["a"]},
+            ConfigurationError,
+            "CreateStream has no field 'subjcts'. Did you mean 'subjects'",
+        ),
     ],
 )
 def test_a_mistake_is_refused_when_the_operation_is_made(
