@@ -21,6 +21,14 @@ HEADINGS = [
     "Operations",
 ]
 PROMISES = 92
+# The pages that are no part of the documentation, but of the repository.
+FOLDERS = (".", ".github", "bench", "bridge", "demo", "engine")
+BESIDE = [
+    page
+    for folder in FOLDERS
+    for page in sorted((ROOT / folder).glob("*.md"))
+    if page not in pages()
+]
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -66,7 +74,7 @@ def test_the_tests_that_a_page_names_exist(page: str) -> None:
     assert named - known == set()
 
 
-@pytest.mark.parametrize("page", pages(), ids=name_of)
+@pytest.mark.parametrize("page", [*pages(), *BESIDE], ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     code = {line for block in blocks(page) for line in block.text.splitlines()}
     prose = "\n".join(line for line in page.read_text().splitlines() if line not in code)
