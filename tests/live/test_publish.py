@@ -27,6 +27,7 @@ from nats_consumer.exceptions import (
     InvalidMessage,
     NoStreamResponse,
     PayloadTooLarge,
+    PublishTimeout,
     Unreachable,
 )
 from nats_consumer.publish import _publishers
