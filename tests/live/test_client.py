@@ -60,7 +60,9 @@ async def test_flush_waits_until_the_server_has_it(stage: Stage) -> None:
     await stage.client.publish(f"{stage.stream}.created", b"one", headers={"A": "b"})
     await stage.client.flush()
     # It has it; a moment later it has stored it, too.
-    await becomes_true(lambda: stage.server.stream(stage.stream)["state"]["messages"] == 1, within=2)
+    await becomes_true(
+        lambda: stage.server.stream(stage.stream)["state"]["messages"] == 1, within=2
+    )
 
 
 async def test_request_gets_the_answer(stage: Stage) -> None:
