@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from nats_consumer import get_nats_client
+from nats_consumer import get_nats_client, registry
 from tests.live.project import Project
 from tests.live.stage import Stage
 from tests.servers import NatsServer
@@ -25,8 +25,11 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def stage(nats_server: NatsServer, fresh: Callable[[str], str]) -> AsyncIterator[Stage]:
-    """A stream of its own for one test."""
+async def stage(
+    nats_server: NatsServer, fresh: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Stage]:
+    """A stream of its own for one test, and a registry for the classes that it declares."""
+    monkeypatch.setattr(registry, "_declared", {})
     name = fresh("orders")
     async with await get_nats_client() as client:
         await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
