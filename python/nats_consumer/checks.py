@@ -43,10 +43,19 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 def check_consumers(**_: Any) -> list[CheckMessage]:
     """E002, E003, W001, W003, W005, W006 and W007: what is wrong with each consumer. W002: two that
     share a durable, which only the command that runs both refuses."""
-    consumers = registry.consumers()
+    consumers = registry.consumers() if _has_settings() else []
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
     shared = shared_durables(consumers)
     return [*messages, *(CheckWarning(text, id="nats_consumer.W002") for text in shared)]
+
+
+def _has_settings() -> bool:
+    """Whether NATS_CONSUMER can be read; each consumer would repeat what E001 says of it."""
+    try:
+        settings.nats_consumer_settings()
+    except ConfigurationError:
+        return False
+    return True
 
 
 @register("nats_consumer")

@@ -121,7 +121,11 @@ _Translation = Callable[[str, Any], dict[str, Any]]
 
 def _servers(what: str, value: Any) -> dict[str, Any]:
     servers = value.split(",") if isinstance(value, str) else value
-    if not isinstance(servers, list | tuple) or not servers:
+    if servers in ([], ()):
+        raise ConfigurationError(
+            f"{what} is empty. Name a server, such as 'nats://localhost:4222'."
+        )
+    if not isinstance(servers, list | tuple):
         raise ConfigurationError(
             f"{what} must be a URL such as 'nats://localhost:4222', a list of them, "
             f"or {EMBEDDED!r}, not {type(value).__name__}."

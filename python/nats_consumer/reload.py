@@ -54,7 +54,7 @@ def run() -> int:
         from watchfiles import watch
     except ImportError as error:
         raise ConfigurationError(
-            "--reload needs watchfiles. Install it: pip install django-nats-consumer[reload]"
+            "--reload needs watchfiles. Install it: pip install 'django-nats-consumer[reload]'"
         ) from error
     if not settings.DEBUG:
         logger.warning("DEBUG is False, and --reload is meant for development.")

@@ -47,6 +47,7 @@ def test_a_wrong_setting_is_e001(settings: Settings) -> None:
         ({"event_loop_policy": 5}, "must be a dotted path such as 'uvloop.EventLoopPolicy', not 5"),
         ({"event_loop_policy": "os.path.join"}, "os.path.join is none"),
         ({"event_loop_policy": "decimal.Decimal"}, "decimal.Decimal is none"),
+        ({"connect_args": {"servers": []}}, "connect_args['servers'] is empty. Name a server"),
         ({"embedded_store": 5}, "must be the path of a folder, not 5"),
         ({"embedded_store": ""}, "must be the path of a folder, not ''"),
         ({"connect_args": {"servers": ["nats://a", "http://b"]}}, "entry 1: its scheme"),
@@ -59,6 +60,14 @@ def test_a_value_that_nothing_can_run_with_is_e001(
 ) -> None:
     settings.NATS_CONSUMER = setting
     assert message in found()["nats_consumer.E001"]
+
+
+def test_settings_that_are_no_dict_are_reported_once(settings: Settings) -> None:
+    settings.NATS_CONSUMER = ["x"]
+    declare("OrderConsumer")
+    declare("MailConsumer")
+    (message,) = checks.run_checks(tags=["nats_consumer"])
+    assert "NATS_CONSUMER must be a dict, not list" in message.msg
 
 
 def test_a_policy_that_is_not_installed_where_nothing_consumes_passes(settings: Settings) -> None:

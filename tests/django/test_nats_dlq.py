@@ -33,9 +33,15 @@ def test_a_wrong_argument_is_an_error(arguments: str) -> None:
         call_command("nats_dlq", *arguments.split())
 
 
-def test_a_server_that_is_not_there_is_named(settings: Settings) -> None:
+def test_two_different_streams_to_list_are_an_error() -> None:
+    with pytest.raises(CommandError, match="Name one stream, not both orders and shop"):
+        call_command("nats_dlq", "list", "orders", "--stream", "shop")
+
+
+@pytest.mark.parametrize("stream", [["--stream", "orders"], ["orders"]])
+def test_a_server_that_is_not_there_is_named(settings: Settings, stream: list[str]) -> None:
     settings.NATS_CONSUMER = {
         "connect_args": {"servers": "nats://127.0.0.1:1", "connect_timeout": 0.2}
     }
     with pytest.raises(CommandError, match=r"127\.0\.0\.1:1"):
-        call_command("nats_dlq", "list", "--stream", "orders")
+        call_command("nats_dlq", "list", *stream)

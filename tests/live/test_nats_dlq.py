@@ -57,6 +57,14 @@ async def test_list_has_a_line_for_each_and_names_the_server(stage: Stage, give_
     assert first[3:] == ["Orders", f"{stage.stream}.created", "given", "up"]
 
 
+async def test_list_takes_the_stream_without_the_option_as_well(
+    stage: Stage, give_up: GiveUp
+) -> None:
+    await give_up("one")
+    assert dlq("list", stage.stream) == dlq("list", "--stream", stage.stream)
+    assert f"{stage.stream}: 1 dead letter" in dlq("list", stage.stream)
+
+
 async def test_list_says_when_there_are_more(stage: Stage, give_up: GiveUp) -> None:
     await give_up("one", "two", "three")
     printed = dlq("list", "--stream", stage.stream, "--limit", "2")

@@ -150,7 +150,7 @@ async def test_without_watchfiles_it_names_the_extra(shop: Shop) -> None:
     shop.project.write("watchfiles.py", "raise ImportError('no such module')")
     command = shop.project.consume("--reload")
     assert command.finish() == 1
-    assert "pip install django-nats-consumer[reload]" in command.output
+    assert "pip install 'django-nats-consumer[reload]'" in command.output
     assert "Traceback" not in command.output
 
 

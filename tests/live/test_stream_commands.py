@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from nats_consumer import operations
 from tests.live.stage import Stage
 
 pytestmark = pytest.mark.anyio
@@ -102,6 +103,15 @@ async def test_delete_asks_first(
     printed = manage("nats_delete_stream", stage.stream)
     assert (stage.stream in stage.server.streams()) is stays
     assert ("Nothing was deleted" in printed) is stays
+
+
+async def test_delete_counts_one_of_each_in_the_singular(stage: Stage) -> None:
+    await stage.publish("one")
+    operation = operations.CreateConsumer(stream=stage.stream, durable_name="billing")
+    await operation.execute(stage.client)
+    printed = manage("nats_delete_stream", stage.stream, "--force")
+    assert f"Stream {stage.stream} has 1 message (" in printed
+    assert "and 1 consumer." in printed
 
 
 async def test_delete_without_anybody_to_ask_is_an_error(

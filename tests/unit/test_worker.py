@@ -395,5 +395,5 @@ def test_uvloop_is_named_with_its_extra_where_it_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    with pytest.raises(ConfigurationError, match=r"pip install django-nats-consumer\[uvloop\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'django-nats-consumer\[uvloop\]'"):
         run(plan(First, event_loop="uvloop"))

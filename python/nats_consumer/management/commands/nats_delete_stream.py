@@ -39,8 +39,8 @@ class Command(BaseCommand):
             state = (await client.jetstream().stream_info(name)).state
             self.stdout.write(f"Server: {spell_servers(client.connected_url)}")
             self.stdout.write(
-                f"Stream {name} has {state.messages} messages ({state.bytes} bytes) and "
-                f"{state.consumer_count} consumers."
+                f"Stream {name} has {_count(state.messages, 'message')} "
+                f"({_count(state.bytes, 'byte')}) and {_count(state.consumer_count, 'consumer')}."
             )
 
     def _is_wanted(self) -> bool:
@@ -52,3 +52,7 @@ class Command(BaseCommand):
     async def _delete(self, name: str) -> None:
         async with await get_nats_client() as client:
             await client.jetstream().delete_stream(name)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -40,6 +40,8 @@ class Command(BaseCommand):
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
         listing = verbs.add_parser("list", help="one line for each dead letter")
+        # A name of its own: one that is left out would undo --stream.
+        listing.add_argument("named", nargs="?", metavar="STREAM", help="as --stream")
         _add_selection(listing)
         listing.add_argument(
             "--limit",
@@ -163,6 +165,10 @@ def _age(text: str) -> float:
 
 
 def _streams(options: dict[str, Any]) -> list[str]:
+    named = options.get("named")
+    if named and options["stream"] and named != options["stream"]:
+        raise CommandError(f"Name one stream, not both {named} and {options['stream']}.")
+    options["stream"] = named or options["stream"]
     streams = [options["stream"]] if options["stream"] else streams_of_project()
     if not streams:
         raise CommandError("This project has no consumers. Name the stream: --stream orders.")
