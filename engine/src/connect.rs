@@ -44,7 +44,7 @@ impl Connection {
             let (events, link) = Events::new();
             let noting = Arc::new(events);
             let events = Arc::downgrade(&noting);
-            let attempt = client_options(options, &addresses, noting).await?.connect(&addresses);
+            let attempt = client_options(options, &addresses, noting)?.connect(&addresses);
             match timeout_at(deadline, attempt).await {
                 Ok(Ok(client)) => return Ok(Self { client, link, events }.settled(deadline).await),
                 Ok(Err(error)) if is_refusal(error.kind()) => return Err(denied(&addresses, &error)),

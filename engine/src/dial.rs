@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_nats::ServerAddr;
 
 use crate::config::{ConnectOptions, Secret};
+use crate::credentials::sign_in;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::Events;
 
@@ -34,14 +35,14 @@ fn parse_server(server: &Secret) -> Result<ServerAddr> {
 }
 
 /// Options for the servers at `addresses`, whose events `events` takes note of.
-pub(crate) async fn client_options(
+pub(crate) fn client_options(
     options: &ConnectOptions,
     addresses: &[ServerAddr],
     events: Arc<Events>,
 ) -> Result<async_nats::ConnectOptions> {
     let longest = options.reconnect_wait;
     let noted = Arc::downgrade(&events);
-    let mut client = async_nats::ConnectOptions::new()
+    let mut client = signing_in(options)?
         .connection_timeout(options.connect_timeout)
         .ping_interval(options.ping_interval)
         .max_reconnects(options.max_reconnects)
@@ -73,7 +74,14 @@ pub(crate) async fn client_options(
     if options.no_echo {
         client = client.no_echo();
     }
-    authenticate(client, options, addresses).await
+    authenticate(client, options, addresses)
+}
+
+fn signing_in(options: &ConnectOptions) -> Result<async_nats::ConnectOptions> {
+    match &options.credentials {
+        Some(path) => sign_in(path).map_err(|error| unreadable("The credentials file", path, error)),
+        None => Ok(async_nats::ConnectOptions::new()),
+    }
 }
 
 /// Whether a password or token would cross a network. (With nkeys and credentials files nothing secret is
@@ -89,17 +97,11 @@ fn is_loopback(address: &ServerAddr) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-async fn authenticate(
+fn authenticate(
     mut client: async_nats::ConnectOptions,
     options: &ConnectOptions,
     addresses: &[ServerAddr],
 ) -> Result<async_nats::ConnectOptions> {
-    if let Some(path) = &options.credentials {
-        client = client
-            .credentials_file(path)
-            .await
-            .map_err(|error| unreadable("The credentials file", path, error))?;
-    }
     if let Some(seed) = &options.nkey_seed {
         client = client.nkey(seed.reveal().to_owned());
     }

@@ -25,7 +25,7 @@
 //! | step | what happens |
 //! |---|---|
 //! | [`config`] | what the user asks for, as plain data |
-//! | [`connect`], `dial`, `link` | options become a client that reconnects; its state can be watched |
+//! | [`connect`], `dial`, `credentials`, `link` | options become a client that reconnects; its state can be watched |
 //! | [`api`], `stored`, [`stream`] | streams and durables are compared with what is declared, then made to fit |
 //! | `demand`, `window`, `places` | how much to ask for: never more than there are free places |
 //! | `fetch` | pull requests go out, messages come in; silence is noticed and repaired |
@@ -44,6 +44,7 @@
 
 pub mod config;
 pub mod connect;
+mod credentials;
 mod dial;
 mod link;
 

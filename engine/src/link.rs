@@ -43,6 +43,7 @@ pub(crate) struct Events {
     /// of async-nats' connection task.
     listeners: Mutex<Option<Listeners>>,
     losses: Losses,
+    trouble: Trouble,
 }
 
 #[derive(Debug)]
@@ -55,7 +56,14 @@ impl Events {
     pub(crate) fn new() -> (Self, watch::Receiver<Link>) {
         let (link, receiver) = watch::channel(Link::default());
         let listeners = Listeners { link, happenings: broadcast::Sender::new(EVENT_CAPACITY) };
-        (Self { listeners: Mutex::new(Some(listeners)), losses: Losses::default() }, receiver)
+        (
+            Self {
+                listeners: Mutex::new(Some(listeners)),
+                losses: Losses::default(),
+                trouble: Trouble::default(),
+            },
+            receiver,
+        )
     }
 
     pub(crate) fn happenings(&self) -> Option<broadcast::Receiver<Happening>> {
@@ -64,6 +72,7 @@ impl Events {
 
     pub(crate) fn note(&self, event: &Event) {
         self.losses.note(event);
+        self.trouble.note(event);
         let happening = self.listeners().as_ref().and_then(|Listeners { link, .. }| {
             note(link, event);
             happens(event, link.borrow().generation)
@@ -128,6 +137,24 @@ impl Losses {
 
     fn in_a_row(&self) -> usize {
         self.count.load(Relaxed)
+    }
+}
+
+/// Why it could not be connected again, told once: credentials that are refused come to no other end.
+#[derive(Debug, Default)]
+struct Trouble(Mutex<String>);
+
+impl Trouble {
+    fn note(&self, event: &Event) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Connected => told.clear(),
+            Event::ClientError(ClientError::Other(text)) if *told != *text => {
+                warn!("not connected to NATS yet: {text}; trying on");
+                told.clone_from(text);
+            }
+            _ => {}
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,10 @@ class Fault:
     healed: float
     pid: int | None = None
     loses_acks: bool = True
+
+    def since(self, seconds: float) -> "Fault":
+        """The fault, where it also undoes what was done so many seconds before."""
+        return replace(self, began=self.began - seconds)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,137 @@
+"""Credentials that stop being good while a worker runs: no storm, and it goes on when they are."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.nodes import Node
+from tests.faults.proxy import Proxy
+from tests.faults.stage import Stage
+from tests.faults.witness import Witness
+from tests.waiting import eventually
+
+CONSUMERS = ("Pulled", "Pushed")
+CONNECTIONS = len(CONSUMERS) + 1  # and the producer's
+pytestmark = pytest.mark.timeout(90)
+
+
+class Guarded:
+    """A server with a configuration of its own, which can be changed while it runs."""
+
+    def __init__(self, folder: Path, text: str) -> None:
+        folder.mkdir()
+        self.file = folder / "server.conf"
+        self.file.write_text(text)
+        self.node = Node(folder, ("-c", str(self.file)))
+        self.node.start()
+
+    def reload(self, text: str) -> None:
+        """Change the configuration."""
+        self.file.write_text(text)
+        assert self.node._process is not None
+        os.kill(self.node._process.pid, signal.SIGHUP)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Callable[[str], Guarded]]:
+    servers: list[Guarded] = []
+
+    def make(text: str) -> Guarded:
+        servers.append(Guarded(tmp_path / "guarded", text))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.node.kill()
+
+
+@contextmanager
+def load(stage: Stage, count: int) -> Iterator[None]:
+    stage.create()
+    worker = stage.work(*CONSUMERS).is_ready()
+    producer = stage.produce(count, rate=100)
+    stage.goes_on()
+    yield
+    stage.goes_on()
+    assert not worker.command.has_ended
+    assert producer.finish(timeout=60) == 0, producer.output
+    stage.settled(*CONSUMERS)
+    stage.stop(worker)
+    stage.check(*CONSUMERS)
+
+
+def without_a_storm(stage: Stage, proxy: Proxy, seconds: float) -> None:
+    before = proxy.connections
+    stage.passes(seconds)
+    assert proxy.connections - before <= most_tries(seconds), stage.story()
+
+
+def most_tries(seconds: float) -> float:
+    """Pauses double up to half a second: some ten tries at first, then two a second and a few."""
+    return CONNECTIONS * (10 + 3 * seconds)
+
+
+def test_a_password_that_is_changed_and_changed_back(
+    guarded: Callable[[str], Guarded],
+    make_proxy: Callable[[str], Proxy],
+    make_stage: Callable[..., Stage],
+) -> None:
+    def users(password: str) -> str:
+        return f"""authorization {{ users = [
+            {{ user: witness, password: w }}, {{ user: shop, password: {password} }} ] }}"""
+
+    server = guarded(users("first"))
+    proxy = make_proxy(server.node.url)
+    witness = Witness([server.node.url], user="witness", password="w")
+    stage = make_stage(witness, [proxy.url])
+    stage.connect |= {"user": "shop", "password": "first"}
+    with load(stage, 1500):
+        with stage.fault("password changed"):
+            server.reload(users("second"))
+            without_a_storm(stage, proxy, 8)
+            server.reload(users("first"))
+        assert "first" not in stage.workers[0].command.output
+
+
+def test_credentials_that_expire_and_are_renewed_in_their_file(
+    guarded: Callable[[str], Guarded],
+    make_proxy: Callable[[str], Proxy],
+    make_stage: Callable[..., Stage],
+    tmp_path: Path,
+) -> None:
+    from tests.faults.credentials import Authority
+
+    authority = Authority()
+    server = guarded(authority.configuration())
+    proxy = make_proxy(server.node.url)
+    authority.write_user(tmp_path / "witness.creds", 3600)
+    witness = Witness([server.node.url], user_credentials=str(tmp_path / "witness.creds"))
+    stage = make_stage(witness, [proxy.url])
+    shop = tmp_path / "shop.creds"
+    authority.write_user(shop, 5)
+    stage.connect["user_credentials"] = str(shop)
+    with load(stage, 2000), stage.fault("credentials expired"):
+        eventually(lambda: "lost the connection" in stage.workers[0].command.output, 10)
+        without_a_storm(stage, proxy, 5)
+        authority.write_user(shop, 3600)
+
+
+def test_a_server_that_accepts_and_drops_at_once_is_not_stormed(stage: Stage, proxy: Proxy) -> None:
+    worker = stage.work(*CONSUMERS).is_ready()
+    producer = stage.produce(1000, rate=100)
+    stage.goes_on()
+    before = proxy.connections
+    with stage.fault("accepted and dropped"):
+        for _ in range(40):
+            stage.passes(0.2)
+            proxy.cut()
+    assert proxy.connections - before <= most_tries(8)
+    stage.goes_on()
+    assert producer.finish(timeout=60) == 0, producer.output
+    stage.settled(*CONSUMERS)
+    stage.stop(worker)
+    stage.check(*CONSUMERS)
