@@ -14,6 +14,7 @@ mod quarantine;
 mod repair;
 mod replay;
 mod retry;
+mod route;
 mod settle;
 mod share;
 mod stage;
