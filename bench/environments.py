@@ -22,7 +22,6 @@ _PACKAGES = (
     "faststream",
     "taskiq",
     "taskiq-nats",
-    "celery",
     "uvloop",
 )
 _SHOW_VERSIONS = """

@@ -17,6 +17,8 @@ from table import table
 from tournament import Tournament
 from workloads import WORKLOADS, Workload
 
+_PATIENCE_SECONDS = 5.0
+
 
 def main() -> int:
     """Run what the command line asks for; return the exit code."""
@@ -65,14 +67,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--patience",
         type=float,
-        default=5.0,
         metavar="SECONDS",
-        help="how long to wait before each match until nothing else runs (default: %(default)s)",
+        help="how long to wait before each match until nothing else runs (default: 5; quick: 0)",
     )
     parser.add_argument(
         "--quick", action="store_true", default=os.environ.get("QUICK", "") not in ("", "0")
     )
     arguments = parser.parse_args()
+    if arguments.patience is None:
+        arguments.patience = 0.0 if arguments.quick else _PATIENCE_SECONDS
     # Only figures of a complete run may replace those of another.
     arguments.store = not arguments.quick and arguments.only is None and arguments.scale == 1.0
     return arguments
