@@ -28,7 +28,8 @@ def store(summary: dict[str, Any]) -> None:
     (_FOLDER / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
     (_FOLDER / f"{name}.md").write_text(table(summary))
     (_FOLDER / f"{name}.svg").write_text(chart(summary))
-    _update_document(name, table(summary))
+    picture = f"![{summary['title']}](../bench/results/{name}.svg)"
+    _update_document(name, f"{picture}\n\n{table(summary)}")
 
 
 def _update_document(workload: str, text: str) -> None:
