@@ -138,6 +138,8 @@ impl Demand {
             409 if status.description.starts_with("Exceeded MaxRequest") => {
                 return Err(Problem::Refused(format!("{} of the durable", status.description)));
             }
+            // How a request with `max_bytes` ends when it is filled (seen on nats-server 2.15.1).
+            409 if status.description.starts_with("Batch Completed") => self.returned(&status),
             // The other 409 are the server's own troubles: a new leader, a shutdown, a full queue.
             409 => {
                 self.returned(&status);
@@ -270,6 +272,15 @@ mod tests {
         let ended = Status { unfilled: Some(6), ..status(1, 408, "Request Timeout") };
         demand.status(now, ended).unwrap();
         assert_eq!(demand.ask(now, 6, 4), Some(Ask { id: 2, batch: 6 }));
+    }
+
+    #[test]
+    fn a_request_that_was_filled_is_no_reason_to_pause() {
+        let (mut demand, now) = demand();
+        demand.ask(now, 10, 1);
+        demand.delivered(now, 9);
+        demand.status(now, Status { unfilled: Some(1), ..status(1, 409, "Batch Completed") }).unwrap();
+        assert_eq!(demand.ask(now, 10, 1), Some(Ask { id: 2, batch: 10 }));
     }
 
     #[test]

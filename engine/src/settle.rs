@@ -27,6 +27,13 @@ use crate::outcome::Outcome;
 use crate::places::Places;
 use crate::retry::RetryPolicy;
 
+/// Settlements of a busy consumer wait so long for each other: one write for all of them spares the worker and
+/// the server a third of their work (docs/decisions/0010).
+const GATHERING: Duration = Duration::from_millis(1);
+
+/// So many are written at once.
+const MANY: usize = 256;
+
 /// What is written to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -173,15 +180,21 @@ impl Settler {
         let pause = (self.options.ack_wait / 6).clamp(Duration::from_millis(20), Duration::from_secs(1));
         let mut beat = tokio::time::interval(pause);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut written = Instant::now();
         while !stop.is_cancelled() {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
                 // Before the work, of which a busy consumer always has some.
                 _ = beat.tick() => self.renew_leases().await,
-                () = self.work.notified() => {}
+                () = self.work.notified() => {
+                    if written.elapsed() < GATHERING && lock(&self.queue).len() < MANY {
+                        tokio::time::sleep(GATHERING).await;
+                    }
+                }
             }
             self.write_out().await;
+            written = Instant::now();
         }
         // What was settled while the last batch was written.
         self.write_out().await;

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Unsettled deliveries, delayed retries included. A pull consumer is bounded by what it asks for; a
 /// push consumer gets them all at once.
 const PULL_ACK_PENDING: i64 = 20_000;
-const PUSH_ACK_PENDING: i64 = 2_000;
+const PUSH_ACK_PENDING: i64 = 1_000;
 
 /// The server's answer when the deliver subject of a durable that somebody listens to is to change.
 const IN_USE: u64 = 10013;
