@@ -1,0 +1,105 @@
+"""A real PostgreSQL on loopback, if this machine has one."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import eventually
+
+TABLE = 'CREATE TABLE orders_effect (id bigserial, consumer varchar, "order" varchar)'
+START_TIMEOUT = 30
+
+
+def binaries() -> Path | None:
+    """The folder of `initdb`, `postgres` and `psql`, or None."""
+    found = shutil.which("initdb")
+    return Path(found).resolve().parent if found else None
+
+
+class Postgres:
+    """A server with its own cluster in `folder`, which is there until `end`."""
+
+    def __init__(self, folder: Path, binaries: Path) -> None:
+        self._folder = folder
+        self._binaries = binaries
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = int(free.getsockname()[1])
+        folder.mkdir()
+        self._give_away()
+        self._call("initdb", "-D", str(folder / "data"), "-U", "shop", "-A", "trust", "-N")
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """What Django's DATABASES says of it."""
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "HOST": "127.0.0.1",
+            "PORT": self.port,
+            "USER": "shop",
+            "NAME": "postgres",
+            **more,
+        }
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(self._folder), "-F"]
+        self._process = subprocess.Popen(
+            [self._binaries / "postgres", "-D", self._folder / "data", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **_unprivileged(),
+        )
+        eventually(self._answers, START_TIMEOUT)
+
+    def restart(self) -> None:
+        """End every connection at once, as a fast shutdown does, and start again."""
+        self.end()
+        self.start()
+
+    def end(self) -> None:
+        """A fast shutdown."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=START_TIMEOUT)
+
+    def query(self, text: str) -> list[list[str]]:
+        """The rows of a query."""
+        answer = self._psql(text)
+        assert answer.returncode == 0, answer.stderr
+        return [line.split("|") for line in answer.stdout.splitlines()]
+
+    def _answers(self) -> bool:
+        return self._psql("SELECT 1").returncode == 0
+
+    def _psql(self, text: str) -> subprocess.CompletedProcess[str]:
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "shop", "postgres"]
+        command = [self._binaries / "psql", *where, "-X", "-A", "-t", "-c", text]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def _call(self, program: str, *arguments: str) -> None:
+        command = [self._binaries / program, *arguments]
+        subprocess.run(command, check=True, capture_output=True, **_unprivileged())
+
+    def _give_away(self) -> None:
+        user = _unprivileged().get("user")
+        if user is None:
+            return
+        shutil.chown(self._folder, user)
+        # Each folder above it has to let that user through.
+        for parent in self._folder.parents:
+            if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
+
+
+def _unprivileged() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root."""
+    if os.getuid() != 0:
+        return {}
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return {"user": "postgres" if "postgres" in names else "nobody", "cwd": "/"}

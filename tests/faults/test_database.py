@@ -1,0 +1,74 @@
+"""PostgreSQL is restarted, and its connections are ended, under sync and async handlers."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.postgres import TABLE, Postgres, binaries
+from tests.faults.stage import Stage
+
+CONSUMERS = ("PulledInThreads", "Pulled")
+CONCURRENCY = 5
+ASYNC_PATIENCE = 2.0
+END_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = "
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[Postgres]:
+    found = binaries()
+    if found is None:
+        pytest.skip("PostgreSQL was not found: initdb is not on the PATH")
+    pytest.importorskip("psycopg", reason="psycopg is not installed: `make faults` does it")
+    postgres = Postgres(tmp_path / "postgres", found)
+    postgres.start()
+    postgres.query(TABLE)
+    yield postgres
+    postgres.end()
+
+
+def end_its_connections(postgres: Postgres) -> None:
+    postgres.query(f"{END_ALL} 'client backend' AND pid <> pg_backend_pid()")
+
+
+@pytest.mark.parametrize("harm", [Postgres.restart, end_its_connections])
+@pytest.mark.parametrize("age", [0, None], ids=["no kept connections", "kept for ever"])
+@pytest.mark.parametrize("checks", [False, True], ids=["unchecked", "health checks"])
+def test_the_next_delivery_works_when_the_database_is_back(
+    stage: Stage, postgres: Postgres, harm: Callable[[Postgres], None], age: object, checks: bool
+) -> None:
+    stage.database = postgres.settings(CONN_MAX_AGE=age, CONN_HEALTH_CHECKS=checks)
+    stage.attributes |= {"concurrency": CONCURRENCY, "max_retries": 8}
+    worker = stage.work(*CONSUMERS).is_ready()
+    producer = stage.produce(800, rate=100)
+    stage.goes_on()
+    for _ in range(2):
+        with stage.fault(f"database: {harm.__name__}"):
+            harm(postgres)
+        stage.goes_on()
+    assert producer.finish(timeout=60) == 0, producer.output
+    stage.settled(*CONSUMERS)
+    stage.stop(worker)
+    rows = postgres.query('SELECT consumer, "order", COUNT(*) FROM orders_effect GROUP BY 1, 2')
+    report = stage.check(*CONSUMERS, effects=Counter({(c, o): int(n) for c, o, n in rows}))
+    assert report.counts["dead"] == 0
+    late = failures_after(stage)
+    # Threads: a kept connection is found broken once, or before it is used where Django checks it.
+    assert late["PulledInThreads"] <= (0 if age == 0 or checks else 2 * CONCURRENCY)
+    # One thread for all async handlers: it is looked after twice a second.
+    assert late["Pulled"] == 0
+
+
+def failures_after(stage: Stage) -> Counter[str]:
+    """By consumer: attempts that failed although nothing was wrong while they ran."""
+    starts = {(each.consumer, each.seq, each.delivery): each.at for each in stage.handled("START")}
+    late: Counter[str] = Counter()
+    for fail in stage.handled("FAIL"):
+        started = starts[fail.consumer, fail.seq, fail.delivery]
+        due = ASYNC_PATIENCE if fail.consumer == "Pulled" else 0.0
+        late[fail.consumer] += not any(
+            fault.began <= fail.at and started <= fault.healed + due for fault in stage.faults
+        )
+    return late
