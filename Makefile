@@ -38,6 +38,10 @@ bench: $(VENV)/.built ## Measure against the peers and native Rust (QUICK=1: two
 faults: $(VENV)/.built $(VENV)/.faults ## Kill, freeze and cut everything under load, and compare the ledgers
 	@timeout 420 $(VENV)/bin/python -m pytest tests/faults -n 4
 
+.PHONY: soak
+soak: $(VENV)/.built ## A random mix of faults (MINUTES=10, SEED=n)
+	@$(VENV)/bin/python -m tests.faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
 .PHONY: docs
 docs: ## Build the documentation of the engine into target/doc
 	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --package nats-consumer
