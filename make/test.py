@@ -28,7 +28,7 @@ def main() -> int:
     """Run all steps and return the exit code."""
     rust, rust_notes = rust_steps()
     elsewhere, elsewhere_notes = elsewhere_steps()
-    here = Step("pytest", [PYTHON, "-m", "pytest"], minutes=15)
+    here = Step("pytest", [PYTHON, "-m", "pytest"], minutes=20)
     return run_all("test", [*LINTERS, *rust, here, *elsewhere], rust_notes + elsewhere_notes)
 
 
@@ -70,7 +70,7 @@ def elsewhere_steps() -> tuple[list[Step], list[str]]:
 
 def _pytest_on(version: str) -> Step:
     command = [PYTHON, "make/pytest_on.py", version, OTHER_PYTHONS[version], WHEEL]
-    return Step(f"pytest on {version} with {OTHER_PYTHONS[version]}", command, minutes=15)
+    return Step(f"pytest on {version} with {OTHER_PYTHONS[version]}", command, minutes=20)
 
 
 def _is_found(version: str) -> bool:
