@@ -77,7 +77,8 @@ async def test_what_runs_may_finish_before_it_starts_anew(shop: Shop, stage: Sta
     await stage.publish("one")
     worker.wait_for("began one")
     shop.change(2)
-    worker.wait_for_lines("Orders consumes", 2)
+    worker.wait_for("version 1 finished one")
+    worker.wait_for("this is version 2")
     assert len(worker.lines_with("began one")) == 1
     lines = worker.output.splitlines()
     finished = next(i for i, line in enumerate(lines) if "version 1 finished one" in line)
