@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,17 @@ def binaries() -> Path | None:
 
 
 class Postgres:
-    """A server with its own cluster in `folder`, which is there until `end`."""
+    """A server with a cluster of its own."""
 
-    def __init__(self, folder: Path, binaries: Path) -> None:
-        self._folder = folder
+    def __init__(self, binaries: Path) -> None:
+        # Not among pytest's folders, which are root's alone where root runs it.
+        self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._binaries = binaries
         self._process: subprocess.Popen[bytes] | None = None
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
-        folder.mkdir()
         self._give_away()
-        self._call("initdb", "-D", str(folder / "data"), "-U", "shop", "-A", "trust", "-N")
+        self._call("initdb", "-D", str(self._folder / "data"), "-U", "shop", "-A", "trust", "-N")
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """What Django's DATABASES says of it."""
@@ -59,11 +60,15 @@ class Postgres:
 
     def restart(self) -> None:
         """End every connection at once, as a fast shutdown does, and start again."""
-        self.end()
+        self._stop()
         self.start()
 
     def end(self) -> None:
-        """A fast shutdown."""
+        """Stop it for good."""
+        self._stop()
+        shutil.rmtree(self._folder)
+
+    def _stop(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=START_TIMEOUT)
@@ -87,14 +92,8 @@ class Postgres:
         subprocess.run(command, check=True, capture_output=True, **_unprivileged())
 
     def _give_away(self) -> None:
-        user = _unprivileged().get("user")
-        if user is None:
-            return
-        shutil.chown(self._folder, user)
-        # Each folder above it has to let that user through.
-        for parent in self._folder.parents:
-            if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
+        if user := _unprivileged().get("user"):
+            shutil.chown(self._folder, user)
 
 
 def _unprivileged() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ class Stage:
 
     def effects(self) -> Counter[tuple[str, str]]:
         """How many rows each consumer left in the database for each order."""
-        with sqlite3.connect(self.database["NAME"]) as database:
+        with closing(sqlite3.connect(self.database["NAME"])) as database:
             rows = database.execute(ROWS).fetchall()
         return Counter({(consumer, order): count for consumer, order, count in rows})
 
@@ -219,7 +219,7 @@ class Stage:
 
 
 def _sqlite(path: Path) -> dict[str, Any]:
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute(TABLE)
     options = {

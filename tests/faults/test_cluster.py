@@ -90,4 +90,3 @@ def test_leaders_that_step_down_again_and_again_are_followed(stage: Stage) -> No
             for durable in CONSUMERS:
                 leader(stage, durable)
                 stage.witness.ask(f"CONSUMER.LEADER.STEPDOWN.{STREAM}.{durable}")
-        stage.goes_on()

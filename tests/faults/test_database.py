@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,12 +16,12 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     found = binaries()
     if found is None:
         pytest.skip("PostgreSQL was not found: initdb is not on the PATH")
     pytest.importorskip("psycopg", reason="psycopg is not installed: `make faults` does it")
-    postgres = Postgres(tmp_path / "postgres", found)
+    postgres = Postgres(found)
     postgres.start()
     postgres.query(TABLE)
     yield postgres
