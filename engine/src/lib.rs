@@ -33,7 +33,7 @@
 //! | [`route`], [`router`] | the subject finds its handler: exact beats `*` beats `>` |
 //! | [`handle`] | the user's code runs; the server is told meanwhile that the delivery is alive |
 //! | [`outcome`], [`retry`] | what becomes of the message, as a value; and after how long it comes again |
-//! | `settle` | the outcome is written to the server, in batches |
+//! | `settle`, `lease` | the outcome is written to the server, in batches; until then the delivery is kept alive |
 //! | `dead_letter`, [`publish`], [`publisher`] | what no attempt could handle is stored, and only then ended |
 //! | `quarantine` | a message whose headers break the connection is found and put away |
 //! | [`dead_letters`], [`replay`] | later: what was stored is looked at, published again, or deleted |
@@ -70,6 +70,7 @@ pub mod retry;
 
 mod dead_letter;
 pub mod dead_letters;
+mod lease;
 pub mod publish;
 pub mod publisher;
 mod quarantine;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use async_nats::{Client, Subject};
 use bytes::Bytes;
-use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +21,7 @@ use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lease::Leases;
 use crate::observe::{Counters, count};
 use crate::outcome::Outcome;
 use crate::places::Places;
@@ -76,13 +76,6 @@ struct Settlement {
     verdict: Verdict,
 }
 
-/// The server waits `ack_wait` from the last sign of life of a delivery.
-#[derive(Debug)]
-struct Lease {
-    reply: Subject,
-    renewed: Instant,
-}
-
 /// Settles the deliveries of one consumption.
 #[derive(Debug)]
 pub(crate) struct Settler {
@@ -93,7 +86,7 @@ pub(crate) struct Settler {
     connection: Mutex<Connection>,
     runtime: tokio::runtime::Handle,
     queue: Mutex<Vec<Settlement>>,
-    leases: Mutex<Slab<Lease>>,
+    leases: Mutex<Leases>,
     is_signalled: AtomicBool,
     work: Notify,
 }
@@ -105,11 +98,11 @@ impl Settler {
             counters: Arc::default(),
             places: Places::new(),
             dead_letters: DeadLetters::of(&options),
+            leases: Mutex::new(Leases::new(options.ack_wait)),
             options,
             connection: Mutex::new(connection),
             runtime: tokio::runtime::Handle::current(),
             queue: Mutex::default(),
-            leases: Mutex::default(),
             is_signalled: AtomicBool::new(false),
             work: Notify::new(),
         })
@@ -117,9 +110,7 @@ impl Settler {
 
     /// Begins the leases of deliveries that just arrived, known by their reply subjects.
     pub(crate) fn open_leases(&self, replies: impl Iterator<Item = Subject>) -> Vec<usize> {
-        let renewed = Instant::now();
-        let mut leases = lock(&self.leases);
-        replies.map(|reply| leases.insert(Lease { reply, renewed })).collect()
+        lock(&self.leases).begin(Instant::now(), replies)
     }
 
     /// Stores a dead letter, then ends the original: never the other way round. The lease stays
@@ -177,8 +168,7 @@ impl Settler {
 
     /// Writes settlements and signs of life until `stop`, then what is left.
     pub(crate) async fn write(self: Arc<Self>, stop: CancellationToken) {
-        let pause = (self.options.ack_wait / 6).clamp(Duration::from_millis(20), Duration::from_secs(1));
-        let mut beat = tokio::time::interval(pause);
+        let mut beat = tokio::time::interval(Leases::beat(self.options.ack_wait));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written = Instant::now();
         while !stop.is_cancelled() {
@@ -218,11 +208,9 @@ impl Settler {
         let mut leases = lock(&self.leases);
         batch.retain(|settlement| {
             // Without a lease somebody settled it before.
-            let holds = leases
-                .get(settlement.lease)
-                .is_some_and(|lease| now.duration_since(lease.renewed) < self.options.ack_wait);
+            let holds = leases.holds(now, settlement.lease);
             if settlement.verdict != Verdict::InProgress {
-                leases.try_remove(settlement.lease);
+                leases.end(settlement.lease);
             }
             holds || !settlement.verdict.needs_lease()
         });
@@ -234,16 +222,9 @@ impl Settler {
         if !connection.is_up() {
             return;
         }
-        let now = Instant::now();
-        let ack_wait = self.options.ack_wait;
-        let due: Vec<Subject> = lock(&self.leases)
-            .iter_mut()
-            .filter(|(_, lease)| (ack_wait / 3..ack_wait).contains(&now.duration_since(lease.renewed)))
-            .map(|(_, lease)| {
-                lease.renewed = now;
-                lease.reply.clone()
-            })
-            .collect();
+        // First: what is settled is not kept alive.
+        self.write_out().await;
+        let due = lock(&self.leases).renew(Instant::now());
         for reply in due {
             publish(connection.client(), reply, &Verdict::InProgress).await;
         }
@@ -255,7 +236,7 @@ impl Settler {
         let rest: Vec<_> = lock(&self.leases)
             .iter()
             .filter(|(key, _)| !settled.contains(key))
-            .map(|(key, lease)| (key, lease.reply.clone()))
+            .map(|(key, reply)| (key, reply.clone()))
             .collect();
         for (key, reply) in rest {
             count(&self.counters.handed_back);
