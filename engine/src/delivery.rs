@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering::*};
 use std::time::Duration;
 
 use async_nats::Subject;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Exhausted;
 use crate::dead_letter::DeadLetter;
@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::observe::count;
 use crate::outcome::Outcome;
 use crate::retry::Next;
-use crate::settle::{Settler, Verdict};
+use crate::settle::{Settler, Verdict, one_line};
 
 /// A delivery is settled once; this was the second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +96,23 @@ impl Delivery {
         let settler = &self.settler;
         match outcome {
             Outcome::Ack => self.close(Verdict::Ack),
+            Outcome::Retry { .. } if self.is_last_to_run() => {
+                warn!(
+                    consumer = settler.options().name,
+                    subject = %self.message.subject(),
+                    sequence = self.sequence(),
+                    attempt = self.attempt,
+                    "another attempt is wanted beyond the limit: the message is kept as a dead letter"
+                );
+                settler.bury(self.letter("attempts exhausted".into(), error), self.reply(), self.lease);
+            }
             Outcome::Retry { after } => {
                 count(&settler.counters.retried);
                 self.close(Verdict::Nak(after.unwrap_or_else(|| settler.retry().delay(self.attempt))));
             }
             Outcome::Drop { reason } => {
                 count(&settler.counters.dropped);
+                self.log_drop(&reason);
                 self.close(Verdict::Term(reason));
             }
             Outcome::DeadLetter { reason } => {
@@ -186,10 +197,35 @@ impl Delivery {
         Ok(self.settler.confirm(self.reply(), limit).await)
     }
 
+    fn log_drop(&self, reason: &str) {
+        let reason = if reason.is_empty() { "no reason given".into() } else { one_line(reason) };
+        info!(
+            consumer = self.settler.options().name,
+            subject = %self.message.subject(),
+            sequence = self.sequence(),
+            "a message is dropped: {reason}"
+        );
+    }
+
+    /// Where the message is in its stream.
+    fn sequence(&self) -> u64 {
+        self.message.metadata().map_or(0, |metadata| metadata.stream_sequence)
+    }
+
+    /// Whether the next delivery of the message would be taken for [lost](Self::is_lost), although this one
+    /// ended well enough to ask for it.
+    fn is_last_to_run(&self) -> bool {
+        self.settler.options().exhausted != Exhausted::Nak && self.attempt >= self.last_to_run()
+    }
+
+    fn last_to_run(&self) -> u64 {
+        self.settler.retry().max_attempts().saturating_add(HEADROOM)
+    }
+
     /// A message delivered far more often than it may be tried ended its worker every time: running it
     /// again would end the next one. (Where the final word is NAK, coming again is ordinary: it runs.)
     fn is_lost(&self) -> bool {
-        let lost = self.attempt > self.settler.retry().max_attempts().saturating_add(HEADROOM);
+        let lost = self.attempt > self.last_to_run();
         if lost {
             warn!(
                 consumer = self.settler.options().name,

@@ -63,8 +63,8 @@ impl Verdict {
     }
 }
 
-/// A reason may be an exception's text; the server's advisory wants one short line.
-fn one_line(reason: &str) -> String {
+/// A reason may be an exception's text; the server's advisory and the log want one short line.
+pub(crate) fn one_line(reason: &str) -> String {
     reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }
 

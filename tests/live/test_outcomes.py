@@ -1,12 +1,13 @@
 """Outcomes that a handler raises or returns."""
 
+import logging
 import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from nats_consumer import Ack, DeadLetter, Drop, Outcome, Retry
+from nats_consumer import Ack, DeadLetter, Drop, Outcome, Retry, _native, logs
 from tests.live.stage import Stage, running
 
 pytestmark = pytest.mark.anyio
@@ -97,6 +98,20 @@ async def test_drop_discards_at_the_first_attempt(stage: Stage, how: str) -> Non
         await stage.everything_is_settled(consumer)
         assert (orders.total_success_count, orders.total_error_count) == (0, 0)
     assert len(consumer.attempts) == 1
+
+
+async def test_the_reason_of_a_drop_is_in_the_log(
+    stage: Stage, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = answering(stage, Drop("nobody\nwants it"), how)
+    with caplog.at_level(logging.INFO, "nats_consumer"), logs.LogPump(_native.take_logs):
+        async with running(consumer):
+            await stage.publish("one")
+            await stage.everything_is_settled(consumer)
+    assert (
+        "Orders: a message is dropped: nobody wants it "
+        f"(subject={stage.stream}.created, sequence=1)" in caplog.messages
+    )
 
 
 async def test_dead_letter_keeps_the_message_at_the_first_attempt(stage: Stage, how: str) -> None:

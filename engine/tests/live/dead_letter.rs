@@ -171,6 +171,21 @@ async fn a_message_that_no_worker_survived_becomes_a_dead_letter_without_running
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_handler_asks_for_ever_more_attempts_is_no_lost_worker() {
+    let stage = Stage::set().await;
+    stage.publish(0..1).await;
+    let mut letters = stage.hear("dlq.orders.billing").await;
+    let seen = Seen::default();
+    let handler = seen.and(|_, _| Outcome::Retry { after: Some(Duration::from_millis(10)) });
+    let options = ConsumerOptions { exhausted: Exhausted::Ack, retry: delays(2, &[10]), ..options() };
+    let _consumption = consume(stage.address(), options, handler).await.unwrap();
+    let letter = letters.next().await;
+    stage.all_settled().await;
+    assert_eq!(seen.attempts(), [1, 2, 3, 4, 5]);
+    assert_eq!(letter.headers.unwrap().get("Dlq-Reason").unwrap().as_str(), "attempts exhausted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_was_handed_back_at_drains_until_its_attempts_were_used_up_still_runs() {
     let stage = Stage::set().await;
     lose_workers(&stage, 3).await;
