@@ -10,7 +10,7 @@ from django.core.checks import Warning as CheckWarning
 
 from . import event_loop, registry, settings
 from .connect import connect_options
-from .doubts import filters_beside_subjects, misspelt, without_effect
+from .doubts import filters_beside_subjects, misspelt, uncalled, without_effect
 from .exceptions import ConfigurationError
 from .options import consumer_options, left_out_message, message_handler, shared_durables
 
@@ -41,7 +41,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 @register("nats_consumer")
 def check_consumers(**_: Any) -> list[CheckMessage]:
-    """E002, E003, W001, W003, W005, W006 and W007: what is wrong with each consumer. W002: two that
+    """E002, E003, W001, W003 and W005 to W008: what is wrong with each consumer. W002: two that
     share a durable, which only the command that runs both refuses."""
     consumers = registry.consumers() if _has_settings() else []
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
@@ -129,6 +129,8 @@ def _doubts(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
         )
     for text in without_effect(consumer):
         yield CheckWarning(f"{name}: {text}", obj=consumer, id="nats_consumer.W006")
+    for text in uncalled(consumer):
+        yield CheckWarning(f"{name}: {text}", obj=consumer, id="nats_consumer.W008")
     for attribute, close in misspelt(consumer).items():
         yield CheckWarning(
             f"{name} has an attribute {attribute!r}, which nothing here reads. Did you mean "

@@ -1,15 +1,20 @@
 """The classes that a project derives its consumers from."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import options, registry
+from .client import Client, get_nats_client
+from .exceptions import StreamNotFound, WorkerError
 from .names import check_name
 from .outcomes import ErrorAckBehavior
 
 if TYPE_CHECKING:
-    from ._native import Consumption
+    from ._native import Consumption, Message
+    from .own_run import OwnRun
 
 __all__ = ["ErrorAckBehavior", "JetstreamPullConsumer", "JetstreamPushConsumer", "NatsConsumer"]
 
@@ -58,9 +63,19 @@ class NatsConsumer:
     _consumption: "Consumption | None" = None
     _earlier_successes: int = 0
     _earlier_errors: int = 0
+    _own_run: "OwnRun | None" = None
+    _given_client: Client | None = None
+    _client: Client | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Takes and ignores any arguments, so that a subclass can pass on what it got."""
+    def __init__(
+        self,
+        nats_client: Client | None = None,
+        *args: Any,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """`nats_client` is what the property of that name gives then. Other arguments are ignored,
+        so that a subclass can pass on what it got."""
+        self._given_client = nats_client
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -73,6 +88,11 @@ class NatsConsumer:
     def get(cls, name: str) -> "type[NatsConsumer]":
         """The registered consumer class called `name`, or "app_label.Name" where two apps have one
         of that name. Raises ConsumerNotFound, and ConfigurationError if the name is ambiguous."""
+        return registry.consumer_named(name)
+
+    @classmethod
+    def get_consumer(cls, name: str) -> "type[NatsConsumer]":
+        """As get()."""
         return registry.consumer_named(name)
 
     @classmethod
@@ -94,6 +114,61 @@ class NatsConsumer:
         where attributes cannot say it."""
         return options.declared_filter(self)[0]
 
+    @staticmethod
+    def get_message_id(msg: "Message") -> str:
+        """The delivery's number in the durable and the message's in the stream: "7.3"."""
+        sequence = msg.metadata.sequence
+        return f"{sequence.consumer}.{sequence.stream}"
+
+    @classmethod
+    async def stream_exists(cls) -> bool:
+        """Whether the server has the stream. Raises Unreachable."""
+        async with await get_nats_client() as client:
+            try:
+                await client.jetstream().stream_info(str(cls.stream_name))
+            except StreamNotFound:
+                return False
+            return True
+
+    @property
+    def nats_client(self) -> Awaitable[Client]:
+        """For handlers: `client = await self.nats_client`. Connected when it is first asked for,
+        and kept until the consumer stops; its messages come over another connection."""
+        return self._connected_client()
+
+    async def start(self) -> None:
+        """Begin to consume, on the running event loop, and return. For code that runs a consumer
+        itself; the command needs neither this nor stop(). Raises ConfigurationError,
+        StreamNotFound, Unreachable and the like; what ends the consumer later is logged, and it is
+        started again."""
+        await self._begin(options.Overrides()).started()
+
+    async def run(self, batch_size: int | None = None, timeout: float | None = None) -> None:  # noqa: ASYNC109 - of a request, not of this call
+        """start(), unless it runs already, and return when stop() was called. Cancelled, it stops
+        before it ends. `batch_size` and `timeout` (seconds) replace the attributes batch_size and
+        fetch_timeout."""
+        own = self._own_run
+        if own is None or own.is_over:
+            own = self._begin(options.Overrides(batch_size=batch_size, fetch_timeout=timeout))
+            await own.started()
+        try:
+            await own.ended()
+        finally:
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Take nothing new, let what runs finish for up to NATS_CONSUMER["shutdown_timeout"]
+        seconds, and disconnect. In a handler it returns at once, and the rest follows. Raises
+        WorkerError under the command, which stops by a signal."""
+        own = self._own_run
+        if own is None and self.is_running:
+            raise WorkerError(
+                f"{self.consumer_name} is run by manage.py nats_consumer, which stops it: send the "
+                "process SIGTERM."
+            )
+        if own is not None:
+            await own.stop()
+
     @property
     def total_success_count(self) -> int:
         """How many messages this consumer has handled."""
@@ -113,6 +188,32 @@ class NatsConsumer:
     def is_connected(self) -> bool:
         """Whether the connection of this consumer is up."""
         return self._consumption is not None and self._consumption.is_connected
+
+    def _begin(self, overrides: options.Overrides) -> "OwnRun":
+        # On first use: declaring consumers does not load the engine.
+        from .own_run import OwnRun
+
+        is_over = self._own_run is None or self._own_run.is_over
+        if not is_over or self.is_running:
+            raise WorkerError(f"{self.consumer_name} is running already.")
+        self._own_run = OwnRun(self, overrides)
+        return self._own_run
+
+    @cached_property
+    def _connecting(self) -> asyncio.Lock:
+        return asyncio.Lock()
+
+    async def _connected_client(self) -> Client:
+        if self._given_client is not None:
+            return self._given_client
+        async with self._connecting:  # not one for each handler that asks first
+            if self._client is None or self._client.is_closed:
+                self._client = await get_nats_client()
+            return self._client
+
+    async def _disconnect(self) -> None:
+        if self._client is not None:
+            await self._client.close()
 
     def _attach(self, consumption: "Consumption") -> None:
         self._earlier_successes = self.total_success_count

@@ -10,6 +10,16 @@ from .options import START_ATTRIBUTES, declared_filter, is_overridden
 from .registry import project_classes
 
 _METHODS = ("handle_message", "handle_error", "setup")
+# The earlier packages called these; here nobody does.
+_OF_THE_ENGINE = (
+    "deliver_subject",
+    "handle_message_error",
+    "schedule_retry",
+    "setup_subscriptions",
+    "unsubscribe",
+    "wrap_handle_message",
+)
+_NOT_OF_THE_COMMAND = ("run", "start", "stop")
 # So close that "currency" is not taken for "concurrency".
 _ALIKE = 0.9
 
@@ -41,6 +51,22 @@ def without_effect(consumer: type[NatsConsumer]) -> Iterator[str]:
             f"max_retry_delay ({consumer.max_retry_delay:g} s), so every retry waits "
             f"{consumer.max_retry_delay:g} s. Raise max_retry_delay."
         )
+
+
+def uncalled(consumer: type[NatsConsumer]) -> Iterator[str]:
+    """What to say of each method of the earlier packages that the class overrides in vain."""
+    for method in _OF_THE_ENGINE:
+        if is_overridden(consumer, method):
+            yield (
+                f"nothing calls its {method}(): fetching, retrying and settling are the engine's. "
+                "Move what it does into handle_message or handle_error."
+            )
+    for method in _NOT_OF_THE_COMMAND:
+        if is_overridden(consumer, method):
+            yield (
+                f"manage.py nats_consumer does not call its {method}(). Move what it prepares into "
+                "__init__, or run the consumer by code of your own."
+            )
 
 
 def misspelt(consumer: type[NatsConsumer]) -> dict[str, str]:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import lanes
-from .consumer import NatsConsumer
 from .dispatch import Dispatch, dispatch_for
 from .exceptions import ConfigurationError, NatsConsumerError
 from .handler import ConsumerHandler
@@ -18,6 +17,7 @@ from .settings import ConsumerOptions
 
 if TYPE_CHECKING:
     from ._native import Consumption
+    from .consumer import NatsConsumer
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +36,22 @@ class Supervised:
     """One consumer class under supervision.
 
     `consume` starts the engine for it; `apply`, if the streams are to be set up, executes the
-    operations of its setup(). `first_start` ends with the first start, or with its exception, which
-    is for whoever waits for it to report; all later ones are logged."""
+    operations of its setup(); `make` gives the instance, where it is not a new one. `first_start`
+    ends with the first start, or with its exception, which is for whoever waits for it to report;
+    all later ones are logged."""
 
     def __init__(
         self,
-        consumer_class: type[NatsConsumer],
+        consumer_class: "type[NatsConsumer]",
         *,
         consume: Consume,
         apply: Apply | None = None,
         overrides: Overrides | None = None,
+        make: "Callable[[], NatsConsumer] | None" = None,
     ) -> None:
         self.name = consumer_class.__name__
         self.first_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._class = consumer_class
+        self._make = make or consumer_class
         self._consume = consume
         self._apply = apply
         self._overrides = overrides
@@ -92,9 +94,13 @@ class Supervised:
         self._draining = True
         with suppress(TimeoutError):
             await asyncio.wait_for(self._not_starting.wait(), min(seconds, _START_SECONDS))
-        if self._consumption is None:
-            return
-        unfinished = await self._consumption.drain(seconds)
+        if self._consumption is not None:
+            await self._drain(self._consumption, seconds)
+        if self._consumer is not None:
+            await self._consumer._disconnect()
+
+    async def _drain(self, consumption: "Consumption", seconds: float) -> None:
+        unfinished = await consumption.drain(seconds)
         if unfinished and self._dispatch is not None:
             logger.warning(
                 "%s: still running after %g s, so %s: %d.",
@@ -157,9 +163,9 @@ class Supervised:
         )
         return consumption
 
-    def _instance(self) -> NatsConsumer:
+    def _instance(self) -> "NatsConsumer":
         if self._consumer is None:
-            consumer = self._class()
+            consumer = self._make()
             _prepare_handlers(consumer)
             self._consumer = consumer
         return self._consumer
@@ -188,7 +194,7 @@ class Supervised:
             self.first_start.set_result(None)
 
 
-async def setup_operations(consumer: NatsConsumer) -> list[StreamOperation]:
+async def setup_operations(consumer: "NatsConsumer") -> list[StreamOperation]:
     """What the consumer's setup() returns or yields, be it `async def` or `def`; nothing if there
     is none. Raises ConfigurationError for anything but operations."""
     setup = getattr(consumer, "setup", None)
@@ -208,7 +214,7 @@ async def setup_operations(consumer: NatsConsumer) -> list[StreamOperation]:
     return operations
 
 
-def _prepare_handlers(consumer: NatsConsumer) -> None:
+def _prepare_handlers(consumer: "NatsConsumer") -> None:
     for handler in _handlers(consumer):
         handler.retry_policy = retry_policy(consumer)
         if missing := handler.validate_handlers():
@@ -220,7 +226,7 @@ def _prepare_handlers(consumer: NatsConsumer) -> None:
             )
 
 
-def _handlers(consumer: NatsConsumer) -> Iterator[ConsumerHandler]:
+def _handlers(consumer: "NatsConsumer") -> Iterator[ConsumerHandler]:
     # vars() instead of getattr(), because that would evaluate properties.
     attributes: dict[str, object] = {}
     for cls in reversed(type(consumer).__mro__):

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 
 from . import _native, database, event_loop, logs
 from .client import get_nats_client
-from .connect import connect_options, resolve
+from .consume import consume
 from .consumer import NatsConsumer
-from .dispatch import Dispatch
-from .exceptions import StreamMismatch, StreamNotFound, WorkerError
+from .exceptions import WorkerError
 from .operations import StreamOperation
 from .options import Overrides
-from .settings import ConsumerOptions
 from .signals import SAME_SECONDS, set_by_signals
 from .supervise import Supervised, is_unexpected
 
@@ -86,7 +84,7 @@ class _Worker:
     def _supervise(self, consumer: type[NatsConsumer]) -> Supervised:
         return Supervised(
             consumer,
-            consume=_consume,
+            consume=consume,
             apply=_apply if self._plan.setup else None,
             overrides=self._plan.overrides,
         )
@@ -152,22 +150,6 @@ class _Worker:
         names = [name for each in self._supervised for name in each.stuck_threads()]
         names += [each.name for each in threading.enumerate() if each.name.startswith(_POOL)]
         return names if orm.done() else [*names, "a call made with sync_to_async"]
-
-
-async def _consume(options: ConsumerOptions, dispatch: Dispatch) -> _native.Consumption:
-    connect = await asyncio.to_thread(resolve, connect_options())
-    try:
-        return await _native.consume(connect, options, dispatch.handle, dispatch.failed)
-    except StreamNotFound as error:
-        raise StreamNotFound(
-            f"{error} Create it: return operations.CreateStream(name={options.stream!r}, ...) from "
-            "setup() and run with --setup."
-        ) from error
-    except StreamMismatch as error:
-        raise StreamMismatch(
-            f"{error} To delete it with its position, once: operations.DeleteConsumer("
-            f"{options.stream!r}, {options.durable!r}) in a migration."
-        ) from error
 
 
 async def _apply(operations: list[StreamOperation]) -> None:

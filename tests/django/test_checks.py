@@ -271,6 +271,22 @@ def test_a_misspelt_method_is_w007() -> None:
     assert "Did you mean 'handle_error'?" in found()["nats_consumer.W007"]
 
 
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        ("wrap_handle_message", r"nothing calls its wrap_handle_message()"),
+        ("schedule_retry", r"nothing calls its schedule_retry()"),
+        ("setup_subscriptions", r"nothing calls its setup_subscriptions()"),
+        ("run", r"manage.py nats_consumer does not call its run()"),
+        ("start", r"manage.py nats_consumer does not call its start()"),
+        ("stop", r"manage.py nats_consumer does not call its stop()"),
+    ],
+)
+def test_a_method_of_older_versions_that_nobody_calls_is_w008(method: str, text: str) -> None:
+    declare("OrderConsumer", **{method: print})
+    assert text in found()["nats_consumer.W008"]
+
+
 def test_attributes_of_the_projects_own_pass() -> None:
     declare("OrderConsumer", handle_message_inner=print, handle_order=print, currency="EUR")
     assert found() == {}

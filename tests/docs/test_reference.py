@@ -96,7 +96,11 @@ def test_push_and_pull_add_no_attribute_of_their_own() -> None:
 
 
 def test_every_method_and_property_is_on_its_page() -> None:
-    page = {name.partition("(")[0] for name in first_spans(ATTRIBUTES, "To read")}
+    page = {
+        name.partition("(")[0]
+        for heading in ("To read", "To run without the command")
+        for name in first_spans(ATTRIBUTES, heading)
+    }
     public = {name for name in vars(NatsConsumer) if not name.startswith("_")}
     assert page == public - set(attributes_of_the_code())
 

@@ -183,24 +183,17 @@ def test_constructor_takes_what_a_subclass_passes_on() -> None:
             super().__init__(*args, **kwargs)
             self.ready = True
 
-    assert Orders(None, nats_client=None).ready
+    assert Orders(None, name="any").ready
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "start",
-        "stop",
-        "run",
         "setup_subscriptions",
         "unsubscribe",
         "subscriptions",
         "deliver_subject",
         "wrap_handle_message",
-        "get_message_id",
-        "nats_client",
-        "stream_exists",
-        "get_consumer",
     ],
 )
 def test_what_ran_the_loop_of_the_older_versions_is_the_engines_now(name: str) -> None:
@@ -224,3 +217,46 @@ def test_command_line_that_is_wrong_ends_with_status_2(
     make_project: Callable[..., Project],
 ) -> None:
     assert make_project("").consume("--no-such-option").finish() == 2
+
+
+def test_a_script_of_the_project_runs_a_consumer(
+    make_project: Callable[..., Project], fresh: Callable[[str], str]
+) -> None:
+    stream = fresh("orders")
+    project = make_project(f"""
+        from nats_consumer import JetstreamPushConsumer, operations
+
+        class OrderConsumer(JetstreamPushConsumer):
+            stream_name = {stream!r}
+            filter_subject = "{stream}.*"
+
+            async def setup(self):
+                return [operations.CreateStream(name={stream!r}, subjects=["{stream}.*"])]
+
+            async def handle_message(self, message):
+                print("handled", message.data.decode())
+                await self.stop()
+    """)
+    project.write(
+        "script.py",
+        f"""
+        import asyncio
+        import django
+        django.setup()
+        from nats_consumer import publish
+        from shop.consumers import OrderConsumer
+
+        async def main():
+            consumer = OrderConsumer()
+            for operation in await consumer.setup():
+                await operation.execute()
+            await asyncio.to_thread(publish, "{stream}.created", "one")
+            await consumer.run()
+
+        asyncio.run(main())
+        """,
+    )
+    script = project.run("script.py")
+    assert script.finish() == 0, script.output
+    assert "handled one" in script.output
+    assert "Traceback" not in script.output

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer, worker
+from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer
+from nats_consumer.consume import consume
 from nats_consumer.dispatch import dispatch_for
 from nats_consumer.exceptions import StreamMismatch
 from nats_consumer.options import consumer_options
@@ -175,4 +176,4 @@ async def test_a_durable_of_the_other_kind_is_refused_with_the_way_to_delete_it(
     changed = noting(stage, stage.Push)()
     deletion = rf"once: operations\.DeleteConsumer\('{stage.stream}', 'Orders'\) in a migration"
     with pytest.raises(StreamMismatch, match=deletion):
-        await worker._consume(consumer_options(changed), dispatch_for(changed, 1))
+        await consume(consumer_options(changed), dispatch_for(changed, 1))

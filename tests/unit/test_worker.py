@@ -49,7 +49,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Start], None]:
         async def consume(options: ConsumerOptions, dispatch: Any) -> FakeConsumption:
             return start(options.name)
 
-        monkeypatch.setattr(worker, "_consume", consume)
+        monkeypatch.setattr(worker, "consume", consume)
 
     return install
 
@@ -145,7 +145,7 @@ def test_a_signal_ends_a_start_that_hangs_and_logs_no_error(
         os.kill(os.getpid(), signal.SIGTERM)
         return await asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr(worker, "_consume", hang)
+    monkeypatch.setattr(worker, "consume", hang)
     monkeypatch.setattr(supervise, "_START_SECONDS", 0.1)
     run(plan(First))
     gc.collect()  # asyncio logs an exception that nobody fetched when its future goes
@@ -161,7 +161,7 @@ def test_a_start_that_fails_after_the_signal_is_logged(
         raise Unreachable("no server at 127.0.0.1:1")
 
     caplog.set_level("INFO", "nats_consumer")
-    monkeypatch.setattr(worker, "_consume", fail_late)
+    monkeypatch.setattr(worker, "consume", fail_late)
     run(plan(First))
     gc.collect()
     errors = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
