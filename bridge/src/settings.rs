@@ -158,9 +158,13 @@ impl ConsumerSettings {
     }
 }
 
-/// Seconds of Python as a duration; `option` names them in the error.
+/// Longer than any process runs: beyond it, a clock or a count of nanoseconds overflows.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Seconds of Python as a duration, at most 100 years; `option` names them in the error.
 pub(crate) fn seconds(option: &str, value: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(value)
+    let seconds = if value.is_finite() { value.min(LONGEST.as_secs_f64()) } else { value };
+    Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("{option} must be a number of seconds, not {value}")))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::{Request, RequestErrorKind};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
@@ -76,7 +76,12 @@ pub async fn request_behind(
 pub(crate) async fn call(connection: &Connection, subject: &str, body: &Value) -> Result<Value> {
     let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
     let answer = request(connection, subject, body, API_TIMEOUT).await?;
-    serde_json::from_slice(&answer).map_err(|error| garbled(subject, error))
+    read_object(&answer).map_err(|error| garbled(subject, error))
+}
+
+/// Every answer is an object: what is looked up in it, or taken out, is there or is null.
+fn read_object(answer: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice::<Map<_, _>>(answer).map(Value::Object)
 }
 
 fn refuse_errors(subject: &str, payload: &[u8]) -> Result<()> {
@@ -128,7 +133,66 @@ fn garbled(subject: &str, error: serde_json::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+
+    /// JSON of any shape, with the words that the API uses.
+    fn values() -> impl Strategy<Value = Value> {
+        let leaves = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<i32>().prop_map(|number| Value::from(f64::from(number) / 8.0)),
+            "\\PC{0,8}".prop_map(Value::from),
+        ];
+        let names = prop_oneof![
+            prop::sample::select(vec!["error", "code", "err_code", "description", "config"])
+                .prop_map(str::to_owned),
+            "[a-z]{0,4}",
+        ];
+        leaves.prop_recursive(3, 16, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(names.clone(), inner, 0..5)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_of_any_shape_is_read_or_refused(value in values()) {
+            let text = value.to_string();
+            let has_error = value.get("error").is_some_and(|error| !error.is_null());
+            let refused = refuse_errors("STREAM.INFO.orders", text.as_bytes());
+            prop_assert!(refused.is_err() || !has_error);
+            if let Ok(mut object) = read_object(text.as_bytes()) {
+                prop_assert_eq!(&object, &value);
+                let _ = object["message"]["config"].as_str();
+                let _ = object["message"].take();
+            } else {
+                prop_assert!(!value.is_object());
+            }
+        }
+
+        #[test]
+        fn an_error_of_the_api_keeps_its_numbers(code in any::<u16>(), err_code in any::<u64>(), words in any::<String>()) {
+            let told_apart = [STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, SUBJECTS_OVERLAP];
+            prop_assume!(!told_apart.contains(&err_code));
+            let answer = json!({ "error": { "code": code, "err_code": err_code, "description": words } });
+            let error = refuse_errors("STREAM.INFO.orders", answer.to_string().as_bytes()).unwrap_err();
+            prop_assert_eq!(error.kind(), ErrorKind::Api { code, err_code });
+        }
+
+        #[test]
+        fn no_answer_panics(answer in prop::collection::vec(any::<u8>(), 0..100), subject in "[A-Z.*\\PC]{0,30}") {
+            let _ = refuse_errors(&subject, &answer);
+            let _ = read_object(&answer);
+            let _ = stream_of(&subject);
+        }
+    }
 
     fn refused(json: &str) -> ErrorKind {
         refuse_errors("STREAM.INFO.orders", json.as_bytes()).unwrap_err().kind()

@@ -267,7 +267,22 @@ fn validate_name(what: &str, name: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use crate::route::validate_publish_subject;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_name_is_one_token_of_a_subject_or_refused(name in "[a-z.*>/ \r\n\0\\PC]{0,9}", durable in any::<String>()) {
+            if ConsumerOptions::pull(name.as_str(), durable.as_str()).validate().is_ok() {
+                let subject = format!("$JS.API.CONSUMER.INFO.{name}.{durable}");
+                prop_assert_eq!(validate_publish_subject(&subject), Ok(()));
+                prop_assert_eq!(subject.split('.').count(), 6);
+            }
+        }
+    }
 
     #[test]
     fn secrets_stay_out_of_debug_output() {

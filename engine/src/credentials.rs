@@ -48,7 +48,25 @@ fn parse(text: &str) -> io::Result<(String, KeyPair)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_file_panics_and_no_error_repeats_it(
+            parts in prop::collection::vec(
+                prop::sample::select(vec!["-----BEGIN NATS USER JWT-----", "-----BEGIN USER NKEY SEED-----", "\n", "---", "SUhunter2"]),
+                0..12,
+            ),
+            noise in any::<String>(),
+        ) {
+            for text in [parts.concat(), parts.join("\n"), noise] {
+                let error = parse(&text).map(drop).unwrap_err().to_string();
+                prop_assert!(error.starts_with("it") && !error.contains("hunter2"));
+            }
+        }
+    }
 
     fn text(seed: &str) -> String {
         format!(

@@ -119,7 +119,7 @@ impl DeadLetters {
 
     /// Headers and payload of the copy; where the whole would be too large for the server, the payload is
     /// kept apart, bare, as it fitted when it was published.
-    fn fit(&self, letter: &DeadLetter, limit: usize) -> (HeaderMap, Bytes) {
+    pub(crate) fn fit(&self, letter: &DeadLetter, limit: usize) -> (HeaderMap, Bytes) {
         let mut headers = self.headers(letter);
         let payload = letter.message.payload().clone();
         if wire_size(&headers) + payload.len() <= limit {
@@ -151,7 +151,7 @@ impl DeadLetters {
         if let Some(raw) = &letter.raw_headers {
             headers.insert("Dlq-Headers", raw.as_str());
         }
-        set(&mut headers, "Dlq-Subject", letter.message.subject());
+        headers.insert("Dlq-Subject", whole(letter.message.subject()));
         set(&mut headers, "Dlq-Stream", &self.source);
         set(&mut headers, "Dlq-Sequence", &sequence.to_string());
         set(&mut headers, "Dlq-Consumer", &self.durable);
@@ -177,6 +177,11 @@ fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     let line: String =
         value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_VALUE).collect();
     headers.insert(name, line.parse().unwrap_or_else(|_| HeaderValue::new()));
+}
+
+/// A subject as it is, however long: a message is replayed to it.
+fn whole(subject: &str) -> HeaderValue {
+    subject.parse().unwrap_or_else(|_| HeaderValue::new())
 }
 
 /// Bytes of the headers on the wire: `NATS/1.0`, a line each, and the line ends.

@@ -228,7 +228,105 @@ fn read(kept_in: String, stored: Stored) -> StoredLetter {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::HeaderMap;
+    use proptest::prelude::*;
+
+    use crate::config::ConsumerOptions;
+    use crate::dead_letter::{DeadLetter, DeadLetters as Kept};
+    use crate::message::Message;
+
     use super::*;
+
+    fn written(headers: &HeaderMap) -> Vec<u8> {
+        let lines = headers.iter().flat_map(|(name, values)| {
+            let name: &str = name.as_ref();
+            values.iter().map(move |value| format!("{name}: {}\r\n", value.as_str()))
+        });
+        format!("NATS/1.0\r\n{}\r\n", lines.collect::<String>()).into()
+    }
+
+    fn header() -> impl Strategy<Value = (String, String)> {
+        let names = prop_oneof![
+            "[!-9;-~]{1,8}",
+            prop::sample::select(vec![
+                "Nats-Msg-Id",
+                "nats-rollup",
+                "Nats-Expected-Stream",
+                "NATS-TTL",
+                "N\u{e4}ts-"
+            ])
+            .prop_map(str::to_owned),
+        ];
+        // As they arrive: on one line, without white space around them.
+        (names, "\\PC{0,9}").prop_map(|(name, value)| (name, value.trim().to_owned()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_dead_letter_is_read_as_it_was_stored(
+            subject in "[a-z\u{e4}]{1,9}(\\.[a-z]{1,40}){0,60}",
+            (reason, error) in (any::<String>(), prop::option::of(any::<String>())),
+            (sequence, deliveries, time) in (1..u64::MAX, any::<u64>(), 1..i64::MAX),
+            headers in prop::collection::vec(header(), 0..6),
+            payload in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let mut original = HeaderMap::new();
+            let mut expected = Vec::new();
+            for (name, value) in headers {
+                if let Ok(name) = name.parse::<async_nats::HeaderName>() {
+                    original.append(name.clone(), value.as_str());
+                    expected.push((AsRef::<str>::as_ref(&name).to_owned(), value));
+                }
+            }
+            let message = Message::new(async_nats::Message {
+                subject: subject.as_str().into(),
+                reply: Some(format!("$JS.ACK.orders.billing.1.{sequence}.7.{time}.0").into()),
+                payload: payload.clone().into(),
+                headers: Some(original),
+                status: None,
+                description: None,
+                length: 0,
+            });
+            let letter = DeadLetter { message, reason: reason.clone(), error, raw_headers: None, deliveries };
+            let (headers, kept) = Kept::of(&ConsumerOptions::pull("orders", "billing")).fit(&letter, 1 << 20);
+            let found = Stored {
+                sequence: 17,
+                subject: "dlq.orders.billing".into(),
+                headers: written(&headers),
+                payload: kept.to_vec(),
+                time: SystemTime::UNIX_EPOCH,
+            };
+            let mut read = read("orders-dlq".into(), found);
+            prop_assert_eq!((read.subject, read.sequence, read.deliveries), (subject, sequence, deliveries));
+            prop_assert_eq!((read.stream.as_str(), read.consumer.as_str()), ("orders", "billing"));
+            prop_assert_eq!(read.sent, Some(u128::try_from(time).unwrap()));
+            prop_assert_eq!(read.payload.as_deref(), Some(payload.as_slice()));
+            prop_assert_eq!(read.error.is_some(), letter.error.is_some());
+            let words = |text: &str| text.split(|c: char| c.is_whitespace() || c.is_control())
+                .filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+            prop_assert_eq!(words(&read.reason), words(&reason.chars().take(1000).collect::<String>()));
+            read.headers.sort();
+            expected.sort();
+            prop_assert_eq!(read.headers, expected);
+        }
+
+        #[test]
+        fn no_dead_letter_panics(
+            block in prop::collection::vec(any::<u8>(), 0..80),
+            lines in "((Dlq-(Sequence|Payload|Header-|Deliveries)|Nats-Msg-Id|\\PC{0,3}):?[0-9. \\PC]{0,24}(\r\n|\n)){0,6}",
+        ) {
+            let found = |headers: Vec<u8>| Stored {
+                sequence: 1,
+                subject: String::new(),
+                headers,
+                payload: Vec::new(),
+                time: SystemTime::UNIX_EPOCH,
+            };
+            let _ = read("orders-dlq".into(), found(block)).payload_subject();
+            let letter = read("orders-dlq".into(), found(format!("NATS/1.0\r\n{lines}\r\n").into()));
+            let _ = Selection::default().takes(&letter, SystemTime::UNIX_EPOCH);
+        }
+    }
 
     fn stored(headers: &str, payload: &str) -> StoredLetter {
         let found = Stored {

@@ -11,6 +11,7 @@ use crate::config::{ConnectOptions, Secret};
 use crate::credentials::sign_in;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::Events;
+use crate::route::validate_publish_subject;
 
 /// Commands async-nats buffers before a send waits; acknowledgements of a full prefetch fit in.
 const COMMAND_CAPACITY: usize = 16_384;
@@ -134,7 +135,10 @@ fn inbox_prefix(options: &ConnectOptions) -> Result<String> {
         Error::new(ErrorKind::Config, format!("The operating system gives no random numbers: {error}."))
     })?;
     let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{}.{name}", options.inbox_prefix.as_deref().unwrap_or("_INBOX")))
+    let prefix = options.inbox_prefix.as_deref().unwrap_or("_INBOX");
+    validate_publish_subject(prefix)
+        .map_err(|error| Error::new(ErrorKind::Config, format!("`inbox_prefix`: {error}")))?;
+    Ok(format!("{prefix}.{name}"))
 }
 
 fn unreadable(what: &str, path: &Path, error: std::io::Error) -> Error {
@@ -150,7 +154,29 @@ pub(crate) fn spell(addresses: &[ServerAddr]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_address_panics_and_no_error_or_spelling_shows_a_password(
+            scheme in "(nats://|tls://|ws://|\\PC{0,3}://)?",
+            user in "([a-z]{0,3}:)?",
+            host in "[a-z0-9.\\[\\]:/@#?\\PC]{0,12}",
+        ) {
+            let server = Secret::from(format!("{scheme}{user}hunter2@{host}"));
+            match parse_servers(&[server]) {
+                Ok(addresses) => {
+                    let spelled = spell(&addresses);
+                    prop_assert!(!spelled.contains("hunter2"), "{spelled}");
+                    let options = ConnectOptions::default();
+                    let _ = exposes_a_secret(&options, &addresses);
+                }
+                Err(error) => prop_assert!(!error.to_string().contains("hunter2")),
+            }
+        }
+    }
 
     #[test]
     fn an_address_is_spelled_without_its_password() {
@@ -170,6 +196,15 @@ mod tests {
         assert!(exposed(&["localhost", "10.0.0.7"], Some("hunter2")));
         assert!(!exposed(&["nats://10.0.0.7"], None));
         assert!(!exposed(&["localhost:4222", "127.0.0.1", "[::1]:4222"], Some("hunter2")));
+    }
+
+    #[test]
+    fn an_inbox_prefix_cannot_smuggle_another_command_in() {
+        for prefix in ["a b", "a\r\nPUB b 0\r\n\r\n", "a.>", "", "a."] {
+            let options = ConnectOptions { inbox_prefix: Some(prefix.into()), ..ConnectOptions::default() };
+            assert_eq!(inbox_prefix(&options).unwrap_err().kind(), ErrorKind::Config, "{prefix:?}");
+        }
+        assert!(inbox_prefix(&ConnectOptions::default()).unwrap().starts_with("_INBOX."));
     }
 
     #[test]

@@ -17,18 +17,15 @@ use crate::api::call;
 use crate::config::ConsumerOptions;
 use crate::connect::{Connection, Link};
 use crate::delivery::{Delivery, admit};
-use crate::demand::{Ask, Demand, Problem, Status};
+use crate::demand::{Ask, Demand, Problem};
 use crate::handle::Inbox;
 use crate::settle::Settler;
+use crate::status::{Status, is_status};
 use crate::stream::Durable;
-use crate::window::Window;
+use crate::window::{Window, largest_answer};
 
 /// Messages taken from the subscription at once, so that neighbours on the runtime get their turn.
 const BURST: usize = 512;
-
-/// The most bytes to be answered at once, all requests together, where large messages follow small
-/// ones: a server closes the connection of a client that lags 64 MiB behind.
-const LARGEST_ANSWER: usize = 48 * 1024 * 1024;
 
 /// What subject and headers may add to a payload.
 const OVERHEAD: usize = 64 * 1024;
@@ -72,7 +69,7 @@ impl Fetch<'_> {
         let generation = link.borrow_and_update().generation;
         let mut pull = Pull {
             demand: Demand::new(Instant::now(), self.options.fetch_timeout),
-            window: Window::new(Instant::now(), self.options.concurrency),
+            window: Window::new(Instant::now(), self.options.concurrency, self.settler.places.settled()),
             inbox,
             next: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.options.stream, self.durable.name).into(),
             generation,
@@ -127,9 +124,10 @@ impl Fetch<'_> {
             };
             let mut next = Some(message);
             while let Some(message) = next {
-                match message.status {
-                    None => arrived.push(message),
-                    Some(_) => self.answer_flow_control(message).await,
+                if is_status(&message) {
+                    self.answer_flow_control(message).await;
+                } else {
+                    arrived.push(message);
                 }
                 next = if arrived.len() < BURST { subscriber.next().now_or_never().flatten() } else { None };
             }
@@ -182,7 +180,7 @@ impl Fetch<'_> {
             };
             let _ = timeout(LAST_ARRIVALS, rest).await;
         }
-        arrived.retain(|message| message.status.is_none());
+        arrived.retain(|message| !is_status(message));
         let mut deliveries = Vec::new();
         admit(self.settler, &mut arrived, &mut deliveries);
         deliveries.iter().for_each(Delivery::hand_back);
@@ -207,7 +205,7 @@ impl Pull<'_> {
         let held = places.held();
         self.window.observe(now, places.settled(), held, places.held_bytes());
         let size = self.window.size();
-        let least = fetch.options.batch_size.min(size / 4).max(1);
+        let least = self.window.least(fetch.options.batch_size);
         if !fetch.connection.is_up() || self.demand.is_paused(now) {
             return None;
         }
@@ -226,7 +224,7 @@ impl Pull<'_> {
         let largest = fetch.connection.client().max_payload() + OVERHEAD;
         let request = json!({
             "batch": batch,
-            "max_bytes": (LARGEST_ANSWER / window * batch).max(largest),
+            "max_bytes": largest_answer(window, batch).max(largest),
             "expires": nanoseconds(self.demand.expires()),
             "idle_heartbeat": nanoseconds(self.demand.heartbeat()),
         });
@@ -242,9 +240,9 @@ impl Pull<'_> {
         let mut next = Some(first);
         let mut problem = Ok(());
         while let Some(message) = next {
-            match message.status {
+            match Status::read(self.inbox, &message) {
                 None => self.arrived.push(message),
-                Some(_) => problem = self.demand.status(now, self.read_status(&message)),
+                Some(status) => problem = self.demand.status(now, status),
             }
             let goes_on = problem.is_ok() && self.arrived.len() < BURST;
             next = if goes_on { subscriber.next().now_or_never().flatten() } else { None };
@@ -254,16 +252,6 @@ impl Pull<'_> {
         }
         fetch.admit(&mut self.arrived, &mut self.deliveries);
         problem
-    }
-
-    fn read_status<'m>(&self, message: &'m Raw) -> Status<'m> {
-        let unfilled = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
-        Status {
-            id: message.subject.strip_prefix(self.inbox).and_then(|rest| rest.get(1..)?.parse().ok()),
-            code: message.status.map_or(0, |status| status.as_u16()),
-            description: message.description.as_deref().unwrap_or_default(),
-            unfilled: unfilled.and_then(|count| count.as_str().parse().ok()),
-        }
     }
 
     fn note(&mut self, link: &watch::Receiver<Link>) {

@@ -84,7 +84,7 @@ mod tests {
         alive: Instant,
     }
 
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Copy, Debug)]
     enum Step {
         Arrive,
         /// One of those that run is settled.

@@ -27,7 +27,7 @@
 //! | [`config`] | what the user asks for, as plain data |
 //! | [`connect`], `dial`, `credentials`, `link` | options become a client that reconnects; its state can be watched |
 //! | [`api`], `stored`, [`stream`] | streams and durables are compared with what is declared, then made to fit |
-//! | `demand`, `window`, `places` | how much to ask for: never more than there are free places |
+//! | `status`, `demand`, `window`, `places` | how much to ask for: never more than there are free places |
 //! | `fetch` | pull requests go out, messages come in; silence is noticed and repaired |
 //! | [`message`], [`delivery`] | a delivery is one attempt at one message, and owns its place until it is settled |
 //! | [`route`], [`router`] | the subject finds its handler: exact beats `*` beats `>` |
@@ -55,6 +55,7 @@ pub mod stream;
 mod demand;
 mod fetch;
 mod places;
+mod status;
 mod window;
 
 pub mod delivery;

@@ -6,6 +6,7 @@ use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::status::ACK_PREFIX;
 
 /// A message of a stream. Cloning is cheap: payload and headers are shared.
 #[derive(Clone, Debug)]
@@ -99,7 +100,7 @@ impl<'a> Metadata<'a> {
     /// account hash before those and possibly more tokens after them. `None` for anything else.
     #[must_use]
     pub fn parse(reply: &'a str) -> Option<Self> {
-        let tokens = reply.strip_prefix("$JS.ACK.")?;
+        let tokens = reply.strip_prefix(ACK_PREFIX)?;
         let count = tokens.split('.').count();
         let mut tokens = tokens.split('.');
         let domain = match count {
@@ -155,10 +156,47 @@ mod tests {
         assert_eq!(Metadata::parse(reply), Some(Metadata { domain: Some("hub"), ..PARSED }));
     }
 
+    fn tokens() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-zA-Z0-9_-]{1,12}", "[^.]{0,4}"]
+    }
+
     proptest! {
         #[test]
-        fn no_reply_subject_panics(reply in "(\\$JS\\.ACK\\.)?[a-z0-9$._-]{0,80}") {
-            let _ = Metadata::parse(&reply);
+        fn what_a_server_writes_is_read_in_both_forms(
+            (stream, consumer) in ("[^.]{1,12}", "[^.]{1,12}"),
+            (delivered, stream_sequence, consumer_sequence) in any::<(u64, u64, u64)>(),
+            (timestamp, pending) in any::<(i64, u64)>(),
+            domain in prop::option::of("[^._]{1,8}"),
+            more in prop_oneof![Just(""), Just(".rnd"), Just(".rnd.and.more")],
+        ) {
+            let numbers = format!("{delivered}.{stream_sequence}.{consumer_sequence}.{timestamp}.{pending}");
+            let place = format!("{stream}.{consumer}.{numbers}");
+            let bare = Metadata {
+                domain: None,
+                stream: &stream,
+                consumer: &consumer,
+                delivered,
+                stream_sequence,
+                consumer_sequence,
+                timestamp,
+                pending,
+            };
+            let shorter = format!("$JS.ACK.{place}");
+            prop_assert_eq!(Metadata::parse(&shorter), Some(bare));
+            let longer = format!("$JS.ACK.{}.hash.{place}{more}", domain.as_deref().unwrap_or("_"));
+            prop_assert_eq!(Metadata::parse(&longer), Some(Metadata { domain: domain.as_deref(), ..bare }));
+        }
+
+        #[test]
+        fn no_reply_subject_panics(
+            known in any::<bool>(),
+            tokens in prop::collection::vec(prop_oneof![tokens(), any::<i128>().prop_map(|n| n.to_string())], 0..14),
+        ) {
+            let reply = format!("{}{}", if known { "$JS.ACK." } else { "" }, tokens.join("."));
+            if let Some(place) = Metadata::parse(&reply) {
+                prop_assert!(known && tokens.len() >= 7);
+                prop_assert!(tokens.iter().any(|token| token == place.stream));
+            }
         }
     }
 }

@@ -158,10 +158,13 @@ pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duratio
 /// Publishes to whoever listens now, without a confirmation (core NATS); `reply` says where answers go.
 ///
 /// # Errors
-/// [`ErrorKind::Disconnected`] or [`ErrorKind::Closed`] soon without a connection, [`ErrorKind::TooLarge`] before
-/// anything is sent.
+/// [`ErrorKind::Disconnected`] or [`ErrorKind::Closed`] soon without a connection, [`ErrorKind::TooLarge`], or
+/// [`ErrorKind::Invalid`] for a `reply` that is no subject, before anything is sent.
 pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<String>) -> Result<()> {
     let Outgoing { subject, headers, payload } = outgoing;
+    if let Some(reply) = &reply {
+        validate_publish_subject(reply).map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
+    }
     connection.wait_until_up(SENDING, || format!("nothing was published to {subject}")).await?;
     let client = connection.client();
     let sending = async {
@@ -180,7 +183,8 @@ pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<Str
     sent.map_err(|error| {
         let kind = match error.kind() {
             async_nats::PublishErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
-            _ => ErrorKind::Closed,
+            async_nats::PublishErrorKind::InvalidSubject => ErrorKind::Invalid,
+            async_nats::PublishErrorKind::Send => ErrorKind::Closed,
         };
         Error::new(kind, format!("The message for {subject} could not be sent: {error}.")).because(error)
     })
@@ -236,7 +240,56 @@ fn undecided(subject: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_header_goes_out_as_one_line_or_not_at_all(
+            name in "[ -~\\PC\r\n\t]{0,8}|[!-9;-~]{1,8}",
+            value in "[ -~\\PC\r\n\t]{0,8}|\\PC{0,8}",
+        ) {
+            let outgoing = Outgoing::to("orders.created", "").unwrap();
+            if let Ok(outgoing) = outgoing.header(&name, &value) {
+                let (_, headers, _) = outgoing.into_parts();
+                let (kept, values) = headers.iter().next().unwrap();
+                let kept: &str = kept.as_ref();
+                let line = format!("{kept}: {}", values[0].as_str());
+                prop_assert_eq!(&line, &format!("{name}: {value}"));
+                prop_assert!(!line.contains(|c: char| c.is_control()));
+                prop_assert_eq!(line.split_once(": "), Some((name.as_str(), value.as_str())));
+            }
+        }
+
+        #[test]
+        fn a_subject_goes_out_as_one_word_or_not_at_all(subject in "[a-z.*> \r\n\t\0\\PC]{0,12}") {
+            if Outgoing::to(&subject, "").is_ok() {
+                prop_assert_eq!(subject.split_whitespace().collect::<Vec<_>>(), [&subject]);
+            }
+        }
+
+        #[test]
+        fn what_a_stream_confirms_is_read(
+            (stream, domain) in any::<(String, Option<String>)>(),
+            (sequence, duplicate) in any::<(u64, bool)>(),
+        ) {
+            let answer = json!({ "stream": stream, "seq": sequence, "duplicate": duplicate, "domain": domain });
+            let ack = PublishAck { stream, sequence, duplicate, domain };
+            prop_assert_eq!(read_ack("orders.created", answer.to_string().as_bytes()).unwrap(), ack);
+        }
+
+        #[test]
+        fn no_answer_of_a_stream_panics(
+            answer in prop::collection::vec(any::<u8>(), 0..60),
+            code in prop_oneof![any::<u64>().prop_map(|n| n.to_string()), "\\PC{0,6}"],
+        ) {
+            let _ = read_ack("orders.created", &answer);
+            let error = format!(r#"{{"error":{{"code":{code},"err_code":{code}}},"stream":"orders","seq":{code}}}"#);
+            let _ = read_ack("orders.created", error.as_bytes());
+        }
+    }
 
     #[test]
     fn a_repeat_of_what_the_stream_has_not_decided_on_is_unconfirmed_and_may_be_repeated() {

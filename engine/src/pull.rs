@@ -12,6 +12,7 @@ use crate::api;
 use crate::connect::{Connection, Link};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
+use crate::status::request_of;
 use crate::subscribe::{Interest, Statuses, Subscription, subscribe};
 
 /// Before it is asked again what could not be answered: a leader is being elected.
@@ -196,7 +197,7 @@ impl Puller {
     }
 
     fn request_of(&self, status: &Message) -> Option<u64> {
-        status.subject().strip_prefix(self.inbox.as_str())?.get(1..)?.parse().ok()
+        request_of(&self.inbox, status.subject())
     }
 
     /// What the status means for its request; nothing, if it only says that the server is alive.

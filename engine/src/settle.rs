@@ -50,7 +50,7 @@ impl Verdict {
         match self {
             Self::Ack => Bytes::from_static(b"+ACK"),
             Self::Nak(delay) if delay.is_zero() => Bytes::from_static(b"-NAK"),
-            Self::Nak(delay) => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()).into(),
+            Self::Nak(delay) => format!("-NAK {{\"delay\":{}}}", nanoseconds(*delay)).into(),
             Self::Term(reason) => format!("+TERM {}", one_line(reason)).into(),
             Self::InProgress => Bytes::from_static(b"+WPI"),
         }
@@ -61,6 +61,11 @@ impl Verdict {
     fn needs_lease(&self) -> bool {
         matches!(self, Self::Nak(_) | Self::InProgress)
     }
+}
+
+/// The server counts in 64 bits with a sign.
+fn nanoseconds(delay: Duration) -> i64 {
+    i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A reason may be an exception's text; the server's advisory and the log want one short line.
@@ -284,7 +289,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_delay_is_one_that_the_server_can_read(delay in any::<Duration>()) {
+            let wire = Verdict::Nak(delay).wire();
+            let json = wire.strip_prefix(b"-NAK").unwrap();
+            let read = if json.is_empty() { Value::Null } else { serde_json::from_slice(json).unwrap() };
+            let expected = delay.as_nanos().min(i64::MAX as u128) as i64;
+            prop_assert_eq!(read["delay"].as_i64().unwrap_or_default(), expected);
+        }
+
+        #[test]
+        fn every_reason_is_one_short_line(reason in any::<String>()) {
+            let wire = Verdict::Term(reason).wire();
+            let text = std::str::from_utf8(&wire).unwrap();
+            prop_assert!(text.starts_with("+TERM ") && !text.contains(char::is_control));
+            prop_assert!(text.chars().count() <= 206);
+        }
+    }
 
     #[test]
     fn a_delay_is_sent_in_nanoseconds() {

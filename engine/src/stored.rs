@@ -65,6 +65,7 @@ fn garbled(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -87,5 +88,50 @@ mod tests {
     #[test]
     fn what_is_no_message_is_an_error() {
         assert!(read(json!({ "subject": "orders.created" })).is_err());
+    }
+
+    /// A field as the server sends it, or as it should not be.
+    fn field(right: impl Strategy<Value = Value> + 'static) -> impl Strategy<Value = Value> {
+        let wrong = prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,30}".prop_map(Value::from),
+            "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{0,12})?Z?".prop_map(Value::from),
+            Just(json!([])),
+        ];
+        prop_oneof![3 => right, 1 => wrong]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stored_is_read_as_it_was_sent(
+            sequence in any::<u64>(),
+            subject in any::<String>(),
+            headers in prop::collection::vec(any::<u8>(), 0..40),
+            payload in prop::collection::vec(any::<u8>(), 0..40),
+            nanos in 0..4_000_000_000_000_000_000_u64,
+        ) {
+            let time = UNIX_EPOCH + Duration::from_nanos(nanos);
+            let message = json!({
+                "seq": sequence,
+                "subject": subject,
+                "hdrs": STANDARD.encode(&headers),
+                "data": STANDARD.encode(&payload),
+                "time": humantime::format_rfc3339_nanos(time).to_string(),
+            });
+            let stored = read(message).unwrap();
+            prop_assert_eq!((stored.sequence, stored.subject, stored.time), (sequence, subject, time));
+            prop_assert_eq!((stored.headers, stored.payload), (headers, payload));
+        }
+
+        #[test]
+        fn no_stored_message_panics(
+            seq in field(any::<u64>().prop_map(Value::from)),
+            subject in field("\\PC{0,9}".prop_map(Value::from)),
+            data in field("[A-Za-z0-9+/]{0,12}={0,2}".prop_map(Value::from)),
+            time in field(Just(json!("1970-01-01T00:00:01.0000005Z"))),
+        ) {
+            let _ = read(json!({ "seq": seq, "subject": subject, "hdrs": data, "data": data, "time": time }));
+        }
     }
 }

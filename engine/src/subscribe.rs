@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::connect::{Connection, Happening};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
+use crate::status::is_status;
 
 /// Messages moved at once.
 const BURST: usize = 1024;
@@ -198,10 +199,10 @@ impl Kept {
     fn put(&self, arrived: impl Iterator<Item = async_nats::Message>) {
         let mut waiting = self.waiting();
         for message in arrived {
-            match (message.status, self.interest.statuses) {
-                (None, _) | (Some(_), Statuses::Kept) => self.put_one(&mut waiting, Message::new(message)),
-                (Some(_), Statuses::Apart) => put_apart(&mut waiting.statuses, Message::new(message)),
-                (Some(status), Statuses::Answered) => self.put_status(&mut waiting, status, &message),
+            match (is_status(&message), self.interest.statuses) {
+                (false, _) | (true, Statuses::Kept) => self.put_one(&mut waiting, Message::new(message)),
+                (true, Statuses::Apart) => put_apart(&mut waiting.statuses, Message::new(message)),
+                (true, Statuses::Answered) => self.put_status(&mut waiting, &message),
             }
         }
         drop(waiting);
@@ -223,8 +224,8 @@ impl Kept {
     }
 
     /// Flow control comes as a status with a reply subject, or as a heartbeat that says it still waits.
-    fn put_status(&self, waiting: &mut Waiting, status: StatusCode, message: &async_nats::Message) {
-        if status != StatusCode::IDLE_HEARTBEAT {
+    fn put_status(&self, waiting: &mut Waiting, message: &async_nats::Message) {
+        if message.status != Some(StatusCode::IDLE_HEARTBEAT) {
             return;
         }
         let stalled = message.headers.as_ref().and_then(|headers| headers.get("Nats-Consumer-Stalled"));

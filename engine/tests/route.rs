@@ -29,8 +29,14 @@ fn specification(pattern: &Pattern, subject: &str) -> Option<Vec<u8>> {
     pattern.iter().zip(&subject).map(rank).collect()
 }
 
+/// At least so many that patterns and subjects meet; PROPTEST_CASES may ask for more.
+fn cases() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: config.cases.max(4000), ..config }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(cases())]
 
     #[test]
     fn a_pattern_matches_as_specified(pattern in patterns(), subject in subjects()) {

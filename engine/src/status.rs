@@ -1,0 +1,122 @@
+//! Statuses: what the server itself says in the place of a message, such as how a request for messages ended.
+
+use async_nats::Message as Raw;
+
+/// How the reply subject of a message of a stream begins.
+pub(crate) const ACK_PREFIX: &str = "$JS.ACK.";
+
+/// A status message of the server: the end of a request, or a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Status<'a> {
+    /// The request it belongs to.
+    pub(crate) id: Option<u64>,
+    pub(crate) code: u16,
+    pub(crate) description: &'a str,
+    /// How much of the request stays unfilled, where the server says so.
+    pub(crate) unfilled: Option<usize>,
+}
+
+impl<'a> Status<'a> {
+    /// Reads what came to `<inbox>.<id>`; `None` for a message of the stream.
+    pub(crate) fn read(inbox: &str, message: &'a Raw) -> Option<Self> {
+        if !is_status(message) {
+            return None;
+        }
+        let unfilled = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
+        Some(Self {
+            id: request_of(inbox, &message.subject),
+            code: message.status.map_or(0, |status| status.as_u16()),
+            description: message.description.as_deref().unwrap_or_default(),
+            unfilled: unfilled.and_then(|count| count.as_str().parse().ok()),
+        })
+    }
+}
+
+/// Whether it is a word of the server. A message of a stream says where it is to be settled, and is a message
+/// whatever status its publisher gave it: older servers than 2.15 deliver that as it was published.
+pub(crate) fn is_status(message: &Raw) -> bool {
+    let is_of_a_stream = || message.reply.as_deref().is_some_and(|reply| reply.starts_with(ACK_PREFIX));
+    message.status.is_some() && !is_of_a_stream()
+}
+
+/// The number of the request whose answers go to `subject`.
+pub(crate) fn request_of(inbox: &str, subject: &str) -> Option<u64> {
+    subject.strip_prefix(inbox)?.strip_prefix('.')?.parse().ok()
+}
+
+/// ADR-37: these end the consumer, every other 409 ends just a request.
+pub(crate) fn is_terminal(description: &str) -> bool {
+    let description = description.to_ascii_lowercase();
+    description.contains("consumer deleted") || description.contains("push based")
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::{HeaderMap, StatusCode};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(subject: &str, reply: Option<&str>, code: Option<u16>, words: &str, count: &str) -> Raw {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Pending-Messages", count.replace(['\r', '\n'], " "));
+        Raw {
+            subject: subject.into(),
+            reply: reply.map(Into::into),
+            payload: "".into(),
+            headers: Some(headers),
+            status: code.and_then(|code| StatusCode::try_from(code).ok()),
+            description: Some(words.to_owned()),
+            length: 0,
+        }
+    }
+
+    #[test]
+    fn a_message_of_a_stream_is_no_status_whatever_its_publisher_wrote_into_its_first_line() {
+        let reply = Some("$JS.ACK.orders.billing.1.1.1.1700000000000000001.0");
+        for code in [100, 404, 408, 409, 503] {
+            assert!(!is_status(&message("orders.created", reply, Some(code), "Consumer Deleted", "5")));
+        }
+        assert!(is_status(&message("_INBOX.a.1", None, Some(409), "Consumer Deleted", "5")));
+        assert!(is_status(&message("_INBOX.a.1", Some("$JS.FC.orders.billing.x"), Some(100), "", "")));
+        assert!(!is_status(&message("orders.created", None, None, "", "")));
+    }
+
+    fn codes() -> impl Strategy<Value = u16> {
+        prop_oneof![prop::sample::select(vec![100_u16, 404, 408, 409, 423, 503]), 100..999_u16]
+    }
+
+    fn words() -> impl Strategy<Value = String> {
+        let known =
+            ["Idle Heartbeat", "No Messages", "Request Timeout", "Consumer Deleted", "Batch Completed"];
+        prop_oneof![prop::sample::select(known.to_vec()).prop_map(str::to_owned), any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn a_status_says_what_the_server_said(
+            id in any::<u64>(),
+            code in codes(),
+            words in words(),
+            count in any::<usize>(),
+        ) {
+            let sent = message(&format!("_INBOX.a.{id}"), None, Some(code), &words, &count.to_string());
+            let expected = Status { id: Some(id), code, description: &words, unfilled: Some(count) };
+            prop_assert_eq!(Status::read("_INBOX.a", &sent), Some(expected));
+        }
+
+        #[test]
+        fn no_status_panics(
+            subject in "(_INBOX\\.a)?[.0-9a-z\u{e4}-]{0,30}",
+            reply in prop::option::of("(\\$JS\\.ACK\\.)?\\PC{0,20}"),
+            code in prop::option::of(codes()),
+            words in words(),
+            count in "(\\PC|[0-9]){0,24}",
+        ) {
+            let sent = message(&subject, reply.as_deref(), code, &words, &count);
+            let read = Status::read("_INBOX.a", &sent);
+            prop_assert_eq!(read.is_some(), is_status(&sent));
+            let _ = is_terminal(&words);
+        }
+    }
+}
