@@ -9,10 +9,17 @@ from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
 
 from . import event_loop, registry, settings
-from .connect import connect_options
+from .connect import callbacks, connect_options
 from .doubts import filters_beside_subjects, misspelt, uncalled, without_effect
 from .exceptions import ConfigurationError
-from .options import consumer_options, left_out_message, message_handler, shared_durables
+from .handler import project_handlers
+from .options import (
+    consumer_options,
+    default_durable,
+    left_out_message,
+    message_handler,
+    shared_durables,
+)
 
 if TYPE_CHECKING:
     from .consumer import NatsConsumer
@@ -26,6 +33,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     readers: list[Callable[[], object]] = [
         settings.check_keys,
         connect_options,
+        callbacks,
+        default_durable,
         settings.shutdown_timeout,
         settings.embedded_store,
         event_loop.check,
@@ -53,9 +62,26 @@ def _has_settings() -> bool:
     """Whether NATS_CONSUMER can be read; each consumer would repeat what E001 says of it."""
     try:
         settings.nats_consumer_settings()
+        default_durable()
     except ConfigurationError:
         return False
     return True
+
+
+@register("nats_consumer")
+def check_handlers(**_: Any) -> list[CheckMessage]:
+    """W009: a ConsumerHandler that can be made without arguments lacks a method."""
+    return [
+        CheckWarning(
+            f"{handler.__name__} has no {', '.join(missing)}, to which its subjects lead: such "
+            "messages go to fallback_handle.",
+            hint="Write the method, or mark one with @handle, or take the subject from the list.",
+            obj=handler,
+            id="nats_consumer.W009",
+        )
+        for handler, missing in project_handlers()
+        if missing
+    ]
 
 
 @register("nats_consumer")

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from . import settings
 from .events import Callbacks
 from .exceptions import ConfigurationError
+from .names import is_wildcard, subject_problem
 from .settings import ConnectOptions, number, unknown_key, whole
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,8 @@ _SCHEMES = ("nats", "tls")
 # How the seed of a user begins; that is how it differs from the path of a file with one.
 _SEED = "SU"
 _LOOKS_LIKE_A_KEY = re.compile(r"[A-Z2-7]{50,}")
+# The engine's timers need a period.
+_SHORTEST_SECONDS = 0.1
 _DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 # Settings of nats-py's own machinery: the engine has its own and needs no tuning here.
@@ -217,6 +220,17 @@ def _seed_file(what: str, value: Any) -> dict[str, Any]:
     return fields
 
 
+def _inbox_prefix(what: str, value: Any) -> dict[str, Any]:
+    fields = _text("inbox_prefix")(what, value)
+    prefix = fields["inbox_prefix"]
+    problem = subject_problem(prefix) or (is_wildcard(prefix) and f"{prefix!r} has a wildcard")
+    if problem:
+        raise ConfigurationError(
+            f"{what} must be the beginning of a subject, such as '_INBOX_shop': {problem}."
+        )
+    return fields
+
+
 def _tls_file(field: str) -> _Translation:
     text = _text(field)
     return lambda what, value: {**text(what, value), "tls_required": True}
@@ -231,8 +245,8 @@ def _flag(field: str) -> _Translation:
     return translate
 
 
-def _seconds(field: str) -> _Translation:
-    return lambda what, value: {field: number(value, what)}
+def _seconds(field: str, *, least: float = 0) -> _Translation:
+    return lambda what, value: {field: number(value, what, least=least)}
 
 
 _TRANSLATIONS: dict[str, _Translation] = {
@@ -248,13 +262,13 @@ _TRANSLATIONS: dict[str, _Translation] = {
     "tls_ca": _tls_file("tls_ca"),
     "tls_cert": _tls_file("tls_cert"),
     "tls_key": _tls_file("tls_key"),
-    "inbox_prefix": _text("inbox_prefix"),
+    "inbox_prefix": _inbox_prefix,
     "allow_reconnect": _flag("allow_reconnect"),
     "max_reconnect_attempts": lambda what, value: {
         "max_reconnect_attempts": whole(value, what, least=-1)
     },
     "reconnect_time_wait": _seconds("reconnect_time_wait"),
-    "connect_timeout": _seconds("connect_timeout"),
-    "ping_interval": _seconds("ping_interval"),
+    "connect_timeout": _seconds("connect_timeout", least=_SHORTEST_SECONDS),
+    "ping_interval": _seconds("ping_interval", least=_SHORTEST_SECONDS),
     "no_echo": _flag("no_echo"),
 }

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from django.utils.module_loading import import_string
 
@@ -46,8 +47,17 @@ def check() -> None:
         return
     try:
         _factory_of(path, _SETTING)
-    except ImportError:
-        return
+    except ImportError as error:
+        if _is_installed(path):
+            raise ConfigurationError(
+                f"{_SETTING} must be the dotted path of an event loop policy such as {_UVLOOP!r}: "
+                f"{error}."
+            ) from error
+
+
+def _is_installed(path: str) -> bool:
+    """Whether what the path leads into is there, so that it is the path that is wrong."""
+    return "." not in path or find_spec(path.partition(".")[0]) is not None
 
 
 def _factory_of(path: str, what: str) -> Factory:

@@ -1,10 +1,11 @@
 """Routing inside a consumer: each message goes to the method that its subject names."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
+from django.apps import apps
 
 from . import lanes
 from .names import is_wildcard, subject_problem
@@ -217,6 +218,36 @@ class ConsumerHandler:
     def _is_blocking(self, name: str) -> bool:
         method = getattr(self, name, None)
         return callable(method) and not iscoroutinefunction(method)
+
+
+def project_handlers() -> Iterator[tuple[type[ConsumerHandler], list[str]]]:
+    """The handlers of the installed apps that nothing derives from, each with the names of the
+    methods it lacks. One that is not made without arguments is left out: the worker looks at it."""
+    for handler in _leaves(ConsumerHandler):
+        if not apps.get_containing_app_config(handler.__module__):
+            continue
+        try:
+            missing = _made_quietly(handler).validate_handlers()
+        except Exception:  # noqa: S112 - whatever it is, the start of its consumer tells
+            continue
+        yield handler, list(dict.fromkeys(missing))
+
+
+def _leaves(handler: type[ConsumerHandler]) -> Iterator[type[ConsumerHandler]]:
+    for heir in handler.__subclasses__():
+        if heir.__subclasses__():
+            yield from _leaves(heir)
+        else:
+            yield heir
+
+
+def _made_quietly(handler: type[ConsumerHandler]) -> ConsumerHandler:
+    # What it warns of when it is made is for the worker's log.
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        return handler()
+    finally:
+        logger.disabled = was_disabled
 
 
 def _method_name(subject: str) -> str:

@@ -224,10 +224,19 @@ def declared_durable(consumer: Declaration) -> tuple[str, bool]:
     """The same by the attributes and settings alone."""
     if consumer.durable_name:
         return check_name(consumer.durable_name, "durable_name"), False
-    default = settings.default_durable_name()
-    if default:
-        return check_name(default, 'NATS_CONSUMER["default_durable_name"]'), False
+    if default := default_durable():
+        return default, False
     return class_of(consumer).__name__, True
+
+
+def default_durable() -> str | None:
+    """The durable of the consumers that name none, or None. Raises ConfigurationError if no durable
+    can have that name."""
+    name = settings.default_durable_name()
+    try:
+        return check_name(name, 'NATS_CONSUMER["default_durable_name"]') if name else None
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def shared_durables(consumers: Iterable["type[NatsConsumer]"]) -> list[str]:

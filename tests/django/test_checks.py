@@ -53,6 +53,17 @@ def test_a_wrong_setting_is_e001(settings: Settings) -> None:
         ({"connect_args": {"servers": ["nats://a", "http://b"]}}, "entry 1: its scheme"),
         ({"connect_args": {"servers": "a:99999"}}, "entry 0: its port"),
         ({"shutdown_timeout": float("nan")}, "must be a number"),
+        ({"event_loop_policy": "uvloop"}, "must be the dotted path of an event loop policy"),
+        ({"event_loop_policy": "asyncio.NoSuchPolicy"}, "must be the dotted path of an event loop"),
+        ({"connect_args": {"ping_interval": 0}}, "must be a number of at least 0.1, not 0"),
+        ({"connect_args": {"connect_timeout": 0}}, "must be a number of at least 0.1, not 0"),
+        ({"connect_args": {"inbox_prefix": "my shop"}}, "'my shop' contains a space"),
+        ({"connect_args": {"inbox_prefix": "shop.>"}}, "'shop.>' has a wildcard"),
+        ({"connect_args": {"inbox_prefix": ""}}, "'' has an empty token"),
+        ({"connect_args": {"error_cb": 5}}, "error_cb must be a coroutine function, not 5"),
+        ({"connect_args": {"closed_cb": print}}, "closed_cb must be a coroutine function"),
+        ({"default_durable_name": "my.app"}, "cannot contain dots: 'my.app'"),
+        ({"default_durable_name": 5}, 'default_durable_name"] must be a string, not 5'),
     ],
 )
 def test_a_value_that_nothing_can_run_with_is_e001(
@@ -68,6 +79,13 @@ def test_settings_that_are_no_dict_are_reported_once(settings: Settings) -> None
     declare("MailConsumer")
     (message,) = checks.run_checks(tags=["nats_consumer"])
     assert "NATS_CONSUMER must be a dict, not list" in message.msg
+
+
+def test_a_wrong_default_durable_is_reported_once(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {"default_durable_name": "my.app"}
+    declare("OrderConsumer")
+    declare("MailConsumer")
+    assert [each.id for each in checks.run_checks(tags=["nats_consumer"])] == ["nats_consumer.E001"]
 
 
 def test_a_policy_that_is_not_installed_where_nothing_consumes_passes(settings: Settings) -> None:

@@ -260,3 +260,44 @@ def test_a_script_of_the_project_runs_a_consumer(
     assert script.finish() == 0, script.output
     assert "handled one" in script.output
     assert "Traceback" not in script.output
+
+
+def test_a_missing_method_of_a_handler_is_w009(make_project: Callable[..., Project]) -> None:
+    project = make_project("""
+        from nats_consumer import ConsumerHandler, JetstreamPullConsumer, handle
+
+
+        class Base(ConsumerHandler):
+            def __init__(self):
+                super().__init__(["orders.created", "orders.paid", "invoices-paid"])
+
+            async def handle_created(self, message): ...
+
+
+        class Whole(Base):
+            async def handle_paid(self, message): ...
+
+
+        class Marked(Base):
+            @handle("*.paid", "invoices-paid")
+            async def pay(self, message): ...
+
+
+        class Partial(Base):
+            async def handle_payd(self, message): ...
+
+
+        class Given(ConsumerHandler):
+            def __init__(self, subjects):
+                super().__init__(subjects)
+
+
+        class Broken(ConsumerHandler):
+            def __init__(self):
+                raise RuntimeError("there is no broker here")
+    """)
+    check = project.run("manage.py", "check", "--tag", "nats_consumer")
+    assert check.finish() == 0, check.output
+    assert "Partial has no handle_paid, to which its subjects lead" in check.output
+    assert check.output.count("nats_consumer.W009") == 1
+    assert "collision" not in check.output
