@@ -1,6 +1,9 @@
 """Consume NATS JetStream from Django: declare consumers as classes, run them with
 `manage.py nats_consumer`."""
 
+from importlib.metadata import version
+from typing import Any
+
 from .api import PubAck
 from .client import get_nats_client
 from .consumer import ErrorAckBehavior, JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer
@@ -27,3 +30,10 @@ __all__ = [
     "publish_many",
     "publish_on_commit",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up when somebody asks: every management command imports this.
+    if name == "__version__":
+        return version("django-nats-consumer")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -224,6 +224,10 @@ class NatsConsumer:
         return 0 if self._consumption is None else self._consumption.counters()[counter]
 
 
+# The name that the earlier packages had for it.
+NatsConsumerBase = NatsConsumer
+
+
 class JetstreamPushConsumer(NatsConsumer):
     """The server sends messages as they come: low latency. One at a time and in order unless
     `concurrency` says more; replicas share the work."""

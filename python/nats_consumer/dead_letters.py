@@ -14,7 +14,13 @@ from .selection import Selection
 if TYPE_CHECKING:
     from ._native import DeadLetters
 
-__all__ = ["Selection", "dead_letters", "durable_called", "streams_of_project"]
+__all__ = [
+    "Selection",
+    "dead_letters",
+    "durable_called",
+    "streams_of_project",
+    "unknown_consumer",
+]
 
 
 @contextmanager
@@ -44,6 +50,20 @@ def dead_letters() -> "Iterator[DeadLetters]":
 def streams_of_project() -> list[str]:
     """The streams that the project's consumers read."""
     return sorted({str(consumer.stream_name) for consumer in registry.consumers()})
+
+
+def unknown_consumer(name: str) -> str | None:
+    """What to say where `name` is neither a consumer class of the project nor a durable of one."""
+    if not name:
+        return None
+    try:
+        registry.consumer_named(name)
+    except ConsumerNotFound as error:
+        is_durable = name in {durable_called(each.__name__) for each in registry.consumers()}
+        return None if is_durable else f"{error} It is taken for the name of a durable."
+    except ConfigurationError:
+        return None  # two classes have it, so it exists
+    return None
 
 
 def durable_called(name: str) -> str:

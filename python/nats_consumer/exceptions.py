@@ -28,6 +28,10 @@ class NatsConsumerError(errors.Error):
         return str(self.args[0]) if len(self.args) == 1 else str(self.args)
 
 
+# The name that the earlier packages had for it.
+DjangoNatsError = NatsConsumerError
+
+
 class ConfigurationError(NatsConsumerError, ImproperlyConfigured):
     """A setting or a consumer attribute is wrong. Run `manage.py check` to see which."""
 

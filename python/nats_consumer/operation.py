@@ -1,7 +1,6 @@
 """What all operations have in common: setup() returns them, and Django migrations contain them."""
 # ruff: noqa: ARG002 - the signatures are Django's
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from enum import Enum
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
 _Init = TypeVar("_Init", bound=Callable[..., None])
 
 
-class StreamOperation(Operation, ABC):
+class StreamOperation(Operation):
     """One change to one stream or one of its consumers, safe to run again.
 
     In a migration it runs forwards as in setup(). Backwards, a creation is undone where nothing
     has used it yet; other changes cannot be undone. It has no SQL: sqlmigrate says so and runs
-    nothing."""
+    nothing. Derive your own from it, with an apply()."""
 
     reduces_to_sql = False
     reversible = False
@@ -40,9 +39,12 @@ class StreamOperation(Operation, ABC):
     # What Django keeps of the call that made the operation.
     _constructor_args: tuple[Sequence[Any], Mapping[str, Any]]
 
-    @abstractmethod
     async def apply(self, jetstream: "JetStreamContext") -> None:
         """Make the change over an open connection."""
+        raise NotImplementedError(
+            f"Write `async def apply(self, jetstream)` in {type(self).__name__}, or override "
+            "execute(nats_client=None)."
+        )
 
     async def undo(self, jetstream: "JetStreamContext") -> None:
         """Take the change back, where `reversible` says that it can be."""

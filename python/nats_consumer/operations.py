@@ -180,8 +180,8 @@ class DeleteStream(StreamOperation):
 
     category = OperationCategory.REMOVAL
 
-    def __init__(self, name: str) -> None:
-        self.name = check_name(name, "name of DeleteStream")
+    def __init__(self, stream_name: str) -> None:
+        self.name = check_name(stream_name, "name of DeleteStream")
 
     async def apply(self, jetstream: "JetStreamContext") -> None:
         """Delete the stream if it exists."""

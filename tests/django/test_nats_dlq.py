@@ -27,9 +27,19 @@ def test_a_number_needs_its_stream_where_there_are_several() -> None:
         call_command("nats_dlq", "replay", "1")
 
 
-@pytest.mark.parametrize("arguments", ["", "revive", "show", "list --older-than=soon"])
-def test_a_wrong_argument_is_an_error(arguments: str) -> None:
-    with pytest.raises(CommandError):
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ("", "required: VERB"),
+        ("revive", "invalid choice: 'revive'"),
+        ("show", "required: NUMBER"),
+        ("list --older-than=soon", "'soon' is no age"),
+        ("list --limit 0", "'0' is no number of lines"),
+        ("list --limit many", "'many' is no number of lines"),
+    ],
+)
+def test_a_wrong_argument_is_an_error(arguments: str, rule: str) -> None:
+    with pytest.raises(CommandError, match=rule):
         call_command("nats_dlq", *arguments.split())
 
 

@@ -17,6 +17,7 @@ from nats_consumer import (
     JetstreamPullConsumer,
     JetstreamPushConsumer,
     NatsConsumer,
+    __version__,
     checks,
     connect,
     errors,
@@ -118,7 +119,7 @@ def names_of_the_exceptions() -> dict[str, type[BaseException]]:
         for name, each in vars(exceptions).items()
         if isinstance(each, type)
         and issubclass(each, BaseException)
-        and each.__module__ == exceptions.__name__
+        and (each.__module__, each.__name__) == (exceptions.__name__, name)
     }
 
 
@@ -157,7 +158,7 @@ def test_the_version_is_one_everywhere() -> None:
     cargo = CARGO["workspace"]["package"]["version"]
     python = cargo.replace("-alpha.", "a").replace("-beta.", "b").replace("-rc.", "rc")
     installed = metadata("django-nats-consumer")
-    assert installed["Version"] == python
+    assert installed["Version"] == python == __version__
     assert f"({python}, " in README
     assert f"\n## {python}" in (ROOT / "CHANGELOG.md").read_text()
 

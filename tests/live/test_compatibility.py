@@ -1,13 +1,17 @@
 """What projects of the older packages rely on, where no other test shows it."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from django.db import connection
+from django.db.migrations import Migration
 
-from nats_consumer import JetstreamPullConsumer, NatsConsumer, api
+from nats_consumer import JetstreamPullConsumer, NatsConsumer, api, operations
 from tests.docs.blocks import ROOT
 from tests.live.project import Project
 from tests.live.stage import Stage, running
@@ -301,3 +305,39 @@ def test_a_missing_method_of_a_handler_is_w009(make_project: Callable[..., Proje
     assert "Partial has no handle_paid, to which its subjects lead" in check.output
     assert check.output.count("nats_consumer.W009") == 1
     assert "collision" not in check.output
+
+
+def test_the_names_of_the_earlier_packages_can_be_imported() -> None:
+    from nats_consumer import __version__
+    from nats_consumer.consumer import NatsConsumerBase
+    from nats_consumer.exceptions import ConsumerNotFound, DjangoNatsError
+    from nats_consumer.migrations import NatsForwardMigration
+    from nats_consumer.operations import StreamOperation
+
+    assert __version__[0].isdecimal()
+    assert issubclass(JetstreamPullConsumer, NatsConsumerBase)
+    assert issubclass(ConsumerNotFound, DjangoNatsError)
+    assert issubclass(NatsForwardMigration, Migration)
+    assert issubclass(operations.DeleteStream, StreamOperation)
+
+
+def test_an_operation_of_ones_own_needs_execute_alone() -> None:
+    class Announce(operations.StreamOperation):
+        async def execute(self, nats_client: Any = None) -> None:
+            executed.append(nats_client)
+
+    executed: list[Any] = []
+    Announce().database_forwards("shop", SimpleNamespace(connection=connection), None, None)
+    assert executed == [None]
+
+
+def test_an_operation_of_ones_own_without_either_method_says_what_to_write() -> None:
+    class Announce(operations.StreamOperation):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"apply\(self, jetstream\)` in Announce"):
+        asyncio.run(Announce().apply(cast(Any, None)))
+
+
+def test_delete_stream_takes_the_name_that_older_versions_gave_it() -> None:
+    assert operations.DeleteStream(stream_name="orders").name == "orders"

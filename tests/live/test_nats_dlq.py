@@ -1,5 +1,6 @@
 """manage.py nats_dlq: dead letters are listed, shown, replayed and purged."""
 
+import asyncio
 import io
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -201,3 +202,29 @@ async def test_purge_of_one(stage: Stage, give_up: GiveUp) -> None:
 async def test_a_choice_has_to_be_made(stage: Stage, verb: str) -> None:
     with pytest.raises(CommandError, match="Say which dead letters"):
         dlq(verb, "--stream", stage.stream)
+
+
+async def test_a_consumer_that_does_not_exist_is_pointed_out(stage: Stage, give_up: GiveUp) -> None:
+    consumer = await give_up("one", name="Orders")
+    consumer.durable_name = "Orders"
+    selected = ("list", stage.stream, "--consumer")
+    printed = await asyncio.to_thread(dlq, *selected, "Order")
+    assert "There is no consumer 'Order'. Did you mean 'Orders'?" in printed
+    assert "It is taken for the name of a durable." in printed
+    assert "no consumer" not in await asyncio.to_thread(dlq, *selected, "Orders")
+
+
+async def test_the_durable_of_a_consumer_is_known(stage: Stage) -> None:
+    def handle_message(self: Any, message: Any) -> None: ...
+
+    attributes = {"durable_name": "billing", "handle_message": handle_message}
+    consumer = type("Charges", (stage.Pull,), attributes)
+    async with running(consumer):
+        printed = await asyncio.to_thread(dlq, "list", "--consumer", "billing")
+    assert "no consumer" not in printed
+
+
+async def test_options_of_django_may_stand_behind_the_verb(stage: Stage, give_up: GiveUp) -> None:
+    await give_up("one")
+    options = ("--no-color", "--traceback", "-v", "2", "--settings", "tests.project.settings")
+    assert "1 dead letter" in await asyncio.to_thread(dlq, "list", stage.stream, *options)

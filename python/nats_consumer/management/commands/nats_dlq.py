@@ -1,7 +1,7 @@
 """manage.py nats_dlq: look at dead letters, publish them again, or delete them."""
 
 import re
-from argparse import ArgumentTypeError
+from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from nats_consumer.dead_letters import (
     dead_letters,
     durable_called,
     streams_of_project,
+    unknown_consumer,
 )
 from nats_consumer.exceptions import (
     MessageError,
@@ -45,7 +46,7 @@ class Command(BaseCommand):
         _add_selection(listing)
         listing.add_argument(
             "--limit",
-            type=int,
+            type=_limit,
             default=_LINES,
             help=f"how many to list for each stream (default: {_LINES})",
         )
@@ -61,6 +62,9 @@ class Command(BaseCommand):
         _add_choice(purge)
         purge.add_argument("--yes", action="store_true", help="really delete")
 
+        for verb in (listing, show, replay, purge):
+            _add_options_of_django(verb)
+
     def handle(self, *_: Any, **options: Any) -> None:
         """Do what the verb says. Raises CommandError."""
         verbs: dict[str, Callable[[DeadLetters, list[str], dict[str, Any]], None]] = {
@@ -71,6 +75,8 @@ class Command(BaseCommand):
         }
         try:
             streams = _streams(options)
+            if unknown := unknown_consumer(options.get("consumer") or ""):
+                self.stderr.write(unknown)
             with dead_letters() as letters:
                 self.stdout.write(f"Server: {spell_servers(letters.server)}")
                 verbs[options["verb"]](letters, streams, options)
@@ -155,6 +161,21 @@ def _add_choice(parser: CommandParser) -> None:
     _add_selection(parser)
     parser.add_argument("--all", action="store_true", help="all dead letters")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+
+def _add_options_of_django(parser: CommandParser) -> None:
+    # Django has read them already, wherever they stand, but each verb would refuse them behind it.
+    for option in ("--settings", "--pythonpath"):
+        parser.add_argument(option, default=SUPPRESS, help=SUPPRESS)
+    parser.add_argument("-v", "--verbosity", type=int, default=SUPPRESS, help=SUPPRESS)
+    for option in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
+        parser.add_argument(option, action="store_true", default=SUPPRESS, help=SUPPRESS)
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no number of lines: write 1 or more")
+    return int(text)
 
 
 def _age(text: str) -> float:
