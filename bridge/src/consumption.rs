@@ -11,6 +11,7 @@ use crate::error::exceptions::ForkedProcess;
 use crate::future::{into_asyncio, nothing};
 use crate::handler::Handler;
 use crate::inbox::Waiting;
+use crate::late::{Late, watch};
 use crate::runtime::runtime;
 use crate::settings::{ConnectSettings, ConsumerSettings, seconds};
 use crate::tasks::Tasks;
@@ -38,7 +39,9 @@ async fn start(
     handle: Py<PyAny>,
     failed: Py<PyAny>,
 ) -> Result<Consumption, nats_consumer::Error> {
-    let waiting = Arc::new(Waiting::new().map_err(|error| {
+    let late =
+        consumer.handler_timeout.map(|limit| Late::new(consumer.name.clone(), limit, consumer.concurrency));
+    let waiting = Arc::new(Waiting::new(late).map_err(|error| {
         let text = "The operating system has no file descriptors left for a consumer.";
         nats_consumer::Error::new(nats_consumer::ErrorKind::Config, text).because(error)
     })?);
@@ -97,6 +100,15 @@ impl Consumption {
     fn serve(&self, py: Python<'_>) -> PyResult<()> {
         self.check_process()?;
         threads::serve(py, &self.handler, &self.waiting)
+    }
+
+    /// Runs `failed` in the calling thread for handlers that outlast their timeout, until nothing will come
+    /// any more. Their threads are watched from now on.
+    fn serve_late(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_process()?;
+        let Some(late) = self.waiting.late() else { return Ok(()) };
+        runtime().spawn(watch(self.waiting.clone()));
+        threads::serve_late(py, &self.handler, late)
     }
 
     /// Resolves when the consumption has been drained or stopped.

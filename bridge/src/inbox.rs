@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use nats_consumer::{Delivery, Inbox};
 
+use crate::late::Late;
 use crate::lock::lock;
 use crate::wake::Wake;
 
@@ -21,10 +22,12 @@ pub(crate) struct Waiting {
     is_recalled: AtomicBool,
     is_cancelled: AtomicBool,
     is_closed: AtomicBool,
+    /// Watches the threads, where handlers have a timeout.
+    late: Option<Arc<Late>>,
 }
 
 impl Waiting {
-    pub(crate) fn new() -> std::io::Result<Self> {
+    pub(crate) fn new(late: Option<Late>) -> std::io::Result<Self> {
         Ok(Self {
             deliveries: Mutex::default(),
             wake: Wake::new()?,
@@ -33,11 +36,16 @@ impl Waiting {
             is_recalled: AtomicBool::new(false),
             is_cancelled: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            late: late.map(Arc::new),
         })
     }
 
     pub(crate) fn wake(&self) -> &Wake {
         &self.wake
+    }
+
+    pub(crate) fn late(&self) -> Option<&Arc<Late>> {
+        self.late.as_ref()
     }
 
     /// The next delivery, if one waits.
@@ -66,6 +74,27 @@ impl Waiting {
         true
     }
 
+    /// Takes back what a thread has taken and cannot start: it comes before all that waits.
+    pub(crate) fn take_back(&self, taken: VecDeque<Delivery>) {
+        if self.is_recalled() {
+            taken.iter().for_each(Delivery::hand_back);
+            return;
+        }
+        let count = taken.len();
+        let mut deliveries = self.lock();
+        for delivery in taken.into_iter().rev() {
+            deliveries.push_front(delivery);
+        }
+        drop(deliveries);
+        self.wake_threads(count);
+    }
+
+    fn wake_threads(&self, deliveries: usize) {
+        for _ in 0..deliveries.min(self.sleeping.load(Acquire)) {
+            self.arrived.notify_one();
+        }
+    }
+
     /// Whether what was taken but not started has to be handed back.
     pub(crate) fn is_recalled(&self) -> bool {
         self.is_recalled.load(Acquire)
@@ -90,9 +119,7 @@ impl Inbox for Waiting {
     fn put(&self, deliveries: &mut Vec<Delivery>) {
         let count = deliveries.len();
         self.lock().extend(deliveries.drain(..));
-        for _ in 0..count.min(self.sleeping.load(Acquire)) {
-            self.arrived.notify_one();
-        }
+        self.wake_threads(count);
         self.wake.signal();
     }
 
@@ -112,5 +139,8 @@ impl Inbox for Waiting {
         drop(guard);
         self.arrived.notify_all();
         self.wake.signal();
+        if let Some(late) = &self.late {
+            late.close();
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! How an attempt ended, told to the engine: the same for event loop and threads.
 
+use std::time::Duration;
+
 use nats_consumer::{Delivery, Outcome};
+use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -32,18 +35,27 @@ pub(crate) fn raised(py: Python<'_>, name: &str, message: &Message, error: &PyEr
         returned(delivery, error.value(py).as_any())?;
         return Ok(Verdict::Settled);
     }
+    let (verdict, follows) = fail(delivery);
+    if let Verdict::Settled = verdict {
+        log_failure(py, name, message, error, &follows)?;
+    }
+    Ok(verdict)
+}
+
+/// The attempt failed: it is tried again if it may be. Says what follows.
+pub(crate) fn fail(delivery: &Delivery) -> (Verdict, String) {
     let was_settled = delivery.is_settled();
     let retry = delivery.fail();
     if was_settled {
-        log_failure(py, name, message, error, "it had settled the message itself, so nothing follows")?;
-        return Ok(Verdict::Settled);
+        return (Verdict::Settled, "it had settled the message itself, so nothing follows".into());
     }
-    let Some(outcome) = retry else { return Ok(Verdict::Exhausted) };
-    if let Outcome::Retry { after: Some(after) } = outcome {
-        log_failure(py, name, message, error, &format!("the next attempt follows in {after:?}"))?;
-    }
+    let Some(outcome) = retry else { return (Verdict::Exhausted, "it was the last attempt".into()) };
+    let follows = match &outcome {
+        Outcome::Retry { after: Some(after) } => format!("the next attempt follows in {after:?}"),
+        other => format!("{other:?} follows"),
+    };
     settle(delivery, outcome);
-    Ok(Verdict::Settled)
+    (Verdict::Settled, follows)
 }
 
 /// The final word: what `failed` answered, or the engine's own.
@@ -65,7 +77,18 @@ fn settle(delivery: &Delivery, outcome: Outcome) {
     let _ = delivery.settle(outcome);
 }
 
-fn spell(py: Python<'_>, error: &PyErr) -> String {
+/// The delivery, in a line of log.
+pub(crate) fn tell(delivery: &Delivery) -> String {
+    let sequence = delivery.message().metadata().map_or(0, |metadata| metadata.stream_sequence);
+    format!("attempt {} at message {sequence} of {}", delivery.attempt(), delivery.message().subject())
+}
+
+/// What a handler is told that ran longer than its timeout.
+pub(crate) fn timeout_error(limit: Duration) -> PyErr {
+    PyTimeoutError::new_err(format!("timed out after {limit:?}, the consumer's handler_timeout"))
+}
+
+pub(crate) fn spell(py: Python<'_>, error: &PyErr) -> String {
     let class = error.get_type(py).to_string();
     let class = class.trim_start_matches("<class '").trim_end_matches("'>");
     format!("{class}: {}", error.value(py))
@@ -78,14 +101,7 @@ fn log_failure(py: Python<'_>, name: &str, message: &Message, error: &PyErr, fol
         let logging = py.import("logging")?;
         logging.call_method1("getLogger", ("nats_consumer.handler",)).map(Bound::unbind)
     })?;
-    let delivery = message.delivery();
-    let sequence = delivery.message().metadata().map_or(0, |metadata| metadata.stream_sequence);
-    let text = format!(
-        "{name}: attempt {} at message {sequence} of {} failed ({}); {follows}.",
-        delivery.attempt(),
-        delivery.message().subject(),
-        spell(py, error),
-    );
+    let text = format!("{name}: {} failed ({}); {follows}.", tell(message.delivery()), spell(py, error));
     logger.call_method1(py, "warning", ("%s", text))?;
     Ok(())
 }

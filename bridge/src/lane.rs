@@ -5,11 +5,11 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nats_consumer::Outcome;
+use pyo3::exceptions::PyStopIteration;
 use pyo3::exceptions::asyncio::CancelledError;
-use pyo3::exceptions::{PyStopIteration, PyTimeoutError};
 use pyo3::prelude::*;
 
-use crate::judge::{Verdict, exhaust, raised, returned};
+use crate::judge::{Verdict, exhaust, raised, returned, timeout_error};
 use crate::lock::lock;
 use crate::message::Message;
 use crate::step::{Context, Step, as_coroutine, interrupt, resume};
@@ -232,8 +232,7 @@ impl Lane {
     }
 
     fn timeout_error(&self) -> PyErr {
-        let limit = self.tasks.get().handler().timeout.unwrap_or_default();
-        PyTimeoutError::new_err(format!("the handler ran longer than its handler_timeout of {limit:?}"))
+        timeout_error(self.tasks.get().handler().timeout.unwrap_or_default())
     }
 
     fn end_timer(&self, py: Python<'_>, running: &mut Running) -> PyResult<()> {

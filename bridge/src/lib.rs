@@ -16,6 +16,7 @@ mod handler;
 mod inbox;
 mod judge;
 mod lane;
+mod late;
 mod lock;
 mod log;
 mod message;

@@ -1,5 +1,6 @@
 //! The message that a handler gets. Everything about it is made on first use.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nats_consumer::{Delivery, Outcome};
@@ -9,27 +10,62 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 
 use crate::error::exceptions::{MessageAlreadySettled, NotJetStreamMessage};
 use crate::future::{into_asyncio, nothing, wait_for};
+use crate::late::Run;
 use crate::settings::seconds;
 
 /// A delivery in the hands of Python.
 #[pyclass(frozen, freelist = 1024, module = "nats_consumer._native")]
 pub(crate) struct Message {
-    delivery: Delivery,
+    hold: Hold,
     data: PyOnceLock<Py<PyBytes>>,
     headers: PyOnceLock<Option<Py<PyDict>>>,
 }
 
+/// Whose the delivery is.
+enum Hold {
+    /// Its handler's.
+    Own(Delivery),
+    /// Its handler's, until that runs late.
+    Timed(Arc<Run>),
+    /// That of `failed`, because its handler ran late.
+    Last(Arc<Run>),
+}
+
 impl Message {
     pub(crate) fn new(delivery: Delivery) -> Self {
-        Self { delivery, data: PyOnceLock::new(), headers: PyOnceLock::new() }
+        Self::of(Hold::Own(delivery))
+    }
+
+    /// For a handler that may run late: then it cannot settle the message any more.
+    pub(crate) fn timed(run: Arc<Run>) -> Self {
+        Self::of(Hold::Timed(run))
+    }
+
+    /// For `failed`, when a handler that runs late had the last attempt.
+    pub(crate) fn last(run: Arc<Run>) -> Self {
+        Self::of(Hold::Last(run))
+    }
+
+    fn of(hold: Hold) -> Self {
+        Self { hold, data: PyOnceLock::new(), headers: PyOnceLock::new() }
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
-        &self.delivery
+        match &self.hold {
+            Hold::Own(delivery) => delivery,
+            Hold::Timed(run) | Hold::Last(run) => run.delivery(),
+        }
+    }
+
+    /// Whether it is settled, or not this holder's to settle any more.
+    fn is_settled(&self) -> bool {
+        self.delivery().is_settled() || matches!(&self.hold, Hold::Timed(run) if run.is_late())
     }
 
     fn settle(&self, py: Python<'_>, outcome: Outcome) -> PyResult<Py<Settled>> {
-        self.delivery.settle(outcome).map_err(|_| MessageAlreadySettled::new_err(()))?;
+        if self.is_settled() || self.delivery().settle(outcome).is_err() {
+            return Err(MessageAlreadySettled::new_err(()));
+        }
         Settled::get(py)
     }
 }
@@ -39,28 +75,28 @@ impl Message {
     /// A copy, so that the engine's read buffer is free again.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
-        self.data.get_or_init(py, || PyBytes::new(py, self.delivery.message().payload()).unbind()).bind(py)
+        self.data.get_or_init(py, || PyBytes::new(py, self.delivery().message().payload()).unbind()).bind(py)
     }
 
     #[getter]
     fn subject<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        PyString::new(py, self.delivery.message().subject())
+        PyString::new(py, self.delivery().message().subject())
     }
 
     #[getter]
     fn reply(&self) -> &str {
-        self.delivery.message().reply().map_or("", |reply| reply.as_str())
+        self.delivery().message().reply().map_or("", |reply| reply.as_str())
     }
 
     /// One value a name, the first, as in nats-py; None without headers.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Option<&Bound<'py, PyDict>>> {
         let headers = self.headers.get_or_try_init(py, || {
-            if self.delivery.message().headers().is_none() {
+            if self.delivery().message().headers().is_none() {
                 return Ok::<_, PyErr>(None);
             }
             let dict = PyDict::new(py);
-            for (name, value) in self.delivery.message().header_lines() {
+            for (name, value) in self.delivery().message().header_lines() {
                 if !dict.contains(name)? {
                     dict.set_item(name, value)?;
                 }
@@ -77,23 +113,23 @@ impl Message {
 
     #[getter]
     fn metadata(&self) -> PyResult<Metadata> {
-        let metadata = self.delivery.message().metadata().map_err(|_| NotJetStreamMessage::new_err(()))?;
+        let metadata = self.delivery().message().metadata().map_err(|_| NotJetStreamMessage::new_err(()))?;
         Ok(Metadata::from(&metadata))
     }
 
     #[getter]
     fn attempt(&self) -> u64 {
-        self.delivery.attempt()
+        self.delivery().attempt()
     }
 
     #[getter]
     fn is_acked(&self) -> bool {
-        self.delivery.is_settled()
+        self.is_settled()
     }
 
     #[getter]
     fn _ackd(&self) -> bool {
-        self.delivery.is_settled()
+        self.is_settled()
     }
 
     fn ack(&self, py: Python<'_>) -> PyResult<Py<Settled>> {
@@ -112,7 +148,7 @@ impl Message {
     }
 
     fn in_progress(&self, py: Python<'_>) -> PyResult<Py<Settled>> {
-        self.delivery.in_progress();
+        self.delivery().in_progress();
         Settled::get(py)
     }
 
@@ -120,23 +156,23 @@ impl Message {
     #[pyo3(signature = (timeout=1.0))]
     fn ack_sync<'py>(slf: Py<Self>, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let limit = seconds("timeout", timeout)?;
-        if slf.get().delivery.is_settled() {
+        if slf.get().is_settled() {
             return Err(MessageAlreadySettled::new_err(()));
         }
-        let work = async move { confirm(&slf.get().delivery, limit).await };
+        let work = async move { confirm(slf.get().delivery(), limit).await };
         finish(py, work)
     }
 
     /// Stores a copy in the dead letter stream; the message itself stays to be settled.
     fn copy_to_dlq<'py>(slf: Py<Self>, py: Python<'py>, reason: String) -> PyResult<Bound<'py, PyAny>> {
-        let work = async move { slf.get().delivery.copy_to_dead_letters(reason).await };
+        let work = async move { slf.get().delivery().copy_to_dead_letters(reason).await };
         finish(py, work)
     }
 
     fn __repr__(&self) -> String {
-        let message = self.delivery.message();
+        let message = self.delivery().message();
         let size = message.payload().len();
-        format!("<Message {} ({size} bytes, attempt {})>", message.subject(), self.delivery.attempt())
+        format!("<Message {} ({size} bytes, attempt {})>", message.subject(), self.delivery().attempt())
     }
 }
 

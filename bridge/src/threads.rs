@@ -3,6 +3,7 @@
 //! The threads are Python's own; each takes deliveries with the GIL released while it waits.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nats_consumer::Delivery;
@@ -10,7 +11,9 @@ use pyo3::prelude::*;
 
 use crate::handler::Handler;
 use crate::inbox::Waiting;
-use crate::judge::{Verdict, exhaust, raised, returned};
+use crate::judge::{Verdict, exhaust, raised, returned, spell, timeout_error};
+use crate::late::{Hand, Late};
+use crate::lock::lock;
 use crate::message::Message;
 
 /// A thread may take several deliveries at once where handlers are this fast; what it has taken, no other
@@ -20,17 +23,22 @@ const MOST: usize = 16;
 
 /// One thread's work: returns when nothing will come any more.
 pub(crate) fn serve(py: Python<'_>, handler: &Handler, waiting: &Waiting) -> PyResult<()> {
+    let thread = Thread { name: name(py)?, hand: Arc::default() };
     let mut taken = VecDeque::with_capacity(MOST);
     let mut most = 1;
     while py.detach(|| waiting.wait(most, &mut taken)) {
         let count = taken.len();
         let began = Instant::now();
-        while let Some(delivery) = taken.pop_front() {
+        std::mem::swap(&mut *lock(&thread.hand), &mut taken);
+        while let Some(delivery) = thread.next() {
             if waiting.is_recalled() {
                 delivery.hand_back();
                 continue;
             }
-            attempt(py, handler, delivery)?;
+            match waiting.late() {
+                None => attempt(py, handler, delivery)?,
+                Some(late) => thread.attempt(py, handler, late, delivery)?,
+            }
         }
         let each = began.elapsed() / u32::try_from(count).unwrap_or(1).max(1);
         most = if each < FAST { (most * 2).min(MOST) } else { 1 };
@@ -38,18 +46,67 @@ pub(crate) fn serve(py: Python<'_>, handler: &Handler, waiting: &Waiting) -> PyR
     Ok(())
 }
 
+/// The work of one more thread, where handlers have a timeout: asks `failed` about those that ran late at
+/// their last attempt, whose own threads are busy.
+pub(crate) fn serve_late(py: Python<'_>, handler: &Handler, late: &Late) -> PyResult<()> {
+    while let Some(run) = py.detach(|| late.next_exhausted()) {
+        let message = Py::new(py, Message::last(run))?;
+        give_up(py, handler, &message, &timeout_error(late.limit()));
+    }
+    Ok(())
+}
+
+/// A thread whose handlers have a timeout.
+struct Thread {
+    name: Arc<str>,
+    hand: Arc<Hand>,
+}
+
+impl Thread {
+    fn next(&self) -> Option<Delivery> {
+        lock(&self.hand).pop_front()
+    }
+
+    fn attempt(&self, py: Python<'_>, handler: &Handler, late: &Late, delivery: Delivery) -> PyResult<()> {
+        let run = late.begin(delivery, &self.name, &self.hand);
+        let message = Py::new(py, Message::timed(run.clone()))?;
+        let answer = handler.call(py, &message, None);
+        if late.end(&run) {
+            return judge(py, handler, &message, answer);
+        }
+        let said = answer.map_or_else(|error| format!("raised {}", spell(py, &error)), |_| "returned".into());
+        late.ignore(&run, &said);
+        Ok(())
+    }
+}
+
+fn name(py: Python<'_>) -> PyResult<Arc<str>> {
+    let thread = py.import("threading")?.call_method0("current_thread")?;
+    Ok(thread.getattr("name")?.extract::<String>()?.into())
+}
+
 fn attempt(py: Python<'_>, handler: &Handler, delivery: Delivery) -> PyResult<()> {
     let message = Py::new(py, Message::new(delivery))?;
     let answer = handler.call(py, &message, None);
-    answer
-        .and_then(|value| returned(message.get().delivery(), value.bind(py)))
-        .or_else(|error| judge(py, handler, &message, &error))
+    judge(py, handler, &message, answer)
 }
 
-fn judge(py: Python<'_>, handler: &Handler, message: &Py<Message>, error: &PyErr) -> PyResult<()> {
-    if let Verdict::Settled = raised(py, &handler.name, message.get(), error)? {
-        return Ok(());
+fn judge(
+    py: Python<'_>,
+    handler: &Handler,
+    message: &Py<Message>,
+    answer: PyResult<Py<PyAny>>,
+) -> PyResult<()> {
+    let judged = answer.and_then(|value| returned(message.get().delivery(), value.bind(py)));
+    let Err(error) = judged else { return Ok(()) };
+    if let Verdict::Exhausted = raised(py, &handler.name, message.get(), &error)? {
+        give_up(py, handler, message, &error);
     }
+    Ok(())
+}
+
+/// Asks `failed` for the final word.
+fn give_up(py: Python<'_>, handler: &Handler, message: &Py<Message>, error: &PyErr) {
     match handler.call(py, message, Some(error)) {
         Ok(answer) => exhaust(py, message.get(), error, Some(answer.bind(py))),
         Err(second) => {
@@ -58,5 +115,4 @@ fn judge(py: Python<'_>, handler: &Handler, message: &Py<Message>, error: &PyErr
             exhaust(py, message.get(), error, None);
         }
     }
-    Ok(())
 }

@@ -138,6 +138,13 @@ impl Delivery {
         }
     }
 
+    /// Occupies a place beyond the settlement, for a handler that still runs although the delivery is settled.
+    pub fn occupy(&self) -> Place {
+        let bytes = self.message.size();
+        self.settler.places.take(1, bytes);
+        Place { settler: self.settler.clone(), bytes }
+    }
+
     /// Notes that this attempt failed. Returns what the retry policy makes of it, or `None` after the
     /// last attempt: then [`exhaust`](Self::exhaust) has the final word.
     #[must_use]
@@ -259,6 +266,20 @@ impl Delivery {
         self.settler.enqueue(self.reply(), self.lease, verdict);
         // Only now: when nothing is held any more, a drain has the last words written.
         self.settler.places.release(self.message.size());
+    }
+}
+
+/// A place among those of a consumption, free again when it is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, the place is free at once"]
+pub struct Place {
+    settler: Arc<Settler>,
+    bytes: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.settler.places.release(self.bytes);
     }
 }
 

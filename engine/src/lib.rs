@@ -94,7 +94,7 @@ pub mod testing;
 pub use config::{ConnectOptions, ConsumerOptions, Exhausted, Kind, Start};
 pub use connect::{Connection, Happening};
 pub use dead_letters::{DeadLetters, Selection, StoredLetter};
-pub use delivery::{AlreadySettled, Delivery};
+pub use delivery::{AlreadySettled, Delivery, Place};
 pub use error::{Error, ErrorKind};
 pub use handle::{Handler, Inbox};
 pub use message::{Message, Metadata};

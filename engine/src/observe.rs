@@ -51,7 +51,7 @@ counters! {
     dropped,
     /// Deliveries handed back before they were handled, at a drain.
     handed_back,
-    /// Deliveries unsettled right now.
+    /// Places occupied right now: deliveries unsettled, and handlers that outlast theirs.
     in_flight,
     /// How often the link to the server was lost and made again, or the fetch had to be repaired.
     repairs,

@@ -50,7 +50,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 @register("nats_consumer")
 def check_consumers(**_: Any) -> list[CheckMessage]:
-    """E002, E003, W001, W003 and W005 to W008: what is wrong with each consumer. W002: two that
+    """E002, E003, W001 and W005 to W008: what is wrong with each consumer. W002: two that
     share a durable, which only the command that runs both refuses."""
     consumers = registry.consumers() if _has_settings() else []
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
@@ -119,7 +119,7 @@ def _begins_as_reader(database: dict[str, Any]) -> bool:
 
 def _own_problems(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
     try:
-        handler = message_handler(consumer)
+        message_handler(consumer)
     except ConfigurationError as error:
         yield Error(
             f"{consumer.__name__} cannot run: {error}", obj=consumer, id="nats_consumer.E002"
@@ -132,14 +132,6 @@ def _own_problems(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
         return
     if text := left_out_message(consumer):
         yield CheckWarning(text, obj=consumer, id="nats_consumer.W001")
-    if consumer.handler_timeout is not None and not iscoroutinefunction(handler):
-        yield CheckWarning(
-            f"{consumer.__name__} has a handler_timeout, which does nothing: its handle_message is "
-            "a plain `def`, and a thread cannot be cancelled.",
-            hint="Give what it waits for a timeout of its own, or write `async def`.",
-            obj=consumer,
-            id="nats_consumer.W003",
-        )
     yield from _doubts(consumer)
 
 

@@ -30,8 +30,8 @@ class NatsConsumer:
     runs in its own thread and may block, for instance on the ORM.
 
     A return settles the message as done; an exception has it delivered again. Times are seconds.
-    `handler_timeout` ends an `async def handle_message`; a thread cannot be cancelled, so it does
-    nothing for a `def`.
+    A `handle_message` that outlasts `handler_timeout` has failed: as `async def` it is cancelled; a
+    `def` runs on in its thread, and what it does from then on is ignored.
     """
 
     kind: ClassVar[str] = ""

@@ -157,22 +157,27 @@ class ThreadDispatch(Dispatch):
         super().__init__(consumer)
         self._count = threads
         self._handle_message = message_handler(consumer)
+        self._has_timeout = consumer.handler_timeout is not None
         self._threads: list[threading.Thread] = []
         self.handle = self._handle
         self.failed = self._failed
 
     def start(self, consumption: "Consumption") -> None:
-        """Start the threads."""
+        """Start the threads; with a handler_timeout one more, for the handle_error of those whose
+        own thread is still busy."""
+        work = {str(number): consumption.serve for number in range(1, self._count + 1)}
+        if self._has_timeout:
+            work["late"] = consumption.serve_late
         loop = asyncio.get_running_loop()
         self._threads = [
             threading.Thread(
                 target=self._serve,
-                args=(consumption, loop),
-                name=f"{self._name}-{number}",
+                args=(serve, loop),
+                name=f"{self._name}-{suffix}",
                 # A handler that never returns must not keep the process from ending.
                 daemon=True,
             )
-            for number in range(1, self._count + 1)
+            for suffix, serve in work.items()
         ]
         for thread in self._threads:
             thread.start()
@@ -184,10 +189,10 @@ class ThreadDispatch(Dispatch):
         """The names of the threads that still run a handler."""
         return [thread.name for thread in self._threads if thread.is_alive()]
 
-    def _serve(self, consumption: "Consumption", loop: asyncio.AbstractEventLoop) -> None:
+    def _serve(self, serve: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         lanes.enter_thread_lane(loop)
         try:
-            consumption.serve()
+            serve()
         except Exception:
             logger.exception("%s: a thread of it ended early.", self._name)
         finally:

@@ -77,6 +77,9 @@ class FakeConsumption:
     def serve(self) -> None:
         return
 
+    def serve_late(self) -> None:
+        return
+
     def finished(self) -> Awaitable[None]:
         self._finished = asyncio.get_running_loop().create_future()
         if self._watched is not None:

@@ -1,0 +1,211 @@
+//! Blocking handlers that run longer than their timeout.
+//!
+//! No thread can be ended from outside. So what ends is the delivery: when its handler's time is over, it is
+//! judged as if the handler had raised, and what the late handler says from then on is ignored. Its place
+//! stays occupied until its thread is free again. One timer watches all threads of a consumer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nats_consumer::{Delivery, Place};
+use tokio::sync::Notify;
+use tokio::time::sleep_until;
+use tracing::{error, warn};
+
+use crate::inbox::Waiting;
+use crate::judge::{Verdict, fail, tell};
+use crate::lock::lock;
+
+/// The logger that hears of every failed attempt.
+const LOG: &str = "nats_consumer::handler";
+
+/// What a thread has taken and not started.
+pub(crate) type Hand = Mutex<VecDeque<Delivery>>;
+
+/// The threads of one consumer.
+#[derive(Debug)]
+pub(crate) struct Late {
+    consumer: String,
+    limit: Duration,
+    threads: usize,
+    state: Mutex<State>,
+    /// Somebody waits for what is exhausted.
+    changed: Condvar,
+    closed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    begun: u64,
+    /// By their number, so that the one that began first comes first.
+    running: BTreeMap<u64, Arc<Run>>,
+    late: usize,
+    /// Late at their last attempt: `failed` has to be asked.
+    exhausted: VecDeque<Arc<Run>>,
+    is_closed: bool,
+}
+
+/// A handler at work in a thread.
+#[derive(Debug)]
+pub(crate) struct Run {
+    number: u64,
+    began: Instant,
+    delivery: Delivery,
+    thread: Arc<str>,
+    hand: Arc<Hand>,
+    is_late: AtomicBool,
+    place: Mutex<Option<Place>>,
+}
+
+impl Run {
+    pub(crate) fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    /// Whether its time is over: the delivery is not its handler's any more.
+    pub(crate) fn is_late(&self) -> bool {
+        self.is_late.load(Acquire)
+    }
+}
+
+impl Late {
+    pub(crate) fn new(consumer: String, limit: Duration, threads: usize) -> Self {
+        Self {
+            consumer,
+            limit,
+            threads,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            closed: Notify::new(),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// A handler begins.
+    pub(crate) fn begin(&self, delivery: Delivery, thread: &Arc<str>, hand: &Arc<Hand>) -> Arc<Run> {
+        let mut state = lock(&self.state);
+        state.begun += 1;
+        let run = Arc::new(Run {
+            number: state.begun,
+            began: Instant::now(),
+            delivery,
+            thread: thread.clone(),
+            hand: hand.clone(),
+            is_late: AtomicBool::new(false),
+            place: Mutex::default(),
+        });
+        state.running.insert(run.number, run.clone());
+        run
+    }
+
+    /// The handler has returned. Whether in time: then its word counts.
+    pub(crate) fn end(&self, run: &Run) -> bool {
+        let mut state = lock(&self.state);
+        if state.running.remove(&run.number).is_some() {
+            return true;
+        }
+        state.late -= 1;
+        drop(state);
+        drop(lock(&run.place).take());
+        false
+    }
+
+    /// What a handler said that `end` found late, for the log.
+    pub(crate) fn ignore(&self, run: &Run, said: &str) {
+        warn!(
+            target: LOG,
+            consumer = self.consumer,
+            "{}: its handler {said} after {:.1?}, too late to count. The thread {} is free again.",
+            tell(&run.delivery),
+            run.began.elapsed(),
+            run.thread,
+        );
+    }
+
+    /// Waits for a late handler that had the last attempt; `None` when there will be none.
+    /// Must be called without the GIL.
+    pub(crate) fn next_exhausted(&self) -> Option<Arc<Run>> {
+        let idle = |state: &mut State| state.exhausted.is_empty() && !state.is_closed;
+        let waiting = self.changed.wait_while(lock(&self.state), idle);
+        waiting.unwrap_or_else(PoisonError::into_inner).exhausted.pop_front()
+    }
+
+    pub(crate) fn close(&self) {
+        lock(&self.state).is_closed = true;
+        self.changed.notify_all();
+        self.closed.notify_one();
+    }
+
+    /// When the next handler may be late. One that begins meanwhile is not late before that.
+    fn next_look(&self) -> Instant {
+        let state = lock(&self.state);
+        state.running.first_key_value().map_or_else(Instant::now, |(_, run)| run.began) + self.limit
+    }
+
+    /// Those whose time is over, and whether no thread is left.
+    fn take_overdue(&self) -> (Vec<Arc<Run>>, bool) {
+        let mut overdue = Vec::new();
+        let mut state = lock(&self.state);
+        while let Some(first) = state.running.first_entry()
+            && first.get().began.elapsed() >= self.limit
+        {
+            let run = first.remove();
+            run.is_late.store(true, Release);
+            *lock(&run.place) = Some(run.delivery.occupy());
+            overdue.push(run);
+        }
+        state.late += overdue.len();
+        let is_stuck = !overdue.is_empty() && state.late >= self.threads;
+        (overdue, is_stuck)
+    }
+
+    /// Judges the delivery as if its handler had raised.
+    fn time_out(&self, run: Arc<Run>) {
+        let (verdict, follows) = fail(&run.delivery);
+        warn!(
+            target: LOG,
+            consumer = self.consumer,
+            "{} timed out after {:?} (handler_timeout); {follows}. Its handler still runs in the thread {}, \
+             which cannot be ended: what it does from now on is ignored.",
+            tell(&run.delivery),
+            self.limit,
+            run.thread,
+        );
+        if let Verdict::Exhausted = verdict {
+            lock(&self.state).exhausted.push_back(run);
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// Watches the threads that take from `waiting`, until it is closed.
+pub(crate) async fn watch(waiting: Arc<Waiting>) {
+    let Some(late) = waiting.late() else { return };
+    while !waiting.is_closed() {
+        tokio::select! {
+            () = sleep_until(late.next_look().into()) => {}
+            () = late.closed.notified() => return,
+        }
+        let (overdue, is_stuck) = late.take_overdue();
+        for run in overdue {
+            // Whoever waits behind it has other threads.
+            let taken = std::mem::take(&mut *lock(&run.hand));
+            waiting.take_back(taken);
+            late.time_out(run);
+        }
+        if is_stuck {
+            error!(
+                target: LOG,
+                consumer = late.consumer,
+                "all its threads ({}) are held by handlers that outlast handler_timeout: it handles nothing until \
+                 one of them returns. Give what they wait for a timeout, or restart the worker.",
+                late.threads,
+            );
+        }
+    }
+}
