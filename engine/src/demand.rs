@@ -61,6 +61,7 @@ pub(crate) struct Demand {
     pause: Duration,
     unanswered: u32,
     silences: u32,
+    repairs: u64,
     next_id: u64,
     /// Requests up to this one are forgotten.
     forgotten: u64,
@@ -80,6 +81,7 @@ impl Demand {
             pause: SHORTEST_PAUSE,
             unanswered: 0,
             silences: 0,
+            repairs: 0,
             next_id: 0,
             forgotten: 0,
         }
@@ -144,11 +146,11 @@ impl Demand {
             }
             503 => {
                 self.returned(&status);
-                self.hold(now);
                 self.unanswered += 1;
                 if self.unanswered >= UNANSWERED_LIMIT {
                     return Err(Problem::Gone);
                 }
+                self.hold(now);
             }
             code => return Err(Problem::Refused(format!("{code} {}", status.description))),
         }
@@ -167,7 +169,11 @@ impl Demand {
         }
         self.forget();
         self.silences += 1;
-        if self.silences > 1 { Err(Problem::Silent) } else { Ok(()) }
+        if self.silences > 1 {
+            return Err(Problem::Silent);
+        }
+        self.repairs += 1;
+        Ok(())
     }
 
     /// The connection was made anew: what was asked for is forgotten on the other side.
@@ -190,6 +196,11 @@ impl Demand {
         now < self.paused_until
     }
 
+    /// How often, since it was last asked, a request was lost or refused and another one takes its place.
+    pub(crate) fn take_repairs(&mut self) -> u64 {
+        std::mem::take(&mut self.repairs)
+    }
+
     pub(crate) fn outstanding(&self) -> usize {
         self.outstanding
     }
@@ -204,6 +215,7 @@ impl Demand {
     }
 
     fn hold(&mut self, now: Instant) {
+        self.repairs += 1;
         self.paused_until = now + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }

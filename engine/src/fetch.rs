@@ -4,6 +4,7 @@
 //! drain, drops what overflows its channel, and takes half a minute to notice a new leader.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use async_nats::{Message as Raw, Subject, Subscriber};
@@ -97,6 +98,7 @@ impl Fetch<'_> {
                 }
                 () = sleep_until(pull.demand.wake_at(now)) => {
                     pull.demand.tick(Instant::now())?;
+                    pull.count_repairs(self);
                 }
             }
         }
@@ -251,7 +253,15 @@ impl Pull<'_> {
             self.demand.delivered(now, self.arrived.len());
         }
         fetch.admit(&mut self.arrived, &mut self.deliveries);
+        self.count_repairs(fetch);
         problem
+    }
+
+    fn count_repairs(&mut self, fetch: &Fetch<'_>) {
+        let repairs = self.demand.take_repairs();
+        if repairs > 0 {
+            fetch.settler.counters.repairs.fetch_add(repairs, Relaxed);
+        }
     }
 
     fn note(&mut self, link: &watch::Receiver<Link>) {

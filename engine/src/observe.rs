@@ -53,7 +53,8 @@ counters! {
     handed_back,
     /// Places occupied right now: deliveries unsettled, and handlers that outlast theirs.
     in_flight,
-    /// How often the link to the server was lost and made again, or the fetch had to be repaired.
+    /// How often the link to the server was lost and made again, a request for messages was lost or refused
+    /// and made again, or the durable had to be bound again.
     repairs,
 }
 

@@ -63,6 +63,7 @@ class NatsConsumer:
     _consumption: "Consumption | None" = None
     _earlier_successes: int = 0
     _earlier_errors: int = 0
+    _earlier_repairs: int = 0
     _own_run: "OwnRun | None" = None
     _given_client: Client | None = None
     _client: Client | None = None
@@ -180,6 +181,12 @@ class NatsConsumer:
         return self._earlier_errors + self._count("exhausted")
 
     @property
+    def total_repair_count(self) -> int:
+        """How often consuming had stopped and was repaired: a lost connection, a request for
+        messages that was refused or not answered, a durable that was gone."""
+        return self._earlier_repairs + self._count("repairs")
+
+    @property
     def is_running(self) -> bool:
         """Whether the engine is consuming for this consumer."""
         return self._consumption is not None and self._consumption.is_running
@@ -218,6 +225,7 @@ class NatsConsumer:
     def _attach(self, consumption: "Consumption") -> None:
         self._earlier_successes = self.total_success_count
         self._earlier_errors = self.total_error_count
+        self._earlier_repairs = self.total_repair_count
         self._consumption = consumption
 
     def _count(self, counter: str) -> int:

@@ -166,8 +166,8 @@ def test_the_seeds_two_consumers_pass_together_without_a_durable_name() -> None:
 
 
 def test_a_timeout_passes_for_handlers_of_either_kind() -> None:
-    declare("OrderConsumer", handler_timeout=5.0)
-    declare("BillConsumer", handler_timeout=5.0, handle_message=lambda self, message: None)
+    declare("BillConsumer", handler_timeout=5.0)
+    in_threads(concurrency=1, handler_timeout=5.0)
     assert found() == {}
 
 

@@ -8,29 +8,54 @@ import pytest
 from tests.faults.stage import STREAM, Stage, Worker
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(120)
-HOLDS = 20
+pytestmark = pytest.mark.timeout(150)
+SHORT = [
+    pytest.param(7, consumer, harm, marks=pytest.mark.faults_smoke)
+    for consumer, harm in [("Pulled", "spin"), ("PushedInThreads", "hold the GIL")]
+]
+LONG = [
+    (60, consumer, harm)
+    for consumer in ("PulledInThreads", "Pushed")
+    for harm in ("hold the GIL", "spin")
+]
 
 
-@pytest.mark.parametrize("harm", ["hold the GIL", "spin"])
-@pytest.mark.parametrize("consumer", ["Pulled", "PushedInThreads"])
+@pytest.mark.parametrize(("holds", "consumer", "harm"), [*SHORT, *LONG])
 def test_a_handler_that_holds_up_the_interpreter_runs_once(
-    stage: Stage, consumer: str, harm: str
+    stage: Stage, holds: int, consumer: str, harm: str
 ) -> None:
+    """In C code that keeps the GIL, or in a loop that does nothing but compute; three times as long
+    as `ack_wait` at least."""
     stage.attributes |= {"ack_wait": 2.0, "concurrency": 4}
     worker = stage.work(consumer).is_ready()
-    mix = [[1, {"do": harm, "holds": HOLDS}]]
+    mix = [[1, {"do": harm, "holds": holds}]]
     assert stage.produce(1, mix=mix, name="long").finish() == 0
     stage.reaches("START", 1)
     other = stage.work(consumer).is_ready()
     assert stage.produce(200, rate=100, mix=[[1, {}]]).finish() == 0
-    stage.settled(consumer)
+    stage.settled(consumer, timeout=holds + 60)
     [*starts] = [step for step in stage.handled("START") if step.id == "long-0"]
     assert len(starts) == 1
     for each in (worker, other):
         stage.stop(each)
     report = stage.check(consumer)
     assert report.counts["starts"] == 201
+
+
+@pytest.mark.faults_smoke
+def test_a_late_handler_that_holds_the_gil_is_tried_elsewhere_meanwhile(stage: Stage) -> None:
+    stage.attributes |= {"ack_wait": 30.0, "handler_timeout": 1.0, "max_retries": 1}
+    for _ in range(2):
+        stage.work("PulledInThreads", concurrency=1, batch_size=1).is_ready()
+    mix = [[1, {"do": "hold the GIL", "holds": 8}]]
+    assert stage.produce(1, mix=mix, name="long").finish() == 0
+    stage.reaches("START", 2)
+    assert not stage.handled("DONE")
+    first, second = stage.handled("START")
+    assert first.pid != second.pid
+    stage.settled("PulledInThreads")
+    [letter] = stage.witness.messages(f"{STREAM}-dlq")
+    assert "timed out after 1s" in dict(letter.headers)["Dlq-Error"]
 
 
 @pytest.mark.faults_smoke

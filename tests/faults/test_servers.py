@@ -48,6 +48,12 @@ def test_an_outage_of_2_s_heals_by_itself(stage: Stage, node: Node, harm: Harm) 
     survives(stage, node, harm, 2)
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("harm", [killed, frozen])
+def test_an_outage_of_60_s_heals_by_itself(stage: Stage, node: Node, harm: Harm) -> None:
+    survives(stage, node, harm, 60)
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("harm", [killed, frozen])
 def test_an_outage_of_15_s_heals_by_itself(stage: Stage, node: Node, harm: Harm) -> None:

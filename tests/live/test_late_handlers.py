@@ -57,8 +57,8 @@ async def test_it_is_retried_elsewhere_while_its_thread_still_runs(
             if message.attempt == 1:
                 release.wait(20)
 
-    with gate() as release:
-        async with running(Orders) as orders:
+    async with running(Orders) as orders:
+        with gate() as release:
             await stage.publish("slow")
             await stage.everything_is_settled(Orders)
             assert not release.is_set()
@@ -99,8 +99,8 @@ async def test_what_a_late_handler_says_is_ignored(stage: Stage, last_words: str
                 refused.append((error, message.is_acked))
                 raise
 
-    with gate() as release:
-        async with running(Orders) as orders:
+    async with running(Orders) as orders:
+        with gate() as release:
             await stage.publish("slow")
             await becomes_true(lambda: counters(orders)["retried"] == 1)
             release.set()
@@ -138,8 +138,8 @@ async def test_after_the_last_attempt_handle_error_runs_although_every_thread_is
             errors.append(threading.current_thread().name)
             message.ack()
 
-    with gate() as release:
-        async with running(Orders) as orders:
+    async with running(Orders) as orders:
+        with gate() as release:
             await stage.publish("slow")
             await stage.everything_is_settled(Orders)
             assert not release.is_set()
@@ -159,8 +159,8 @@ async def test_handle_error_as_a_coroutine_may_decide_too(stage: Stage) -> None:
         async def handle_error(self, message: Any, error: Exception, attempt: int) -> Any:
             return Ack()
 
-    with gate() as release:
-        async with running(Orders) as orders:
+    async with running(Orders) as orders:
+        with gate() as release:
             await stage.publish("slow")
             await stage.everything_is_settled(Orders)
             assert counters(orders)["exhausted"] == 1
@@ -176,8 +176,8 @@ async def test_its_dead_letter_says_that_it_timed_out(stage: Stage) -> None:
         def handle_message(self, message: Any) -> None:
             release.wait(20)
 
-    with gate() as release:
-        async with running(Orders):
+    async with running(Orders):
+        with gate() as release:
             await stage.publish("slow")
             await stage.everything_is_settled(Orders)
             letter = await stage.jetstream.get_msg(f"{stage.stream}-dlq", seq=1)
@@ -195,8 +195,8 @@ async def test_what_it_settled_itself_in_time_stays_settled(stage: Stage) -> Non
             message.ack()
             release.wait(20)
 
-    with gate() as release:
-        async with running(Orders) as orders:
+    async with running(Orders) as orders:
+        with gate() as release:
             await stage.publish("slow")
             await becomes_true(lambda: counters(orders)["failed"] == 1)
             await stage.everything_is_settled(Orders)
@@ -218,8 +218,8 @@ async def test_no_more_run_at_once_than_concurrency_says_and_the_log_tells_when_
             if message.attempt == 1 and message.data in (b"0", b"1"):
                 release.wait(20)
 
-    with gate() as release:
-        async with running(Orders) as orders:
+    async with running(Orders) as orders:
+        with gate() as release:
             await stage.publish(0, 1)
             await becomes_true(lambda: "all its threads (2) are held" in caplog.text)
             errors = [each for each in caplog.records if each.levelno == logging.ERROR]
@@ -246,9 +246,9 @@ async def test_what_its_thread_had_taken_beside_it_is_handled_by_another(stage: 
                 release.wait(20)
             seen.append(message.data)
 
-    with gate() as release:
-        await stage.publish(*range(300), "slow", *range(300, 600))
-        async with running(Orders):
+    await stage.publish(*range(300), "slow", *range(300, 600))
+    async with running(Orders):
+        with gate() as release:
             await stage.everything_is_settled(Orders)
             assert not release.is_set()
             assert len(seen) == 601

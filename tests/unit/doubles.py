@@ -65,7 +65,7 @@ class FakeConsumption:
         self.is_running = self.is_connected = True
         self.tasks_started = False
         self.drained_for: float | None = None
-        self._counters = {"succeeded": 0, "exhausted": 0, **counters}
+        self._counters = {"succeeded": 0, "exhausted": 0, "repairs": 0, **counters}
         self._finished: asyncio.Future[None] | None = None
 
     def counters(self) -> dict[str, int]:

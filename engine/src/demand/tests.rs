@@ -50,6 +50,7 @@ fn a_missed_heartbeat_is_mended_by_asking_again_and_a_second_one_is_a_problem() 
     demand.ask(now, 10, 1);
     let later = demand.wake_at(now);
     assert_eq!(demand.tick(later), Ok(()));
+    assert_eq!(demand.take_repairs(), 1);
     assert!(demand.ask(later, 10, 1).is_some());
     assert_eq!(demand.tick(demand.wake_at(later)), Err(Problem::Silent));
 }
@@ -63,6 +64,7 @@ fn heartbeats_keep_an_idle_request_alive() {
         demand.status(now, status(1, 100, "Idle Heartbeat")).unwrap();
         assert_eq!(demand.tick(now), Ok(()));
     }
+    assert_eq!(demand.take_repairs(), 0);
 }
 
 #[test]
