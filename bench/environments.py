@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +23,9 @@ _PACKAGES = (
     "faststream",
     "taskiq",
     "taskiq-nats",
+    "celery",
+    "redis",
+    "psycopg",
     "uvloop",
 )
 _SHOW_VERSIONS = """
@@ -58,12 +62,13 @@ class Environment:
         )
 
 
+@cache
 def environment(name: str) -> Environment:
     """The environment called "project", "newest", "peers" or "native". Raises NotAvailable."""
-    return {"project": _project, "newest": _newest, "peers": _peers, "native": native}[name]()
+    return {"project": _project, "newest": _newest, "peers": _peers, "native": _native}[name]()
 
 
-def native() -> Environment:
+def _native() -> Environment:
     """The publishers and consumers in Rust, built in release mode."""
     print("Building bench/native ...", flush=True)
     built = subprocess.run(
@@ -78,8 +83,10 @@ def native() -> Environment:
 
 
 def _project() -> Environment:
+    # Not the environment of development: a database's driver is nothing that it needs.
+    python = _virtual_environment("project", sys.executable, "requirements-project.txt")
     # Before an installed copy: it is this checkout that is measured.
-    return _python(sys.executable, {"PYTHONPATH": str(ROOT / "python")})
+    return _python(python, {"PYTHONPATH": str(ROOT / "python")})
 
 
 def _newest() -> Environment:
@@ -90,7 +97,8 @@ def _newest() -> Environment:
 
 def _peers() -> Environment:
     python = _virtual_environment("peers", sys.executable, "requirements-peers.txt")
-    return _python(python, {})
+    # Celery does not run as root without it, lest somebody send it pickles: ours is JSON.
+    return _python(python, {"C_FORCE_ROOT": "1"})
 
 
 def _python(python: str, variables: dict[str, str]) -> Environment:

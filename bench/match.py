@@ -1,10 +1,13 @@
 """One contestant, one round: start it, let it run, and ask the server how it did."""
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -35,6 +38,9 @@ class Result:
     foreign: float
     """Cores that others had taken meanwhile: their CPU seconds per second."""
     latencies_ns: list[int] = field(default_factory=list)
+    rss_growth_mib: float | None = None
+    """How much larger it was at the end than after the first backlog, where there were several; the
+    largest it was, against its size before the first message, where it is that which counts."""
 
     @property
     def rate(self) -> float:
@@ -51,6 +57,10 @@ class Start:
     processes: int = 1
     counts: bool = True
     """Whether the handlers count, so that their number can be checked too."""
+    pace: Callable[[], subprocess.Popen[str]] | None = None
+    """Publishes at a steady rate from the time when the durable exists."""
+    bystanders: Callable[[], Sequence[int]] = list
+    """What works for the handlers too: a database."""
 
 
 class Worker:
@@ -100,7 +110,8 @@ class Worker:
 
     def kill(self) -> None:
         """Make sure that the process is gone."""
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join(timeout=1)
 
@@ -124,22 +135,23 @@ class Worker:
             self._errors = [*self._errors[-20:], line.strip()]
 
 
-def play(
-    server: Server, contestant: Contestant, environment: Environment, start: Start, pace: Any = None
-) -> Result:
-    """Run the contestant until everything is settled. `pace` is called once it consumes. Raises
-    ContestantFailed."""
+def play(server: Server, contestant: Contestant, environment: Environment, start: Start) -> Result:
+    """Run the contestant until everything is settled. Raises ContestantFailed."""
     task = json.dumps(start.task)
     workers = [Worker(contestant, environment, task) for _ in range(start.processes)]
+    publishers: list[subprocess.Popen[str]] = []
     try:
         for worker in workers:
             worker.wait_until_ready()
         pids = [pid for worker in workers for pid in meter.session(worker.pid)]
         cpu, server_cpu = meter.cpu_seconds(pids), meter.cpu_seconds([server.pid])
-        noise = meter.Noise([*pids, server.pid])
+        resting = meter.rss_mib(pids)
+        noise = meter.Noise(
+            lambda: [*pids, server.pid, *start.bystanders(), *(each.pid for each in publishers)]
+        )
         for worker in workers:
             worker.go()
-        info = _wait_until_settled(server, workers, start, pace)
+        info = _wait_until_settled(server, workers, start, publishers)
         cpu = meter.cpu_seconds(pids) - cpu
         server_cpu = meter.cpu_seconds([server.pid]) - server_cpu
         foreign = noise.cores()
@@ -148,25 +160,32 @@ def play(
     finally:
         for worker in workers:
             worker.kill()
-        server.delete_consumer(start.task["stream"], start.task["durable"])
+        for publisher in publishers:
+            publisher.wait(timeout=_END_SECONDS)
+        _forget(server, start.task)
     _check_once(info, reports, start)
     latencies = [latency for report in reports for latency in report["latencies_ns"]]
     seconds = seconds_to_settle(info)
-    return Result(start.messages, seconds, cpu, server_cpu, rss, foreign, latencies)
+    return Result(start.messages, seconds, cpu, server_cpu, rss, foreign, latencies, rss - resting)
+
+
+def _forget(server: Server, task: dict[str, Any]) -> None:
+    server.delete_consumer(task["stream"], task["durable"])
+    if task["beside"]:
+        server.delete_consumer(task["beside"], f"{task['durable']}-slow")
 
 
 def _wait_until_settled(
-    server: Server, workers: list[Worker], start: Start, pace: Any
+    server: Server, workers: list[Worker], start: Start, publishers: list[subprocess.Popen[str]]
 ) -> dict[str, Any]:
     stream, durable = start.task["stream"], start.task["durable"]
-    publisher: subprocess.Popen[str] | None = None
     deadline = time.monotonic() + _RUN_SECONDS
     while time.monotonic() < deadline:
         info = server.consumer(stream, durable)
         if info is not None and is_settled(info, start.messages):
             return info
-        if info is not None and pace is not None and publisher is None:
-            publisher = pace()
+        if info is not None and start.pace is not None and not publishers:
+            publishers.append(start.pace())
         for worker in workers:
             if worker.has_ended:
                 raise worker.failure("it ended early")

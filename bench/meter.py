@@ -2,12 +2,17 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE_SECONDS = 0.3
-_SESSION, _USER, _SYSTEM = 3, 11, 12  # fields of /proc/<pid>/stat after the command's name
+_PARENT, _SESSION, _USER, _SYSTEM = (
+    1,
+    3,
+    11,
+    12,
+)  # fields of /proc/<pid>/stat after the command's name
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
@@ -26,13 +31,27 @@ def busy_seconds() -> float:
 
 def peak_rss_mib(pids: Sequence[int]) -> float:
     """The largest resident size that these processes had, added up, in MiB."""
-    return sum(_peak_kib(pid) for pid in pids) / 1024
+    return sum(_kib(pid, "VmHWM") for pid in pids) / 1024
+
+
+def rss_mib(pids: Sequence[int]) -> float:
+    """The resident size of these processes, added up, in MiB."""
+    return sum(_kib(pid, "VmRSS") for pid in pids) / 1024
 
 
 def session(leader: int) -> list[int]:
     """The processes of the session that `leader` leads: itself and what it started."""
+    return _those_with(_SESSION, leader)
+
+
+def family(parent: int) -> list[int]:
+    """A process and its children."""
+    return [parent, *_those_with(_PARENT, parent)]
+
+
+def _those_with(field: int, value: int) -> list[int]:
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in pids if (stat := _stat(pid)) and int(stat[_SESSION]) == leader]
+    return [pid for pid in pids if (stat := _stat(pid)) and int(stat[field]) == value]
 
 
 def _stat(pid: int) -> list[str]:
@@ -43,18 +62,19 @@ def _stat(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def _peak_kib(pid: int) -> int:
+def _kib(pid: int, field: str) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return next((int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line), 0)
+    return next((int(line.split()[1]) for line in status.splitlines() if field in line), 0)
 
 
 class Noise:
     """What the rest of the machine does from now on, beside these processes and this one."""
 
-    def __init__(self, pids: Sequence[int] = ()) -> None:
+    def __init__(self, pids: Callable[[], Sequence[int]] = list) -> None:
+        """`pids()` are the processes that do not count, those started meanwhile included."""
         self._pids = pids
         self._began, self._foreign = time.monotonic(), self._foreign_seconds()
 
@@ -65,7 +85,7 @@ class Noise:
 
     def _foreign_seconds(self) -> float:
         own = os.times()
-        return busy_seconds() - cpu_seconds(self._pids) - sum(own[:4])
+        return busy_seconds() - cpu_seconds(self._pids()) - sum(own[:4])
 
 
 def wait_for_quiet(cores: float, seconds: float) -> None:

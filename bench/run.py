@@ -11,13 +11,15 @@ import sys
 
 from compare import comparison
 from results import load, store
-from server import Server
+from server import Server, version
+from services import Services
 from summary import summarise
 from table import table
 from tournament import Tournament
 from workloads import WORKLOADS, Workload
 
 _PATIENCE_SECONDS = 5.0
+_FEWEST_ROUNDS = 3
 
 
 def main() -> int:
@@ -41,15 +43,17 @@ def _run(workload: Workload, arguments: argparse.Namespace) -> None:
         if arguments.only is None or arguments.only in each.name
     ]
     print(f"{workload.name}: {workload.title}", flush=True)
-    with Server() as server:
+    rounds = workload.rounds or arguments.rounds
+    with Server() as server, Services() as services:
         tournament = Tournament(
-            server, workload, members, scale=arguments.scale, patience=arguments.patience
+            server, services, workload, members, scale=arguments.scale, patience=arguments.patience
         )
         tournament.prepare()
-        for number in range(1, arguments.rounds + 1):
-            print(f"  round {number} of {arguments.rounds}", flush=True)
+        for number in range(1, rounds + 1):
+            print(f"  round {number} of {rounds}", flush=True)
             tournament.play_round()
-    summary = summarise(workload, tournament.standings, tournament.environments)
+        servers = {"nats-server": version(), **services.versions()}
+    summary = summarise(workload, tournament.standings, tournament.environments, servers)
     print(f"\n{table(summary)}")
     stored = load(workload.name)
     if stored is not None:
@@ -77,7 +81,8 @@ def _arguments() -> argparse.Namespace:
     if arguments.patience is None:
         arguments.patience = 0.0 if arguments.quick else _PATIENCE_SECONDS
     # Only figures of a complete run may replace those of another.
-    arguments.store = not arguments.quick and arguments.only is None and arguments.scale == 1.0
+    is_complete = arguments.only is None and arguments.scale == 1.0
+    arguments.store = is_complete and not arguments.quick and arguments.rounds >= _FEWEST_ROUNDS
     return arguments
 
 

@@ -77,6 +77,10 @@ class Server:
         """Delete a stream and its consumers."""
         self._api(f"STREAM.DELETE.{name}")
 
+    def purge(self, name: str) -> None:
+        """Delete the messages of a stream."""
+        self._api(f"STREAM.PURGE.{name}")
+
     def messages(self, stream: str) -> int:
         """How many messages a stream holds."""
         state: dict[str, int] = self._api(f"STREAM.INFO.{stream}")["state"]

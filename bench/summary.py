@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import server
 from environments import Environment
 from match import Result
 from tournament import Standing
@@ -20,7 +19,10 @@ _QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p99.9": 0.999}
 
 
 def summarise(
-    workload: Workload, standings: Sequence[Standing], environments: dict[str, Environment]
+    workload: Workload,
+    standings: Sequence[Standing],
+    environments: dict[str, Environment],
+    servers: dict[str, str],
 ) -> dict[str, Any]:
     """What is stored as JSON."""
     rates = {each.contestant.name: [r.rate for r in each.results] for each in standings}
@@ -28,20 +30,20 @@ def summarise(
         "workload": workload.name,
         "title": workload.title,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": machine(environments),
+        "machine": _machine(environments, servers),
         "rounds": max((len(each.results) for each in standings), default=0),
         "contestants": [_figures(each, rates) for each in standings],
     }
 
 
-def machine(environments: dict[str, Environment]) -> dict[str, Any]:
+def _machine(environments: dict[str, Environment], servers: dict[str, str]) -> dict[str, Any]:
     """What the figures depend on."""
     return {
         "commit": _commit(),
         "cores": os.cpu_count(),
         "cpu": _cpu(),
         "system": f"{platform.system()} {platform.release()}",
-        "nats-server": server.version(),
+        "servers": servers,
         "versions": {name: each.versions for name, each in environments.items()},
     }
 
@@ -59,6 +61,7 @@ def _figures(standing: Standing, rates: dict[str, list[float]]) -> dict[str, Any
         "worker_cpu": _median([r.worker_cpu * _PER / r.messages for r in results]),
         "server_cpu": _median([r.server_cpu * _PER / r.messages for r in results]),
         "rss_mib": round(statistics.median(r.rss_mib for r in results)),
+        **_growth(results),
     }
     return figures | _latencies(results)
 
@@ -67,6 +70,11 @@ def _ratio(rates: list[float], limits: list[float]) -> float | None:
     """The median of the rounds' ratios: what disturbed a round disturbed both."""
     pairs = list(zip(rates, limits, strict=False))
     return _median([rate / limit for rate, limit in pairs]) if pairs else None
+
+
+def _growth(results: Sequence[Result]) -> dict[str, float]:
+    growths = [r.rss_growth_mib for r in results if r.rss_growth_mib is not None]
+    return {"rss_growth_mib": _median(growths)} if growths else {}
 
 
 def _latencies(results: Sequence[Result]) -> dict[str, Any]:

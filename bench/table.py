@@ -54,9 +54,10 @@ def _measured_on(summary: dict[str, Any]) -> str:
         for name, packages in machine["versions"].items()
         for package, version in packages.items()
     ]
+    servers = [f"{name} {version}" for name, version in machine["servers"].items()]
     return (
         f"{summary['date']}, commit {machine['commit']}, "
         f"medians of {summary['rounds']} interleaved rounds, "
         f"{machine['cores']} cores ({machine['cpu']}), {machine['system']}, "
-        f"nats-server {machine['nats-server']}; {', '.join(dict.fromkeys(versions))}."
+        f"{', '.join(servers)}; {', '.join(dict.fromkeys(versions))}."
     )

@@ -1,19 +1,21 @@
 """Rounds: every contestant once a round, so that what disturbs one disturbs its neighbours."""
 
-import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import meter
+from endurance import endure
 from environments import Environment, NotAvailable, environment
 from lineup import Contestant
 from match import ContestantFailed, Result, Start, play
-from publishing import publish
 from server import Server
+from services import Services
+from streams import Streams
+from timed import publish, take_tasks
 from workloads import Workload
 
-_FILL_SECONDS = 120
 # Others on the machine: how many cores they may keep busy, and how often a match is played where
 # they keep busy more.
 _QUIET_CORES = 0.15
@@ -38,6 +40,7 @@ class Tournament:
     def __init__(
         self,
         server: Server,
+        services: Services,
         workload: Workload,
         members: Sequence[Contestant],
         *,
@@ -47,28 +50,33 @@ class Tournament:
         """`scale` is a factor for the messages; `patience` is how many seconds a match waits for
         the machine to be quiet."""
         self._server = server
+        self._services = services
         self._workload = workload
-        self._scale = scale
         self._patience = patience
         self.standings = [Standing(contestant) for contestant in members]
-        self.environments: dict[str, Environment] = {}
+        self.environments: dict[str, Environment] = {"native": environment("native")}
+        self._streams = Streams(server, workload, self.environments["native"], scale)
         self._durables = 0
-        self._streams: set[str] = set()
 
     def prepare(self) -> None:
-        """Make the environments; who has none is out."""
+        """Make the environments; who lacks something is out."""
         for standing in self.standings:
-            name = standing.contestant.environment
-            if name in self.environments or standing.failure:
+            contestant = standing.contestant
+            if standing.failure:
                 continue
             try:
-                self.environments[name] = environment(name)
+                self.environments[contestant.environment] = environment(contestant.environment)
             except NotAvailable as error:
-                for each in self.standings:
-                    if each.contestant.environment == name:
-                        each.failure = str(error)
-        if "native" not in self.environments:  # it fills the streams
-            self.environments["native"] = environment("native")
+                self._exclude(contestant.environment, str(error))
+            try:
+                self._services.start(contestant.needs)
+            except FileNotFoundError as error:
+                standing.failure = str(error)
+
+    def _exclude(self, environment: str, reason: str) -> None:
+        for standing in self.standings:
+            if standing.contestant.environment == environment:
+                standing.failure = reason
 
     def play_round(self) -> None:
         """Everybody who is still in plays once."""
@@ -96,76 +104,49 @@ class Tournament:
         return min(results, key=lambda result: result.foreign)
 
     def _play(self, contestant: Contestant) -> Result:
+        workload, server = self._workload, self._server
+        chosen = self.environments[contestant.environment]
+        if contestant.needs == "redis":
+            task = self._task(contestant, "")
+            return take_tasks(self._services.redis, contestant, chosen, task)
+        task = self._task(contestant, self._streams.stream(contestant))
+        if workload.publishes:
+            return publish(server, contestant, chosen, task)
+        counts = task["work"] not in _UNCOUNTED and not contestant.options.get("def")
+        pace = partial(self._streams.pace, contestant, task["stream"]) if workload.rate else None
+        start = Start(
+            task,
+            self._streams.messages(contestant),
+            contestant.processes,
+            counts,
+            pace,
+            self._services.pids,
+        )
+        if workload.backlogs == 1:
+            return play(server, contestant, chosen, start)
+        refill = partial(self._streams.fill, contestant, task["stream"])
+        return endure(server, contestant, chosen, start, workload.backlogs, refill)
+
+    def _task(self, contestant: Contestant, stream: str) -> dict[str, Any]:
         workload = self._workload
-        work = contestant.work or workload.work
-        messages = self._messages(contestant)
-        stream = self._stream(contestant, messages)
+        needs_payload = workload.publishes or contestant.needs == "redis"
         self._durables += 1
-        task = {
+        return {
             "url": self._server.url,
             "stream": stream,
             "durable": f"d{self._durables}",
             "subject": f"{stream}.>",
             "kind": contestant.kind,
-            "work": work,
-            "subjects": self._subjects(contestant, stream),
+            "work": contestant.work or workload.work,
+            "subjects": self._streams.subjects(contestant, stream),
             "loop": contestant.loop,
             "options": contestant.options,
-            "payload": workload.payload if workload.publishes else "",
-            "messages": messages,
-            "bytes": len(workload.payload),
+            "payload": workload.payload if needs_payload else "",
+            "messages": self._streams.messages(contestant),
+            "bytes": workload.bytes,
+            "beside": self._streams.beside(contestant),
+            "database": self._services.database if contestant.needs == "postgresql" else {},
         }
-        chosen = self.environments[contestant.environment]
-        if workload.publishes:
-            return publish(self._server, contestant, chosen, task)
-        counts = work not in _UNCOUNTED and not contestant.options.get("def")
-        start = Start(task, messages, contestant.processes, counts)
-        pace = (lambda: self._publish("pace", contestant, stream)) if workload.rate else None
-        return play(self._server, contestant, chosen, start, pace)
-
-    def _messages(self, contestant: Contestant) -> int:
-        return round(self._workload.messages * contestant.share * self._scale)
-
-    def _subjects(self, contestant: Contestant, stream: str) -> list[str]:
-        count = contestant.subjects or self._workload.subjects
-        return [f"{stream}.s{number}.event" for number in range(count)]
-
-    def _stream(self, contestant: Contestant, messages: int) -> str:
-        form = (
-            "taskiq" if contestant.taskiq else f"{contestant.subjects or self._workload.subjects}"
-        )
-        # No separator: the names of a ConsumerHandler's methods begin behind the first one.
-        stream = f"{self._workload.name}{messages}x{form}"
-        is_backlog = not (self._workload.rate or self._workload.publishes)
-        if stream in self._streams:
-            if is_backlog:
-                return stream
-            self._server.delete_stream(stream)
-        self._server.make_stream(stream)
-        self._streams.add(stream)
-        if is_backlog:
-            filling = self._publish("fill", contestant, stream)
-            if filling.wait(timeout=_FILL_SECONDS) != 0:
-                raise RuntimeError(f"{stream} could not be filled")
-            assert self._server.messages(stream) == messages
-        return stream
-
-    def _publish(self, verb: str, contestant: Contestant, stream: str) -> subprocess.Popen[str]:
-        workload = self._workload
-        task = {
-            "url": self._server.url,
-            "stream": stream,
-            "messages": self._messages(contestant),
-            "subjects": self._subjects(contestant, stream),
-            "payload": _taskiq(workload.payload) if contestant.taskiq else workload.payload,
-            "rate": workload.rate,
-        }
-        return self.environments["native"].popen(verb, json.dumps(task))
-
-
-def _taskiq(payload: str) -> str:
-    message = {"task_id": "1", "task_name": "parse", "args": [payload], "kwargs": {}}
-    return json.dumps({**message, "labels": {}, "labels_types": {}})
 
 
 def _shown(result: Result) -> str:

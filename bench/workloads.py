@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from lineup import (
     BLOCKING,
     ENGINE,
+    HUGE,
+    LARGE,
     LIMITS,
     NATS_PY,
     OTHERS,
@@ -16,6 +18,7 @@ from lineup import (
     PROCESSES,
     PUBLISHERS,
     ROUTING,
+    TIMED,
     WAITING,
     Contestant,
 )
@@ -34,13 +37,29 @@ class Workload:
     """The handler: see `contestants.work`."""
     contestants: list[Contestant]
     payload: str = _JSON
+    repeat: int = 1
+    """How often it stands in a message: a large one is too long for a command line."""
     subjects: int = 4
     rate: int = 0
     """Messages a second to publish while the contestant runs; 0 is a backlog."""
     publishes: bool = False
     """Whether the contestants publish instead of consuming."""
+    backlogs: int = 1
+    """How often the backlog is stored again for the same process."""
+    rounds: int = 0
+    """How many rounds, where it is another number than that of the command line."""
     quick: tuple[Contestant, ...] = ()
     """Who takes part in a quick run."""
+
+    @property
+    def bytes(self) -> int:
+        """The size of a message."""
+        return len(self.payload) * self.repeat
+
+    @property
+    def is_backlog(self) -> bool:
+        """Whether the messages are there before the contestant is."""
+        return not (self.rate or self.publishes)
 
 
 WORKLOADS = {
@@ -68,22 +87,22 @@ WORKLOADS = {
             title="the backlog of A; a handler that does nothing",
             messages=200_000,
             work="nothing",
-            contestants=[*LIMITS, *ENGINE, *OURS, *OURS_VARIED, *OXNATS, *NATS_PY],
+            contestants=[*LIMITS, *ENGINE, *OURS, *OXNATS, *NATS_PY],
         ),
         Workload(
             name="C",
             title="a handler that awaits 1 ms, 100 at once: 100,000/s would be ideal",
             messages=100_000,
             work="wait",
-            contestants=[*LIMITS[:1], *ENGINE[:1], *OURS[:1], *WAITING, *OXNATS[:1], *NATS_PY[:1]],
+            contestants=WAITING,
         ),
         Workload(
             name="D",
             title="latency from publishing to the handler at 1,000 messages a second",
-            messages=8_000,
+            messages=5_000,
             rate=1_000,
             work="stamp",
-            contestants=[*LIMITS, *OURS, *OXNATS, NATS_PY[1]],
+            contestants=TIMED,
         ),
         Workload(
             name="E",
@@ -95,7 +114,7 @@ WORKLOADS = {
         ),
         Workload(
             name="F",
-            title="blocking handlers: nothing at all, and one insert into SQLite",
+            title="blocking handlers: nothing at all, and one insert into a database",
             messages=40_000,
             work="nothing",
             contestants=BLOCKING,
@@ -105,15 +124,16 @@ WORKLOADS = {
             title="the backlog of A shared by one and by two processes",
             messages=200_000,
             work="parse",
-            contestants=[LIMITS[0], OURS[0], *PROCESSES],
+            contestants=PROCESSES,
         ),
         Workload(
             name="H",
             title="payloads of 100 KiB",
             messages=4_000,
-            payload="x" * 100 * 1024,
+            payload="x" * 1024,
+            repeat=100,
             work="read",
-            contestants=[*LIMITS, *ENGINE, *OURS, *OXNATS],
+            contestants=LARGE,
         ),
         Workload(
             name="I",
@@ -121,6 +141,24 @@ WORKLOADS = {
             messages=200_000,
             work="route",
             contestants=ROUTING,
+        ),
+        Workload(
+            name="K",
+            title="payloads of 1 MiB: memory is bounded by bytes",
+            messages=400,
+            payload="x" * 1023,
+            repeat=1024,
+            work="read",
+            contestants=HUGE,
+        ),
+        Workload(
+            name="M",
+            title="10 million messages in one process: a backlog of a million, ten times",
+            messages=1_000_000,
+            work="nothing",
+            backlogs=10,
+            rounds=1,
+            contestants=OURS[:1],
         ),
     ]
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from contestants.work import PAUSE, note, tally
+from contestants.work import PAUSE, SLOW_PAUSE, note, tally
 
 
 class Parse:
@@ -37,6 +37,13 @@ class Stamp:
 
     async def handle_message(self, message: Any) -> None:
         note(message.data)
+
+
+class Slow:
+    """Wait so long that others get their turn; not counted."""
+
+    async def handle_message(self, message: Any) -> None:
+        await asyncio.sleep(SLOW_PAUSE)
 
 
 class Through:
@@ -96,6 +103,7 @@ ASYNC = {
     "parse": Parse,
     "nothing": Nothing,
     "wait": Wait,
+    "slow": Slow,
     "stamp": Stamp,
     "read": Read,
     "through": Through,

@@ -6,7 +6,7 @@ import nats
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from contestants.task import run, task
-from contestants.work import HANDLERS, tally
+from contestants.work import HANDLERS, SLOW_AT_ONCE, slow, tally
 
 _PART = task()
 _HANDLE = HANDLERS[_PART.work]
@@ -23,7 +23,8 @@ async def _main() -> None:
         filter_subject=_PART.subject,
         max_ack_pending=_MAX_ACK_PENDING,
     )
-    await (_pull(js, config) if _PART.kind == "pull" else _push(js, config))
+    consuming = _pull(js, config) if _PART.kind == "pull" else _push(js, config)
+    await asyncio.gather(consuming, *([_slow(js)] if _PART.beside else []))
 
 
 async def _pull(js: nats.js.JetStreamContext, config: ConsumerConfig) -> None:
@@ -51,6 +52,14 @@ async def _push(js: nats.js.JetStreamContext, config: ConsumerConfig) -> None:
         manual_ack=True,
     )
     await asyncio.Event().wait()
+
+
+async def _slow(js: nats.js.JetStreamContext) -> None:
+    subscription = await js.pull_subscribe("", f"{_PART.durable}-slow", _PART.beside)
+    while True:
+        messages = await subscription.fetch(SLOW_AT_ONCE, timeout=5)
+        await asyncio.gather(*map(slow, messages))
+        await asyncio.gather(*(message.ack() for message in messages))
 
 
 async def _handle_and_ack(message: nats.aio.msg.Msg) -> None:

@@ -12,35 +12,50 @@ from django.core.management import call_command
 
 from contestants.methods import ASYNC, BLOCKING
 from contestants.task import Task, ready, report, task
-from contestants.work import tally
+from contestants.work import SLOW_AT_ONCE, tally
 
 _STOP_SECONDS = 1.0
 _LOCK_SECONDS = 30
 
 
-def configure(url: str, folder: str) -> None:
-    """Django with this project, and a SQLite database as one sets it up for several writers."""
+def configure(url: str, database: dict[str, Any]) -> None:
+    """Django with this project."""
     settings.configure(
         INSTALLED_APPS=["nats_consumer", "contestants.ledger"],
         NATS_CONSUMER={"connect_args": {"servers": [url]}},
-        DATABASES={
-            "default": {
-                "ENGINE": "django.db.backends.sqlite3",
-                "NAME": str(Path(folder, "ledger.sqlite3")),
-                "CONN_MAX_AGE": None,
-                "OPTIONS": {
-                    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-                    "transaction_mode": "IMMEDIATE",
-                    "timeout": _LOCK_SECONDS,
-                },
-            }
-        },
+        DATABASES={"default": database},
         USE_TZ=True,
     )
     django.setup()
 
 
-def _declare(part: Task) -> None:
+def _sqlite(folder: str) -> dict[str, Any]:
+    """A SQLite database as one sets it up for several writers."""
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(Path(folder, "ledger.sqlite3")),
+        "CONN_MAX_AGE": None,
+        "OPTIONS": {
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            "transaction_mode": "IMMEDIATE",
+            "timeout": _LOCK_SECONDS,
+        },
+    }
+
+
+def _declare(part: Task) -> list[str]:
+    """Declare the consumers; returns their names."""
+    handler = _routed(part.subjects) if part.work == "route" else _named(part)
+    options = {name: value for name, value in part.options.items() if name != "def"}
+    names = [_declared(part, "BenchConsumer", handler, options)]
+    if part.beside:
+        where = {"stream_name": part.beside, "filter_subject": f"{part.beside}.>"}
+        more = {**where, "durable_name": f"{part.durable}-slow", "concurrency": SLOW_AT_ONCE}
+        names.append(_declared(part, "SlowConsumer", ASYNC["slow"], more))
+    return names
+
+
+def _declared(part: Task, name: str, handler: type, options: dict[str, Any]) -> str:
     from nats_consumer.consumer import JetstreamPullConsumer, JetstreamPushConsumer
 
     base = JetstreamPullConsumer if part.kind == "pull" else JetstreamPushConsumer
@@ -49,10 +64,9 @@ def _declare(part: Task) -> None:
         "stream_name": part.stream,
         "filter_subject": part.subject,
         "durable_name": part.durable,
-        **{name: value for name, value in part.options.items() if name != "def"},
+        **options,
     }
-    handler = _routed(part.subjects) if part.work == "route" else _named(part)
-    type("BenchConsumer", (handler, base), attributes)
+    return type(name, (handler, base), attributes).__name__
 
 
 def _named(part: Task) -> type:
@@ -83,14 +97,14 @@ def _routed(subjects: list[str]) -> type:
 def _main() -> None:
     part = task()
     with tempfile.TemporaryDirectory(prefix="nats-bench-") as folder:
-        configure(part.url, folder)
-        _declare(part)
+        configure(part.url, part.database or _sqlite(folder))
+        names = _declare(part)
         if part.work == "insert":
             call_command("migrate", run_syncdb=True, verbosity=0)
         ready()
         call_command(
             "nats_consumer",
-            "BenchConsumer",
+            *names,
             event_loop=part.loop,
             log_level="WARNING",
             shutdown_timeout=_STOP_SECONDS,

@@ -49,7 +49,7 @@ def _subject(part: Task, number: int) -> str:
 
 def _main() -> None:
     part = task()
-    configure(part.url, "")
+    configure(part.url, {})
     import nats_consumer._native
 
     assert nats_consumer._native.version

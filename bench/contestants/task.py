@@ -32,6 +32,10 @@ class Task:
     payload: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     """What only this contestant understands."""
+    beside: str = ""
+    """A stream of slow messages to consume beside, all subjects of it, 100 at once; "" is none."""
+    database: dict[str, Any] = field(default_factory=dict)
+    """Django's settings of the database that handlers write to; {} is a SQLite file of its own."""
 
 
 def task() -> Task:

@@ -13,6 +13,12 @@ from typing import Any
 PAUSE = 0.001
 """How long "wait" waits, in seconds: it stands for an answer from a database."""
 
+SLOW_PAUSE = 0.1
+"""How long the slow handlers beside a workload take, in seconds."""
+
+SLOW_AT_ONCE = 100
+"""How many of them run at once."""
+
 STAMP_DIGITS = 19
 """The digits of a time in nanoseconds at the beginning of a stamped payload."""
 
@@ -49,6 +55,11 @@ async def wait(_message: Any) -> None:
     tally.handled += 1
 
 
+async def slow(_message: Any) -> None:
+    """Wait so long that others get their turn; not counted."""
+    await asyncio.sleep(SLOW_PAUSE)
+
+
 async def read(message: Any) -> None:
     """Take the payload as bytes."""
     if message.data:
@@ -66,4 +77,11 @@ def note(data: bytes) -> None:
     tally.handled += 1
 
 
-HANDLERS = {"parse": parse, "nothing": nothing, "wait": wait, "read": read, "stamp": stamp}
+HANDLERS = {
+    "parse": parse,
+    "nothing": nothing,
+    "wait": wait,
+    "slow": slow,
+    "read": read,
+    "stamp": stamp,
+}

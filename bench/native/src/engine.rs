@@ -6,7 +6,7 @@ use std::time::Duration;
 use nats_consumer::{ConnectOptions, ConsumerOptions, HandlerError, Message, consume};
 
 use crate::task::{self, BoxError, Task};
-use crate::work::{PAUSE, Tally, Work};
+use crate::work::{Tally, Work};
 
 pub(crate) async fn run(task: &Task) -> Result<(), BoxError> {
     let work = Work::named(&task.work)?;
@@ -20,8 +20,8 @@ pub(crate) async fn run(task: &Task) -> Result<(), BoxError> {
     let handler = move |message: Message| {
         let tally = counting.clone();
         async move {
-            if work == Work::Wait {
-                tokio::time::sleep(PAUSE).await;
+            if let Some(pause) = work.pause() {
+                tokio::time::sleep(pause).await;
             }
             work.on(message.payload(), &tally).map_err(HandlerError::from)
         }

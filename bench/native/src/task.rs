@@ -30,12 +30,28 @@ pub(crate) struct Task {
     /// What to publish.
     #[serde(default)]
     pub(crate) payload: String,
+    /// How often `payload` is repeated; 0 is once.
+    #[serde(default)]
+    pub(crate) repeat: usize,
     /// The size of the messages to consume.
     #[serde(default)]
     pub(crate) bytes: usize,
+    /// A stream of slow messages to consume beside; "" is none.
+    #[serde(default)]
+    pub(crate) beside: String,
+    #[serde(default)]
+    pub(crate) options: Options,
     /// How many messages a second to publish.
     #[serde(default)]
     pub(crate) rate: u64,
+}
+
+/// The options of a contestant that mean something here.
+#[derive(Deserialize, Default)]
+pub(crate) struct Options {
+    /// How many handlers wait at once; 0 is as many as the contestant likes.
+    #[serde(default)]
+    pub(crate) concurrency: usize,
 }
 
 /// Tells the harness that everything is loaded, and waits until it says go.

@@ -9,7 +9,11 @@ use serde_json::{Value, json};
 use crate::task::BoxError;
 
 /// How long "wait" waits.
-pub(crate) const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How long the slow handlers beside a workload take, and how many of them run at once.
+const SLOW_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const SLOW_AT_ONCE: usize = 100;
 
 /// The digits of a time in nanoseconds at the beginning of a stamped payload.
 pub(crate) const STAMP_DIGITS: usize = 19;
@@ -28,6 +32,7 @@ pub(crate) enum Work {
     Nothing,
     Read,
     Wait,
+    Slow,
     Stamp,
 }
 
@@ -38,8 +43,18 @@ impl Work {
             "nothing" => Ok(Self::Nothing),
             "read" => Ok(Self::Read),
             "wait" => Ok(Self::Wait),
+            "slow" => Ok(Self::Slow),
             "stamp" => Ok(Self::Stamp),
             other => Err(format!("there is no work {other}").into()),
+        }
+    }
+
+    /// How long it waits before anything else.
+    pub(crate) fn pause(self) -> Option<Duration> {
+        match self {
+            Self::Wait => Some(PAUSE),
+            Self::Slow => Some(SLOW_PAUSE),
+            _ => None,
         }
     }
 
@@ -54,6 +69,7 @@ impl Work {
                 tally.latencies.lock().expect("no panic").push(now().saturating_sub(sent));
             }
             Self::Nothing | Self::Read | Self::Wait => {}
+            Self::Slow => return Ok(()),
         }
         tally.handled.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -1,0 +1,56 @@
+"""Contestants that take their own time, as no durable's info tells it: publishers, and Celery."""
+
+import json
+from typing import Any
+
+import meter
+from environments import Environment
+from lineup import Contestant
+from match import ContestantFailed, Result, Worker
+from redis_server import Redis
+from server import Server
+
+_RUN_SECONDS = 90.0
+
+
+def publish(
+    server: Server, contestant: Contestant, environment: Environment, task: dict[str, Any]
+) -> Result:
+    """Run the publisher on an empty stream; the stream says whether all is there. Raises
+    ContestantFailed."""
+    result, _ = _run(server.pid, contestant, environment, task)
+    stored = server.messages(task["stream"])
+    if stored != task["messages"]:
+        raise ContestantFailed(f"{stored} of {task['messages']} messages were stored")
+    return result
+
+
+def take_tasks(
+    redis: Redis, contestant: Contestant, environment: Environment, task: dict[str, Any]
+) -> Result:
+    """Run Celery, which fills its queue itself before it is ready. Raises ContestantFailed."""
+    result, report = _run(redis.pid, contestant, environment, {**task, "url": redis.url})
+    if report["handled"] != task["messages"]:
+        raise ContestantFailed(f"{report['handled']} of {task['messages']} tasks were handled")
+    return result
+
+
+def _run(
+    server_pid: int, contestant: Contestant, environment: Environment, task: dict[str, Any]
+) -> tuple[Result, dict[str, Any]]:
+    worker = Worker(contestant, environment, json.dumps(task))
+    try:
+        worker.wait_until_ready()
+        cpu = meter.cpu_seconds(meter.session(worker.pid))
+        server_cpu = meter.cpu_seconds([server_pid])
+        noise = meter.Noise(lambda: [*meter.session(worker.pid), server_pid])
+        worker.go()
+        report = worker.report(_RUN_SECONDS)
+        pids = meter.session(worker.pid)
+        foreign, rss = noise.cores(), meter.peak_rss_mib(pids)
+        cpu = meter.cpu_seconds(pids) - cpu
+        server_cpu = meter.cpu_seconds([server_pid]) - server_cpu
+    finally:
+        worker.kill()
+    messages, seconds = task["messages"], report["seconds"]
+    return Result(messages, seconds, cpu, server_cpu, rss, foreign), report
