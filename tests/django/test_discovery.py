@@ -93,6 +93,20 @@ def test_an_app_is_found_in_either_spelling_and_any_order(
     assert project.consumers() == "['OrderConsumer']"
 
 
+def test_a_consumers_module_beside_manage_py_is_found(project: Project) -> None:
+    project.write("consumers.py", CONSUMER.format(name="InvoiceConsumer"))
+    project.installed("nats_consumer", "shop")
+    assert project.consumers() == "['OrderConsumer', 'InvoiceConsumer']"
+
+
+def test_a_broken_consumers_module_beside_manage_py_is_an_error(project: Project) -> None:
+    project.write("consumers.py", "import no_such_module")
+    project.installed("nats_consumer", "shop")
+    check = project.python("-m", "django", "check")
+    assert check.returncode == 1
+    assert "No module named 'no_such_module'" in check.stderr
+
+
 def test_an_app_without_consumers_is_fine(project: Project) -> None:
     (project.folder / "shop/consumers.py").unlink()
     project.installed("nats_consumer", "shop")

@@ -111,7 +111,8 @@ def _consumers(names: list[str]) -> list[type[NatsConsumer]]:
     searched = ", ".join(config.name for config in apps.get_app_configs())
     raise CommandError(
         "No consumer is registered. Derive a class with a stream_name from JetstreamPushConsumer "
-        f"or JetstreamPullConsumer, in the `consumers` module of an installed app: {searched}."
+        f"or JetstreamPullConsumer, in the `consumers` module of an installed app ({searched}), or "
+        "in one beside manage.py."
     )
 
 
