@@ -39,7 +39,9 @@ pub(crate) fn runtime() -> &'static Runtime {
 
 fn build() -> Runtime {
     Builder::new_multi_thread()
-        .worker_threads(2)
+        // Two would hand each message to one another; one carries more than Python's thread can handle
+        // (docs/decisions/0011).
+        .worker_threads(1)
         .thread_name("nats-consumer")
         .enable_all()
         .build()

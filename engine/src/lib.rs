@@ -52,6 +52,7 @@ pub mod api;
 mod stored;
 pub mod stream;
 
+mod allowance;
 mod demand;
 mod fetch;
 mod places;

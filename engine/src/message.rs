@@ -101,9 +101,9 @@ impl<'a> Metadata<'a> {
     #[must_use]
     pub fn parse(reply: &'a str) -> Option<Self> {
         let tokens = reply.strip_prefix(ACK_PREFIX)?;
-        let count = tokens.split('.').count();
-        let mut tokens = tokens.split('.');
-        let domain = match count {
+        let dots = tokens.bytes().filter(|byte| *byte == b'.').count();
+        let mut tokens = Tokens(Some(tokens));
+        let domain = match dots + 1 {
             7 => None,
             9.. => {
                 let domain = tokens.next()?;
@@ -122,6 +122,21 @@ impl<'a> Metadata<'a> {
             timestamp: tokens.next()?.parse().ok()?,
             pending: tokens.next()?.parse().ok()?,
         })
+    }
+}
+
+/// What stands between dots. Every message is read so; `str::split` takes three times as long for tokens as
+/// short as these (`cargo bench --bench message`).
+struct Tokens<'a>(Option<&'a str>);
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.0?;
+        let Some(dot) = rest.bytes().position(|byte| byte == b'.') else { return self.0.take() };
+        self.0 = Some(&rest[dot + 1..]);
+        Some(&rest[..dot])
     }
 }
 

@@ -68,6 +68,12 @@ fn nanoseconds(delay: Duration) -> i64 {
     i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// A server that waits for the settlements before it sends more must not wait for the gathering.
+fn many(options: &ConsumerOptions) -> usize {
+    let quarter = options.max_ack_pending.and_then(|most| usize::try_from(most / 4).ok());
+    quarter.map_or(MANY, |quarter| quarter.clamp(1, MANY))
+}
+
 /// A reason may be an exception's text; the server's advisory and the log want one short line.
 pub(crate) fn one_line(reason: &str) -> String {
     reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
@@ -94,6 +100,7 @@ pub(crate) struct Settler {
     leases: Mutex<Leases>,
     is_signalled: AtomicBool,
     work: Notify,
+    many: usize,
 }
 
 impl Settler {
@@ -104,6 +111,7 @@ impl Settler {
             places: Places::new(),
             dead_letters: DeadLetters::of(&options),
             leases: Mutex::new(Leases::new(options.ack_wait)),
+            many: many(&options),
             options,
             connection: Mutex::new(connection),
             runtime: tokio::runtime::Handle::current(),
@@ -158,8 +166,11 @@ impl Settler {
 
     /// Has something written; returns at once.
     pub(crate) fn enqueue(&self, reply: Subject, lease: usize, verdict: Verdict) {
-        lock(&self.queue).push(Settlement { reply, lease, verdict });
-        if !self.is_signalled.swap(true, AcqRel) {
+        let mut queue = lock(&self.queue);
+        queue.push(Settlement { reply, lease, verdict });
+        let are_many = queue.len() == self.many;
+        drop(queue);
+        if !self.is_signalled.swap(true, AcqRel) || are_many {
             self.work.notify_one();
         }
     }
@@ -182,17 +193,21 @@ impl Settler {
                 () = stop.cancelled() => {}
                 // Before the work, of which a busy consumer always has some.
                 _ = beat.tick() => self.renew_leases().await,
-                () = self.work.notified() => {
-                    if written.elapsed() < GATHERING && lock(&self.queue).len() < MANY {
-                        tokio::time::sleep(GATHERING).await;
-                    }
-                }
+                () = self.work.notified() => self.gather(written).await,
             }
             self.write_out().await;
             written = Instant::now();
         }
         // What was settled while the last batch was written.
         self.write_out().await;
+    }
+
+    /// Waits for more to write, unless the last write was long ago.
+    async fn gather(&self, written: Instant) {
+        if written.elapsed() < GATHERING && lock(&self.queue).len() < self.many {
+            // The next word comes when there are many.
+            let _ = tokio::time::timeout(GATHERING, self.work.notified()).await;
+        }
     }
 
     async fn write_out(&self) {

@@ -7,15 +7,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tracing::{info, warn};
 
+use crate::allowance::allowance;
 use crate::api::call;
 use crate::config::{ConsumerOptions, Kind, Start};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
-
-/// Unsettled deliveries, delayed retries included. A pull consumer is bounded by what it asks for; a
-/// push consumer gets them all at once.
-const PULL_ACK_PENDING: i64 = 20_000;
-const PUSH_ACK_PENDING: i64 = 1_000;
 
 /// The server's answer when the deliver subject of a durable that somebody listens to is to change.
 const IN_USE: u64 = 10013;
@@ -92,15 +88,16 @@ pub(crate) async fn bind(
     resume_at: Option<u64>,
 ) -> Result<Durable> {
     let (name, found) = find(connection, options).await?;
+    let allowed = allowance(connection, options).await;
     let Some(found) = found else {
-        let config = wanted(options, &name, resume_at);
+        let config = wanted(options, &name, resume_at, allowed);
         upsert(connection, &options.stream, &name, &config).await?;
         info!(consumer = options.name, stream = options.stream, durable = name, "the durable was created");
         return Ok(durable(&name, &config));
     };
     refuse_what_cannot_change(options, &name, &found)?;
     let mut config = found.as_object().cloned().unwrap_or_default();
-    let changed = merge(&mut config, options, &name);
+    let changed = merge(&mut config, options, &name, allowed);
     if !changed.is_empty() {
         let config = Value::Object(config.clone());
         upsert(connection, &options.stream, &name, &config).await?;
@@ -160,7 +157,7 @@ async fn upsert(connection: &Connection, stream: &str, name: &str, config: &Valu
     Ok(())
 }
 
-fn wanted(options: &ConsumerOptions, name: &str, resume_at: Option<u64>) -> Value {
+fn wanted(options: &ConsumerOptions, name: &str, resume_at: Option<u64>, allowed: i64) -> Value {
     let mut config = Map::new();
     config.insert("durable_name".into(), name.into());
     config.insert("ack_policy".into(), "explicit".into());
@@ -181,7 +178,7 @@ fn wanted(options: &ConsumerOptions, name: &str, resume_at: Option<u64>) -> Valu
     if options.kind == Kind::Push {
         config.insert("deliver_subject".into(), deliver_subject(options, name).into());
     }
-    merge(&mut config, options, name);
+    merge(&mut config, options, name, allowed);
     Value::Object(config)
 }
 
@@ -223,7 +220,12 @@ fn deliver_subject(options: &ConsumerOptions, name: &str) -> String {
 }
 
 /// Puts what is declared into `config`; returns the names of the fields that changed.
-fn merge(config: &mut Map<String, Value>, options: &ConsumerOptions, name: &str) -> Vec<&'static str> {
+fn merge(
+    config: &mut Map<String, Value>,
+    options: &ConsumerOptions,
+    name: &str,
+    allowed: i64,
+) -> Vec<&'static str> {
     let mut filters = wanted_filters(options);
     let (one, many) = match filters.len() {
         0 => (Value::Null, Value::Null),
@@ -235,7 +237,7 @@ fn merge(config: &mut Map<String, Value>, options: &ConsumerOptions, name: &str)
         nanoseconds(options.ack_wait),
         // No limit of the server's: a message beyond it would stay in the stream, unseen. Ours is the engine's.
         json!(-1),
-        json!(max_ack_pending(options)),
+        json!(allowed),
         one,
         many,
         group,
@@ -253,13 +255,6 @@ fn merge(config: &mut Map<String, Value>, options: &ConsumerOptions, name: &str)
         }
     }
     changed
-}
-
-/// The places that retries may wait in are counted here too, so it is generous.
-fn max_ack_pending(options: &ConsumerOptions) -> i64 {
-    let least = i64::try_from(options.concurrency.saturating_mul(2)).unwrap_or(i64::MAX);
-    let usual = if options.kind == Kind::Pull { PULL_ACK_PENDING } else { PUSH_ACK_PENDING };
-    options.max_ack_pending.unwrap_or_else(|| usual.max(least))
 }
 
 fn refuse_what_cannot_change(options: &ConsumerOptions, name: &str, found: &Value) -> Result<()> {

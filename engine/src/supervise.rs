@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::allowance::is_too_generous;
 use crate::api::call;
 use crate::config::{ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
@@ -210,6 +211,7 @@ impl Supervisor {
                 Ok(info) => {
                     self.seen().acknowledged = info["ack_floor"]["stream_seq"].as_u64();
                     self.warn_if_full(&info);
+                    self.shrink_allowance(connection, &info).await;
                     let received = Some(self.settler.counters.snapshot().received);
                     if self.is_stalled(durable, &info) && received == before {
                         return Problem::Silent;
@@ -221,6 +223,17 @@ impl Supervisor {
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    async fn shrink_allowance(&self, connection: &Connection, info: &Value) {
+        let granted = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
+        if !is_too_generous(connection, &self.options, granted).await {
+            return;
+        }
+        // What goes wrong is tried again at the next look.
+        if let Ok(resume_at) = self.resume_at(connection).await {
+            let _ = bind(connection, &self.options, resume_at).await;
         }
     }
 

@@ -16,7 +16,7 @@ const DEEPEST: usize = 4096;
 
 /// Payloads held at the most, in bytes; one message is always allowed. A server closes the connection
 /// of a client that lags 64 MiB behind.
-const LARGEST: usize = 32 * 1024 * 1024;
+pub(crate) const LARGEST: usize = 32 * 1024 * 1024;
 
 /// The most bytes to be answered at once, all requests together, where large messages follow small
 /// ones: a server closes the connection of a client that lags 64 MiB behind.

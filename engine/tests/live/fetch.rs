@@ -6,7 +6,7 @@ use std::time::Duration;
 use nats_consumer::{ConsumerOptions, Outcome, consume, consume_into};
 use tokio::time::{Instant, sleep_until};
 
-use crate::stage::{Basket, Seen, Stage, eventually, pull};
+use crate::stage::{Basket, Seen, Stage, eventually, pull, push};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_pull_asks_seldom() {
@@ -63,6 +63,31 @@ async fn large_payloads_behind_small_ones_do_not_cost_the_connection() {
     stage.all_settled().await;
     assert_eq!(seen.count(), 20_150);
     assert_eq!(consumption.counters().repairs, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_payloads_do_not_cost_a_push_consumer_its_connection() {
+    let stage = Stage::set().await;
+    publish_large(&stage, 200).await;
+    let seen = Seen::default();
+    let consumption = consume(stage.address(), push(), seen.and_ack()).await.unwrap();
+    stage.all_settled().await;
+    assert_eq!(seen.count(), 200);
+    assert_eq!((consumption.counters().received, consumption.counters().repairs), (200, 0));
+    assert_eq!(stage.billing().await["config"]["max_ack_pending"], 31);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_consumer_is_sent_less_at_once_when_its_messages_become_large() {
+    let stage = Stage::set().await;
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), push(), seen.and_ack()).await.unwrap();
+    assert_eq!(stage.billing().await["config"]["max_ack_pending"], 2_000);
+    publish_large(&stage, 5).await;
+    let allowed = async || stage.billing().await["config"]["max_ack_pending"].as_i64().unwrap();
+    eventually("less is allowed", async || allowed().await < 40).await;
+    stage.publish(0..5).await;
+    eventually("all is handled", async || seen.count() == 10).await;
 }
 
 /// Messages of a mebibyte each, as large as the server takes them.
