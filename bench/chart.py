@@ -28,19 +28,26 @@ def chart(summary: dict[str, Any]) -> str:
 
 def _bars(summary: dict[str, Any]) -> list[tuple[str, float]]:
     played = [each for each in summary["contestants"] if "rate" in each]
-    if any("latency_ms" in each for each in played):
-        return [(each["name"], each["latency_ms"]["p99"]) for each in played]
-    return [(each["name"], each["rate"]) for each in played]
+    return [(each["name"], _value(summary, each)) for each in played]
+
+
+def _value(summary: dict[str, Any], contestant: dict[str, Any]) -> float:
+    if summary["is_about_memory"]:
+        return float(contestant["rss_growth_mib"])
+    return float(contestant.get("latency_ms", {}).get("p99") or contestant["rate"])
 
 
 def _unit(summary: dict[str, Any]) -> str:
-    timed = any("latency_ms" in each for each in summary["contestants"])
-    return "p99 latency, milliseconds" if timed else "messages settled per second"
+    if summary["is_about_memory"]:
+        return "memory grown by, MiB"
+    if any("latency_ms" in each for each in summary["contestants"]):
+        return "p99 latency, milliseconds"
+    return "messages settled per second"
 
 
 def _bar(row: int, name: str, value: float, longest: float) -> str:
     top = _TOP + row * (_BAR + _GAP)
-    length = max(1, round(_ROOM * value / longest))
+    length = max(1, round(_ROOM * max(value, 0) / longest))
     shown = f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
     colour = next(colour for word, colour in _COLOURS.items() if word in name)
     return (

@@ -146,9 +146,9 @@ WAITING = [
     _peer("oxnats pull", "oxnats", share=0.4),
     NATS_PY[0],
 ]
-_BESIDE = ", slow handlers beside"
+BESIDE = ", slow handlers beside"
 _TIMED_RUST = [
-    _rust(f"async-nats {kind} (Rust){_BESIDE}", "consume", kind, beside=True)
+    _rust(f"async-nats {kind} (Rust){BESIDE}", "consume", kind, beside=True)
     for kind in ("pull", "push")
 ]
 TIMED = [
@@ -158,9 +158,9 @@ TIMED = [
     _peer("oxnats push", "oxnats", kind="push"),
     _peer("nats-py push", "nats_py", kind="push"),
     *_TIMED_RUST,
-    _ours(f"ours pull{_BESIDE}", beside=True, limit=_TIMED_RUST[0].name),
-    _ours(f"ours push{_BESIDE}", kind="push", beside=True, limit=_TIMED_RUST[1].name),
-    _peer(f"oxnats pull{_BESIDE}", "oxnats", beside=True, limit=_TIMED_RUST[0].name),
+    _ours(f"ours pull{BESIDE}", beside=True, limit=_TIMED_RUST[0].name),
+    _ours(f"ours push{BESIDE}", kind="push", beside=True, limit=_TIMED_RUST[1].name),
+    _peer(f"oxnats pull{BESIDE}", "oxnats", beside=True, limit=_TIMED_RUST[0].name),
 ]
 _FEW = "ours pull, 4 subjects"
 ROUTING = [
@@ -183,7 +183,7 @@ LARGE = [
     _peer("oxnats pull", "oxnats"),
     _peer("oxnats push, max_ack_pending 300", "oxnats", kind="push", options=_FEWER),
 ]
-HUGE = [*LIMITS, *OURS]
+HUGE = [*LIMITS, OURS[0], OURS_PUSH_100]
 _SEQUENTIAL = "async-nats in turn (Rust)"
 _PIPELINED = "async-nats pipelined (Rust)"
 

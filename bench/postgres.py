@@ -30,11 +30,11 @@ class Postgres:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = int(free.getsockname()[1])
         data = str(self._folder / "data")
-        made = [self._binaries / "initdb", "-D", data, "-U", "bench", "-A", "trust"]
+        made = [self._program("initdb"), "-D", data, "-U", "bench", "-A", "trust"]
         subprocess.run(made, check=True, capture_output=True, **_unprivileged())
         options = ["-h", "127.0.0.1", "-p", str(self._port), "-k", str(self._folder)]
         self._process = subprocess.Popen(
-            [self._binaries / "postgres", "-D", data, *options],
+            [self._program("postgres"), "-D", data, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -50,7 +50,7 @@ class Postgres:
     @property
     def version(self) -> str:
         """Such as "15.14"."""
-        command = [self._binaries / "postgres", "--version"]
+        command = [self._program("postgres"), "--version"]
         printed = subprocess.check_output(command, text=True)
         return printed.partition(")")[2].split()[0]
 
@@ -71,8 +71,11 @@ class Postgres:
         self._process.wait(timeout=_START_SECONDS)
         shutil.rmtree(self._folder)
 
+    def _program(self, name: str) -> str:
+        return str(self._binaries / name)
+
     def _wait_until_it_answers(self) -> None:
-        asking = [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+        asking = [self._program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
         deadline = time.monotonic() + _START_SECONDS
         while subprocess.run(asking, check=False).returncode != 0:
             if time.monotonic() > deadline:

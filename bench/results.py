@@ -7,6 +7,7 @@ from typing import Any
 from chart import chart
 from environments import BENCH, ROOT
 from table import table
+from targets import target_table
 
 _FOLDER = BENCH / "results"
 _DOCUMENT = ROOT / "docs" / "performance.md"
@@ -30,6 +31,12 @@ def store(summary: dict[str, Any]) -> None:
     (_FOLDER / f"{name}.svg").write_text(chart(summary))
     picture = f"![{summary['title']}](../bench/results/{name}.svg)"
     _update_document(name, f"{picture}\n\n{table(summary)}")
+    _update_document("targets", target_table(_all_targets()))
+
+
+def _all_targets() -> list[dict[str, Any]]:
+    stored = [json.loads(path.read_text()) for path in sorted(_FOLDER.glob("?.json"))]
+    return [target for each in stored for target in each["targets"]]
 
 
 def _update_document(workload: str, text: str) -> None:

@@ -15,6 +15,7 @@ from server import Server, version
 from services import Services
 from summary import summarise
 from table import table
+from targets import target_table
 from tournament import Tournament
 from workloads import WORKLOADS, Workload
 
@@ -55,6 +56,8 @@ def _run(workload: Workload, arguments: argparse.Namespace) -> None:
         servers = {"nats-server": version(), **services.versions()}
     summary = summarise(workload, tournament.standings, tournament.environments, servers)
     print(f"\n{table(summary)}")
+    if summary["targets"]:
+        print(target_table(summary["targets"]))
     stored = load(workload.name)
     if stored is not None:
         print(comparison(summary, stored))

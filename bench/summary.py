@@ -11,6 +11,7 @@ from typing import Any
 
 from environments import Environment
 from match import Result
+from targets import judged
 from tournament import Standing
 from workloads import Workload
 
@@ -26,14 +27,16 @@ def summarise(
 ) -> dict[str, Any]:
     """What is stored as JSON."""
     rates = {each.contestant.name: [r.rate for r in each.results] for each in standings}
-    return {
+    summary: dict[str, Any] = {
         "workload": workload.name,
         "title": workload.title,
+        "is_about_memory": workload.is_about_memory,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": _machine(environments, servers),
         "rounds": max((len(each.results) for each in standings), default=0),
         "contestants": [_figures(each, rates) for each in standings],
     }
+    return {**summary, "targets": judged(summary)}
 
 
 def _machine(environments: dict[str, Environment], servers: dict[str, str]) -> dict[str, Any]:

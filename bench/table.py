@@ -8,6 +8,8 @@ def table(summary: dict[str, Any]) -> str:
     played = [each for each in summary["contestants"] if "rate" in each]
     with_latencies = any("latency_ms" in each for each in played)
     columns = _LATENCY if with_latencies else _THROUGHPUT
+    if summary["is_about_memory"]:
+        columns = columns | _MEMORY
     lines = [
         "| " + " | ".join(["contestant", *columns]) + " |",
         "|---|" + "---:|" * len(columns),
@@ -38,6 +40,7 @@ _THROUGHPUT = {
     **_SHARED,
     "messages": lambda each: f"{each['messages']:,}",
 }
+_MEMORY = {"grown by, MiB": lambda each: f"{each['rss_growth_mib']:.1f}"}
 _LATENCY = {
     f"{quantile}, ms": _latency(quantile) for quantile in ("p50", "p90", "p99", "p99.9", "max")
 } | _SHARED

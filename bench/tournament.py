@@ -22,7 +22,7 @@ _QUIET_CORES = 0.15
 _TRIES = 3
 # Handlers that do not count: nothing at all is their point. Nor do threads, which would have to
 # take turns for it.
-_UNCOUNTED = ("nothing", "through")
+_UNCOUNTED = ("nothing", "through", "slow")
 
 
 @dataclass

@@ -46,6 +46,8 @@ class Workload:
     """Whether the contestants publish instead of consuming."""
     backlogs: int = 1
     """How often the backlog is stored again for the same process."""
+    is_about_memory: bool = False
+    """Whether it is the growth of memory that the table and the chart show."""
     rounds: int = 0
     """How many rounds, where it is another number than that of the command line."""
     quick: tuple[Contestant, ...] = ()
@@ -144,11 +146,12 @@ WORKLOADS = {
         ),
         Workload(
             name="K",
-            title="payloads of 1 MiB: memory is bounded by bytes",
+            title="payloads of 1 MiB and handlers that await 100 ms: memory is bounded by bytes",
             messages=400,
             payload="x" * 1023,
             repeat=1024,
-            work="read",
+            work="slow",
+            is_about_memory=True,
             contestants=HUGE,
         ),
         Workload(
@@ -158,6 +161,7 @@ WORKLOADS = {
             work="nothing",
             backlogs=10,
             rounds=1,
+            is_about_memory=True,
             contestants=OURS[:1],
         ),
     ]

@@ -4,7 +4,9 @@ import asyncio
 from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import pytest
+import sniffio
 from asgiref.sync import sync_to_async
 
 from tests.live.loops import anyio_backend  # noqa: F401 - both loops
@@ -160,6 +162,42 @@ async def test_sync_to_async_returns_to_the_loop_and_keeps_the_context(stage: St
         await stage.publish("one", "two", "three")
         await stage.everything_is_settled(Orders)
     assert sorted(found) == ["one", "three", "two"]
+
+
+async def test_anyio_finds_its_way_as_in_any_task(stage: Stage) -> None:
+    found: list[Any] = []
+
+    class Orders(stage.Pull):
+        async def handle_message(self, message: Any) -> None:
+            current.set(message.data.decode())
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep, 0)
+            with anyio.move_on_after(0.01) as scope:
+                await anyio.sleep_forever()
+            before = anyio.get_current_task().id
+            in_thread = await anyio.to_thread.run_sync(current.get)
+            assert anyio.get_current_task().id == before
+            found.append((message.data.decode(), in_thread, scope.cancelled_caught))
+
+    async with running(Orders):
+        await stage.publish("one", "two", "three")
+        await stage.everything_is_settled(Orders)
+    assert sorted(found) == [(name, name, True) for name in ("one", "three", "two")]
+
+
+async def test_sniffio_names_asyncio(stage: Stage) -> None:
+    found = []
+
+    class Orders(stage.Pull):
+        async def handle_message(self, message: Any) -> None:
+            before = sniffio.current_async_library()
+            await asyncio.sleep(0)
+            found.append((before, sniffio.current_async_library()))
+
+    async with running(Orders):
+        await stage.publish("one", "two")
+        await stage.everything_is_settled(Orders)
+    assert found == [("asyncio", "asyncio")] * 2
 
 
 async def test_handler_that_only_returns_an_awaitable_is_awaited(stage: Stage) -> None:

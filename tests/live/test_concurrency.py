@@ -1,6 +1,8 @@
 """How many messages are handled at once, in which order, and what goes on beside them."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from typing import Any
@@ -112,7 +114,7 @@ async def test_push_in_a_thread_keeps_the_order(stage: Stage) -> None:
 
 
 async def test_handler_that_never_awaits_leaves_the_loop_to_others(stage: Stage) -> None:
-    handled, ticks, beside = [], [], []
+    handled, ticks, beside, signalled = [], [], [], []
 
     class Busy(stage.Pull):
         async def handle_message(self, message: Any) -> None:
@@ -121,6 +123,8 @@ async def test_handler_that_never_awaits_leaves_the_loop_to_others(stage: Stage)
             while time.perf_counter() < end:
                 pass
             handled.append(len(ticks))
+            if len(handled) == 20:
+                os.kill(os.getpid(), signal.SIGUSR1)
 
     class Beside(stage.Push):
         async def handle_message(self, message: Any) -> None:
@@ -131,14 +135,18 @@ async def test_handler_that_never_awaits_leaves_the_loop_to_others(stage: Stage)
             ticks.append(len(handled))
             await asyncio.sleep(0.001)
 
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: signalled.append(len(handled)))
     await stage.publish(*range(200))
     async with running(Busy), running(Beside):
         ticking = asyncio.create_task(tick())
         await becomes_true(lambda: len(handled) == 200 and len(beside) == 200)
         ticking.cancel()
+    loop.remove_signal_handler(signal.SIGUSR1)
     # Had the messages been handled in one go, none of these would lie in between.
     assert any(0 < count < 200 for count in ticks)
     assert any(0 < count < 200 for count in beside)
+    assert 20 <= signalled[0] < 200
 
 
 async def test_one_waiting_handler_does_not_hold_up_the_others(stage: Stage) -> None:
