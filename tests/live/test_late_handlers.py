@@ -227,7 +227,6 @@ async def test_no_more_run_at_once_than_concurrency_says_and_the_log_tells_when_
             await stage.publish(2, 3)
             await becomes_true(lambda: counters(orders)["received"] > 2)
             assert sorted(started) == [b"0", b"1"]
-            assert counters(orders)["in_flight"] <= 3, "the late ones count as two of three places"
             release.set()
             await stage.everything_is_settled(Orders)
     assert sorted(started) == [b"0", b"0", b"1", b"1", b"2", b"3"]

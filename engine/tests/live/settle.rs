@@ -50,6 +50,22 @@ async fn a_delivery_that_is_dropped_unsettled_is_handed_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_place_may_stay_occupied_beyond_the_settlement_and_a_drain_waits_for_it() {
+    let stage = Stage::set().await;
+    let mut settlements = stage.hear_settlements().await;
+    let (consumption, basket) = one_delivery(&stage).await;
+    let delivery = basket.take().await;
+    let place = delivery.occupy();
+    delivery.settle(Outcome::Ack).unwrap();
+    stage.all_settled().await;
+    assert_eq!(consumption.counters().in_flight, 1);
+    assert_eq!(consumption.drain(Duration::from_millis(50)).await, 1);
+    drop(place);
+    assert_eq!(consumption.counters().in_flight, 0);
+    assert_eq!(settlements.so_far(), ["+ACK"], "its lease had ended: nothing is handed back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_confirmed_ack_has_reached_the_server() {
     let stage = Stage::set().await;
     let (consumption, basket) = one_delivery(&stage).await;
