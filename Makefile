@@ -42,6 +42,12 @@ faults: $(VENV)/.built $(VENV)/.faults ## Kill, freeze and cut everything under 
 soak: $(VENV)/.built ## A random mix of faults (MINUTES=10, SEED=n)
 	@$(VENV)/bin/python -m tests.faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
+.PHONY: fuzz
+fuzz: $(VENV)/.built ## Try 100,000 inputs on everything that reads what comes from outside (CASES=n)
+	@PROPTEST_CASES=$(or $(CASES),100000) cargo test --profile fuzz --package nats-consumer --lib --test route --test retry
+	@CASES=$(or $(CASES),100000) $(VENV)/bin/python -m pytest tests/unit -m hypothesis --hypothesis-profile=fuzz \
+		--reruns=0 --timeout=0
+
 .PHONY: docs
 docs: ## Build the documentation of the engine into target/doc
 	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --package nats-consumer

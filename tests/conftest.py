@@ -1,5 +1,6 @@
 """What every test may ask for: a real server, a server of its own, names nobody else uses."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -12,6 +13,13 @@ from tests.servers import NatsServer
 # The machine may be busy: a slow example is no failure, and the same examples run everywhere.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("project")
+# `make fuzz`
+hypothesis.settings.register_profile(
+    "fuzz",
+    deadline=None,
+    max_examples=int(os.environ.get("CASES", "100000")),
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
 
 
 @pytest.fixture(scope="session")

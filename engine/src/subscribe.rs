@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::connect::{Connection, Happening};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
+use crate::route::{Pattern, PatternError, validate_publish_subject};
 use crate::status::is_status;
 
 /// Messages moved at once.
@@ -88,6 +89,9 @@ struct Waiting {
 /// # Errors
 /// [`ErrorKind::Invalid`] for what is no subject, [`ErrorKind::Closed`].
 pub async fn subscribe(connection: &Connection, interest: Interest) -> Result<Subscription> {
+    let unfit = |error: PatternError| Error::new(ErrorKind::Invalid, error.to_string());
+    Pattern::parse(&interest.subject).map_err(unfit)?;
+    interest.queue.as_deref().map_or(Ok(()), validate_publish_subject).map_err(unfit)?;
     let client = connection.client();
     let subject = interest.subject.clone();
     let subscriber = match interest.queue.clone() {

@@ -10,6 +10,7 @@ from .connect import callbacks, connect_options, resolve
 from .events import Listener
 from .exceptions import ConnectionClosed, ConnectionDraining, FlushTimeout, RequestTimeout
 from .jetstream import JetStreamContext
+from .secret import conceal
 from .server import ServerUrl, ServerVersion
 from .subscription import Callback, Limits, Subscription
 
@@ -242,6 +243,7 @@ async def get_nats_client(**connect_args: Any) -> Client:
     # On first use: importing nats_consumer, as every management command does, stays light.
     from . import _native
 
+    connect_args = conceal(connect_args)
     listener = Listener(callbacks(connect_args))
     options = await asyncio.to_thread(resolve, connect_options(connect_args))
     connection = await _native.connect(options)

@@ -12,6 +12,7 @@ from . import settings
 from .events import Callbacks
 from .exceptions import ConfigurationError
 from .names import is_wildcard, subject_problem
+from .secret import Address, Secret, conceal
 from .settings import ConnectOptions, number, unknown_key, whole
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ _UNSUPPORTED = {
 def connect_options(overrides: Mapping[str, Any] | None = None) -> ConnectOptions:
     """The options of the setting `connect_args`, each key replaceable by `overrides`. Reads no
     file and contacts nobody. Raises ConfigurationError."""
-    arguments = {**settings.connect_args(), **(overrides or {})}
+    arguments = conceal({**settings.connect_args(), **(overrides or {})})
     options: dict[str, Any] = {"servers": [_DEFAULT_SERVER]}
     for key, value in arguments.items():
         if key in _IGNORED or key in _CALLBACKS:
@@ -65,7 +66,7 @@ def callbacks(overrides: Mapping[str, Any] | None = None) -> Callbacks:
     """The callbacks of the setting `connect_args`, each replaceable by `overrides`. They are for
     clients: a consumer's connection is looked after by the worker, which logs. Raises
     InvalidCallback."""
-    arguments = {**settings.connect_args(), **(overrides or {})}
+    arguments = conceal({**settings.connect_args(), **(overrides or {})})
     return Callbacks(**{key: arguments[key] for key in _CALLBACKS if key in arguments})
 
 
@@ -87,17 +88,12 @@ def spell_servers(connected_url: str | None) -> str:
     servers = connect_options().servers
     if servers == [EMBEDDED]:
         return f"{connected_url} ({EMBEDDED})"
-    return ", ".join(map(_without_credentials, servers))
-
-
-def _without_credentials(server: str) -> str:
-    scheme, _, rest = server.rpartition("://")
-    return f"{scheme or 'nats'}://{rest.rpartition('@')[2]}"
+    return ", ".join(Address(server).without_credentials() for server in servers)
 
 
 def _read_seed(path: str) -> str:
     try:
-        seed = Path(path).read_text().strip()
+        seed = Secret(Path(path).read_text().strip())
     except OSError as error:
         raise ConfigurationError(
             f'connect_args["nkeys_seed"] is the path of a file with the seed: {error}.'
@@ -123,7 +119,7 @@ _Translation = Callable[[str, Any], dict[str, Any]]
 
 
 def _servers(what: str, value: Any) -> dict[str, Any]:
-    servers = value.split(",") if isinstance(value, str) else value
+    servers = value
     if servers in ([], ()):
         raise ConfigurationError(
             f"{what} is empty. Name a server, such as 'nats://localhost:4222'."
@@ -180,7 +176,7 @@ def _tls(what: str, value: Any) -> dict[str, Any]:
 
 def _text(field: str) -> _Translation:
     def translate(what: str, value: Any) -> dict[str, Any]:
-        text = value.decode() if isinstance(value, bytes) else value
+        text = _decoded(what, value)
         if not isinstance(text, (str, Path)):
             raise ConfigurationError(f"{what} must be a string, not {value!r}.")
         return {field: str(text)}
@@ -194,9 +190,20 @@ def _secret(field: str) -> _Translation:
     def translate(what: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, str | bytes):
             raise ConfigurationError(f"{what} must be a string, not {type(value).__name__}.")
-        return {field: value.decode() if isinstance(value, bytes) else value}
+        return {field: Secret(_decoded(what, value))}
 
     return translate
+
+
+def _decoded(what: str, value: Any) -> Any:
+    """Bytes as text, anything else as it is."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        # Without the cause, which repeats the bytes.
+        raise ConfigurationError(f"{what} is given as bytes that are not UTF-8.") from None
 
 
 def _seed(what: str, value: Any) -> dict[str, Any]:
@@ -210,14 +217,13 @@ def _seed(what: str, value: Any) -> dict[str, Any]:
 
 
 def _seed_file(what: str, value: Any) -> dict[str, Any]:
-    fields = _text("nkey_seed")(what, value)
-    path = fields["nkey_seed"]
+    path = Secret(_text("nkey_seed")(what, value)["nkey_seed"])
     if not path.startswith(_SEED) and _LOOKS_LIKE_A_KEY.fullmatch(path):
         raise ConfigurationError(
             f"{what} must be the path of a file that holds the seed. What is given looks like a "
             f"key, and not like the seed of a user, which begins with {_SEED}."
         )
-    return fields
+    return {"nkey_seed": path}
 
 
 def _inbox_prefix(what: str, value: Any) -> dict[str, Any]:

@@ -1,5 +1,9 @@
 """The rules for the names that NATS knows: streams, durables and subjects."""
 
+from unicodedata import category
+
+# What a server takes on one line, unless it is told otherwise (max_control_line).
+_LONGEST = 4096
 _RULE = "use letters, digits, '-' and '_' only, as in 'orders-v2'"
 _SPECIAL = {".": "dots", "*": "'*'", ">": "'>'", "/": "slashes", "\\": "backslashes"}
 
@@ -13,6 +17,8 @@ def check_name(name: object, what: str) -> str:
         raise ValueError(f"{what} is empty: {_RULE}.")
     if any(char.isspace() for char in name):
         raise ValueError(f"{what} cannot contain spaces: {name!r}; {_RULE}.")
+    if _has_control(name):
+        raise ValueError(f"{what} cannot contain control characters: {name!r}; {_RULE}.")
     for char, word in _SPECIAL.items():
         if char in name:
             raise ValueError(f"{what} cannot contain {word}: {name!r}; {_RULE}.")
@@ -55,9 +61,17 @@ def subject_problem(subject: object) -> str | None:
         return f"{subject!r} is not a string"
     if any(char.isspace() for char in subject):
         return f"{subject!r} contains a space"
+    if _has_control(subject):
+        return f"{subject!r} contains a control character"
+    if len(subject.encode(errors="replace")) > _LONGEST:
+        return f"{subject[:40]!r}... is longer than {_LONGEST} bytes"
     tokens = subject.split(".")
     if "" in tokens:
         return f"{subject!r} has an empty token"
     if ">" in tokens[:-1]:
         return f"{subject!r} has '>' before its end"
     return None
+
+
+def _has_control(text: str) -> bool:
+    return any(category(char) == "Cc" for char in text)

@@ -21,6 +21,10 @@ KEYS = (
 )
 _OLD_DURABLE_KEY = "DEFAULT_DURABLE_NAME"
 _DEFAULT_SHUTDOWN_TIMEOUT = 25.0
+# Comparing a key with those that exist takes time with the square of its length.
+_LONGEST_KEY = 100
+# The engine counts in 64 bits with a sign.
+_MOST = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +93,7 @@ def unknown_key(
 ) -> ConfigurationError:
     """The error for a key that does not exist, with the ones that look like it. `what` it is
     called `where` it was given."""
-    close = get_close_matches(key, known, n=3)
+    close = get_close_matches(str(key)[:_LONGEST_KEY], known, n=3)
     hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"It knows: {known}."
     return ConfigurationError(f"{where} has no {what} {key!r}. {hint}")
 
@@ -154,7 +158,7 @@ def embedded_store() -> Path:
 def number(value: object, what: str, *, least: float = 0) -> float:
     """`value` as a float. Raises ConfigurationError naming `what` if it is not a finite number or
     is smaller than `least`."""
-    if not _is_number(value) or not isfinite(value) or value < least:
+    if not _is_number(value) or not _is_finite(value) or value < least:
         raise ConfigurationError(f"{what} must be a number of at least {least:g}, not {value!r}.")
     return float(value)
 
@@ -162,9 +166,16 @@ def number(value: object, what: str, *, least: float = 0) -> float:
 def whole(value: object, what: str, *, least: int = 0) -> int:
     """`value` as an int. Raises ConfigurationError naming `what` if it is not a whole number or is
     smaller than `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
         raise ConfigurationError(f"{what} must be a whole number, at least {least}, not {value!r}.")
     return value
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # an int that no float can be
+        return False
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

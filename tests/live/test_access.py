@@ -1,5 +1,6 @@
 """TLS, credentials and permissions, as the guide to deploying describes them."""
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from nats_consumer import (
     operations,
 )
 from nats_consumer.exceptions import Denied, Unreachable
+from tests.faults.credentials import Authority
 from tests.live.stage import running
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
@@ -175,6 +177,62 @@ async def test_an_nkey_lets_in_from_a_file_or_as_a_text(configured: Any, tmp_pat
         assert client.is_connected
     with pytest.raises(Denied):
         await get_nats_client(servers=server.url)
+
+
+async def test_a_credentials_file_lets_in_and_another_accounts_does_not(
+    configured: Any, tmp_path: Path
+) -> None:
+    authority = Authority()
+    server = configured(authority.configuration())
+    ours, strangers = tmp_path / "shop.creds", tmp_path / "stranger.creds"
+    authority.write_user(ours, valid_for=3600)
+    Authority().write_user(strangers, valid_for=3600)
+    async with await get_nats_client(servers=server.url, user_credentials=ours) as client:
+        await client.jetstream().add_stream(name="orders", subjects=["orders.>"])
+        assert (await client.jetstream().publish("orders.created", b"")).seq == 1
+    with pytest.raises(Denied) as caught:
+        await get_nats_client(servers=server.url, user_credentials=strangers)
+    seed = strangers.read_text().split("-----BEGIN USER NKEY SEED-----\n")[1].split()[0]
+    assert seed not in str(caught.value)
+    authority.write_user(ours, valid_for=-1)
+    with pytest.raises(Denied):
+        await get_nats_client(servers=server.url, user_credentials=ours)
+
+
+class Listener:
+    """A server that says hello, without TLS, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        writer.write(b'INFO {"server_id":"x","version":"2.15.1","headers":true}\r\n')
+        while part := await reader.read(4096):
+            self.heard += part
+            if b"PING" in part:
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [{"user": "shop", "password": "hunter2"}, {"token": "hunter2"}, {"url": "shop:hunter2@"}],
+)
+async def test_no_secret_goes_without_tls_to_a_host_that_is_not_loopback(
+    secret: dict[str, str],
+) -> None:
+    listener = Listener()
+    in_url = secret.pop("url", "")
+    async with await asyncio.start_server(listener, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        # The machine itself by a name that only the resolver knows to be loopback.
+        servers = f"nats://{in_url}127.1:{port}"
+        with pytest.raises(Unreachable):
+            await get_nats_client(servers=servers, connect_timeout=0.5, **secret)
+        assert b"hunter2" not in listener.heard
+        async with await get_nats_client(servers=servers, tls=False, **secret):
+            assert b"hunter2" in listener.heard
 
 
 async def test_a_token_lets_in(configured: Any) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from nats_consumer.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
-from nats_consumer.exceptions import ConfigurationError, ConsumerGone
+from nats_consumer.exceptions import ConfigurationError, ConsumerGone, InvalidMessage
+from nats_consumer.names import subject_problem
 from nats_consumer.subscription import Callback, Limits, Subscription
 
 from .durables import Durables
@@ -203,4 +204,6 @@ class Subscriptions(Streams, Durables):
 
 
 def _for_subject(config: ConsumerConfig, subject: str) -> ConsumerConfig:
+    if subject and (problem := subject_problem(subject)):
+        raise InvalidMessage(f"Cannot subscribe to that: {problem}.")
     return config if config.filter_subjects else config.evolve(filter_subject=subject)
