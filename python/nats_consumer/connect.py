@@ -118,8 +118,7 @@ def _translate(key: str, value: Any) -> dict[str, Any]:
 _Translation = Callable[[str, Any], dict[str, Any]]
 
 
-def _servers(what: str, value: Any) -> dict[str, Any]:
-    servers = value
+def _servers(what: str, servers: Any) -> dict[str, Any]:
     if servers in ([], ()):
         raise ConfigurationError(
             f"{what} is empty. Name a server, such as 'nats://localhost:4222'."
@@ -127,7 +126,7 @@ def _servers(what: str, value: Any) -> dict[str, Any]:
     if not isinstance(servers, list | tuple):
         raise ConfigurationError(
             f"{what} must be a URL such as 'nats://localhost:4222', a list of them, "
-            f"or {EMBEDDED!r}, not {type(value).__name__}."
+            f"or {EMBEDDED!r}, not {type(servers).__name__}."
         )
     if len(servers) == 1 and servers[0] == EMBEDDED:
         return {"servers": [EMBEDDED]}
