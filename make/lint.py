@@ -6,7 +6,8 @@ from linters import LINTERS
 from steps import Step, run_all
 
 ADVISORIES = [
-    Step("cargo deny", [sys.executable, "make/advisories.py", "cargo"]),
+    Step("cargo deny", [sys.executable, "make/advisories.py", "deny"]),
+    Step("cargo advisories", [sys.executable, "make/advisories.py", "cargo"]),
     Step("pip-audit", [sys.executable, "make/advisories.py", "pip"]),
 ]
 

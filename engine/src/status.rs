@@ -33,7 +33,7 @@ impl<'a> Status<'a> {
 }
 
 /// Whether it is a word of the server. A message of a stream says where it is to be settled, and is a message
-/// whatever status its publisher gave it: older servers than 2.15 deliver that as it was published.
+/// whatever status its publisher gave it. (nats-server 2.15.1 takes that off; it need not be the server's word.)
 pub(crate) fn is_status(message: &Raw) -> bool {
     let is_of_a_stream = || message.reply.as_deref().is_some_and(|reply| reply.starts_with(ACK_PREFIX));
     message.status.is_some() && !is_of_a_stream()

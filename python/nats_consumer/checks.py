@@ -20,6 +20,7 @@ from .options import (
     message_handler,
     shared_durables,
 )
+from .secret import Address
 
 if TYPE_CHECKING:
     from .consumer import NatsConsumer
@@ -46,6 +47,25 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         except ConfigurationError as error:
             problems[str(error)] = None
     return [Error(problem, id="nats_consumer.E001") for problem in problems]
+
+
+@register("nats_consumer")
+def check_secrets(**_: Any) -> list[CheckMessage]:
+    """W010: credentials where Django's debug page and its error reports show them."""
+    try:
+        servers = connect_options().servers
+    except ConfigurationError:
+        return []  # check_settings() says so
+    if not any(Address(server).has_credentials() for server in servers):
+        return []
+    return [
+        CheckWarning(
+            'A URL of NATS_CONSUMER["connect_args"]["servers"] holds credentials. Django hides '
+            "settings by their names, so its debug page and error reports show them.",
+            hint="Set user and password, or token, beside servers.",
+            id="nats_consumer.W010",
+        )
+    ]
 
 
 @register("nats_consumer")

@@ -23,17 +23,21 @@ class Address(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        scheme, credentials, rest = self._parts()
-        return repr(f"{scheme}{'***@' if credentials else ''}{rest}")
+        scheme, credentials, host = self._parts()
+        return repr(f"{scheme}{'***@' if credentials else ''}{host}")
 
     def strip(self, characters: str | None = None, /) -> Self:
         """As that of str, and still an address."""
         return type(self)(super().strip(characters))
 
+    def has_credentials(self) -> bool:
+        """Whether the URL holds a user with a password, or a token."""
+        return bool(self._parts()[1])
+
     def without_credentials(self) -> str:
         """The URL for everybody to see, with its scheme."""
-        scheme, _, rest = self._parts()
-        return f"{scheme or 'nats://'}{rest}"
+        scheme, _, host = self._parts()
+        return f"{scheme or 'nats://'}{host}"
 
     def _parts(self) -> tuple[str, str, str]:
         scheme, mark, rest = self.rpartition("://")

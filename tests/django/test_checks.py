@@ -41,6 +41,17 @@ def test_a_wrong_setting_is_e001(settings: Settings) -> None:
     assert "Did you mean 'servers'" in found()["nats_consumer.E001"]
 
 
+@pytest.mark.parametrize("servers", ["nats://me:word@a:1", ["a:1", "tls://token@b"]])
+def test_credentials_in_a_url_are_w010_which_does_not_repeat_them(
+    settings: Settings, servers: Any
+) -> None:
+    settings.NATS_CONSUMER = {"connect_args": {"servers": servers}}
+    text = found()["nats_consumer.W010"]
+    assert "word" not in text.replace("password", "")
+    settings.NATS_CONSUMER = {"connect_args": {"servers": "a:1", "user": "me", "password": "word"}}
+    assert found() == {}
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
