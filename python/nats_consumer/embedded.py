@@ -238,8 +238,9 @@ def main(store: Path) -> int:
     users = _open(store / "users.lock")
     supervisor = _open(store / "supervisor.lock")
     if not _try_lock(supervisor, fcntl.LOCK_EX):
-        logger.error("Another supervisor looks after %s.", store)
-        return 1
+        # Started by a process that was killed before it saw it.
+        logger.info("Another supervisor looks after %s.", store)
+        return 0
     if os.fork() != 0:
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -130,6 +130,14 @@ def test_two_simultaneous_starters_share_one_server(store: Path) -> None:
     assert (store / "server.log").read_text().count("Server is ready") == 1
 
 
+def test_starter_that_another_one_overtook_joins_its_server(store: Path) -> None:
+    with user_of(store) as user:
+        url = user.url
+        # Its look at the lock came before the supervisor of a process that was killed meanwhile.
+        embedded._start_supervisor(store)
+        assert embedded._await_server(store) == url
+
+
 def test_server_outlives_its_starter_and_ends_with_its_last_user(store: Path) -> None:
     with user_of(store) as first:
         url = first.url

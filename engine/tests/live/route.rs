@@ -1,17 +1,23 @@
-//! Our matching is the server's: for random patterns, what it finds among stored subjects is what we match.
+//! Our matching is the server's: for random patterns, what it finds and delivers of stored subjects is what we
+//! match.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::StreamExt;
 use nats_consumer::Pattern;
+use nats_consumer::route::Routes;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use crate::stage::{Stage, eventually};
+use crate::stage::{PATIENCE, Stage, eventually};
 
 const PATTERNS: usize = 2_000;
 const SUBJECTS: usize = 300;
+/// Each costs a consumer of the server's.
+const FILTERS: usize = 2_000;
 
 /// Few different tokens, so that much of it matches.
 fn tokens(choices: &'static [&'static str]) -> impl Strategy<Value = String> {
@@ -58,4 +64,62 @@ async fn what_the_server_finds_for_a_pattern_is_what_the_pattern_matches() {
         matched += ours.len();
     }
     assert!(matched > PATTERNS, "most patterns should match something: {matched}");
+}
+
+/// What the server delivers to a consumer with this filter.
+async fn delivered(stage: &Stage, filter: &str) -> BTreeSet<String> {
+    let config = json!({ "ack_policy": "none", "mem_storage": true, "filter_subject": filter });
+    let request = json!({ "stream_name": "subjects", "config": config });
+    let made = stage.api("CONSUMER.CREATE.subjects", &request).await;
+    let name = made["name"].as_str().unwrap();
+    let inbox = stage.client.new_inbox();
+    let mut answers = stage.client.subscribe(inbox.clone()).await.unwrap();
+    let ask = json!({ "batch": SUBJECTS, "no_wait": true }).to_string();
+    let next = format!("$JS.API.CONSUMER.MSG.NEXT.subjects.{name}");
+    stage.client.publish_with_reply(next, inbox, ask.into()).await.unwrap();
+    let mut subjects = BTreeSet::new();
+    // A status, which has no payload of ours, ends the batch.
+    while let Some(answer) = timeout(PATIENCE, answers.next()).await.unwrap() {
+        if answer.status.is_some() {
+            break;
+        }
+        subjects.insert(answer.subject.to_string());
+    }
+    stage.api(&format!("CONSUMER.DELETE.subjects.{name}"), &Value::Null).await;
+    subjects
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_delivers_for_a_filter_is_what_the_trie_finds() {
+    let stage = Stage::set().await;
+    stage.create_stream("subjects", &["t.>"]).await;
+    let mut runner = TestRunner::deterministic();
+    let mut some =
+        |strategy: BoxedStrategy<String>| format!("t.{}", strategy.new_tree(&mut runner).unwrap().current());
+    let subjects: BTreeSet<String> = (0..SUBJECTS).map(|_| some(subject().boxed())).collect();
+    for subject in &subjects {
+        stage.client.publish(subject.clone(), "".into()).await.unwrap();
+    }
+    eventually("all are stored", async || stage.stored("subjects").await == subjects.len() as u64).await;
+    let filters: BTreeSet<String> = (0..FILTERS).map(|_| some(pattern().boxed())).collect();
+    let mut deliveries = BTreeMap::new();
+    for filter in &filters {
+        let trie: Routes<()> = [(Pattern::parse(filter).unwrap(), ())].into_iter().collect();
+        let found: BTreeSet<String> =
+            subjects.iter().filter(|subject| trie.find(subject).is_some()).cloned().collect();
+        let server = delivered(&stage, filter).await;
+        assert_eq!(server, found, "{filter}");
+        deliveries.insert(filter.clone(), server);
+    }
+    let delivered: usize = deliveries.values().map(BTreeSet::len).sum();
+    assert!(delivered > filters.len(), "most filters should let something through: {delivered}");
+    // All in one trie: it finds one of those filters that the server has delivered the subject for.
+    let trie: Routes<String> =
+        filters.iter().map(|filter| (Pattern::parse(filter).unwrap(), filter.clone())).collect();
+    for subject in &subjects {
+        let is_delivered = deliveries.values().any(|each| each.contains(subject));
+        let found = trie.find(subject);
+        assert_eq!(found.is_some(), is_delivered, "{subject}");
+        assert!(found.is_none_or(|filter| deliveries[filter].contains(subject)), "{subject}");
+    }
 }
