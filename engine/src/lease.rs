@@ -30,9 +30,14 @@ impl Leases {
         Self { ack_wait, open: Slab::new() }
     }
 
+    /// From now on the server waits so long.
+    pub(crate) fn follow(&mut self, ack_wait: Duration) {
+        self.ack_wait = ack_wait;
+    }
+
     /// How often to [`renew`](Self::renew): a look that comes late by a third of `ack_wait` loses no lease.
-    pub(crate) fn beat(ack_wait: Duration) -> Duration {
-        (ack_wait / 6).clamp(SHORTEST_BEAT, LONGEST_BEAT)
+    pub(crate) fn beat(&self) -> Duration {
+        (self.ack_wait / 6).clamp(SHORTEST_BEAT, LONGEST_BEAT)
     }
 
     /// Begins the leases of deliveries that just arrived, known by their reply subjects. Returns the keys.
@@ -122,12 +127,12 @@ mod tests {
     impl Model {
         fn new(ack_wait: Duration) -> Self {
             let now = Instant::now();
-            let next_look = now + Leases::beat(ack_wait);
+            let leases = Leases::new(ack_wait);
             Self {
-                leases: Leases::new(ack_wait),
+                next_look: now + leases.beat(),
+                leases,
                 ack_wait,
                 now,
-                next_look,
                 running: BTreeMap::new(),
                 arrived: 0,
             }
@@ -150,7 +155,7 @@ mod tests {
         /// Renews; returns those that got a sign of life although they were settled or lost.
         fn look(&mut self, late: u32) -> Vec<String> {
             self.now = self.now.max(self.next_look + self.ack_wait * late / 1000);
-            self.next_look = self.now + Leases::beat(self.ack_wait);
+            self.next_look = self.now + self.leases.beat();
             let mut wrong = Vec::new();
             for reply in self.leases.renew(self.now) {
                 match self.running.get_mut(reply.as_str()) {
@@ -168,7 +173,7 @@ mod tests {
                 Step::Look(late) => return self.look(late),
                 // Never beyond a look: those have their time.
                 Step::Wait(part) => {
-                    let later = self.now + Leases::beat(self.ack_wait) * part / 1000;
+                    let later = self.now + self.leases.beat() * part / 1000;
                     self.now = later.min(self.next_look).max(self.now);
                 }
             }
@@ -208,6 +213,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_shorter_ack_wait_holds_for_what_is_open_too() {
+        let now = Instant::now();
+        let mut leases = Leases::new(Duration::from_secs(30));
+        let keys = leases.begin(now, [Subject::from_static("reply")].into_iter());
+        leases.follow(Duration::from_secs(3));
+        assert_eq!(leases.renew(now + Duration::from_secs(1)).len(), 1);
+        assert!(!leases.holds(now + Duration::from_secs(4), keys[0]));
     }
 
     #[test]

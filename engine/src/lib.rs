@@ -37,7 +37,7 @@
 //! | `dead_letter`, [`publish`], [`publisher`] | what no attempt could handle is stored, and only then ended |
 //! | `quarantine` | a message whose headers break the connection is found and put away |
 //! | [`dead_letters`], [`replay`] | later: what was stored is looked at, published again, or deleted |
-//! | `supervise` | what stopped consuming is noticed and repaired |
+//! | `drift`, `supervise` | a durable that somebody changed is followed; what stopped consuming is noticed and repaired |
 //! | [`worker`] | wires all of it: [`consume`], then [`Consumption::drain`] |
 //! | [`subscribe`], [`pull`], [`acknowledge`] | beside it: messages for a client that takes them itself |
 //! | [`observe`], [`error`] | the counters; what can go wrong |
@@ -83,6 +83,7 @@ pub mod acknowledge;
 pub mod pull;
 pub mod subscribe;
 
+mod drift;
 mod supervise;
 pub mod worker;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_nats::{Client, Subject};
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -184,15 +184,17 @@ impl Settler {
 
     /// Writes settlements and signs of life until `stop`, then what is left.
     pub(crate) async fn write(self: Arc<Self>, stop: CancellationToken) {
-        let mut beat = tokio::time::interval(Leases::beat(self.options.ack_wait));
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written = Instant::now();
+        let mut beat = written;
         while !stop.is_cancelled() {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
                 // Before the work, of which a busy consumer always has some.
-                _ = beat.tick() => self.renew_leases().await,
+                () = sleep_until(beat) => {
+                    self.renew_leases().await;
+                    beat = Instant::now() + lock(&self.leases).beat();
+                }
                 () = self.work.notified() => self.gather(written).await,
             }
             self.write_out().await;
@@ -248,6 +250,11 @@ impl Settler {
         for reply in due {
             publish(connection.client(), reply, &Verdict::InProgress).await;
         }
+    }
+
+    /// Somebody may have made the server's patience shorter than declared; a longer one changes nothing.
+    pub(crate) fn follow(&self, ack_wait: Duration) {
+        lock(&self.leases).follow(ack_wait.min(self.options.ack_wait));
     }
 
     /// Hands back what its handlers will never settle; later words of theirs are no news to the server.

@@ -151,7 +151,7 @@ async fn config_of(
     }
 }
 
-async fn upsert(connection: &Connection, stream: &str, name: &str, config: &Value) -> Result<()> {
+pub(crate) async fn upsert(connection: &Connection, stream: &str, name: &str, config: &Value) -> Result<()> {
     let body = json!({ "stream_name": stream, "config": config });
     call(connection, &format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &body).await?;
     Ok(())
@@ -219,8 +219,8 @@ fn deliver_subject(options: &ConsumerOptions, name: &str) -> String {
     format!("_deliver.{}.{name}", options.stream)
 }
 
-/// Puts what is declared into `config`; returns the names of the fields that changed.
-fn merge(
+/// Puts what is declared into `config`, a durable's; returns the names of the fields that changed.
+pub(crate) fn merge(
     config: &mut Map<String, Value>,
     options: &ConsumerOptions,
     name: &str,

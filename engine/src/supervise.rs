@@ -13,6 +13,7 @@ use crate::api::call;
 use crate::config::{ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
 use crate::demand::Problem;
+use crate::drift::Drift;
 use crate::error::{ErrorKind, Result};
 use crate::fetch::{Fetch, fetch};
 use crate::handle::Inbox;
@@ -43,6 +44,7 @@ pub(crate) struct Seen {
     /// How many deliveries had been settled when all places at the server were found taken.
     full_at: Option<usize>,
     was_told: bool,
+    drift: Drift,
 }
 
 /// Keeps one consumption consuming.
@@ -185,7 +187,9 @@ impl Supervisor {
         let Some(acknowledged) = self.seen().acknowledged else { return Ok(None) };
         let info = call(connection, &format!("STREAM.INFO.{}", self.options.stream), &Value::Null).await?;
         let is_the_same = self.seen().stream_created.as_deref() == info["created"].as_str();
-        Ok(is_the_same.then_some(acknowledged + 1))
+        // One that was restored from an older copy has given up the sequences behind it.
+        let is_behind = info["state"]["last_seq"].as_u64() < Some(acknowledged);
+        Ok((is_the_same && !is_behind).then_some(acknowledged + 1))
     }
 
     async fn remember_the_stream(&self, connection: &Connection) {
@@ -211,6 +215,7 @@ impl Supervisor {
                 Ok(info) => {
                     self.seen().acknowledged = info["ack_floor"]["stream_seq"].as_u64();
                     self.warn_if_full(&info);
+                    self.follow(connection, durable, &info["config"]).await;
                     self.shrink_allowance(connection, &info).await;
                     let received = Some(self.settler.counters.snapshot().received);
                     if self.is_stalled(durable, &info) && received == before {
@@ -223,6 +228,18 @@ impl Supervisor {
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    async fn follow(&self, connection: &Connection, durable: &Durable, config: &Value) {
+        let drift = Drift::of(config, &self.options, &durable.name);
+        self.settler.follow(drift.ack_wait);
+        if self.seen().drift != drift {
+            drift.tell(&self.options);
+            self.seen().drift = drift.clone();
+        }
+        if let Err(error) = drift.lift_limits(connection, &self.options, &durable.name, config).await {
+            warn!(consumer = self.options.name, "{error}");
         }
     }
 
