@@ -9,9 +9,14 @@ _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
 
 
+def prose(page: str) -> str:
+    """The page without its code blocks."""
+    return _FENCED.sub("", (ROOT / "docs" / page).read_text())
+
+
 def section(page: str, heading: str) -> str:
     """The text under a heading of the page, up to the next heading."""
-    text = _FENCED.sub("", (ROOT / "docs" / page).read_text())
+    text = prose(page)
     found = list(_HEADING.finditer(text))
     for number, match in enumerate(found):
         if match[2] == heading:

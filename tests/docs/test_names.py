@@ -9,7 +9,7 @@ import pytest
 
 from nats_consumer import NatsConsumer
 from tests.docs.blocks import ROOT, blocks, name_of, pages
-from tests.docs.tables import rows, spans
+from tests.docs.tables import prose, rows, spans
 
 COMPATIBILITY = "reference/compatibility.md"
 HEADINGS = [
@@ -63,12 +63,13 @@ def test_every_promise_is_shown_by_a_test_or_says_that_it_is_not() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("page", [COMPATIBILITY, "concepts/guarantees.md"])
+@pytest.mark.parametrize("page", [COMPATIBILITY, "concepts/faults.md", "concepts/guarantees.md"])
 def test_the_tests_that_a_page_names_exist(page: str) -> None:
     known = known_tests()
-    text = (ROOT / "docs" / page).read_text()
     # Names of tests are sentences: at least three words.
-    named = {span for span in spans(text) if re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+){3,}", span)}
+    named = {
+        span for span in spans(prose(page)) if re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+){3,}", span)
+    }
     named -= set(inspect.get_annotations(NatsConsumer))
     assert named, "the page names no test"
     assert named - known == set()

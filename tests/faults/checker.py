@@ -136,7 +136,7 @@ class _Consumed:
         if end is not None and end.event == "FAIL" and start.delivery > before.delivery:
             self.report.counts["redelivered: retry"] += 1
             return True
-        fault = self._cause(before, start.at)
+        fault = self._cause(before, start.at) or self._holdup(before, start)
         if fault is None:
             return False
         self.report.counts[f"redelivered: {fault.kind}"] += 1
@@ -152,6 +152,14 @@ class _Consumed:
             if met_it and fault.began <= min(last, until) and step.at <= fault.healed + ACK_FLIGHT:
                 return fault
         return None
+
+    def _holdup(self, before: Step, start: Step) -> Fault | None:
+        """The fault that held up the worker of an older delivery until a newer one had begun."""
+        if start.delivery >= before.delivery:
+            return None
+        own = (fault for fault in self.faults if fault.pid == start.pid)
+        met = (each for each in own if each.began <= start.at and before.at <= each.healed)
+        return next(met, None)
 
     def _end_of(self, step: Step) -> str:
         end = self.ends.get((step.seq, step.delivery, step.pid))

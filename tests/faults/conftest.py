@@ -41,7 +41,15 @@ def _asked_for(config: pytest.Config) -> list[Path]:
 
 def _takes_long(item: pytest.Item) -> bool:
     is_one = HERE in item.path.parents and item.path.stem not in OF_THE_HARNESS
-    return is_one and item.get_closest_marker("faults_smoke") is None
+    is_quick = item.get_closest_marker("faults_smoke") is not None and "uvloop" not in item.name
+    return is_one and not is_quick
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def event_loop(request: pytest.FixtureRequest, stage: Stage) -> str:
+    """A test that asks for it happens to workers on each event loop."""
+    stage.event_loop = request.param
+    return stage.event_loop
 
 
 @pytest.fixture

@@ -31,6 +31,10 @@ class Node(NatsServer):
         finally:
             self._signal(signal.SIGCONT)
 
+    def lame_duck(self) -> None:
+        """As an operator does before an upgrade: clients are sent away one by one, then it ends."""
+        self._signal(signal.SIGUSR2)
+
     @property
     def is_ready(self) -> bool:
         """Whether it runs, JetStream answers, and what it has of the streams is current."""

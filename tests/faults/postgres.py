@@ -19,7 +19,10 @@ START_TIMEOUT = 30
 def binaries() -> Path | None:
     """The folder of `initdb`, `postgres` and `psql`, or None."""
     found = shutil.which("initdb")
-    return Path(found).resolve().parent if found else None
+    # Debian keeps them off the PATH.
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = Path(found).resolve() if found else next(reversed(debian), None)
+    return initdb.parent if initdb else None
 
 
 class Postgres:

@@ -61,9 +61,9 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         self.connections = 0
+        self._server = self._run(asyncio.start_server(self._welcome, "127.0.0.1", 0))
+        self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def close(self) -> None:
         """End every connection and the proxy."""
@@ -126,20 +126,23 @@ class Proxy:
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         link = Link(writer)
-        task = asyncio.current_task()
-        assert task is not None
-        self._links[link] = task
+        self._links[link] = self._loop.create_task(self._serve(link, reader))
+        # Not at the end of the task: one that is cancelled early never begins.
+        self._links[link].add_done_callback(lambda _: self._forget(link))
+
+    async def _serve(self, link: Link, reader: asyncio.StreamReader) -> None:
         try:
             if self._accepts:
                 await self._forward(link, reader)
         except (OSError, asyncio.CancelledError):
             pass  # somebody was cut off, or the proxy ends
-        finally:
-            _reset(writer)
-            del self._links[link]
+
+    def _forget(self, link: Link) -> None:
+        link.reset()
+        del self._links[link]
 
     async def _forward(self, link: Link, reader: asyncio.StreamReader) -> None:
         far_reader, link.far = await asyncio.open_connection(
@@ -199,10 +202,11 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
-        tasks = list(self._links.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Also what is just being accepted.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
 
 def _is_dropped(direction: Direction, frame: bytes) -> bool:

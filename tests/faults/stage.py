@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -66,6 +67,7 @@ class Stage:
             "max_retry_delay": 1.0,
         }
         self.connect: dict[str, Any] = {"ping_interval": 2}
+        self.event_loop = "asyncio"
         self.database: dict[str, Any] = _sqlite(folder / "shop.sqlite3")
         self.workers: list[Worker] = []
         self.faults: list[Fault] = []
@@ -80,8 +82,9 @@ class Stage:
 
     def work(self, *consumers: str, **attributes: Any) -> Worker:
         """Start a worker; it need not be ready yet."""
-        arguments = ["manage.py", "nats_consumer", *consumers, "--shutdown-timeout", str(GRACE)]
-        worker = Worker(self.run(*arguments, **attributes), consumers)
+        options = ["--shutdown-timeout", str(GRACE), "--event-loop", self.event_loop]
+        command = self.run("manage.py", "nats_consumer", *consumers, *options, **attributes)
+        worker = Worker(command, consumers)
         self.workers.append(worker)
         return worker
 
@@ -123,6 +126,16 @@ class Stage:
         """SIGKILL."""
         with self.fault("SIGKILL", worker.pid):
             worker.command.end()
+
+    @contextmanager
+    def frozen(self, worker: Worker) -> Iterator[None]:
+        """SIGSTOP, and SIGCONT: what the worker holds meanwhile goes to others after `ack_wait`."""
+        with self.fault("SIGSTOP", worker.pid):
+            worker.command.interrupt(signal.SIGSTOP)
+            try:
+                yield
+            finally:
+                worker.command.interrupt(signal.SIGCONT)
 
     def stop(self, worker: Worker, timeout: float = GRACE + 20) -> Stop:
         """SIGTERM, and wait for the end."""

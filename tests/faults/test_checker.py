@@ -130,6 +130,17 @@ PLANTED = {
         changed(handled=[*sound().handled, *attempt(DEAD, 2, "FAIL", 12)]),
         "unexplained redelivery: p-7",
     ),
+    "an older delivery that began after a newer one, though nothing held it up": (
+        changed(handled=[*sound().handled, *attempt(RETRIED, 1, "DONE", 12.0, pid=OTHER)]),
+        "unexplained redelivery: p-5",
+    ),
+    "an older delivery that began long before its worker was held up": (
+        changed(
+            handled=[*sound().handled, *attempt(RETRIED, 1, "DONE", 12.0, pid=OTHER)],
+            faults=[Fault("SIGSTOP", 13.0, 14.0, pid=OTHER)],
+        ),
+        "unexplained redelivery: p-5",
+    ),
     "a message that was ended unseen": (
         changed(ended={CONSUMER: {DEAD, 3}}),
         "sequence 3 was ended without a dead letter",
@@ -228,6 +239,12 @@ def test_a_handler_that_a_stop_cut_short_may_run_again() -> None:
     stop = Fault("SIGTERM", 9.105, 9.2, WORKER, loses_acks=False)
     cut_short = [*without(9, "DONE"), *attempt(9, 2, "DONE", 12)]
     assert check(changed(handled=cut_short, faults=[stop])).violations == []
+
+
+def test_a_worker_that_was_frozen_may_begin_late_what_another_one_has_by_now() -> None:
+    frozen = Fault("SIGSTOP", 4.0, 11.9, pid=OTHER)
+    late = [*sound().handled, *attempt(RETRIED, 1, "DONE", 12.0, pid=OTHER)]
+    assert check(changed(handled=late, faults=[frozen])).violations == []
 
 
 def test_a_long_report_is_cut_short() -> None:

@@ -84,6 +84,16 @@ def test_the_servers_are_restarted_one_after_the_other(stage: Stage, cluster: Cl
             stage.goes_on()
 
 
+def test_a_server_in_lame_duck_mode_is_left(stage: Stage, cluster: Cluster) -> None:
+    with load(stage, 5000):
+        victim = cluster.nodes[leader(stage, "Pulled")]
+        with stage.fault("lame duck"):
+            victim.lame_duck()
+            eventually(lambda: not victim.is_running, 60, stage.story)
+            cluster.start()
+        stage.goes_on()
+
+
 def test_leaders_that_step_down_again_and_again_are_followed(stage: Stage) -> None:
     with load(stage, 2000), stage.fault("leaders step down"):
         for _ in range(10):

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.timeout(120)
 def postgres() -> Iterator[Postgres]:
     found = binaries()
     if found is None:
-        pytest.skip("PostgreSQL was not found: initdb is not on the PATH")
+        pytest.skip(
+            "PostgreSQL was not found: initdb is neither on the PATH nor in /usr/lib/postgresql"
+        )
     pytest.importorskip("psycopg", reason="psycopg is not installed: `make faults` does it")
     postgres = Postgres(found)
     postgres.start()

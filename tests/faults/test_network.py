@@ -28,6 +28,7 @@ def survives(stage: Stage, proxy: Proxy, harm: Harm, kind: str, count: int = 150
 
 
 @pytest.mark.faults_smoke
+@pytest.mark.usefixtures("event_loop")
 def test_a_connection_reset_in_the_middle_of_a_batch(stage: Stage, proxy: Proxy) -> None:
     survives(stage, proxy, Proxy.cut, "cut")
 

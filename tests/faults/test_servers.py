@@ -43,6 +43,7 @@ def survives(stage: Stage, node: Node, harm: Harm, seconds: float) -> None:
 
 
 @pytest.mark.faults_smoke
+@pytest.mark.usefixtures("event_loop")
 @pytest.mark.parametrize("harm", [killed, frozen])
 def test_an_outage_of_2_s_heals_by_itself(stage: Stage, node: Node, harm: Harm) -> None:
     survives(stage, node, harm, 2)

@@ -7,13 +7,14 @@ import pytest
 from tests.faults.checker import STOPPING
 from tests.faults.nodes import Node
 from tests.faults.proxy import DOWN, UP, Proxy
-from tests.faults.stage import GRACE, Stage
+from tests.faults.stage import GRACE, STREAM, Stage
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(90)
 
 
 @pytest.mark.faults_smoke
+@pytest.mark.usefixtures("event_loop")
 @pytest.mark.parametrize("consumer", ["Pulled", "PushedInThreads"])
 def test_what_a_stopped_worker_held_is_with_another_long_before_ack_wait(
     stage: Stage, consumer: str
@@ -34,6 +35,7 @@ def test_what_a_stopped_worker_held_is_with_another_long_before_ack_wait(
     assert report.counts["starts"] == 600, "nothing ran twice"
 
 
+@pytest.mark.usefixtures("event_loop")
 @pytest.mark.parametrize("consumer", ["Pulled", "PulledInThreads"])
 def test_a_handler_that_outlasts_the_grace_is_left_and_runs_elsewhere(
     stage: Stage, consumer: str
@@ -46,6 +48,44 @@ def test_a_handler_that_outlasts_the_grace_is_left_and_runs_elsewhere(
     assert GRACE <= stop.gone - stop.asked <= GRACE + STOPPING
     stage.work(consumer).is_ready()
     stage.reaches("START", 6, within=10)
+
+
+@pytest.mark.parametrize("consumer", ["Pushed", "PushedInThreads"])
+def test_of_200_messages_that_a_stopped_worker_holds_each_runs_once(
+    stage: Stage, consumer: str
+) -> None:
+    stage.attributes |= {"ack_wait": 60.0, "max_ack_pending": 200}
+    worker = stage.work(consumer, concurrency=2).is_ready()
+    assert stage.produce(200, rate=2000, mix=[[1, {"seconds": 3}]]).finish() == 0
+    eventually(lambda: stage.witness.consumer(STREAM, consumer)["num_pending"] == 0, 20)
+    other = stage.work(consumer, concurrency=200).is_ready()
+    stage.stop(worker)
+    stage.settled(consumer, timeout=20)
+    stage.stop(other)
+    stage.check(consumer)
+    steps = stage.handled("START")
+    assert len(steps) == 200, "nothing ran twice"
+    finished = {step.delivery for step in steps if step.pid == worker.pid}
+    handed_back = {step.delivery for step in steps if step.pid == other.pid}
+    assert (finished, handed_back) == ({1}, {2})
+
+
+@pytest.mark.parametrize("consumer", ["Pulled", "PulledInThreads"])
+def test_what_a_second_sigterm_cut_short_comes_again(stage: Stage, consumer: str) -> None:
+    stage.attributes |= {"ack_wait": 2.0, "concurrency": 5}
+    worker = stage.work(consumer).is_ready()
+    assert stage.produce(40, mix=[[1, {"seconds": 1.5}]]).finish() == 0
+    stage.reaches("START", 5)
+    with stage.fault("two SIGTERMs", worker.pid):
+        worker.command.interrupt()
+        worker.command.wait_for("Draining")
+        stage.passes(1.1)  # sooner it would be taken for the same request
+        worker.command.interrupt()
+        assert worker.command.finish() in (0, 143)
+    other = stage.work(consumer, concurrency=20).is_ready()
+    stage.settled(consumer)
+    stage.stop(other)
+    stage.check(consumer)
 
 
 Away = Callable[[Node, Proxy], object]

@@ -3,6 +3,7 @@
 import base64
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.command import Command
 from tests.faults.nodes import Node
+from tests.faults.proxy import Proxy
 from tests.faults.stage import STREAM, Stage
 from tests.waiting import eventually
 
@@ -44,6 +46,35 @@ def test_a_full_dead_letter_stream_loses_nothing_and_ends_nothing(stage: Stage) 
         stage.witness.ask(f"STREAM.UPDATE.{DEAD_LETTERS}", {**whole, "max_msgs": -1})
     report = stage.check(*CONSUMERS)
     assert report.counts["dead"] > 2
+
+
+def test_a_dead_letter_stream_that_is_deleted_under_load_is_made_anew(stage: Stage) -> None:
+    lost = stage.produce(1, mix=[[1, {"do": "give up"}]], name="lost")
+    assert lost.finish() == 0
+    mix = [[9, {}], [1, {"do": "give up"}]]
+    with load(stage, 400, mix=mix):
+        eventually(lambda: stage.witness.messages(DEAD_LETTERS), 20)
+        stage.witness.ask(f"STREAM.DELETE.{DEAD_LETTERS}")
+        deleted = time.monotonic()
+    kept = {json.loads(letter.payload)["id"] for letter in stage.witness.messages(DEAD_LETTERS)}
+    given_up = {step.id for step in stage.handled("FAIL") if step.at > deleted}
+    assert given_up
+    assert given_up <= kept
+
+
+def test_a_durable_that_is_deleted_while_nobody_is_connected_goes_on_where_it_stood(
+    stage: Stage, proxy: Proxy
+) -> None:
+    with load(stage, 2500):
+        stage.passes(6)  # the position is read every five seconds
+        with stage.fault("durables deleted while the connection was cut"), proxy.down():
+            for durable in CONSUMERS:
+                stage.witness.ask(f"CONSUMER.DELETE.{STREAM}.{durable}")
+            stage.passes(1)
+        stage.faults[-1] = stage.faults[-1].since(6)
+        stage.goes_on()
+    report = stage.check(*CONSUMERS)
+    assert report.counts["starts"] < 2500 * 2 + 200 * 2 * 9
 
 
 def test_retries_that_take_every_place_at_the_server_are_told_and_pass(stage: Stage) -> None:

@@ -16,6 +16,7 @@ MIX = [
 
 
 @pytest.mark.faults_smoke
+@pytest.mark.usefixtures("event_loop")
 @pytest.mark.parametrize("consumer", ["Pulled", "PushedInThreads"])
 def test_a_worker_killed_at_any_moment_costs_nothing(stage: Stage, consumer: str) -> None:
     dice = random.Random(stage.seed)
@@ -34,4 +35,24 @@ def test_a_worker_killed_at_any_moment_costs_nothing(stage: Stage, consumer: str
     stage.settled(consumer)
     for worker in workers:
         stage.stop(worker.is_ready())
+    stage.check(consumer)
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("consumer", ["Pulled", "PulledInThreads"])
+def test_a_worker_frozen_for_longer_than_ack_wait_disturbs_nobody_when_it_goes_on(
+    stage: Stage, consumer: str
+) -> None:
+    stage.attributes["concurrency"] = 10
+    frozen, other = (stage.work(consumer).is_ready() for _ in range(2))
+    producer = stage.produce(2500, rate=150, mix=MIX)
+    stage.goes_on()
+    for _ in range(2):
+        with stage.frozen(frozen):
+            stage.passes(stage.attributes["ack_wait"] + 2)
+        stage.goes_on()
+    assert producer.finish() == 0, producer.output
+    stage.settled(consumer)
+    for worker in (frozen, other):
+        stage.stop(worker)
     stage.check(consumer)

@@ -1,0 +1,44 @@
+"""Somebody changes a durable on the server while it is consumed."""
+
+from typing import Any
+
+import pytest
+
+from tests.faults.stage import STREAM, Stage
+
+CONSUMERS = ("Pulled", "PushedInThreads")
+pytestmark = pytest.mark.timeout(90)
+
+
+def change(stage: Stage, durable: str, **config: Any) -> None:
+    whole = {**stage.witness.consumer(STREAM, durable)["config"], **config}
+    body = {"stream_name": STREAM, "config": whole}
+    stage.witness.ask(f"CONSUMER.DURABLE.CREATE.{STREAM}.{durable}", body)
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS)
+def test_a_shorter_ack_wait_is_kept_up_with(stage: Stage, consumer: str) -> None:
+    """As a deploy does that shortens it, while a worker of the version before still runs."""
+    stage.attributes |= {"ack_wait": 30.0, "concurrency": 4}
+    worker = stage.work(consumer).is_ready()
+    with stage.fault("ack_wait changed"):
+        change(stage, consumer, ack_wait=2_000_000_000)
+        worker.command.wait_for("ack_wait")
+    assert stage.produce(8, mix=[[1, {"seconds": 6}]]).finish() == 0
+    stage.settled(consumer)
+    stage.stop(worker)
+    report = stage.check(consumer)
+    assert report.counts["starts"] == 8
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS)
+def test_a_limit_of_deliveries_is_taken_away_again(stage: Stage, consumer: str) -> None:
+    """Beyond it a message would stay in the stream, unseen."""
+    worker = stage.work(consumer).is_ready()
+    change(stage, consumer, max_deliver=1)
+    worker.command.wait_for("max_deliver")
+    assert stage.produce(20, mix=[[1, {"do": "fail", "attempts": 1}]]).finish() == 0
+    stage.settled(consumer)
+    stage.stop(worker)
+    report = stage.check(consumer)
+    assert report.counts["redelivered: retry"] == 20
