@@ -180,7 +180,7 @@ pub struct ConsumerOptions {
     pub retry: RetryPolicy,
     /// What becomes of a message whose last attempt failed.
     pub exhausted: Exhausted,
-    /// How long a handler may run.
+    /// How long a handler may run: then it is cancelled, and its attempt has failed.
     pub handler_timeout: Option<Duration>,
 }
 

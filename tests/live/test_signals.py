@@ -46,6 +46,9 @@ BLOCKS_A_THREAD = """
             time.sleep(0.01)
         logger.info("finished %s", message.data.decode())
 """
+RUNS_LATE = f"""
+    handler_timeout = 0.3
+{BLOCKS_A_THREAD}"""
 BLOCKS_THE_LOOP = BLOCKS_A_THREAD.replace("def handle", "async def handle")
 
 
@@ -153,6 +156,22 @@ def test_handler_that_takes_too_long_is_left_and_its_message_comes_again(
     second.wait_for("began one", timeout=10)
     shop.let_go()
     second.wait_for("finished one")
+    second.interrupt()
+    assert second.finish() == 0, second.output
+    assert nats_server.consumer(stream, "Orders")["ack_floor"]["stream_seq"] == 1
+
+
+def test_late_handler_does_not_hold_up_the_end_and_its_message_is_tried_again(
+    make_shop: Callable[..., Shop], nats_server: NatsServer, stream: str
+) -> None:
+    shop = make_shop(RUNS_LATE, "--shutdown-timeout", "0.3")
+    shop.worker.wait_for("runs in the thread Orders-")
+    shop.worker.interrupt()
+    assert shop.worker.finish(timeout=15) == 0, shop.worker.output
+    assert "finished" not in shop.worker.output
+    shop.let_go()
+    second = shop.start()
+    second.wait_for("finished one", timeout=10)
     second.interrupt()
     assert second.finish() == 0, second.output
     assert nats_server.consumer(stream, "Orders")["ack_floor"]["stream_seq"] == 1
