@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use crate::config::Exhausted;
 use crate::dead_letter::DeadLetter;
 use crate::error::Result;
+use crate::mark::Mark;
 use crate::message::Message;
 use crate::observe::count;
 use crate::outcome::Outcome;
@@ -34,14 +35,15 @@ pub struct Delivery {
     lease: usize,
     state: AtomicU8,
     settler: Arc<Settler>,
+    /// Says to other workers that it runs though its attempts are used up.
+    mark: Option<Arc<Mark>>,
 }
 
-/// Deliveries beyond the last attempt that still run. The server counts every delivery: one that was handed
-/// back at a drain, or that shared the prefetch of a worker that crashed, made no attempt.
-const HEADROOM: u64 = 3;
+/// Deliveries beyond the last attempt that run where nobody can tell whether the message ended its workers, or
+/// whose handlers may ask for yet another one.
+pub(crate) const HEADROOM: u64 = 3;
 
-/// Turns messages into deliveries. A message that was delivered far too often becomes a dead letter here and
-/// never reaches a handler.
+/// Turns messages into deliveries.
 pub(crate) fn admit(
     settler: &Arc<Settler>,
     messages: &mut Vec<async_nats::Message>,
@@ -53,11 +55,8 @@ pub(crate) fn admit(
     deliveries.extend(messages.drain(..).zip(leases).map(|(raw, lease)| {
         let message = Message::new(raw);
         let attempt = message.metadata().map_or(1, |metadata| metadata.delivered);
-        Delivery { message, attempt, lease, state: AtomicU8::new(OPEN), settler: settler.clone() }
+        Delivery { message, attempt, lease, state: AtomicU8::new(OPEN), settler: settler.clone(), mark: None }
     }));
-    if settler.options().exhausted != Exhausted::Nak {
-        deliveries.retain(|delivery| !delivery.is_lost());
-    }
 }
 
 fn reply_of(reply: Option<&Subject>) -> Subject {
@@ -104,7 +103,7 @@ impl Delivery {
                     attempt = self.attempt,
                     "another attempt is wanted beyond the limit: the message is kept as a dead letter"
                 );
-                settler.bury(self.letter("attempts exhausted".into(), error), self.reply(), self.lease);
+                self.bury("attempts exhausted".into(), error);
             }
             Outcome::Retry { after } => {
                 count(&settler.counters.retried);
@@ -116,7 +115,7 @@ impl Delivery {
                 self.close(Verdict::Term(reason));
             }
             Outcome::DeadLetter { reason } => {
-                settler.bury(self.letter(reason, error), self.reply(), self.lease);
+                self.bury(reason, error);
             }
         }
         Ok(())
@@ -180,9 +179,14 @@ impl Delivery {
 
     /// Hands the message back for somebody else, at once: no attempt was made.
     pub fn hand_back(&self) {
+        self.hand_back_for(Duration::ZERO);
+    }
+
+    /// Hands the message back, to come again after the delay: no attempt was made.
+    pub(crate) fn hand_back_for(&self, delay: Duration) {
         if self.decide(SETTLED).is_ok() {
             count(&self.settler.counters.handed_back);
-            self.close(Verdict::Nak(Duration::ZERO));
+            self.close(Verdict::Nak(delay));
         }
     }
 
@@ -219,31 +223,35 @@ impl Delivery {
         self.message.metadata().map_or(0, |metadata| metadata.stream_sequence)
     }
 
-    /// Whether the next delivery of the message would be taken for [lost](Self::is_lost), although this one
-    /// ended well enough to ask for it.
+    /// Whether one that asks for another attempt is given up: it has asked often enough.
     fn is_last_to_run(&self) -> bool {
         self.settler.options().exhausted != Exhausted::Nak && self.attempt >= self.last_to_run()
     }
 
-    fn last_to_run(&self) -> u64 {
+    /// The last delivery that runs where nobody can tell whether the message ended its workers.
+    pub(crate) fn last_to_run(&self) -> u64 {
         self.settler.retry().max_attempts().saturating_add(HEADROOM)
     }
 
-    /// A message delivered far more often than it may be tried ended its worker every time: running it
-    /// again would end the next one. (Where the final word is NAK, coming again is ordinary: it runs.)
-    fn is_lost(&self) -> bool {
-        let lost = self.attempt > self.last_to_run();
-        if lost {
-            warn!(
-                consumer = self.settler.options().name,
-                subject = %self.message.subject(),
-                attempt = self.attempt,
-                "worker lost: no worker survived the attempts at this message, it is not run again"
-            );
-            // Whatever the final word is: nobody has seen this message fail, so it is kept.
-            self.exhaust(Outcome::DeadLetter { reason: "worker lost".into() }, None);
-        }
-        lost
+    /// Makes it a dead letter without running it.
+    pub(crate) fn give_up(&self) {
+        warn!(
+            consumer = self.settler.options().name,
+            subject = %self.message.subject(),
+            attempt = self.attempt,
+            "worker lost: no worker survived the attempts at this message, it is not run again"
+        );
+        // Whatever the final word is: nobody has seen this message fail, so it is kept.
+        self.exhaust(Outcome::DeadLetter { reason: "worker lost".into() }, None);
+    }
+
+    /// From now on other workers can see that it runs: the mark is ended before the message may come again.
+    pub(crate) fn put_under(&mut self, mark: Option<Arc<Mark>>) {
+        self.mark = mark;
+    }
+
+    fn bury(&self, reason: String, error: Option<String>) {
+        self.settler.bury(self.letter(reason, error), self.reply(), self.lease, self.mark.clone());
     }
 
     fn letter(&self, reason: String, error: Option<String>) -> DeadLetter {
@@ -263,9 +271,11 @@ impl Delivery {
 
     /// Gives back the place and has the verdict written.
     fn close(&self, verdict: Verdict) {
-        self.settler.enqueue(self.reply(), self.lease, verdict);
-        // Only now: when nothing is held any more, a drain has the last words written.
-        self.settler.places.release(self.message.size());
+        let (reply, lease, size) = (self.reply(), self.lease, self.message.size());
+        match self.mark.clone() {
+            Some(mark) => self.settler.close_marked(mark, reply, lease, size, verdict),
+            None => self.settler.close(reply, lease, size, verdict),
+        }
     }
 }
 

@@ -19,10 +19,10 @@ use crate::config::ConsumerOptions;
 use crate::connect::{Connection, Link};
 use crate::delivery::{Delivery, admit};
 use crate::demand::{Ask, Demand, Problem};
-use crate::handle::Inbox;
 use crate::settle::Settler;
 use crate::status::{Status, is_status};
 use crate::stream::Durable;
+use crate::suspect::Suspects;
 use crate::window::{Window, largest_answer};
 
 /// Messages taken from the subscription at once, so that neighbours on the runtime get their turn.
@@ -46,7 +46,7 @@ pub(crate) struct Fetch<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) durable: &'a Durable,
     pub(crate) settler: &'a Arc<Settler>,
-    pub(crate) inbox: &'a dyn Inbox,
+    pub(crate) suspects: &'a Suspects,
     pub(crate) stop: &'a CancellationToken,
 }
 
@@ -150,7 +150,7 @@ impl Fetch<'_> {
         }
         admit(self.settler, arrived, deliveries);
         if !deliveries.is_empty() {
-            self.inbox.put(deliveries);
+            self.suspects.put(deliveries);
         }
     }
 

@@ -30,6 +30,7 @@
 //! | `status`, `demand`, `window`, `places` | how much to ask for: never more than there are free places |
 //! | `fetch` | pull requests go out, messages come in; silence is noticed and repaired |
 //! | [`message`], [`delivery`] | a delivery is one attempt at one message, and owns its place until it is settled |
+//! | `gate`, `suspect`, `mark` | what came again after its last attempt runs alone, and others can see it |
 //! | [`route`], [`router`] | the subject finds its handler: exact beats `*` beats `>` |
 //! | [`handle`] | the user's code runs; the server is told meanwhile that the delivery is alive |
 //! | [`outcome`], [`retry`] | what becomes of the message, as a value; and after how long it comes again |
@@ -61,6 +62,10 @@ mod window;
 
 pub mod delivery;
 pub mod message;
+
+mod gate;
+mod mark;
+mod suspect;
 
 pub mod route;
 pub mod router;

@@ -22,6 +22,7 @@ use crate::connect::Connection;
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::Leases;
+use crate::mark::Mark;
 use crate::observe::{Counters, count};
 use crate::outcome::Outcome;
 use crate::places::Places;
@@ -54,6 +55,11 @@ impl Verdict {
             Self::Term(reason) => format!("+TERM {}", one_line(reason)).into(),
             Self::InProgress => Bytes::from_static(b"+WPI"),
         }
+    }
+
+    /// Whether the message never comes again.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Ack | Self::Term(_))
     }
 
     /// The server does not fence a NAK or a sign of life of an older delivery: when the lease has run
@@ -99,6 +105,7 @@ pub(crate) struct Settler {
     queue: Mutex<Vec<Settlement>>,
     leases: Mutex<Leases>,
     is_signalled: AtomicBool,
+    is_over: AtomicBool,
     work: Notify,
     many: usize,
 }
@@ -117,6 +124,7 @@ impl Settler {
             runtime: tokio::runtime::Handle::current(),
             queue: Mutex::default(),
             is_signalled: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             work: Notify::new(),
         })
     }
@@ -128,7 +136,13 @@ impl Settler {
 
     /// Stores a dead letter, then ends the original: never the other way round. The lease stays
     /// meanwhile, and if the copy cannot be stored the message is handed back.
-    pub(crate) fn bury(self: &Arc<Self>, letter: DeadLetter, reply: Subject, lease: usize) {
+    pub(crate) fn bury(
+        self: &Arc<Self>,
+        letter: DeadLetter,
+        reply: Subject,
+        lease: usize,
+        mark: Option<Arc<Mark>>,
+    ) {
         let (settler, size) = (self.clone(), letter.message.size());
         self.runtime.spawn(async move {
             let verdict = match settler.copy_to_dead_letters(&letter).await {
@@ -143,9 +157,49 @@ impl Settler {
                     Verdict::Nak(delay)
                 }
             };
-            settler.enqueue(reply, lease, verdict);
-            settler.places.release(size);
+            match mark {
+                Some(mark) => settler.close_marked(mark, reply, lease, size, verdict),
+                None => settler.close(reply, lease, size, verdict),
+            }
         });
+    }
+
+    /// Has the last verdict on a delivery written, and gives back its place.
+    pub(crate) fn close(&self, reply: Subject, lease: usize, size: usize, verdict: Verdict) {
+        self.enqueue(reply, lease, verdict);
+        // Only now: when nothing is held any more, a drain has the last words written.
+        self.places.release(size);
+    }
+
+    /// As [`close`](Self::close), and ends the mark: before its message can come again.
+    pub(crate) fn close_marked(
+        self: &Arc<Self>,
+        mark: Arc<Mark>,
+        reply: Subject,
+        lease: usize,
+        size: usize,
+        verdict: Verdict,
+    ) {
+        let settler = self.clone();
+        self.runtime.spawn(async move {
+            if verdict.is_final() {
+                settler.close(reply, lease, size, verdict);
+                settler.end_mark(&mark).await;
+            } else {
+                settler.end_mark(&mark).await;
+                settler.close(reply, lease, size, verdict);
+            }
+        });
+    }
+
+    /// Ends the mark, however long the server is away, unless the consumption is over before.
+    pub(crate) async fn end_mark(&self, mark: &Mark) {
+        mark.end(|| (!self.is_over()).then(|| self.connection())).await;
+    }
+
+    /// Whether nothing is written any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Acquire)
     }
 
     pub(crate) async fn copy_to_dead_letters(&self, letter: &DeadLetter) -> Result<()> {
@@ -202,6 +256,7 @@ impl Settler {
         }
         // What was settled while the last batch was written.
         self.write_out().await;
+        self.is_over.store(true, Release);
     }
 
     /// Waits for more to write, unless the last write was long ago.

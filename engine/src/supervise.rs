@@ -16,11 +16,11 @@ use crate::demand::Problem;
 use crate::drift::Drift;
 use crate::error::{ErrorKind, Result};
 use crate::fetch::{Fetch, fetch};
-use crate::handle::Inbox;
 use crate::observe::count;
 use crate::quarantine::sweep;
 use crate::settle::Settler;
 use crate::stream::{Durable, bind};
+use crate::suspect::Suspects;
 
 /// How often the durable is looked at while nothing else tells whether it is well.
 const INSPECTION: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ pub(crate) struct Supervisor {
     pub(crate) connect: ConnectOptions,
     pub(crate) options: Arc<ConsumerOptions>,
     pub(crate) settler: Arc<Settler>,
-    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) suspects: Arc<Suspects>,
     pub(crate) stop: CancellationToken,
     pub(crate) seen: Mutex<Seen>,
 }
@@ -81,7 +81,7 @@ impl Supervisor {
             connection,
             durable,
             settler: &self.settler,
-            inbox: &*self.inbox,
+            suspects: &self.suspects,
             stop: &self.stop,
         });
         // Once stopped, only the fetch has a word: it is handing back what was on its way.

@@ -13,11 +13,13 @@ use crate::config::{ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
 use crate::delivery::Delivery;
 use crate::error::Result;
+use crate::gate::Gate;
 use crate::handle::{Handler, Inbox, Tasks};
 use crate::observe::{Counters, Snapshot};
 use crate::settle::Settler;
 use crate::stream::bind;
 use crate::supervise::Supervisor;
+use crate::suspect::Suspects;
 
 /// How long the fetch may take to end, and the last settlements to be written, when a consumption ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -54,12 +56,13 @@ pub async fn consume_into(
     // An inherited durable is the consumer's own from now on.
     let options = Arc::new(ConsumerOptions { durable: durable.name.clone(), inherits: None, ..consumer });
     let settler = Settler::new(options.clone(), connection.clone());
+    let suspects = Suspects::new(Gate::new(settler.clone(), inbox.clone()));
     let (alive, is_alive) = watch::channel(true);
     let supervisor = Supervisor {
         connect,
         options,
         settler: settler.clone(),
-        inbox: inbox.clone(),
+        suspects: suspects.clone(),
         stop: CancellationToken::new(),
         seen: Mutex::default(),
     };
@@ -67,11 +70,23 @@ pub async fn consume_into(
     let name = durable.name.clone();
     let (fetching, writing) = (TaskTracker::new(), TaskTracker::new());
     fetching.spawn(supervisor.run(connection, durable));
+    fetching.spawn(suspects.clone().run(stop.clone()));
     let written = CancellationToken::new();
     writing.spawn(settler.clone().write(written.clone()));
     fetching.close();
     writing.close();
-    Ok(Consumption { durable: name, settler, inbox, stop, written, fetching, writing, alive, is_alive })
+    Ok(Consumption {
+        durable: name,
+        settler,
+        inbox,
+        suspects,
+        stop,
+        written,
+        fetching,
+        writing,
+        alive,
+        is_alive,
+    })
 }
 
 /// A running consumption. It repairs itself: it reconnects, makes a deleted durable anew where the old one
@@ -81,6 +96,7 @@ pub struct Consumption {
     durable: String,
     settler: Arc<Settler>,
     inbox: Arc<dyn Inbox>,
+    suspects: Arc<Suspects>,
     stop: CancellationToken,
     written: CancellationToken,
     fetching: TaskTracker,
@@ -140,8 +156,9 @@ impl Consumption {
         let unfinished = places.held();
         if unfinished > 0 {
             self.inbox.cancel();
-            self.inbox.recall().iter().for_each(Delivery::hand_back);
+            self.suspects.recall().iter().for_each(Delivery::hand_back);
             let _ = timeout(CANCELLING, places.fallen_to(0)).await;
+            let _ = timeout(LAST_WORDS, self.suspects.end_marks()).await;
             self.settler.hand_back_the_rest();
         }
         self.inbox.close();
@@ -154,9 +171,9 @@ impl Consumption {
 
     /// Only when the fetch has ended: handed back while it still asks, a message would come straight back.
     async fn hand_back_what_waits(&self) {
-        let mut waiting = self.inbox.recall();
+        let mut waiting = self.suspects.recall();
         let _ = timeout(LAST_WORDS, self.fetching.wait()).await;
-        waiting.extend(self.inbox.recall());
+        waiting.extend(self.suspects.recall());
         waiting.iter().for_each(Delivery::hand_back);
     }
 }

@@ -71,11 +71,11 @@ def test_a_message_that_ends_its_worker_ends_as_a_dead_letter(stage: Stage, harm
     assert dict(letter.headers)["Dlq-Reason"] == "worker lost"
     assert json.loads(letter.payload)["id"] == "bad-0"
     starts = [step for step in stage.handled("START") if step.id == "bad-0"]
-    assert len(starts) == 5, "two attempts, and three beyond them (decision 8)"
+    assert len(starts) == 3, "two attempts, and one alone (decision 11)"
     stage.check("PulledInThreads")
 
 
-@pytest.mark.xfail(reason="what shares the prefetch is given up with it (decision 8)", strict=True)
+@pytest.mark.faults_smoke
 def test_a_message_that_ends_its_worker_does_not_take_its_neighbours_along(stage: Stage) -> None:
     stage.attributes |= {"ack_wait": 1.0, "max_retries": 1}
     bad(stage, "exit")

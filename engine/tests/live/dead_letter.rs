@@ -140,36 +140,6 @@ async fn a_payload_as_large_as_the_server_takes_is_kept_apart_from_its_dead_lett
     assert_eq!(stage.stored("orders-dlq").await, 2);
 }
 
-/// Has workers take the one message, as often as `times`, of whom nothing is ever heard again.
-async fn lose_workers(stage: &Stage, times: usize) {
-    stage.publish(0..1).await;
-    stage.create_durable("billing", json!({ "ack_policy": "explicit", "ack_wait": 100_000_000 })).await;
-    let mut taken = stage.hear("lost.worker").await;
-    let ask = json!({ "batch": times, "expires": 9_000_000_000_u64 }).to_string();
-    let next = "$JS.API.CONSUMER.MSG.NEXT.orders.billing";
-    stage.client.publish_with_reply(next, "lost.worker", ask.into()).await.unwrap();
-    for attempt in 1..=times {
-        let place = taken.next().await.reply.unwrap();
-        assert!(place.starts_with(&format!("$JS.ACK.orders.billing.{attempt}.")), "{place}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_no_worker_survived_becomes_a_dead_letter_without_running_again() {
-    let stage = Stage::set().await;
-    let mut letters = stage.hear("dlq.orders.billing").await;
-    lose_workers(&stage, 6).await;
-    let seen = Seen::default();
-    // Whatever the final word is: nobody has seen the message fail.
-    let options =
-        ConsumerOptions { exhausted: Exhausted::Ack, ack_wait: Duration::from_millis(200), ..options() };
-    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
-    let letter = letters.next().await;
-    stage.all_settled().await;
-    assert_eq!(letter.headers.unwrap().get("Dlq-Reason").unwrap().as_str(), "worker lost");
-    assert_eq!(seen.count(), 0);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_handler_asks_for_ever_more_attempts_is_no_lost_worker() {
     let stage = Stage::set().await;
@@ -183,18 +153,6 @@ async fn a_message_whose_handler_asks_for_ever_more_attempts_is_no_lost_worker()
     stage.all_settled().await;
     assert_eq!(seen.attempts(), [1, 2, 3, 4, 5]);
     assert_eq!(letter.headers.unwrap().get("Dlq-Reason").unwrap().as_str(), "attempts exhausted");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_was_handed_back_at_drains_until_its_attempts_were_used_up_still_runs() {
-    let stage = Stage::set().await;
-    lose_workers(&stage, 3).await;
-    let seen = Seen::default();
-    let options =
-        ConsumerOptions { exhausted: Exhausted::Ack, ack_wait: Duration::from_millis(200), ..options() };
-    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
-    seen.covers(0..1).await;
-    stage.all_settled().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,3 +19,4 @@ mod settle;
 mod share;
 mod stage;
 mod subscribe;
+mod suspect;

@@ -1,0 +1,295 @@
+//! Messages that came again after their last attempt: the guilty do not run again, the innocent do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use nats_consumer::testing::NatsServer;
+use nats_consumer::{
+    ConnectOptions, ConsumerOptions, Consumption, Exhausted, Handler, HandlerError, Message, Outcome, consume,
+};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::stage::{Seen, Stage, delays, eventually, pull};
+
+/// Three attempts, and the final word is one that keeps nothing: a dead letter can only be a lost worker's.
+fn options() -> ConsumerOptions {
+    ConsumerOptions { exhausted: Exhausted::Ack, ack_wait: Duration::from_millis(300), ..pull() }
+}
+
+/// Publishes messages and has workers take each of them so many `times`, of whom nothing is ever heard again.
+/// Returns where the mark of each is.
+async fn lose_workers(stage: &Stage, messages: usize, times: usize) -> Vec<String> {
+    stage.publish(0..messages).await;
+    stage.create_durable("billing", json!({ "ack_policy": "explicit", "ack_wait": 100_000_000 })).await;
+    let mut taken = stage.hear("lost.worker").await;
+    let ask = json!({ "batch": messages * times, "expires": 9_000_000_000_u64 }).to_string();
+    let next = "$JS.API.CONSUMER.MSG.NEXT.orders.billing";
+    stage.client.publish_with_reply(next, "lost.worker", ask.into()).await.unwrap();
+    let mut places = vec![String::new(); messages];
+    for _ in 0..messages * times {
+        let reply = taken.next().await.reply.unwrap();
+        let tokens: Vec<&str> = reply.split('.').collect();
+        let [sequence, time] = [tokens[5], tokens[7]];
+        places[sequence.parse::<usize>().unwrap() - 1] = format!("_mark.orders.billing.{sequence}.{time}");
+    }
+    places
+}
+
+/// Leaves a mark as a worker that is lost has left it.
+async fn leave_mark(stage: &Stage, place: &str, progress: &str, losses: u64) {
+    let config = json!({ "name": "orders-marks", "subjects": ["_mark.orders.>"], "max_msgs_per_subject": 1 });
+    stage.ask("STREAM.CREATE.orders-marks", &config).await;
+    let mark = json!({ "worker": "somebody else", "progress": progress, "losses": losses });
+    stage.client.request(place.to_owned(), mark.to_string().into()).await.unwrap();
+}
+
+/// What the mark says now.
+async fn mark_at(stage: &Stage, place: &str) -> String {
+    let found = stage.ask("STREAM.MSG.GET.orders-marks", &json!({ "last_by_subj": place })).await;
+    let data = found["message"]["data"].as_str().unwrap_or_default();
+    let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
+    let mark: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    mark["progress"].as_str().unwrap_or("none").to_owned()
+}
+
+async fn becomes_a_dead_letter_unseen(stage: &Stage, options: ConsumerOptions) {
+    let mut letters = stage.hear("dlq.orders.billing").await;
+    let seen = Seen::default();
+    let consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    let letter = letters.next().await;
+    stage.all_settled().await;
+    assert_eq!(letter.headers.unwrap().get("Dlq-Reason").unwrap().as_str(), "worker lost");
+    assert_eq!((seen.count(), consumption.counters().dead_lettered), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_ran_alone_when_its_worker_was_lost_becomes_a_dead_letter_without_running_again() {
+    let stage = Stage::set().await;
+    let places = lose_workers(&stage, 1, 4).await;
+    leave_mark(&stage, &places[0], "alone", 0).await;
+    becomes_a_dead_letter_unseen(&stage, options()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_near_lost_workers_however_often_runs() {
+    let stage = Stage::set().await;
+    let places = lose_workers(&stage, 1, 9).await;
+    let seen = Seen::default();
+    let consumption = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
+    stage.all_settled().await;
+    assert_eq!(seen.count(), 1);
+    assert_eq!(consumption.counters().dead_lettered, 0);
+    eventually("its mark has ended", async || mark_at(&stage, &places[0]).await == "ended").await;
+}
+
+/// A handler that counts what runs beside it; `beside` is the most that ran beside a suspect.
+fn counting(seen: &Seen, beside: &Arc<AtomicUsize>, running: &Arc<AtomicUsize>) -> impl Handler {
+    let (seen, beside, running) = (seen.clone(), beside.clone(), running.clone());
+    move |message: Message| {
+        let is_suspect = seen.note(&message) > 3;
+        let (beside, running) = (beside.clone(), running.clone());
+        async move {
+            let others = running.fetch_add(1, SeqCst);
+            for _ in 0..20 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                if is_suspect {
+                    beside.fetch_max(running.load(SeqCst) - 1 + others, SeqCst);
+                }
+            }
+            running.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_the_process_runs_beside_a_suspect() {
+    let stage = Stage::set().await;
+    lose_workers(&stage, 10, 4).await;
+    stage.publish(10..200).await;
+    let other = ConsumerOptions { durable: "other".into(), name: "other".into(), ..options() };
+    let (seen, seen_by_other) = (Seen::default(), Seen::default());
+    let (beside, running) = (Arc::default(), Arc::default());
+    let neighbour = counting(&seen_by_other, &beside, &running);
+    let _neighbour = consume(stage.address(), other, neighbour).await.unwrap();
+    let handler = counting(&seen, &beside, &running);
+    let consumption = consume(stage.address(), options(), handler).await.unwrap();
+    seen.covers(0..200).await;
+    seen_by_other.covers(0..200).await;
+    stage.all_settled().await;
+    assert!(seen.attempts().iter().any(|attempt| *attempt > 3), "there were no suspects");
+    assert_eq!(beside.load(SeqCst), 0);
+    assert_eq!(consumption.counters().dead_lettered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspects_of_one_durable_are_shared_by_several_workers() {
+    let stage = Stage::set().await;
+    lose_workers(&stage, 40, 4).await;
+    let seen = Seen::default();
+    let workers = [
+        consume(stage.address(), options(), seen.and_ack()).await.unwrap(),
+        consume(stage.address(), options(), seen.and_ack()).await.unwrap(),
+    ];
+    stage.all_settled().await;
+    assert_eq!(seen.numbers(), (0..40).collect::<Vec<_>>());
+    assert_eq!(workers.each_ref().map(|worker| worker.counters().dead_lettered), [0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_that_fails_has_its_final_word() {
+    let stage = Stage::set().await;
+    let mut settlements = stage.hear_settlements().await;
+    lose_workers(&stage, 1, 4).await;
+    let failing = Seen::default().and(|_, _| Err::<(), _>(HandlerError::from("for ever")));
+    let options = ConsumerOptions { exhausted: Exhausted::Term, ..options() };
+    let _consumption = consume(stage.address(), options, failing).await.unwrap();
+    stage.all_settled().await;
+    assert_eq!(settlements.so_far().last().unwrap(), "+TERM attempts exhausted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_that_asks_to_come_again_is_not_taken_for_lost() {
+    let stage = Stage::set().await;
+    lose_workers(&stage, 1, 4).await;
+    let seen = Seen::default();
+    let again = Outcome::Retry { after: Some(Duration::from_millis(10)) };
+    let handler = seen.and(move |attempt, _| if attempt < 6 { again.clone() } else { Outcome::Ack });
+    let consumption = consume(stage.address(), options(), handler).await.unwrap();
+    stage.all_settled().await;
+    assert_eq!(seen.attempts().last(), Some(&6));
+    assert_eq!(consumption.counters().dead_lettered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_left_behind_at_a_drain_is_not_taken_for_lost() {
+    let stage = Stage::set().await;
+    let places = lose_workers(&stage, 1, 4).await;
+    let (first, second) = (Seen::default(), Seen::default());
+    let leaving = consume(stage.address(), options(), first.and_hang()).await.unwrap();
+    first.reaches(1).await;
+    assert_eq!(mark_at(&stage, &places[0]).await, "alone");
+    leaving.drain(Duration::ZERO).await;
+    assert_eq!(mark_at(&stage, &places[0]).await, "ended");
+    let staying = consume(stage.address(), options(), second.and_ack()).await.unwrap();
+    second.reaches(1).await;
+    stage.all_settled().await;
+    assert_eq!(staying.counters().dead_lettered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspects_that_wait_are_handed_back_at_a_drain() {
+    let stage = Stage::set().await;
+    lose_workers(&stage, 5, 4).await;
+    let seen = Seen::default();
+    let leaving = consume(stage.address(), options(), seen.and_hang()).await.unwrap();
+    seen.reaches(1).await;
+    eventually("all have arrived", async || leaving.counters().in_flight == 5).await;
+    assert_eq!(leaving.drain(Duration::from_secs(1)).await, 1);
+    assert_eq!(leaving.counters().handed_back, 5);
+    assert_eq!(seen.count(), 1);
+    let staying = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
+    seen.covers(0..5).await;
+    stage.all_settled().await;
+    assert_eq!(staying.counters().dead_lettered, 0);
+}
+
+/// A worker whose suspect comes again while it runs, because the server was away for longer than `ack_wait`.
+async fn out_of_reach(stage: &mut Stage, go_on: &Arc<Semaphore>, seen: &Seen) -> Consumption {
+    let (noting, going_on) = (seen.clone(), go_on.clone());
+    let handler = move |message: Message| {
+        noting.note(&message);
+        let going_on = going_on.clone();
+        async move { drop(going_on.acquire().await) }
+    };
+    let consumption = consume(stage.address(), options(), handler).await.unwrap();
+    seen.reaches(1).await;
+    stage.server.kill().await.unwrap();
+    eventually("the link is lost", async || !consumption.is_connected()).await;
+    tokio::time::sleep(options().ack_wait).await;
+    stage.server.restart().await.unwrap();
+    consumption
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_that_comes_again_after_an_outage_is_not_taken_for_lost() {
+    let mut stage = Stage::set().await;
+    lose_workers(&stage, 1, 4).await;
+    let (go_on, seen) = (Arc::new(Semaphore::new(0)), Seen::default());
+    let consumption = out_of_reach(&mut stage, &go_on, &seen).await;
+    eventually("it came again", async || consumption.counters().received == 2).await;
+    go_on.add_permits(9);
+    stage.all_settled().await;
+    assert_eq!(consumption.counters().dead_lettered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_whose_worker_is_alive_elsewhere_is_not_taken_for_lost() {
+    let stage = Stage::set().await;
+    let places = lose_workers(&stage, 1, 4).await;
+    leave_mark(&stage, &places[0], "alone", 0).await;
+    let seen = Seen::default();
+    let mut settlements = stage.hear_settlements().await;
+    let consumption = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
+    eventually("it is looked at", async || consumption.counters().received == 1).await;
+    leave_mark(&stage, &places[0], "alone", 0).await;
+    let mut words = std::iter::repeat_with(|| settlements.so_far()).flatten();
+    let put_off = words.by_ref().find(|word| word.starts_with("-NAK"));
+    assert_eq!(put_off.unwrap(), "-NAK {\"delay\":300000000}");
+    leave_mark(&stage, &places[0], "ended", 0).await;
+    seen.reaches(1).await;
+    stage.all_settled().await;
+    assert_eq!(consumption.counters().dead_lettered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_lost_while_the_suspect_ran_in_company_is_not_its_fault_yet() {
+    let stage = Stage::set().await;
+    let places = lose_workers(&stage, 1, 4).await;
+    leave_mark(&stage, &places[0], "accompanied", 1).await;
+    let seen = Seen::default();
+    let consumption = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
+    seen.reaches(1).await;
+    stage.all_settled().await;
+    assert_eq!(consumption.counters().dead_lettered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_third_worker_lost_in_company_it_is() {
+    let stage = Stage::set().await;
+    let places = lose_workers(&stage, 1, 4).await;
+    leave_mark(&stage, &places[0], "accompanied", 2).await;
+    becomes_a_dead_letter_unseen(&stage, options()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_marks_can_be_kept_a_message_runs_three_times_more_and_is_given_up_then() {
+    let in_the_way = json!({ "name": "in-the-way", "subjects": ["_mark.>"] });
+    for (times, runs) in [(5, 1), (6, 0)] {
+        let stage = Stage::set().await;
+        stage.api("STREAM.CREATE.in-the-way", &in_the_way).await;
+        lose_workers(&stage, 1, times).await;
+        let seen = Seen::default();
+        let options = ConsumerOptions { retry: delays(3, &[10]), ..options() };
+        let consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+        stage.all_settled().await;
+        assert_eq!(seen.count(), runs);
+        assert_eq!(consumption.counters().dead_lettered, 1 - runs as u64);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_permission_to_write_marks_it_is_the_same() {
+    let users = "authorization { users: [{ user: all, password: x }, \
+                 { user: some, password: x, permissions: { publish: { deny: [\"_mark.>\"] } } }] }\n\
+                 no_auth_user: all";
+    let stage = Stage::set_on(NatsServer::builder().config(users)).await;
+    lose_workers(&stage, 1, 4).await;
+    let seen = Seen::default();
+    let some = ConnectOptions { user: Some("some".into()), password: Some("x".into()), ..stage.address() };
+    let _consumption = consume(some, options(), seen.and_ack()).await.unwrap();
+    seen.reaches(1).await;
+    stage.all_settled().await;
+    assert_eq!(seen.count(), 1);
+}
