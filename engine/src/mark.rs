@@ -2,7 +2,7 @@
 //!
 //! The server counts deliveries, and cannot tell a message that ended its worker from one that was only
 //! near. A mark is written before such a message runs, and ended before it may come again; one that is found
-//! unended was left behind by a worker that died (docs/decisions/0011).
+//! unended was left behind by a worker that died (docs/decisions/0014).
 
 use std::sync::OnceLock;
 use std::time::Duration;

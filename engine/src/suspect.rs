@@ -2,7 +2,7 @@
 //!
 //! Each may have ended its worker, or may only have been near one that ended: handed back at a drain, in the
 //! same prefetch, on a lost connection. So it runs once more, under a mark and with nothing beside it. Where
-//! such a run ends the worker, the mark tells the next one whose fault it was (docs/decisions/0011).
+//! such a run ends the worker, the mark tells the next one whose fault it was (docs/decisions/0014).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

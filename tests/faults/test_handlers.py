@@ -71,7 +71,7 @@ def test_a_message_that_ends_its_worker_ends_as_a_dead_letter(stage: Stage, harm
     assert dict(letter.headers)["Dlq-Reason"] == "worker lost"
     assert json.loads(letter.payload)["id"] == "bad-0"
     starts = [step for step in stage.handled("START") if step.id == "bad-0"]
-    assert len(starts) == 3, "two attempts, and one alone (decision 11)"
+    assert len(starts) == 3, "two attempts, and one alone (decision 14)"
     stage.check("PulledInThreads")
 
 
