@@ -29,9 +29,12 @@ test: $(VENV)/.installed ## Lint everything and run every test, in Rust and in P
 lint: $(VENV)/.installed ## Run the linters alone, and look for known vulnerabilities
 	@$(VENV)/bin/python make/lint.py
 
+# Half of what criterion takes by default: nothing here is as noisy as the workloads after it.
+CRITERION := --warm-up-time 1 --measurement-time 2
+
 .PHONY: bench
 bench: $(VENV)/.built ## Measure against the peers and native Rust (QUICK=1: two minutes)
-	@[ -n "$(QUICK)" ] || cargo bench --package nats-consumer --bench '*'
+	@[ -n "$(QUICK)" ] || PYO3_PYTHON=$(VIRTUAL_ENV)/bin/python cargo bench --workspace --bench '*' -- $(CRITERION)
 	@QUICK=$(QUICK) $(VENV)/bin/python bench/run.py $(ARGS)
 
 .PHONY: faults

@@ -5,7 +5,7 @@ from typing import Any
 
 _WIDTH, _LABEL, _BAR, _GAP, _TOP = 860, 250, 18, 8, 40
 _ROOM = _WIDTH - _LABEL - 110
-_COLOURS = {"ours": "#2b6cb0", "Rust": "#a0aec0", "": "#ed8936"}
+_COLOURS = {"ours": "#2b6cb0", "Rust": "#a0aec0", "alone": "#a0aec0", "": "#ed8936"}
 
 
 def chart(summary: dict[str, Any]) -> str:

@@ -25,6 +25,8 @@ class Contestant:
     processes: int = 1
     beside: bool = False
     """Whether slow handlers have a backlog of their own in the same worker."""
+    consumes: bool = True
+    """Whether it has messages at all."""
     needs: str = ""
     """A server that it needs: "postgresql" or "redis"."""
     limit: str = ""
@@ -70,8 +72,8 @@ OURS_DEF = [
     _ours("ours push, def", kind="push", options=_DEF),
 ]
 OXNATS = [
-    _peer("oxnats pull", "oxnats", share=0.2),
-    _peer("oxnats push", "oxnats", kind="push", share=0.5),
+    _peer("oxnats pull", "oxnats", share=0.5),
+    _peer("oxnats push", "oxnats", kind="push"),
 ]
 NATS_PY = [
     _peer("nats-py pull", "nats_py", share=0.5),
@@ -136,7 +138,11 @@ BLOCKING = [
 ]
 _TEN = {"options": {"concurrency": 10}, "share": 0.2}
 _RUST_TEN = "async-nats pull (Rust), concurrency 10"
+_SLEEPING = "asyncio alone, no messages"
+_NO_MESSAGES = {"module": "alone", "consumes": False}
 WAITING = [
+    _ours(_SLEEPING, limit=_SLEEPING, **_NO_MESSAGES),
+    _ours("uvloop alone, no messages", loop="uvloop", limit=_SLEEPING, **_NO_MESSAGES),
     *LIMITS[:1],
     *OURS[:1],
     OURS_PUSH_100,

@@ -1,4 +1,4 @@
-"""Contestants that take their own time, as no durable's info tells it: publishers, and Celery."""
+"""Contestants that take their own time, as no durable's info tells it."""
 
 import json
 from typing import Any
@@ -23,6 +23,13 @@ def publish(
     if stored != task["messages"]:
         raise ContestantFailed(f"{stored} of {task['messages']} messages were stored")
     return result
+
+
+def sleep(
+    server: Server, contestant: Contestant, environment: Environment, task: dict[str, Any]
+) -> Result:
+    """Run an event loop that consumes nothing. Raises ContestantFailed."""
+    return _run(server.pid, contestant, environment, task)[0]
 
 
 def take_tasks(

@@ -13,7 +13,7 @@ from match import ContestantFailed, Result, Start, play
 from server import Server
 from services import Services
 from streams import Streams
-from timed import publish, take_tasks
+from timed import publish, sleep, take_tasks
 from workloads import Workload
 
 # Others on the machine: how many cores they may keep busy, and how often a match is played where
@@ -109,6 +109,8 @@ class Tournament:
         if contestant.needs == "redis":
             task = self._task(contestant, "")
             return take_tasks(self._services.redis, contestant, chosen, task)
+        if not contestant.consumes:
+            return sleep(server, contestant, chosen, self._task(contestant, ""))
         task = self._task(contestant, self._streams.stream(contestant))
         if workload.publishes:
             return publish(server, contestant, chosen, task)

@@ -58,6 +58,19 @@ impl Connection {
         }
     }
 
+    /// A connection that never comes about.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn to_nowhere() -> Result<Self> {
+        const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+        let (events, link) = Events::new();
+        let options =
+            async_nats::ConnectOptions::new().retry_on_initial_connect().reconnect_delay_callback(|_| NEVER);
+        let client = options.connect("127.0.0.1:9").await.map_err(|error| {
+            Error::new(ErrorKind::Unreachable, "The client does not wait for its server.").because(error)
+        })?;
+        Ok(Self { client, link, events: Arc::downgrade(&Arc::new(events)) })
+    }
+
     /// The event that marks the link as up follows the connection by a moment.
     async fn settled(mut self, deadline: Instant) -> Self {
         let _ = timeout_at(deadline, self.link.wait_for(|link| link.is_up)).await;

@@ -86,7 +86,7 @@ pub(crate) fn one_line(reason: &str) -> String {
 }
 
 #[derive(Debug)]
-struct Settlement {
+pub(crate) struct Settlement {
     reply: Subject,
     /// The lease of the delivery; it ends with everything but a sign of life.
     lease: usize,
@@ -272,12 +272,17 @@ impl Settler {
         if !connection.is_up() {
             return;
         }
+        for Settlement { reply, verdict, .. } in self.take_settled() {
+            publish(connection.client(), reply, &verdict).await;
+        }
+    }
+
+    /// What is to be written now; its leases have ended.
+    pub(crate) fn take_settled(&self) -> Vec<Settlement> {
         self.is_signalled.store(false, Release);
         let mut batch = std::mem::take(&mut *lock(&self.queue));
         self.end_leases(&mut batch);
-        for Settlement { reply, verdict, .. } in batch {
-            publish(connection.client(), reply, &verdict).await;
-        }
+        batch
     }
 
     fn end_leases(&self, batch: &mut Vec<Settlement>) {

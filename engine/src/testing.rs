@@ -18,6 +18,7 @@
 //! ```
 
 mod cluster;
+mod deliveries;
 
 use std::fs::{self, File};
 use std::io;
@@ -30,6 +31,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 pub use cluster::NatsCluster;
+pub use deliveries::Arrivals;
 
 /// How long a server may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(15);

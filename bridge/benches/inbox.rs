@@ -1,0 +1,56 @@
+//! What it costs to hand deliveries from tokio to Python, without the Python part.
+
+#![allow(missing_docs)] // criterion_group! makes a public function
+#![allow(dead_code, reason = "files of the extension module, which does not link without an interpreter")]
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use nats_consumer::testing::Arrivals;
+use nats_consumer::{Delivery, Inbox};
+
+use inbox::Waiting;
+
+#[path = "../src/inbox.rs"]
+mod inbox;
+#[path = "../src/lock.rs"]
+mod lock;
+#[path = "../src/wake.rs"]
+mod wake;
+
+const MANY: usize = 100;
+
+fn inbox(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let arrivals = runtime.block_on(Arrivals::new()).expect("a client");
+    let waiting = Waiting::new().expect("a socket pair");
+    let arrive = || {
+        // Those of the last time were handed back when they were dropped.
+        black_box(arrivals.gather());
+        arrivals.arrive(MANY)
+    };
+    let mut group = criterion.benchmark_group("inbox");
+    group.throughput(Throughput::Elements(MANY as u64));
+    group.bench_function(format!("{MANY} to an event loop"), |bencher| {
+        let through = |mut deliveries: Vec<Delivery>| {
+            waiting.put(&mut deliveries);
+            waiting.wake().clear();
+            deliveries.extend(std::iter::from_fn(|| waiting.next()));
+            deliveries
+        };
+        bencher.iter_batched(arrive, through, BatchSize::PerIteration);
+    });
+    group.bench_function(format!("{MANY} to threads"), |bencher| {
+        let through = |mut deliveries: Vec<Delivery>| {
+            let mut taken = VecDeque::with_capacity(MANY);
+            waiting.put(&mut deliveries);
+            waiting.wait(MANY, &mut taken);
+            taken
+        };
+        bencher.iter_batched(arrive, through, BatchSize::PerIteration);
+    });
+}
+
+criterion_group!(benches, inbox);
+criterion_main!(benches);
