@@ -1,4 +1,4 @@
-"""An event loop without any messages: what is left of "concurrency / 1 ms" before a library begins."""
+"""An event loop without any messages: what it leaves of "concurrency / 1 ms"."""
 
 import asyncio
 import time

@@ -14,6 +14,17 @@ use inbox::Waiting;
 
 #[path = "../src/inbox.rs"]
 mod inbox;
+/// Stands for the timeouts of threads, which belong to the Python part.
+mod late {
+    #[derive(Debug)]
+    pub(crate) enum Late {}
+
+    impl Late {
+        pub(crate) fn close(&self) {
+            match *self {}
+        }
+    }
+}
 #[path = "../src/lock.rs"]
 mod lock;
 #[path = "../src/wake.rs"]
@@ -24,7 +35,7 @@ const MANY: usize = 100;
 fn inbox(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let arrivals = runtime.block_on(Arrivals::new()).expect("a client");
-    let waiting = Waiting::new().expect("a socket pair");
+    let waiting = Waiting::new(None).expect("a socket pair");
     let arrive = || {
         // Those of the last time were handed back when they were dropped.
         black_box(arrivals.gather());
