@@ -161,7 +161,8 @@ impl Demand {
     /// silence is mended by asking again; a second one in a row is a problem.
     pub(crate) fn tick(&mut self, now: Instant) -> Result<(), Problem> {
         let grace = self.heartbeat;
-        if self.requests.iter().all(|request| now >= request.deadline + grace) {
+        let is_late = |request: &Request| now >= request.deadline + grace;
+        if self.requests.back().is_some_and(is_late) {
             self.forget();
         }
         if self.outstanding == 0 || now < self.silence_at() {
@@ -228,10 +229,12 @@ impl Demand {
         self.ended.push_back(id);
         let known = self.requests.iter().position(|request| request.id == id);
         let left = known.and_then(|index| self.requests.remove(index)).map_or(0, |request| request.left);
-        self.outstanding = self.outstanding.saturating_sub(status.unfilled.unwrap_or(left));
-        if self.requests.is_empty() {
-            self.outstanding = 0;
-        }
+        // Without a count the sum may be wrong; it is right again when nothing is left that could be open. With
+        // one it is right, and what is left belongs to an earlier request, whose messages came for a later one.
+        self.outstanding = match status.unfilled {
+            None if self.requests.is_empty() => 0,
+            unfilled => self.outstanding.saturating_sub(unfilled.unwrap_or(left)),
+        };
     }
 
     /// What was never asked for, was forgotten or has ended is not outstanding, whatever is said of it later.

@@ -122,6 +122,21 @@ fn a_second_word_about_the_same_end_frees_no_place_again() {
     }
 }
 
+#[test]
+fn a_request_that_is_open_counts_although_a_later_one_was_filled_before_it() {
+    let (mut demand, now) = demand();
+    demand.ask(now, 13, 1);
+    demand.ask(now, 27, 1);
+    // All of them came for the second request, and then it ended.
+    demand.delivered(now, 13);
+    let ended = Status { unfilled: Some(1), ..status(2, 404, "No Messages") };
+    demand.status(now, ended).unwrap();
+    assert_eq!(demand.outstanding(), 13);
+    let ended = Status { unfilled: Some(13), ..status(1, 408, "Request Timeout") };
+    demand.status(now, ended).unwrap();
+    assert_eq!(demand.outstanding(), 0);
+}
+
 /// A server that keeps to the protocol, on the other end of a link that does not always.
 struct Server {
     demand: Demand,
@@ -259,7 +274,9 @@ impl Server {
             if !self.open.is_empty() {
                 self.say(self.open[0].id, 100, "Idle Heartbeat", None);
             }
-            self.problem = self.problem.take().or(self.demand.tick(self.now).err());
+            if self.demand.wake_at(self.now) <= self.now {
+                self.problem = self.problem.take().or(self.demand.tick(self.now).err());
+            }
         }
     }
 }
