@@ -1,11 +1,12 @@
 //! A connection for publishing and for managing streams.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::*;
+use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Instant;
 
 use nats_consumer::api::{PREFIX, request_behind};
 use nats_consumer::publish::{publish, request, send};
+use nats_consumer::subscribe::Ordered;
 use nats_consumer::{Connection as Engine, Outgoing};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -14,7 +15,7 @@ use crate::error::exceptions::ForkedProcess;
 use crate::error::to_python;
 use crate::events::Events;
 use crate::future::{begun, into_asyncio, nothing};
-use crate::msg::Msg;
+use crate::msg::{ANSWERS, Msg};
 use crate::settings::{ConnectSettings, seconds};
 use crate::subscription::{Limits, Pull, Subscription};
 
@@ -29,7 +30,7 @@ pub(crate) fn connect(py: Python<'_>, options: ConnectSettings) -> PyResult<Boun
     let options = options.into_options()?;
     let opening = async move {
         let engine = Engine::open(&options).await?;
-        Ok(Connection { pid: std::process::id(), engine })
+        Ok(Connection { pid: std::process::id(), engine, subscriptions: AtomicU64::new(ANSWERS) })
     };
     into_asyncio(py, opening, |py, connection| Ok(Py::new(py, connection)?.into_any()))
 }
@@ -39,6 +40,7 @@ pub(crate) fn connect(py: Python<'_>, options: ConnectSettings) -> PyResult<Boun
 pub(crate) struct Connection {
     pid: u32,
     engine: Engine,
+    subscriptions: AtomicU64,
 }
 
 #[pymethods]
@@ -56,6 +58,16 @@ impl Connection {
     #[getter]
     fn connected_url(&self) -> String {
         self.engine.server()
+    }
+
+    #[getter]
+    fn named_servers(&self) -> Vec<String> {
+        self.engine.named_servers()
+    }
+
+    #[getter]
+    fn discovered_servers(&self) -> Vec<String> {
+        self.engine.discovered_servers()
     }
 
     #[getter]
@@ -105,7 +117,25 @@ impl Connection {
         limits: Limits,
         answers_flow: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let opening = Subscription::open(self.engine()?, subject, queue, limits, answers_flow);
+        let opening = Subscription::open(self.engine()?, self.sid(), subject, queue, limits, answers_flow);
+        into_asyncio(py, opening, |py, subscription| Ok(Py::new(py, subscription)?.into_any()))
+    }
+
+    /// Resolves to a `Subscription`. `config` is JSON.
+    fn subscribe_in_order<'py>(
+        &self,
+        py: Python<'py>,
+        prefix: String,
+        stream: String,
+        config: &[u8],
+        heartbeat: f64,
+        limits: Limits,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let config = Ordered::read_config(config).map_err(|error| to_python(&error))?;
+        let heartbeat = seconds("idle_heartbeat", heartbeat)?;
+        let Limits { messages: max_messages, bytes: max_bytes } = limits;
+        let ordered = Ordered { prefix, stream, config, heartbeat, max_messages, max_bytes };
+        let opening = Subscription::open_in_order(self.engine()?, self.sid(), ordered);
         into_asyncio(py, opening, |py, subscription| Ok(Py::new(py, subscription)?.into_any()))
     }
 
@@ -118,7 +148,7 @@ impl Connection {
         consumer: String,
         limits: Limits,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let opening = Pull::open(self.engine()?, prefix, stream, consumer, limits);
+        let opening = Pull::open(self.engine()?, self.sid(), prefix, stream, consumer, limits);
         into_asyncio(py, opening, |py, pull| Ok(Py::new(py, pull)?.into_any()))
     }
 
@@ -159,7 +189,7 @@ impl Connection {
         let limit = seconds("timeout", timeout)?;
         let asking = async move {
             let answer = request(&engine, outgoing, limit).await?;
-            Ok(Msg::new(answer, engine))
+            Ok(Msg::new(answer, engine, ANSWERS))
         };
         into_asyncio(py, asking, |py, answer| Ok(Py::new(py, answer)?.into_any()))
     }
@@ -222,6 +252,11 @@ impl Connection {
 }
 
 impl Connection {
+    /// The number of the next subscription.
+    fn sid(&self) -> u64 {
+        self.subscriptions.fetch_add(1, Relaxed) + 1
+    }
+
     /// After a fork the socket is the parent's: using it from both would garble the protocol.
     fn engine(&self) -> PyResult<Engine> {
         if self.pid == std::process::id() { Ok(self.engine.clone()) } else { Err(ForkedProcess::new_err(())) }

@@ -21,6 +21,7 @@ mod lock;
 mod log;
 mod message;
 mod msg;
+mod nats_py;
 mod outcome;
 mod publisher;
 mod router;

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nats_consumer::{Delivery, Outcome};
+use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 use crate::error::exceptions::{MessageAlreadySettled, NotJetStreamMessage};
 use crate::future::{into_asyncio, nothing, wait_for};
 use crate::late::Run;
+use crate::nats_py::message_class;
 use crate::settings::seconds;
 
 /// A delivery in the hands of Python.
@@ -72,6 +74,11 @@ impl Message {
 
 #[pymethods]
 impl Message {
+    #[getter(__class__)]
+    fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyType>> {
+        message_class(slf.get_type())
+    }
+
     /// A copy, so that the engine's read buffer is free again.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
@@ -204,7 +211,8 @@ fn is_on_a_loop(py: Python<'_>) -> bool {
     running.is_ok_and(|running| !running.is_none())
 }
 
-/// What settling returns: it is done already, but may be awaited.
+/// What settling returns: it is done already, but may be awaited, also by a task of its own: it has all that
+/// asyncio wants of a coroutine.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Settled;
 
@@ -228,6 +236,17 @@ impl Settled {
     fn __next__(&self) -> Option<Py<PyAny>> {
         None
     }
+
+    fn send(&self, _value: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(PyStopIteration::new_err(()))
+    }
+
+    #[pyo3(signature = (error, *_rest))]
+    fn throw(&self, error: &Bound<'_, PyAny>, _rest: &Bound<'_, PyTuple>) -> PyResult<()> {
+        Err(PyErr::from_value(error.clone()))
+    }
+
+    fn close(&self) {}
 }
 
 /// Where a message is: in its stream, and among the consumer's deliveries.

@@ -8,28 +8,34 @@ use nats_consumer::publish::send;
 use nats_consumer::{Connection as Engine, Message, Outgoing};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyType};
 
 use crate::error::exceptions::{MessageAlreadySettled, MessageError, NotJetStreamMessage};
 use crate::error::to_python;
 use crate::future::{begun, into_asyncio, nothing};
 use crate::message::Metadata;
+use crate::nats_py::message_class;
 use crate::settings::seconds;
+
+/// In place of a subscription's number: all answers come by one.
+pub(crate) const ANSWERS: u64 = 0;
 
 /// A message; everything about it is made on first use.
 #[pyclass(frozen, freelist = 1024, module = "nats_consumer._native")]
 pub(crate) struct Msg {
     message: Message,
     connection: Engine,
+    sid: u64,
     is_settled: AtomicBool,
     data: PyOnceLock<Py<PyBytes>>,
     headers: PyOnceLock<Option<Py<PyDict>>>,
 }
 
 impl Msg {
-    pub(crate) fn new(message: Message, connection: Engine) -> Self {
+    /// A message of the subscription `sid`, or the answer to a request, of [`ANSWERS`].
+    pub(crate) fn new(message: Message, connection: Engine, sid: u64) -> Self {
         let is_settled = AtomicBool::new(false);
-        Self { message, connection, is_settled, data: PyOnceLock::new(), headers: PyOnceLock::new() }
+        Self { message, connection, sid, is_settled, data: PyOnceLock::new(), headers: PyOnceLock::new() }
     }
 
     fn say<'py>(&self, py: Python<'py>, word: Word) -> PyResult<Bound<'py, PyAny>> {
@@ -50,6 +56,16 @@ impl Msg {
 
 #[pymethods]
 impl Msg {
+    #[getter(__class__)]
+    fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyType>> {
+        message_class(slf.get_type())
+    }
+
+    #[getter]
+    fn sid(&self) -> u64 {
+        self.sid
+    }
+
     /// A copy, so that the engine's read buffer is free again.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
@@ -143,7 +159,7 @@ impl Msg {
         let (connection, message) = (self.connection.clone(), self.message.clone());
         let asking = async move {
             let answer = ack_confirmed(&connection, &message, limit).await?;
-            Ok(Self::new(answer, connection))
+            Ok(Self::new(answer, connection, ANSWERS))
         };
         into_asyncio(py, asking, |py, answer| Ok(Py::new(py, answer)?.into_any()))
     }

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nats_consumer::pull::{PullFrom, Puller};
-use nats_consumer::subscribe::{Interest, Statuses, Subscription as Engine, subscribe};
+use nats_consumer::subscribe::{
+    Interest, Ordered, Statuses, Subscription as Engine, subscribe, subscribe_in_order,
+};
 use nats_consumer::{Connection, Error, ErrorKind};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use crate::error::to_python;
 use crate::future::{into_asyncio, nothing};
 use crate::msg::Msg;
 use crate::settings::seconds;
@@ -16,8 +19,8 @@ use crate::settings::seconds;
 /// How much may wait in a subscription.
 #[derive(FromPyObject)]
 pub(crate) struct Limits {
-    messages: usize,
-    bytes: usize,
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
 }
 
 /// A subscription to a subject.
@@ -25,11 +28,13 @@ pub(crate) struct Limits {
 pub(crate) struct Subscription {
     engine: Engine,
     connection: Connection,
+    sid: u64,
 }
 
 impl Subscription {
     pub(crate) async fn open(
         connection: Connection,
+        sid: u64,
         subject: String,
         queue: Option<String>,
         limits: Limits,
@@ -42,7 +47,15 @@ impl Subscription {
             max_bytes: limits.bytes,
             statuses: if answers_flow { Statuses::Answered } else { Statuses::Kept },
         };
-        Ok(Self { engine: subscribe(&connection, interest).await?, connection })
+        Ok(Self { engine: subscribe(&connection, interest).await?, connection, sid })
+    }
+
+    pub(crate) async fn open_in_order(
+        connection: Connection,
+        sid: u64,
+        ordered: Ordered,
+    ) -> Result<Self, Error> {
+        Ok(Self { engine: subscribe_in_order(&connection, ordered).await?, connection, sid })
     }
 }
 
@@ -57,7 +70,7 @@ impl Subscription {
     }
 
     fn take<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
-        take(py, &self.engine, &self.connection, most)
+        take(py, &self.engine, &self.connection, self.sid, most)
     }
 
     #[pyo3(signature = (after=None))]
@@ -72,6 +85,23 @@ impl Subscription {
     #[getter]
     fn has_ended(&self) -> bool {
         self.engine.has_ended()
+    }
+
+    /// The exception it ended with, where it ended by itself.
+    #[getter]
+    fn failure(&self) -> Option<PyErr> {
+        self.engine.failure().map(|error| to_python(&error))
+    }
+
+    /// The consumer behind a subscription in order.
+    #[getter]
+    fn consumer(&self) -> Option<String> {
+        self.engine.consumer()
+    }
+
+    #[getter]
+    fn sid(&self) -> u64 {
+        self.sid
     }
 
     #[getter]
@@ -90,11 +120,13 @@ impl Subscription {
 pub(crate) struct Pull {
     engine: Arc<Puller>,
     connection: Connection,
+    sid: u64,
 }
 
 impl Pull {
     pub(crate) async fn open(
         connection: Connection,
+        sid: u64,
         prefix: String,
         stream: String,
         consumer: String,
@@ -102,7 +134,7 @@ impl Pull {
     ) -> Result<Self, Error> {
         let from =
             PullFrom { prefix, stream, consumer, max_messages: limits.messages, max_bytes: limits.bytes };
-        Ok(Self { engine: Arc::new(Puller::open(&connection, from).await?), connection })
+        Ok(Self { engine: Arc::new(Puller::open(&connection, from).await?), connection, sid })
     }
 }
 
@@ -124,7 +156,7 @@ impl Pull {
     }
 
     fn take<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
-        take(py, self.engine.subscription(), &self.connection, most)
+        take(py, self.engine.subscription(), &self.connection, self.sid, most)
     }
 
     fn unsubscribe(&self) {
@@ -161,10 +193,11 @@ fn take<'py>(
     py: Python<'py>,
     engine: &Engine,
     connection: &Connection,
+    sid: u64,
     most: usize,
 ) -> PyResult<Bound<'py, PyList>> {
     let messages = engine.take(most).into_iter();
     let messages: PyResult<Vec<_>> =
-        messages.map(|message| Py::new(py, Msg::new(message, connection.clone()))).collect();
+        messages.map(|message| Py::new(py, Msg::new(message, connection.clone(), sid))).collect();
     PyList::new(py, messages?)
 }

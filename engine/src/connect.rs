@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
 use crate::config::ConnectOptions;
-use crate::dial::{client_options, parse_servers, spell};
+use crate::dial::{client_options, parse_servers, spell, spell_one};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::Events;
 pub use crate::link::{Happening, Link};
@@ -28,6 +28,7 @@ pub struct Connection {
     link: watch::Receiver<Link>,
     /// Weak: they end with async-nats' connection task.
     events: Weak<Events>,
+    addresses: Arc<[ServerAddr]>,
 }
 
 impl Connection {
@@ -46,7 +47,10 @@ impl Connection {
             let events = Arc::downgrade(&noting);
             let attempt = client_options(options, &addresses, noting)?.connect(&addresses);
             match timeout_at(deadline, attempt).await {
-                Ok(Ok(client)) => return Ok(Self { client, link, events }.settled(deadline).await),
+                Ok(Ok(client)) => {
+                    let addresses = addresses.into();
+                    return Ok(Self { client, link, events, addresses }.settled(deadline).await);
+                }
                 Ok(Err(error)) if is_refusal(error.kind()) => return Err(denied(&addresses, &error)),
                 Ok(Err(error)) => last = describe(&error),
                 Err(_) => return Err(unreachable(&addresses, options.connect_timeout, &last)),
@@ -68,7 +72,8 @@ impl Connection {
         let client = options.connect("127.0.0.1:9").await.map_err(|error| {
             Error::new(ErrorKind::Unreachable, "The client does not wait for its server.").because(error)
         })?;
-        Ok(Self { client, link, events: Arc::downgrade(&Arc::new(events)) })
+        let events = Arc::downgrade(&Arc::new(events));
+        Ok(Self { client, link, events, addresses: Arc::default() })
     }
 
     /// The event that marks the link as up follows the connection by a moment.
@@ -83,11 +88,32 @@ impl Connection {
         &self.client
     }
 
-    /// The address of the server that is connected, without credentials.
+    /// The address of the server that is connected, without credentials: the one that the options name, where
+    /// that can be told, or else what the server calls itself.
     #[must_use]
     pub fn server(&self) -> String {
         let info = self.client.server_info();
-        format!("nats://{}:{}", info.host, info.port)
+        match &*self.addresses {
+            [only] if info.connect_urls.is_empty() => spell_one(only),
+            _ => format!("nats://{}:{}", info.host, info.port),
+        }
+    }
+
+    /// The addresses that the options name, without credentials.
+    #[must_use]
+    pub fn named_servers(&self) -> Vec<String> {
+        self.addresses.iter().map(spell_one).collect()
+    }
+
+    /// The addresses of the cluster that the server told of and the options do not name.
+    #[must_use]
+    pub fn discovered_servers(&self) -> Vec<String> {
+        let told = self.client.server_info().connect_urls;
+        let addresses = told.iter().filter_map(|address| address.parse::<ServerAddr>().ok());
+        let is_named = |one: &ServerAddr| {
+            self.addresses.iter().any(|other| (one.host(), one.port()) == (other.host(), other.port()))
+        };
+        addresses.filter(|address| !is_named(address)).map(|address| spell_one(&address)).collect()
     }
 
     /// The largest message the server takes, headers included, in bytes.

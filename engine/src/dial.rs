@@ -148,8 +148,11 @@ fn unreadable(what: &str, path: &Path, error: std::io::Error) -> Error {
 
 /// Addresses without the credentials that a URL may hold.
 pub(crate) fn spell(addresses: &[ServerAddr]) -> String {
-    let bare = |address: &ServerAddr| format!("{}://{}:{}", address.scheme(), address.host(), address.port());
-    addresses.iter().map(bare).collect::<Vec<_>>().join(", ")
+    addresses.iter().map(spell_one).collect::<Vec<_>>().join(", ")
+}
+
+pub(crate) fn spell_one(address: &ServerAddr) -> String {
+    format!("{}://{}:{}", address.scheme(), address.host(), address.port())
 }
 
 #[cfg(test)]

@@ -17,6 +17,10 @@ use crate::message::Message;
 use crate::route::{Pattern, PatternError, validate_publish_subject};
 use crate::status::is_status;
 
+mod ordered;
+
+pub use ordered::{Ordered, subscribe_in_order};
+
 /// Messages moved at once.
 const BURST: usize = 1024;
 
@@ -80,6 +84,9 @@ struct Waiting {
     received: u64,
     is_full: bool,
     has_ended: bool,
+    failure: Option<Arc<Error>>,
+    /// The server's consumer behind an ordered subscription.
+    consumer: Option<String>,
     /// How many messages are to be taken before the server is answered, and where.
     flow: Option<(u64, Subject)>,
 }
@@ -107,13 +114,7 @@ pub async fn subscribe(connection: &Connection, interest: Interest) -> Result<Su
             .because(error)
     })?;
     let (orders, listening) = mpsc::unbounded_channel();
-    let kept = Arc::new(Kept {
-        interest,
-        connection: connection.clone(),
-        runtime: Handle::current(),
-        waiting: Mutex::default(),
-        changes: watch::Sender::new(()),
-    });
+    let kept = Arc::new(Kept::new(connection, interest));
     tokio::spawn(keep(subscriber, listening, kept.clone()));
     Ok(Subscription { kept, orders })
 }
@@ -139,8 +140,12 @@ impl Subscription {
         let count = most.min(waiting.messages.len());
         let taken: Vec<Message> = waiting.messages.drain(..count).collect();
         waiting.bytes -= taken.iter().map(Message::size).sum::<usize>();
-        waiting.is_full = false;
+        let was_full = std::mem::take(&mut waiting.is_full);
         self.kept.answer(&mut waiting);
+        drop(waiting);
+        if was_full {
+            self.kept.changes.send_replace(());
+        }
         taken
     }
 
@@ -177,6 +182,18 @@ impl Subscription {
         self.kept.waiting().received
     }
 
+    /// Why it ended, where that was neither asked for nor the end of the connection.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<Error>> {
+        self.kept.waiting().failure.clone()
+    }
+
+    /// The server's consumer behind an ordered subscription, which changes.
+    #[must_use]
+    pub fn consumer(&self) -> Option<String> {
+        self.kept.waiting().consumer.clone()
+    }
+
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.kept.changes.subscribe()
     }
@@ -190,7 +207,25 @@ impl Subscription {
     }
 }
 
+impl Waiting {
+    fn push(&mut self, message: Message) {
+        self.bytes += message.size();
+        self.received += 1;
+        self.messages.push_back(message);
+    }
+}
+
 impl Kept {
+    fn new(connection: &Connection, interest: Interest) -> Self {
+        Self {
+            interest,
+            connection: connection.clone(),
+            runtime: Handle::current(),
+            waiting: Mutex::default(),
+            changes: watch::Sender::new(()),
+        }
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -214,17 +249,19 @@ impl Kept {
     }
 
     fn put_one(&self, waiting: &mut Waiting, message: Message) {
-        let bytes = waiting.bytes + message.size();
-        if waiting.messages.len() >= self.interest.max_messages || bytes > self.interest.max_bytes {
+        if !self.has_room(waiting, &message) {
             // Said once, until there is room again.
             if !std::mem::replace(&mut waiting.is_full, true) {
                 self.connection.tell(Happening::SlowConsumer(self.interest.subject.clone()));
             }
             return;
         }
-        waiting.bytes = bytes;
-        waiting.received += 1;
-        waiting.messages.push_back(message);
+        waiting.push(message);
+    }
+
+    fn has_room(&self, waiting: &Waiting, message: &Message) -> bool {
+        let bytes = waiting.bytes + message.size();
+        waiting.messages.len() < self.interest.max_messages && bytes <= self.interest.max_bytes
     }
 
     /// Flow control comes as a status with a reply subject, or as a heartbeat that says it still waits.

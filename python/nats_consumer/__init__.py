@@ -9,7 +9,7 @@ from .client import get_nats_client
 from .consumer import ErrorAckBehavior, JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer
 from .handler import ConsumerHandler, handle
 from .outcomes import Ack, DeadLetter, Drop, Outcome, Retry
-from .publish import apublish, publish, publish_many, publish_on_commit
+from .publish import apublish, apublish_many, publish, publish_many, publish_on_commit
 
 __all__ = [
     "Ack",
@@ -24,6 +24,7 @@ __all__ = [
     "PubAck",
     "Retry",
     "apublish",
+    "apublish_many",
     "get_nats_client",
     "handle",
     "publish",

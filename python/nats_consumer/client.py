@@ -2,20 +2,22 @@
 # ruff: noqa: ASYNC109 - the parameters are those of nats-py
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .connect import callbacks, connect_options, resolve
 from .events import Listener
 from .exceptions import ConnectionClosed, ConnectionDraining, FlushTimeout, RequestTimeout
+from .headers import checked_headers
 from .jetstream import JetStreamContext
 from .secret import conceal
 from .server import ServerUrl, ServerVersion
-from .subscription import Callback, Limits, Subscription
+from .subscription import Callback, Kind, Limits, Subscription, check_callback
 
 if TYPE_CHECKING:
     from ._native import Connection, Msg
+    from ._native import Subscription as Native
 
 _PENDING_MESSAGES = 512 * 1024
 _PENDING_BYTES = 128 * 1024 * 1024
@@ -31,11 +33,12 @@ class Client:
         self._listener = listener or Listener()
         self._subscriptions: set[Subscription] = set()
         self._is_draining = False
+        self._waiting_bytes = 0
 
     def jetstream(self, **options: Any) -> JetStreamContext:
         """Streams and publishing to them. Options: `timeout` in seconds for each request (5),
         `domain`, `prefix`, `publish_async_max_pending`."""
-        return JetStreamContext(self._connection, subscribe=self._subscribe, **options)
+        return JetStreamContext(self._connection, open_subscription=self._open, **options)
 
     def jsm(self, **options: Any) -> JetStreamContext:
         """As jetstream()."""
@@ -50,7 +53,13 @@ class Client:
     ) -> None:
         """Send a message to whoever listens now: nothing is stored or confirmed. To store it, use
         jetstream().publish()."""
-        await self._connection.publish(subject, payload, reply or None, headers)
+        lines = checked_headers(headers) if headers else None
+        sending = self._connection.publish(subject, payload, reply or None, lines)
+        self._waiting_bytes += len(payload)
+        try:
+            await sending
+        finally:
+            self._waiting_bytes -= len(payload)
 
     async def request(
         self,
@@ -62,7 +71,8 @@ class Client:
     ) -> "Msg":
         """Send a message and wait up to `timeout` seconds for one answer. Raises NoResponders at
         once when nobody listens, RequestTimeout when nobody answered."""
-        return await self._connection.request(subject, payload, timeout, headers)
+        lines = checked_headers(headers) if headers else None
+        return await self._connection.request(subject, payload, timeout, lines)
 
     async def subscribe(
         self,
@@ -79,11 +89,13 @@ class Client:
         called with one message after the other; an error of it goes to `error_cb`. Without one,
         take messages with `next_msg()` or iterate over `messages`. `future` gets the first
         message. After `max_msgs` messages the subscription ends."""
-        subscription = await self._subscribe(
-            subject,
+        limits = Limits.of(pending_msgs_limit, pending_bytes_limit)
+        subscription = await self._open(
+            lambda: self._connection.subscribe(subject, queue or None, limits, False),
+            subject=subject,
             queue=queue,
             callback=_first_into(future) if future is not None else cb,
-            limits=Limits.of(pending_msgs_limit, pending_bytes_limit),
+            kind=Subscription,
         )
         if max_msgs:
             await subscription.unsubscribe(max_msgs)
@@ -158,6 +170,23 @@ class Client:
         return ServerUrl(self._connection.connected_url) if self.is_connected else None
 
     @property
+    def servers(self) -> list[ServerUrl]:
+        """The servers that it may connect to: those it was given, without credentials, and those of
+        their cluster."""
+        named = map(ServerUrl, self._connection.named_servers)
+        return [*named, *self.discovered_servers]
+
+    @property
+    def discovered_servers(self) -> list[ServerUrl]:
+        """The servers of the cluster that it was not given."""
+        return [ServerUrl(url) for url in self._connection.discovered_servers]
+
+    @property
+    def pending_data_size(self) -> int:
+        """The bytes of publish() calls that still wait for the connection."""
+        return self._waiting_bytes
+
+    @property
     def connected_server_version(self) -> ServerVersion:
         """The version of the server it was connected to last."""
         return ServerVersion(self._connection.server_version)
@@ -201,21 +230,20 @@ class Client:
     ) -> None:
         await self.close()
 
-    async def _subscribe(
+    async def _open(
         self,
-        subject: str,
+        begin: "Callable[[], Awaitable[Native]]",
         *,
-        queue: str,
+        subject: str,
+        queue: str = "",
         callback: Callback | None,
-        limits: Limits,
-        kind: type[Subscription] = Subscription,
-        answers_flow: bool = False,
-    ) -> Subscription:
+        kind: type[Kind],
+    ) -> Kind:
         if self._is_draining and not self.is_closed:
             raise ConnectionDraining
-        native = await self._connection.subscribe(subject, queue or None, limits, answers_flow)
+        check_callback(callback)
         subscription = kind(
-            native,
+            await begin(),
             self._connection,
             self._listener,
             subject=subject,

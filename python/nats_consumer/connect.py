@@ -28,7 +28,6 @@ _DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 # Settings of nats-py's own machinery: the engine has its own and needs no tuning here.
 _IGNORED = (
-    "discovered_server_cb",
     "dont_randomize",
     "drain_timeout",
     "flush_timeout",

@@ -19,13 +19,15 @@ _REFUSALS = ("permissions violation", "authorization", "authentication", "user "
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """Coroutine functions that hear of what happens; all but `error_cb` without arguments."""
+    """Coroutine functions that hear of what happens; all but `error_cb` without arguments.
+    `discovered_server_cb` is never called: ask the client for its `discovered_servers`."""
 
     error_cb: Callable[[Exception], Awaitable[Any]] | None = None
     disconnected_cb: Callable[[], Awaitable[Any]] | None = None
     reconnected_cb: Callable[[], Awaitable[Any]] | None = None
     closed_cb: Callable[[], Awaitable[Any]] | None = None
     lame_duck_mode_cb: Callable[[], Awaitable[Any]] | None = None
+    discovered_server_cb: Callable[[], Awaitable[Any]] | None = None
 
     def __post_init__(self) -> None:
         for name, callback in vars(self).items():

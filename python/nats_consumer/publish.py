@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
@@ -18,6 +18,7 @@ from django.db import transaction
 from .api import PubAck
 from .connect import connect_options, resolve
 from .exceptions import Unserializable
+from .headers import checked_headers
 
 if TYPE_CHECKING:
     from ._native import Publisher
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MsgId: TypeAlias = str | int | UUID
+
+_Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
+_Confirmation: TypeAlias = tuple[str, int, bool, str | None]
 
 MSG_ID = "Nats-Msg-Id"
 _DEFAULT_TIMEOUT = 5.0
@@ -81,18 +85,24 @@ def publish_many(
 
     Raises an ExceptionGroup of what publish() raises if some were not stored; the others were. A
     note on each says which message it was, counted from 0. If one cannot be sent at all, that is
-    raised and none is sent."""
+    raised and none is sent.
+
+    On an event loop, use apublish_many(): this one holds the loop up, and warns of it once."""
+    if _on_event_loop():
+        _recommend_apublish()
     drafts = [_numbered_draft(*each) for each in enumerate(messages)]
-    stored, errors = [], []
-    for index, result in enumerate(_publisher().publish_many(drafts, timeout)):
-        if isinstance(result, Exception):
-            result.add_note(_which(index, drafts[index][0]))
-            errors.append(result)
-        else:
-            stored.append(_pub_ack(result))
-    if errors:
-        raise ExceptionGroup(f"{len(errors)} of {len(drafts)} messages were not stored", errors)
-    return stored
+    return _all_stored(drafts, _publisher().publish_many(drafts, timeout))
+
+
+async def apublish_many(
+    messages: Iterable[tuple[str, Any]],
+    *,
+    timeout: float = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - it ends the engine's work too
+) -> list[PubAck]:
+    """publish_many() for async code."""
+    drafts = [_numbered_draft(*each) for each in enumerate(messages)]
+    results = await asyncio.to_thread(lambda: _publisher().publish_many(drafts, timeout))
+    return _all_stored(drafts, results)
 
 
 def publish_on_commit(
@@ -119,18 +129,32 @@ def publish_on_commit(
 
 def _draft(
     subject: str, data: Any, headers: Mapping[str, str] | None, msg_id: MsgId | None
-) -> tuple[str, bytes, dict[str, str] | None]:
+) -> _Draft:
     if not isinstance(subject, str):
         raise TypeError(f"subject must be text such as 'orders.created', not {subject!r}.")
-    lines = _checked_headers(headers) if headers else None
+    lines = checked_headers(headers) if headers else None
     if msg_id is not None:
         lines = {**(lines or {}), MSG_ID: _checked_msg_id(msg_id)}
     return subject, _encode(subject, data), lines
 
 
-def _numbered_draft(
-    index: int, message: tuple[str, Any]
-) -> tuple[str, bytes, dict[str, str] | None]:
+def _all_stored(
+    drafts: Sequence[_Draft], results: Iterable[_Confirmation | Exception]
+) -> list[PubAck]:
+    """The confirmations. Raises an ExceptionGroup if some were not stored."""
+    stored, errors = [], []
+    for index, result in enumerate(results):
+        if isinstance(result, Exception):
+            result.add_note(_which(index, drafts[index][0]))
+            errors.append(result)
+        else:
+            stored.append(_pub_ack(result))
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} of {len(drafts)} messages were not stored", errors)
+    return stored
+
+
+def _numbered_draft(index: int, message: tuple[str, Any]) -> _Draft:
     subject, data = message
     try:
         return _draft(subject, data, None, None)
@@ -143,24 +167,13 @@ def _which(index: int, subject: str) -> str:
     return f"This was message {index}, to {subject!r}."
 
 
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(headers, Mapping):
-        raise TypeError(f"headers must be a dict of texts, not {headers!r}.")
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(
-                f"headers must have text for names and values, not {name!r}: {value!r}."
-            )
-    return dict(headers)
-
-
 def _checked_msg_id(msg_id: MsgId) -> str:
     if isinstance(msg_id, bool) or not isinstance(msg_id, str | int | UUID):
         raise TypeError(f"msg_id must be text, an int or a UUID, not {msg_id!r}.")
     return str(msg_id)
 
 
-def _pub_ack(confirmation: tuple[str, int, bool, str | None]) -> PubAck:
+def _pub_ack(confirmation: _Confirmation) -> PubAck:
     stream, seq, duplicate, domain = confirmation
     return PubAck(stream=stream, seq=seq, domain=domain, duplicate=duplicate or None)
 
@@ -191,8 +204,8 @@ def _on_event_loop() -> bool:
 def _recommend_apublish() -> None:
     """Warn of it, the first time."""
     logger.warning(
-        "publish() is called on an event loop, which stands still until the stream has confirmed. "
-        "Write `await apublish(...)` there."
+        "publish() or publish_many() is called on an event loop, which stands still until the "
+        "stream has confirmed. Write `await apublish(...)` or `await apublish_many(...)` there."
     )
 
 

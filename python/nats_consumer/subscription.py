@@ -5,7 +5,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .events import Listener, is_coroutine_function
 from .exceptions import (
@@ -37,6 +37,12 @@ class Limits(NamedTuple):
         return cls(*(limit if limit > 0 else sys.maxsize for limit in (messages, size)))
 
 
+def check_callback(callback: object) -> None:
+    """Raises InvalidCallback for what is given as a callback and is no coroutine function."""
+    if callback is not None and not is_coroutine_function(callback):
+        raise InvalidCallback(f"cb must be a coroutine function, not {callback!r}.")
+
+
 class Subscription:
     """An open subscription; made by client.subscribe()."""
 
@@ -50,8 +56,6 @@ class Subscription:
         queue: str = "",
         callback: Callback | None = None,
     ) -> None:
-        if callback is not None and not is_coroutine_function(callback):
-            raise InvalidCallback(f"cb must be a coroutine function, not {callback!r}.")
         self._native = native
         self._connection = connection
         self._listener = listener
@@ -71,6 +75,11 @@ class Subscription:
     def queue(self) -> str:
         """The queue group, or an empty text."""
         return self._queue
+
+    @property
+    def sid(self) -> int:
+        """Its number among the subscriptions of its client, which its messages have too."""
+        return self._native.sid
 
     @property
     def has_ended(self) -> bool:
@@ -138,6 +147,8 @@ class Subscription:
             self._taken.extend(self._native.take(_BATCH))
             if self._taken:
                 break
+            if self._native.failure is not None:
+                raise self._native.failure
             if self._native.has_ended:
                 return None
             await self._native.ready(timeout)
@@ -147,6 +158,8 @@ class Subscription:
         while True:
             messages = self._native.take(_BATCH)
             if not messages and self._native.has_ended:
+                if self._native.failure is not None:
+                    await self._listener.report(self._native.failure)
                 return
             if not messages:
                 await self._native.ready()
@@ -171,3 +184,6 @@ class Subscription:
             raise ConnectionClosed
         if self._native.has_ended:
             raise SubscriptionEnded if self._is_given_up else ConnectionClosed
+
+
+Kind = TypeVar("Kind", bound=Subscription)

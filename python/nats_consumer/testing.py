@@ -3,6 +3,7 @@ server."""
 
 import json
 import os
+import sys
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ class Published:
 
 @contextmanager
 def capture_published() -> Iterator[list[Published]]:
-    """In the body, publish(), apublish(), publish_many() and publish_on_commit() of this process
-    send nothing and append to the list that this gives. Every call succeeds."""
+    """In the body, publish(), publish_many(), their async twins and publish_on_commit() of this
+    process send nothing and append to the list that this gives. Every call succeeds."""
     pid = os.getpid()
     captured: list[Published] = []
     before = _publishers.get(pid)
@@ -90,6 +91,12 @@ class FakeMessage:
         )
         self.outcome: Outcome | None = None
         self.dead_letters: list[str] = []
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """That of nats-py's messages where nats-py is loaded, as for every message of a handler."""
+        theirs: type | None = getattr(sys.modules.get("nats.aio.msg"), "Msg", None)
+        return theirs or type(self)
 
     @property
     def is_acked(self) -> bool:

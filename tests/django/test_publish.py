@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
-from nats_consumer import apublish, publish, publish_many, publish_on_commit
+from nats_consumer import apublish, apublish_many, publish, publish_many, publish_on_commit
 from nats_consumer.exceptions import InvalidMessage, Unreachable
 from nats_consumer.testing import capture_published
 
@@ -102,7 +102,7 @@ def test_publish_on_an_event_loop_recommends_apublish_once(
 ) -> None:
     async def publish_twice() -> None:
         publish("orders.created", {})
-        publish("orders.created", {})
+        publish_many([("orders.created", {})])
 
     importlib.import_module("nats_consumer.publish")._recommend_apublish.cache_clear()
     with capture_published():
@@ -111,3 +111,13 @@ def test_publish_on_an_event_loop_recommends_apublish_once(
         asyncio.run(publish_twice())
     (record,) = caplog.records
     assert "await apublish(...)" in record.getMessage()
+    assert "await apublish_many(...)" in record.getMessage()
+
+
+def test_what_async_code_publishes_is_captured() -> None:
+    messages = [("orders.created", {"number": 1}), ("orders.paid", b"x")]
+    with capture_published() as captured:
+        acks = asyncio.run(apublish_many(messages))
+        asyncio.run(apublish("orders.sent", ""))
+    assert [each.subject for each in captured] == ["orders.created", "orders.paid", "orders.sent"]
+    assert [ack.seq for ack in acks] == [1, 2]

@@ -56,7 +56,7 @@ class Cluster:
     """Three nodes on loopback."""
 
     def __init__(self, folder: Path) -> None:
-        ports = _free_ports(3)
+        ports = free_ports(3)
         routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports)
         self.nodes = {
             f"n{number}": Node(
@@ -89,7 +89,8 @@ class Cluster:
                 node.kill()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nobody uses now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:

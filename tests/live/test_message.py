@@ -1,11 +1,15 @@
 """The message that a handler gets."""
 
+import asyncio
 import gc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import nats.aio.msg
 import pytest
 
+from nats_consumer import _native
+from nats_consumer.testing import FakeMessage
 from tests.live.stage import Stage, running
 from tests.waiting import becomes_true
 
@@ -33,6 +37,31 @@ async def test_it_is_as_it_was_published(stage: Stage) -> None:
     assert message.subject == f"{stage.stream}.created"
     assert message.attempt == 1
     assert message.reply.startswith(f"$JS.ACK.{stage.stream}.Orders.1.1.1.")
+
+
+async def test_it_is_an_instance_of_nats_pys_message(stage: Stage) -> None:
+    [message] = await messages_of(stage, b"one")
+    assert isinstance(message, nats.aio.msg.Msg)
+    assert isinstance(message, _native.Message)
+    assert type(message) is _native.Message
+    fake = FakeMessage(b"one", subject="orders.created")
+    assert isinstance(fake, nats.aio.msg.Msg)
+    assert isinstance(fake, FakeMessage)
+
+
+async def test_a_task_of_its_own_may_await_a_settlement(stage: Stage) -> None:
+    settled: list[bool] = []
+
+    class Orders(stage.Push):
+        async def handle_message(self, message: Any) -> None:
+            await asyncio.create_task(message.in_progress())
+            await asyncio.gather(message.in_progress(), asyncio.create_task(message.ack()))
+            settled.append(message.is_acked)
+
+    await stage.publish("one")
+    async with running(Orders):
+        await stage.everything_is_settled(Orders)
+    assert settled == [True]
 
 
 async def test_data_is_read_once(stage: Stage) -> None:

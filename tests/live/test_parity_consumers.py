@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import nats.aio.msg
 import pytest
 
 from tests.live.parity import Script, call, differences, fields, raised
@@ -195,6 +196,84 @@ async def heartbeats_and_flow_control_are_answered(nc: Any, name: str) -> Any:
     return got
 
 
+async def a_consumer_is_reset(nc: Any, name: str) -> Any:
+    js = nc.jetstream()
+    await js.add_stream(name=name, subjects=[f"{name}.>"])
+    for number in range(5):
+        await js.publish(f"{name}.a", b"%d" % number)
+    sub = await js.pull_subscribe(f"{name}.a", "billing")
+    for message in await sub.fetch(5):
+        await message.ack_sync()
+    to_two = await js.reset_consumer(name, "billing", seq=2)
+    again = await sub.fetch(2)
+    await again[0].ack_sync()
+    on = await js.reset_consumer(name, "billing")
+    return {
+        "to_two": (to_two.reset_seq, to_two.info.name, to_two.info.num_ack_pending),
+        "again": [message.data for message in again],
+        "on": on.reset_seq,
+        "missing": await raised(js.reset_consumer(name, "nobody")),
+    }
+
+
+async def a_stream_is_read_in_order(nc: Any, name: str) -> Any:
+    js = nc.jetstream()
+    await js.add_stream(name=name, subjects=[f"{name}.>"])
+    for number in range(5):
+        await js.publish(f"{name}.{'ab'[number % 2]}", b"%d" % number, headers={"A": "b"})
+    sub = await js.subscribe(f"{name}.a", ordered_consumer=True, headers_only=True)
+    heads = [await sub.next_msg(timeout=5) for _ in range(3)]
+    config = (await sub.consumer_info()).config
+    got: list[bytes] = []
+
+    async def callback(message: Any) -> None:
+        got.append(message.data)
+
+    await js.subscribe(f"{name}.>", ordered_consumer=True, cb=callback, deliver_policy="last")
+    await js.publish(f"{name}.b", b"late")
+    await becomes_true(lambda: len(got) == 2)
+    names = ("ack_policy", "max_deliver", "idle_heartbeat", "flow_control", "mem_storage")
+    return {
+        "heads": [(m.data, m.headers, m.metadata.sequence.stream) for m in heads],
+        "config": fields(config, "durable_name", "filter_subject", "num_replicas", *names),
+        "got": got,
+        "delivered": sub.delivered,
+    }
+
+
+async def what_exists_is_subscribed_to(nc: Any, name: str) -> Any:
+    js = nc.jetstream()
+    await js.add_stream(name=name, subjects=[f"{name}.>"])
+    config = {"deliver_subject": nc.new_inbox(), "ack_policy": "explicit"}
+    info = await js.add_consumer(name, durable_name="pushed", **config)
+    await js.publish(f"{name}.a", b"one")
+    sub = await js.subscribe_bind(name, info.config, "pushed", manual_ack=True)
+    message = await sub.next_msg(timeout=5)
+    await message.ack_sync()
+    await js.pull_subscribe(f"{name}.>", "pulled")
+    await js.subscribe(f"{name}.>", queue="workers")
+    await nc.flush()
+    return {
+        "data": message.data,
+        "is_instance": isinstance(message, nats.aio.msg.Msg),
+        "acked": (await sub.consumer_info()).ack_floor.stream_seq,
+        "names": (message.metadata.stream, message.metadata.consumer),
+        "another": await raised(js.subscribe(f"{name}.>", queue="one", durable="two")),
+        "bound": await raised(js.subscribe(f"{name}.>", durable="pushed")),
+        "no_queue": await raised(js.subscribe(f"{name}.>", durable="workers")),
+        "no_group": await raised(js.subscribe(f"{name}.>", queue="pushed")),
+        "no_stream": (await raised(js.subscribe(f"{name}_no.a")))["kinds"],
+        "no_stream_to_pull": (await raised(js.pull_subscribe(f"{name}_no.a", "d")))["kinds"],
+        "no_stream_named": await raised(js.pull_subscribe_bind("pulled")),
+        "twice": await raised(_twice(sub)),
+    }
+
+
+async def _twice(sub: Any) -> Any:
+    await sub.unsubscribe()
+    await sub.unsubscribe()
+
+
 @pytest.mark.parametrize(
     "run",
     [
@@ -205,6 +284,9 @@ async def heartbeats_and_flow_control_are_answered(nc: Any, name: str) -> Any:
         a_consumer_pushes_to_be_taken,
         a_queue_shares_what_is_pushed,
         heartbeats_and_flow_control_are_answered,
+        a_consumer_is_reset,
+        a_stream_is_read_in_order,
+        what_exists_is_subscribed_to,
     ],
     ids=lambda run: run.__name__,
 )

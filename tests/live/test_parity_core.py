@@ -1,11 +1,15 @@
 """Core NATS: nats-py's client and ours do the same."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import nats.aio.msg
 import pytest
 
+from nats_consumer import get_nats_client
+from nats_consumer.events import Callbacks
 from tests.live.parity import Script, call, differences, fields, raised
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
@@ -119,6 +123,11 @@ async def what_a_client_says_of_itself(nc: Any, name: str) -> Any:
         "url": nc.connected_url.netloc,
         "port": nc.connected_url.port,
         "max_payload": nc.max_payload,
+        "servers": [server.netloc for server in nc.servers],
+        "server": [server.hostname for server in nc.servers],
+        "discovered": nc.discovered_servers,
+        "waiting": nc.pending_data_size,
+        "inbox": nc.new_inbox() != nc.new_inbox(),
         "client_id": isinstance(nc.client_id, int),
         "version": nc.connected_server_version.major,
         "stats": sorted(nc.stats),
@@ -126,6 +135,91 @@ async def what_a_client_says_of_itself(nc: Any, name: str) -> Any:
         "rtt": 0 < await nc.rtt() < 5,
         "last_error": nc.last_error,
     }
+
+
+async def a_future_gets_the_first_message(nc: Any, name: str) -> Any:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    await nc.subscribe(f"{name}.a", future=future)
+    for data in (b"one", b"two"):
+        await nc.publish(f"{name}.a", data)
+    await nc.flush()
+    async with asyncio.timeout(5):
+        return (await future).data
+
+
+async def a_subscription_ends_after_as_many_messages_as_asked(nc: Any, name: str) -> Any:
+    got: list[bytes] = []
+
+    async def callback(message: Any) -> None:
+        got.append(message.data)
+
+    await nc.subscribe(f"{name}.a", cb=callback)
+    await nc.subscribe(f"{name}.a", cb=callback, max_msgs=2)
+    for number in range(4):
+        await nc.publish(f"{name}.a", b"%d" % number)
+    await nc.flush()
+    await becomes_true(lambda: len(got) == 6)
+    return sorted(got)
+
+
+async def messages_are_those_of_nats_py(nc: Any, name: str) -> Any:
+    one, two = await nc.subscribe(f"{name}.a"), await nc.subscribe(f"{name}.a")
+    for _ in range(2):
+        await nc.publish(f"{name}.a", b"", reply=nc.new_inbox())
+    first, second, other = [await sub.next_msg(timeout=5) for sub in (one, one, two)]
+    match first:
+        case nats.aio.msg.Msg(data=data):
+            matched = data
+    return {
+        "is_instance": [isinstance(each, nats.aio.msg.Msg) for each in (first, other)],
+        "matched": matched,
+        "empty": (first.data, first.headers, first.header),
+        "sids": [type(first.sid) is int, first.sid == second.sid, first.sid == other.sid],
+        "is_acked": (first.is_acked, first._ackd),
+    }
+
+
+async def callbacks_keep_messages_for_themselves(nc: Any, name: str) -> Any:
+    async def callback(message: Any) -> None: ...
+
+    sub = await nc.subscribe(f"{name}.a", queue="workers", cb=callback)
+    return {
+        "queue": sub.queue,
+        "next_msg": await raised(sub.next_msg()),
+        "messages": await raised(_messages(sub)),
+        "no_coroutine": await raised(nc.subscribe(f"{name}.a", cb=print)),
+    }
+
+
+async def _messages(sub: Any) -> Any:
+    return sub.messages
+
+
+async def what_cannot_be_sent_is_refused(nc: Any, name: str) -> Any:
+    header = {"Trace": "7"}
+    await nc.subscribe(f"{name}.>")
+    return {
+        "empty": await raised(nc.publish("", b"")),
+        "space": await raised(nc.publish(f"{name}. a", b"")),
+        "reply": await raised(nc.publish(f"{name}.a", b"", reply="a b")),
+        "header_name": await raised(nc.publish(f"{name}.a", b"", headers={"a b": "c"})),
+        "sent": await raised(nc.publish(f"{name}.a", b"", headers=header)),
+        "untouched": header,
+        "listen_to_nothing": await raised(nc.subscribe("")),
+        "listen_to_a_space": await raised(nc.subscribe("a b")),
+        "listen_to_an_empty_token": await raised(nc.subscribe("a..b")),
+        "listen_behind_the_end": await raised(nc.subscribe("a.>.b")),
+        "queue": await raised(nc.subscribe(f"{name}.a", queue="a b")),
+    }
+
+
+async def what_a_client_did_is_counted(nc: Any, name: str) -> Any:
+    sub = await nc.subscribe(f"{name}.a")
+    for _ in range(3):
+        await nc.publish(f"{name}.a", b"12345")
+    for _ in range(3):
+        await sub.next_msg(timeout=5)
+    return {key: value >= 3 for key, value in nc.stats.items()}, sub.delivered
 
 
 @pytest.mark.parametrize(
@@ -139,6 +233,12 @@ async def what_a_client_says_of_itself(nc: Any, name: str) -> Any:
         a_drain_lets_callbacks_finish_and_closes,
         an_ended_subscription_refuses,
         what_a_client_says_of_itself,
+        a_future_gets_the_first_message,
+        a_subscription_ends_after_as_many_messages_as_asked,
+        messages_are_those_of_nats_py,
+        callbacks_keep_messages_for_themselves,
+        what_cannot_be_sent_is_refused,
+        what_a_client_did_is_counted,
     ],
     ids=lambda run: run.__name__,
 )
@@ -146,3 +246,12 @@ async def test_both_clients_do_the_same(
     run: Script, nats_server: NatsServer, fresh: Callable[[str], str]
 ) -> None:
     assert await differences(run, nats_server, fresh) == []
+
+
+@pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(Callbacks)])
+async def test_a_callback_that_is_no_coroutine_function_is_the_same_error(
+    name: str, nats_server: NatsServer
+) -> None:
+    theirs = await raised(nats.connect(nats_server.url, **{name: print}))
+    assert await raised(get_nats_client(**{name: print})) == theirs
+    assert theirs["kinds"] == ["InvalidCallbackTypeError"]

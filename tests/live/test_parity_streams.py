@@ -167,6 +167,39 @@ async def messages_are_published_in_the_background(nc: Any, name: str) -> Any:
     }
 
 
+async def messages_are_published_with_options(nc: Any, name: str) -> Any:
+    js = nc.jetstream(timeout=3, prefix="$JS.API")
+    await js.add_stream(name=name, subjects=[f"{name}.>"], allow_msg_ttl=True)
+    ack = await js.publish(
+        f"{name}.a", b"one", timeout=5, stream=name, headers={"Trace": "7"}, msg_ttl=3600
+    )
+    later = await js.publish_async(f"{name}.a", stream=name, headers={"Trace": "8"}, msg_ttl=60)
+    await js.publish_async_completed()
+    return {
+        "ack": fields(ack, "stream", "seq", "domain", "duplicate"),
+        "first": (await js.get_msg(name, seq=1)).headers,
+        "later": ((await later).seq, (await js.get_msg(name, seq=2)).headers),
+        "empty": (await js.get_msg(name, seq=2)).data,
+        "another": await raised(js.publish(f"{name}.a", stream="another")),
+        "space": await raised(js.publish(f"{name}. a", b"")),
+        "header": await raised(js.publish(f"{name}.a", b"", headers={"a b": "c"})),
+        "too_large": await raised(js.publish(f"{name}.a", b"x" * (nc.max_payload + 1))),
+        "nobody_there": (await raised(nc.jetstream(domain=name).account_info()))["kinds"],
+        "closed_subject": (await raised(js.publish(f"{name}_no.a")))["kinds"],
+    }
+
+
+async def too_many_are_not_confirmed(nc: Any, name: str) -> Any:
+    await nc.subscribe(f"{name}.silence")
+    await nc.flush()
+    js = nc.jetstream(publish_async_max_pending=1, timeout=1)
+    waiting = await js.publish_async(f"{name}.silence")
+    pending = js.publish_async_pending()
+    refused = await raised(js.publish_async(f"{name}.silence", wait_stall=0.05))
+    waiting.cancel()
+    return pending, refused
+
+
 @pytest.mark.parametrize(
     "run",
     [
@@ -176,6 +209,8 @@ async def messages_are_published_in_the_background(nc: Any, name: str) -> Any:
         what_the_server_refuses_is_the_same_error,
         the_account_is_known,
         messages_are_published_in_the_background,
+        messages_are_published_with_options,
+        too_many_are_not_confirmed,
     ],
     ids=lambda run: run.__name__,
 )

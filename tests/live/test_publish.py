@@ -17,6 +17,7 @@ from nats_consumer import (
     _native,
     api,
     apublish,
+    apublish_many,
     get_nats_client,
     publish,
     publish_many,
@@ -126,6 +127,16 @@ def test_many_messages_keep_their_order(nats_server: NatsServer, stream: str) ->
     acks = publish_many((f"{stream}.n", str(number)) for number in range(10_000))
     assert [ack.seq for ack in acks] == list(range(1, 10_001))
     assert payloads(stream, 5000) == [b"4999"]
+
+
+def test_async_code_publishes_many_too(nats_server: NatsServer, stream: str) -> None:
+    async def publish_all() -> list[api.PubAck]:
+        return await apublish_many((f"{stream}.n", str(number)) for number in range(500))
+
+    assert [ack.seq for ack in asyncio.run(publish_all())] == list(range(1, 501))
+    with pytest.raises(ExceptionGroup, match="1 of 2 messages were not stored"):
+        asyncio.run(apublish_many([("nowhere", "1"), (f"{stream}.a", "2")]))
+    assert payloads(stream, 1, 501) == [b"0", b"2"]
 
 
 def test_those_of_many_that_no_stream_takes_are_told_apart(

@@ -104,6 +104,10 @@ for error, kind in [
         raise error
     except kind as caught:
         print(type(caught).__name__, str(caught).splitlines()[0])
+from nats_consumer.testing import FakeMessage
+message = FakeMessage(b"", subject="orders.created")
+assert message.__class__ is FakeMessage
+assert "nats.aio.msg" not in sys.modules
 """
 
 

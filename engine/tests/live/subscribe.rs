@@ -101,7 +101,7 @@ async fn flow_control_is_answered_when_what_came_before_is_taken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_subject_is_refused() {
     let (_stage, connection) = connected().await;
-    for subject in ["", "two words", "a..b"] {
+    for subject in ["", "two words", "a..b", "a.>.b"] {
         let error = subscribe(&connection, interest(subject)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{subject:?}");
     }

@@ -105,3 +105,11 @@ class ConsumerPause(Struct):
     paused: bool
     pause_until: str | None = None
     pause_remaining: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsumerReset:
+    """A consumer after its position was changed: the next message comes from `reset_seq` on."""
+
+    info: ConsumerInfo
+    reset_seq: int

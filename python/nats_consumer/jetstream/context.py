@@ -3,14 +3,15 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nats_consumer.api import Header, PubAck
 from nats_consumer.exceptions import TooManyUnconfirmed
+from nats_consumer.headers import checked_headers
 
 from .requests import PREFIX
 from .stored import Stored
-from .subscriptions import Subscribe, Subscriptions
+from .subscriptions import OpenSubscription, Subscriptions
 
 if TYPE_CHECKING:
     from nats_consumer._native import Connection
@@ -26,7 +27,7 @@ class JetStreamContext(Subscriptions, Stored):
         self,
         connection: "Connection",
         *,
-        subscribe: Subscribe,
+        open_subscription: OpenSubscription,
         prefix: str = PREFIX,
         domain: str | None = None,
         timeout: float = 5.0,
@@ -35,7 +36,7 @@ class JetStreamContext(Subscriptions, Stored):
         super().__init__(
             connection, prefix=f"$JS.{domain}.API" if domain else prefix, timeout=timeout
         )
-        self._subscribe = subscribe
+        self._open = open_subscription
         self._places = asyncio.Semaphore(publish_async_max_pending)
         self._unconfirmed: set[asyncio.Future[PubAck]] = set()
 
@@ -45,13 +46,14 @@ class JetStreamContext(Subscriptions, Stored):
         payload: bytes = b"",
         timeout: float | None = None,
         stream: str | None = None,
-        headers: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         msg_ttl: float | None = None,
     ) -> PubAck:
         """Store a message and wait until the server confirms it. With a `Nats-Msg-Id` header, a
         repeat is stored once. `stream` is the one you expect it in; after `msg_ttl` seconds the
         message is deleted, where the stream allows that. Raises NoStreamResponse, PublishTimeout,
-        PayloadTooLarge, InvalidMessage, or ApiError if the stream refuses it."""
+        PayloadTooLarge, InvalidMessage, TypeError for headers that are no text, or ApiError if the
+        stream refuses it."""
         name, sequence, duplicate, domain = await self._connection.publish_stream(
             subject, payload, timeout or self._timeout, _lines(headers, stream, msg_ttl)
         )
@@ -63,7 +65,7 @@ class JetStreamContext(Subscriptions, Stored):
         payload: bytes = b"",
         wait_stall: float | None = None,
         stream: str | None = None,
-        headers: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         msg_ttl: float | None = None,
     ) -> asyncio.Future[PubAck]:
         """Send a message and return a future of its confirmation, which raises what publish()
@@ -96,9 +98,9 @@ class JetStreamContext(Subscriptions, Stored):
 
 
 def _lines(
-    headers: Mapping[str, Any] | None, stream: str | None, msg_ttl: float | None
+    headers: Mapping[str, str] | None, stream: str | None, msg_ttl: float | None
 ) -> dict[str, str] | None:
-    lines = {name: str(value) for name, value in (headers or {}).items()}
+    lines = checked_headers(headers) if headers else {}
     if stream:
         lines[Header.EXPECTED_STREAM] = stream
     if msg_ttl is not None:

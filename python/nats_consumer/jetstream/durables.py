@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from nats_consumer.api import ConsumerConfig, ConsumerInfo, ConsumerPause
+from nats_consumer.api import ConsumerConfig, ConsumerInfo, ConsumerPause, ConsumerReset
 from nats_consumer.api.wire import to_timestamp
 from nats_consumer.names import check_name, subject_problem
 
@@ -79,6 +79,20 @@ class Durables(Requests):
     ) -> ConsumerPause:
         """Deliver again. Raises StreamNotFound and ConsumerGone."""
         return await self.pause_consumer(stream, consumer, _LONG_AGO, timeout)
+
+    async def reset_consumer(
+        self,
+        stream: str,
+        consumer: str,
+        seq: int | None = None,
+        timeout: float | None = None,
+    ) -> ConsumerReset:
+        """Forget what the consumer has delivered: it goes on behind its last acknowledged message,
+        or with the message number `seq`. Needs a nats-server 2.14. Raises StreamNotFound,
+        ConsumerGone, and BadRequest where the consumer may not begin there."""
+        body = {"seq": seq} if seq else None
+        answer = await self._consumer("RESET", stream, consumer, body, timeout)
+        return ConsumerReset(info=ConsumerInfo.from_response(answer), reset_seq=answer["reset_seq"])
 
     async def _consumer(
         self,

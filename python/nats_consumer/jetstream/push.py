@@ -25,8 +25,10 @@ class PushSubscription(Subscription):
         self._durables, self._stream, self._consumer = durables, stream, consumer
 
     async def consumer_info(self) -> ConsumerInfo:
-        """How the consumer is configured and how far it is."""
-        return await self._durables.consumer_info(self._stream, self._consumer)
+        """How the consumer is configured and how far it is. That of an ordered subscription is
+        made anew now and then, with another name."""
+        consumer = self._native.consumer or self._consumer
+        return await self._durables.consumer_info(self._stream, consumer)
 
 
 def acknowledging(callback: Callback) -> Callback:

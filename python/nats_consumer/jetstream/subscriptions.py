@@ -1,42 +1,46 @@
 """Subscribing to what a stream stores: a consumer that is pulled from, or one that pushes."""
 
-from collections.abc import Awaitable
-from typing import Protocol
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
 
 from nats_consumer.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats_consumer.exceptions import ConfigurationError, ConsumerGone, InvalidMessage
-from nats_consumer.names import subject_problem
-from nats_consumer.subscription import Callback, Limits, Subscription
+from nats_consumer.names import check_name, subject_problem
+from nats_consumer.subscription import Callback, Limits
 
 from .durables import Durables
 from .pull import PullSubscription
 from .push import PushSubscription, acknowledging
 from .streams import Streams
 
+if TYPE_CHECKING:
+    from nats_consumer._native import Subscription as Native
+
 _PENDING_MESSAGES = 512 * 1024
 _PENDING_BYTES = 256 * 1024 * 1024
+_HEARTBEAT_SECONDS = 5.0
 _NOT_ACKNOWLEDGED = (AckPolicy.NONE, AckPolicy.FLOW_CONTROL)
 
 
-class Subscribe(Protocol):
-    """How a client subscribes."""
+class OpenSubscription(Protocol):
+    """How a client makes a subscription of what `begin` opens."""
 
     def __call__(
         self,
-        subject: str,
+        begin: "Callable[[], Awaitable[Native]]",
         *,
-        queue: str,
+        subject: str,
+        queue: str = "",
         callback: Callback | None,
-        limits: Limits,
-        kind: type[Subscription],
-        answers_flow: bool,
-    ) -> Awaitable[Subscription]: ...
+        kind: type[PushSubscription],
+    ) -> Awaitable[PushSubscription]: ...
 
 
 class Subscriptions(Streams, Durables):
     """The part of JetStream that concerns subscriptions."""
 
-    _subscribe: Subscribe
+    _open: OpenSubscription
 
     async def pull_subscribe(
         self,
@@ -102,29 +106,38 @@ class Subscriptions(Streams, Durables):
         that exists is used as it is; otherwise one is created. After `cb` has returned the message
         is acknowledged, unless `manual_ack`; without `cb`, acknowledge each.
 
+        With `ordered_consumer`, every message of the stream comes once and in order, and none is
+        acknowledged: the consumer is the server's own affair, which is made anew behind the last
+        message when one is missing, when no heartbeat comes (every `idle_heartbeat` seconds, 5
+        without it), and after a lost connection.
+
         Raises StreamNotFound, ApiError, and ConfigurationError if the consumer that exists cannot
         be used like this."""
-        if ordered_consumer:
-            raise ConfigurationError(
-                "ordered_consumer is not supported: read the stream with a pull consumer of "
-                "ack_policy 'none', or with get_msg(next=True)."
-            )
         if queue and durable and durable != queue:
             raise ConfigurationError(
                 f"A queue is the name of its durable: give queue={queue!r} or durable={durable!r}."
             )
         durable = durable or queue
         stream = stream or await self.find_stream_name_by_subject(subject)
+        wanted = _for_subject(config or ConsumerConfig(), subject)
+        given = {
+            "headers_only": headers_only,
+            "deliver_policy": deliver_policy,
+            "inactive_threshold": inactive_threshold,
+            "idle_heartbeat": idle_heartbeat,
+        }
+        wanted = wanted.evolve(**{name: value for name, value in given.items() if value})
+        limits = Limits.of(pending_msgs_limit, pending_bytes_limit)
+        if ordered_consumer:
+            return await self._subscribe_in_order(
+                subject,
+                stream,
+                wanted.evolve(durable_name=durable or wanted.durable_name),
+                cb,
+                limits,
+            )
         info = await self._present(stream, durable, queue)
         if info is None:
-            wanted = _for_subject(config or ConsumerConfig(), subject)
-            given = {
-                "headers_only": headers_only,
-                "deliver_policy": deliver_policy,
-                "inactive_threshold": inactive_threshold,
-                "idle_heartbeat": idle_heartbeat,
-            }
-            wanted = wanted.evolve(**{name: value for name, value in given.items() if value})
             wanted = wanted.evolve(
                 durable_name=wanted.durable_name or durable,
                 deliver_group=wanted.deliver_group or queue,
@@ -156,21 +169,48 @@ class Subscriptions(Streams, Durables):
         """As subscribe(), to a consumer that exists and is configured as `config` says."""
         if ordered_consumer or not config.deliver_subject:
             raise ConfigurationError(
-                f"Consumer {consumer!r} has no deliver_subject, or is to be ordered: use "
-                "pull_subscribe_bind()."
+                f"Consumer {consumer!r} has no deliver_subject: use pull_subscribe_bind(). To read "
+                "in order, use subscribe(ordered_consumer=True), which has a consumer of its own."
             )
         if cb and not manual_ack and config.ack_policy not in _NOT_ACKNOWLEDGED:
             cb = acknowledging(cb)
-        subscription = await self._subscribe(
-            config.deliver_subject,
-            queue=config.deliver_group or "",
+        subject, queue = config.deliver_subject, config.deliver_group or ""
+        limits = Limits.of(pending_msgs_limit, pending_bytes_limit)
+        subscription = await self._open(
+            lambda: self._connection.subscribe(subject, queue or None, limits, True),
+            subject=subject,
+            queue=queue,
             callback=cb,
-            limits=Limits.of(pending_msgs_limit, pending_bytes_limit),
             kind=PushSubscription,
-            answers_flow=True,
         )
-        assert isinstance(subscription, PushSubscription)
         subscription.bind(self, stream, consumer)
+        return subscription
+
+    async def _subscribe_in_order(
+        self,
+        subject: str,
+        stream: str,
+        config: ConsumerConfig,
+        callback: Callback | None,
+        limits: Limits,
+    ) -> PushSubscription:
+        if config.durable_name or config.deliver_group or config.deliver_subject:
+            raise ConfigurationError(
+                "An ordered consumer has no durable name, no queue and no deliver_subject: it is "
+                "made anew when a message is missing. Leave them out."
+            )
+        check_name(stream, "name of a stream")
+        wire = json.dumps(config.evolve(name=None).as_dict()).encode()
+        heartbeat = config.idle_heartbeat or _HEARTBEAT_SECONDS
+        subscription = await self._open(
+            lambda: self._connection.subscribe_in_order(
+                self._prefix, stream, wire, heartbeat, limits
+            ),
+            subject=subject,
+            callback=callback,
+            kind=PushSubscription,
+        )
+        subscription.bind(self, stream, "")
         return subscription
 
     async def _exists(self, stream: str, consumer: str) -> bool:
