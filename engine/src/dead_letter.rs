@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -24,6 +26,12 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const KEPT_PREFIX: &str = "Dlq-Header-";
 const ACTED_ON: &str = "Nats-";
 
+/// A stream refuses a message with more bytes of headers (error 10097, seen on nats-server 2.15.1).
+pub(crate) const LARGEST_HEADERS: usize = 65_535;
+
+/// Says where the headers are that are kept apart.
+pub(crate) const HEADERS_APART: &str = "Dlq-Headers-Apart";
+
 /// An exception's text may be long, and the copy must stay small enough to be stored.
 const LONGEST_VALUE: usize = 1000;
 
@@ -43,16 +51,40 @@ impl DeadLetter {
         self.message.metadata().map_or(0, |place| place.stream_sequence)
     }
 
-    fn payload_subject(&self, stream: &str, durable: &str) -> String {
+    fn apart_subject(&self, stream: &str, durable: &str, part: Part) -> String {
         let sent = self.message.metadata().ok().and_then(|place| u128::try_from(place.timestamp).ok());
-        payload_subject(stream, durable, self.sequence(), sent.unwrap_or_default())
+        apart_subject(stream, durable, part, self.sequence(), sent.unwrap_or_default())
+    }
+
+    /// The headers as they came, as a block.
+    fn block(&self) -> Bytes {
+        if let Some(raw) = self.raw_headers.as_ref().and_then(|raw| STANDARD.decode(raw).ok()) {
+            return raw.into();
+        }
+        let headers = self.message.headers().into_iter().flat_map(HeaderMap::iter);
+        let lines = headers.flat_map(|(name, values)| {
+            let name: &str = name.as_ref();
+            values.iter().map(move |value| format!("{name}: {}\r\n", value.as_str()))
+        });
+        format!("NATS/1.0\r\n{}\r\n", lines.collect::<String>()).into()
     }
 }
 
-/// Where a payload is kept that is too large for its dead letter. `sent` is when its message was stored, in
+/// What may be too large to be kept in its dead letter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    Payload,
+    Headers,
+}
+
+/// Where a part is kept that is too large for its dead letter. `sent` is when its message was stored, in
 /// nanoseconds: a stream that was made anew gives its sequences to other messages.
-pub(crate) fn payload_subject(stream: &str, durable: &str, sequence: u64, sent: u128) -> String {
-    format!("dlq.{stream}.{durable}.payload.{sequence}.{sent}")
+pub(crate) fn apart_subject(stream: &str, durable: &str, part: Part, sequence: u64, sent: u128) -> String {
+    let part = match part {
+        Part::Payload => "payload",
+        Part::Headers => "headers",
+    };
+    format!("dlq.{stream}.{durable}.{part}.{sequence}.{sent}")
 }
 
 /// The dead letters of one consumer.
@@ -73,8 +105,12 @@ impl DeadLetters {
         self.exists.get_or_try_init(|| self.create(connection)).await?;
         let (headers, payload) = self.fit(letter, connection.client().max_payload());
         if payload.len() < letter.message.payload().len() {
-            let apart = letter.payload_subject(&self.source, &self.durable);
+            let apart = letter.apart_subject(&self.source, &self.durable, Part::Payload);
             self.put(connection, apart, HeaderMap::new(), letter.message.payload().clone()).await?;
+        }
+        if headers.get(HEADERS_APART).is_some() {
+            let apart = letter.apart_subject(&self.source, &self.durable, Part::Headers);
+            self.put(connection, apart, HeaderMap::new(), letter.block()).await?;
         }
         self.put(connection, format!("dlq.{}.{}", self.source, self.durable), headers, payload).await
     }
@@ -118,14 +154,21 @@ impl DeadLetters {
     }
 
     /// Headers and payload of the copy; where the whole would be too large for the server, the payload is
-    /// kept apart, bare, as it fitted when it was published.
+    /// kept apart, bare, as it fitted when it was published; and so are headers that leave no room for ours.
     pub(crate) fn fit(&self, letter: &DeadLetter, limit: usize) -> (HeaderMap, Bytes) {
-        let mut headers = self.headers(letter);
+        let mut headers = Self::kept_headers(letter);
+        self.tell(letter, &mut headers);
+        if wire_size(&headers) > LARGEST_HEADERS {
+            headers = HeaderMap::new();
+            self.tell(letter, &mut headers);
+            let apart = letter.apart_subject(&self.source, &self.durable, Part::Headers);
+            set(&mut headers, HEADERS_APART, &format!("too large for the dead letter; they are at {apart}"));
+        }
         let payload = letter.message.payload().clone();
         if wire_size(&headers) + payload.len() <= limit {
             return (headers, payload);
         }
-        let apart = letter.payload_subject(&self.source, &self.durable);
+        let apart = letter.apart_subject(&self.source, &self.durable, Part::Payload);
         set(
             &mut headers,
             "Dlq-Payload",
@@ -134,7 +177,8 @@ impl DeadLetters {
         (headers, Bytes::new())
     }
 
-    fn headers(&self, letter: &DeadLetter) -> HeaderMap {
+    /// The headers of the message.
+    fn kept_headers(letter: &DeadLetter) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, values) in letter.message.headers().into_iter().flat_map(HeaderMap::iter) {
             let kept = kept_name(name);
@@ -142,26 +186,30 @@ impl DeadLetters {
                 headers.append(kept.clone(), value.clone());
             }
         }
-        let place = letter.message.metadata().ok();
-        let sequence = letter.sequence();
-        set(&mut headers, "Dlq-Reason", &letter.reason);
-        if let Some(error) = &letter.error {
-            set(&mut headers, "Dlq-Error", error);
-        }
         if let Some(raw) = &letter.raw_headers {
             headers.insert("Dlq-Headers", raw.as_str());
         }
+        headers
+    }
+
+    /// The headers that a dead letter has of its own.
+    fn tell(&self, letter: &DeadLetter, headers: &mut HeaderMap) {
+        let place = letter.message.metadata().ok();
+        let sequence = letter.sequence();
+        set(headers, "Dlq-Reason", &letter.reason);
+        if let Some(error) = &letter.error {
+            set(headers, "Dlq-Error", error);
+        }
         headers.insert("Dlq-Subject", whole(letter.message.subject()));
-        set(&mut headers, "Dlq-Stream", &self.source);
-        set(&mut headers, "Dlq-Sequence", &sequence.to_string());
-        set(&mut headers, "Dlq-Consumer", &self.durable);
-        set(&mut headers, "Dlq-Deliveries", &letter.deliveries.to_string());
-        set(&mut headers, "Dlq-Time", &humantime::format_rfc3339_millis(SystemTime::now()).to_string());
+        set(headers, "Dlq-Stream", &self.source);
+        set(headers, "Dlq-Sequence", &sequence.to_string());
+        set(headers, "Dlq-Consumer", &self.durable);
+        set(headers, "Dlq-Deliveries", &letter.deliveries.to_string());
+        set(headers, "Dlq-Time", &humantime::format_rfc3339_millis(SystemTime::now()).to_string());
         // A repeat after a crash between storing and ending is stored once. The time tells a message from
         // the one that had its sequence before the stream was made anew.
         let time = place.map_or(0, |place| place.timestamp);
-        set(&mut headers, "Nats-Msg-Id", &format!("dlq.{}.{}.{sequence}.{time}", self.source, self.durable));
-        headers
+        set(headers, "Nats-Msg-Id", &format!("dlq.{}.{}.{sequence}.{time}", self.source, self.durable));
     }
 }
 

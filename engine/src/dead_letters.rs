@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::call;
 use crate::connect::Connection;
-use crate::dead_letter::{KEPT_PREFIX, payload_subject};
+use crate::dead_letter::{HEADERS_APART, KEPT_PREFIX, Part, apart_subject};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stored::{self, Stored};
 
@@ -15,7 +15,7 @@ use crate::stored::{self, Stored};
 const NOTHING_TO_DELETE: [u64; 2] = [10043, 10057];
 
 /// Headers that a dead letter has of its own, beside those of its message.
-const OWN: [&str; 10] = [
+const OWN: [&str; 11] = [
     "Dlq-Reason",
     "Dlq-Error",
     "Dlq-Subject",
@@ -25,6 +25,7 @@ const OWN: [&str; 10] = [
     "Dlq-Deliveries",
     "Dlq-Time",
     "Dlq-Payload",
+    HEADERS_APART,
     "Nats-Msg-Id",
 ];
 
@@ -80,12 +81,14 @@ pub struct StoredLetter {
     pub payload: Option<Bytes>,
     /// When the message was stored in its stream, in nanoseconds since 1970; `None` where nothing tells.
     pub(crate) sent: Option<u128>,
+    /// Whether its headers were too large for the copy and are kept apart; a replay has them.
+    pub(crate) headers_are_apart: bool,
 }
 
 impl StoredLetter {
-    /// Where its payload is, if it is kept apart.
-    pub(crate) fn payload_subject(&self) -> String {
-        payload_subject(&self.stream, &self.consumer, self.sequence, self.sent.unwrap_or_default())
+    /// Where a part of it is, if that is kept apart.
+    pub(crate) fn apart_subject(&self, part: Part) -> String {
+        apart_subject(&self.stream, &self.consumer, part, self.sequence, self.sent.unwrap_or_default())
     }
 }
 
@@ -162,13 +165,14 @@ pub async fn get(connection: &Connection, stream: &str, number: u64) -> Result<O
     Ok(found.map(|found| read(kept_in, found)))
 }
 
-/// Deletes the dead letter, and its payload where that is kept apart. One that is gone already is no error.
+/// Deletes the dead letter, and what of it is kept apart. One that is gone already is no error.
 ///
 /// # Errors
 /// What the JetStream API answered.
 pub async fn delete(connection: &Connection, letter: &StoredLetter) -> Result<()> {
-    if letter.payload.is_none() {
-        let filter = letter.payload_subject();
+    let parts = [(Part::Payload, letter.payload.is_none()), (Part::Headers, letter.headers_are_apart)];
+    for (part, _) in parts.into_iter().filter(|(_, is_apart)| *is_apart) {
+        let filter = letter.apart_subject(part);
         call(connection, &format!("STREAM.PURGE.{}", letter.kept_in), &json!({ "filter": filter })).await?;
     }
     let subject = format!("STREAM.MSG.DELETE.{}", letter.kept_in);
@@ -196,8 +200,7 @@ async fn expect_stream(connection: &Connection, stream: &str) -> Result<()> {
 
 fn read(kept_in: String, stored: Stored) -> StoredLetter {
     let block = String::from_utf8_lossy(&stored.headers);
-    let lines = block.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
-    let lines: Vec<(&str, &str)> = lines.map(|(name, value)| (name, value.trim_start())).collect();
+    let lines: Vec<(&str, &str)> = lines(&block).collect();
     let value = |name: &str| lines.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
     let text = |name: &str| value(name).unwrap_or_default().to_owned();
     let number = |name: &str| value(name).and_then(|text| text.parse().ok()).unwrap_or_default();
@@ -218,12 +221,19 @@ fn read(kept_in: String, stored: Stored) -> StoredLetter {
         sent: value("Nats-Msg-Id")
             .and_then(|id| id.rsplit('.').next()?.parse().ok())
             .filter(|time| *time > 0),
+        headers_are_apart: value(HEADERS_APART).is_some(),
         headers: lines
             .iter()
             .filter(|(name, _)| !OWN.contains(name))
             .map(|(name, value)| (original(name), (*value).to_owned()))
             .collect(),
     }
+}
+
+/// Names and values of a header block.
+pub(crate) fn lines(block: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = block.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name, value.trim_start()))
 }
 
 #[cfg(test)]
@@ -322,7 +332,7 @@ mod tests {
                 payload: Vec::new(),
                 time: SystemTime::UNIX_EPOCH,
             };
-            let _ = read("orders-dlq".into(), found(block)).payload_subject();
+            let _ = read("orders-dlq".into(), found(block)).apart_subject(Part::Payload);
             let letter = read("orders-dlq".into(), found(format!("NATS/1.0\r\n{lines}\r\n").into()));
             let _ = Selection::default().takes(&letter, SystemTime::UNIX_EPOCH);
         }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::connect::Connection;
-use crate::dead_letter::{KEPT_PREFIX, wire_size};
-use crate::dead_letters::{StoredLetter, delete};
+use crate::dead_letter::{KEPT_PREFIX, LARGEST_HEADERS, Part, wire_size};
+use crate::dead_letters::{StoredLetter, delete, lines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::publish::{Outgoing, PublishAck, publish};
 use crate::route::validate_publish_subject;
@@ -42,7 +42,7 @@ const NOT_IN_FORCE: [&str; 7] = [
 /// confirmation was lost, is stored once. The first one is in `Dlq-Original-Msg-Id`.
 ///
 /// # Errors
-/// [`ErrorKind::NotReplayable`] when the payload was kept apart and is no longer there, and as
+/// [`ErrorKind::NotReplayable`] when payload or headers were kept apart and are no longer there, and as
 /// [`publish`](crate::publish::publish()). The dead letter stays then.
 pub async fn replay(connection: &Connection, letter: &StoredLetter) -> Result<PublishAck> {
     validate_publish_subject(&letter.subject).map_err(|error| not_replayable(letter, &error))?;
@@ -50,16 +50,36 @@ pub async fn replay(connection: &Connection, letter: &StoredLetter) -> Result<Pu
         Some(payload) => payload.clone(),
         None => kept_apart(connection, letter).await?,
     };
-    let headers = headers(letter, payload.len(), connection.max_payload())?;
+    let headers = if letter.headers_are_apart {
+        let whole = StoredLetter { headers: headers_kept_apart(connection, letter).await?, ..letter.clone() };
+        headers(&whole, payload.len(), connection.max_payload())?
+    } else {
+        headers(letter, payload.len(), connection.max_payload())?
+    };
     let outgoing = Outgoing::with_headers(letter.subject.clone(), headers, payload);
     let ack = publish(connection, outgoing, PUBLISH_TIMEOUT).await?;
     delete(connection, letter).await?;
     Ok(ack)
 }
 
+async fn headers_kept_apart(connection: &Connection, letter: &StoredLetter) -> Result<Vec<(String, String)>> {
+    let subject = letter.apart_subject(Part::Headers);
+    let found = stored::get(connection, &letter.kept_in, &json!({ "last_by_subj": subject })).await?;
+    let Some(found) = found else {
+        let message = format!(
+            "The headers of the dead letter {} of `{}` were kept apart, and they are gone. It cannot be replayed; \
+             purge it.",
+            letter.number, letter.kept_in
+        );
+        return Err(Error::new(ErrorKind::NotReplayable, message));
+    };
+    let block = String::from_utf8_lossy(&found.payload);
+    Ok(lines(&block).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
 /// The payload that was too large for the copy: kept apart, or else still in the stream of the message.
 async fn kept_apart(connection: &Connection, letter: &StoredLetter) -> Result<Bytes> {
-    let subject = letter.payload_subject();
+    let subject = letter.apart_subject(Part::Payload);
     let apart = stored::get(connection, &letter.kept_in, &json!({ "last_by_subj": subject })).await?;
     if let Some(found) = apart {
         return Ok(found.payload.into());
@@ -101,7 +121,8 @@ fn headers(letter: &StoredLetter, payload: usize, limit: usize) -> Result<Header
     }
     append(letter, &mut headers, MESSAGE_ID, &fresh_id(letter))?;
     // Where there is no room for an id, the message matters more than the guard against a repeat.
-    let fits = wire_size(&headers) + payload <= limit;
+    let size = wire_size(&headers);
+    let fits = size <= LARGEST_HEADERS && size + payload <= limit;
     Ok(if fits { headers } else { bare })
 }
 
@@ -154,6 +175,7 @@ mod tests {
             headers: headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             payload: Some("{}".into()),
             sent: None,
+            headers_are_apart: false,
         }
     }
 

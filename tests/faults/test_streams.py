@@ -144,6 +144,20 @@ def test_headers_that_cannot_be_read_end_as_dead_letters_beside_the_load(
         assert done == {f"p-{number}" for number in range(500)}
 
 
+def test_headers_as_large_as_a_stream_takes_end_as_a_dead_letter_too(
+    stage: Stage, node: Node
+) -> None:
+    worker = stage.work("Pulled").is_ready()
+    block = b"NATS/1.0\r\nLarge: %s\r\n\r\n" % (b"x" * 65_500)
+    store_raw(node, f"{STREAM}.created", block, b'{"id": "large", "do": "give up"}')
+    stage.settled("Pulled", timeout=20)
+    stage.stop(worker)
+    headers, letter = stage.witness.messages(DEAD_LETTERS)
+    assert headers.payload == block
+    assert json.loads(letter.payload)["id"] == "large"
+    assert len(stage.handled("START")) == 1
+
+
 def store_raw(node: Node, subject: str, block: bytes, payload: bytes) -> None:
     """Publish what no client would send."""
     host, _, port = node.url.removeprefix("nats://").partition(":")

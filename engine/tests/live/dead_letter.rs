@@ -141,6 +141,24 @@ async fn a_payload_as_large_as_the_server_takes_is_kept_apart_from_its_dead_lett
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn headers_as_large_as_a_stream_takes_are_kept_apart_from_their_dead_letter() {
+    let stage = Stage::set().await;
+    let mut letters = stage.hear("dlq.orders.billing").await;
+    let mut blocks = stage.hear("dlq.orders.billing.headers.>").await;
+    let mut headers = HeaderMap::new();
+    headers.insert("Large", "x".repeat(65_500));
+    stage.client.publish_with_headers("orders.created", headers, "{}".into()).await.unwrap();
+    let _consumption = consume(stage.address(), options(), gives_up(&Seen::default())).await.unwrap();
+    let letter = letters.next().await;
+    stage.all_settled().await;
+    assert_eq!(letter.payload, "{}");
+    let headers = letter.headers.unwrap();
+    assert!(headers.get("Dlq-Headers-Apart").is_some() && headers.get("Large").is_none());
+    let block = format!("NATS/1.0\r\nLarge: {}\r\n\r\n", "x".repeat(65_500));
+    assert_eq!(blocks.next().await.payload, block);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_handler_asks_for_ever_more_attempts_is_no_lost_worker() {
     let stage = Stage::set().await;
     stage.publish(0..1).await;

@@ -122,6 +122,21 @@ async fn a_payload_that_was_kept_apart_is_replayed_and_deleted_with_its_dead_let
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn headers_that_were_kept_apart_are_replayed_and_deleted_with_their_dead_letter() {
+    let stage = Stage::set().await;
+    let mut headers = HeaderMap::new();
+    headers.insert("Large", "x".repeat(65_500));
+    stage.client.publish_with_headers("orders.created", headers.clone(), "{}".into()).await.unwrap();
+    give_up(&stage, 2).await; // with its headers
+    let connection = connected(&stage).await;
+    let mut again = stage.hear("orders.created").await;
+    replay(&connection, &first(&connection).await).await.unwrap();
+    assert_eq!(stage.stored("orders-dlq").await, 0);
+    let message = again.next().await;
+    assert_eq!(message.headers.unwrap().get("Large"), headers.get("Large"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_payload_that_is_gone_is_named_and_its_dead_letter_stays() {
     let stage = Stage::set_on(NatsServer::builder().config("max_payload: 4096")).await;
     let publish = async || stage.client.publish("orders.created", vec![b'x'; 4000].into()).await.unwrap();
