@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-_WIDTH, _LABEL, _BAR, _GAP, _TOP = 860, 250, 18, 8, 40
+_WIDTH, _LABEL, _BAR, _GAP, _TOP = 980, 370, 18, 8, 40
 _ROOM = _WIDTH - _LABEL - 110
 _COLOURS = {"ours": "#2b6cb0", "Rust": "#a0aec0", "alone": "#a0aec0", "": "#ed8936"}
 
@@ -42,7 +42,7 @@ def _unit(summary: dict[str, Any]) -> str:
         return "memory grown by, MiB"
     if any("latency_ms" in each for each in summary["contestants"]):
         return "p99 latency, milliseconds"
-    return "messages settled per second"
+    return "messages per second"
 
 
 def _bar(row: int, name: str, value: float, longest: float) -> str:

@@ -48,6 +48,9 @@ TARGETS = [
     Target(workload="A", of="ours pull", figure="worker_cpu", bound=0.4, is_limit=True),
     Target(workload="C", of="ours pull", per=100_000, bound=0.95, note=_IDEAL),
     Target(workload="C", of="ours pull, concurrency 10", per=10_000, bound=0.95, note=_IDEAL),
+    # What is there to be reached.
+    Target(workload="C", of="ours pull", against="asyncio alone, no messages", bound=0.95),
+    Target(workload="C", of="ours pull, uvloop", against="uvloop alone, no messages", bound=0.95),
     *(
         _latency(kind, quantile, beside)
         for beside in ("", BESIDE)
