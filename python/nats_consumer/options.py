@@ -287,6 +287,8 @@ def _subjects(consumer: Declaration, attribute: str) -> list[str]:
     value = getattr(consumer, attribute) or ()
     if isinstance(value, str):
         raise ConfigurationError(f"{attribute} must be a list of subjects, not the text {value!r}.")
+    if not isinstance(value, Iterable):
+        raise ConfigurationError(f"{attribute} must be a list of subjects, not {value!r}.")
     return list(value)
 
 

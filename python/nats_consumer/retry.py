@@ -1,6 +1,6 @@
 """A consumer's retry attributes, of either family, become one policy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,10 @@ def retry_policy(consumer: "type[NatsConsumer] | NatsConsumer") -> RetryPolicy:
 
 def _policy_by_deliveries(consumer: "type[NatsConsumer] | NatsConsumer") -> RetryPolicy:
     limit = _DEFAULT_MAX_DELIVER if consumer.max_deliver is None else consumer.max_deliver
-    delays = [number(delay, "each of backoff_delays") for delay in consumer.backoff_delays or ()]
+    given: object = consumer.backoff_delays or ()
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(f"backoff_delays must be a list of seconds, not {given!r}.")
+    delays = [number(delay, "each of backoff_delays") for delay in given]
     return RetryPolicy(
         max_attempts=whole(limit, "max_deliver", least=1),
         max_delay=delays[-1] if delays else RetryPolicy.max_delay,

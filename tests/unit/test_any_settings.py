@@ -136,6 +136,14 @@ def test_a_consumers_attributes_become_options_or_are_refused(attributes: dict[s
     assert options.ack_wait >= 0.1
 
 
+@pytest.mark.parametrize("attribute", ["subjects", "filter_subjects", "backoff_delays"])
+def test_a_number_where_a_list_belongs_is_refused(attribute: str) -> None:
+    attributes = {"stream_name": "orders", "subjects": ["a"], "handle_message": print, attribute: 5}
+    consumer: Any = type("Pulling", (JetstreamPullConsumer,), attributes)
+    with pytest.raises(ConfigurationError, match=f"{attribute} must be a list of .*, not 5"):
+        consumer_options(consumer)
+
+
 SUBJECTS = st.text("ab.*> \n\0\u00e4", max_size=9) | st.text(max_size=9)
 
 
