@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
-use crate::settle::Verdict;
+use crate::verdict::Verdict;
 
 /// How long the connection may be away before the caller hears of it.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -10,12 +10,14 @@ use tracing::{debug, info, warn};
 use crate::config::Exhausted;
 use crate::dead_letter::DeadLetter;
 use crate::error::Result;
+use crate::fail_point;
 use crate::mark::Mark;
 use crate::message::Message;
 use crate::observe::count;
 use crate::outcome::Outcome;
 use crate::retry::Next;
-use crate::settle::{Settler, Verdict, one_line};
+use crate::settle::Settler;
+use crate::verdict::{Verdict, one_line};
 
 /// A delivery is settled once; this was the second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,7 @@ pub(crate) fn admit(
 ) {
     settler.counters.received.fetch_add(messages.len() as u64, Relaxed);
     settler.places.take(messages.len(), messages.iter().map(|message| message.length).sum());
+    fail_point::pass("fetched");
     let leases = settler.open_leases(messages.iter().map(|message| reply_of(message.reply.as_ref())));
     deliveries.extend(messages.drain(..).zip(leases).map(|(raw, lease)| {
         let message = Message::new(raw);

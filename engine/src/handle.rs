@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracing::{error, warn};
 
 use crate::delivery::Delivery;
+use crate::fail_point;
 use crate::message::Message;
 use crate::outcome::{HandlerError, IntoOutcome, Outcome};
 
@@ -120,6 +121,7 @@ impl Queue {
 async fn run(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Duration>) {
     while let Some(delivery) = queue.next().await {
         let running = HandBack(&delivery);
+        fail_point::pass("started");
         let handling =
             AssertUnwindSafe(async { handler.handle(delivery.message().clone()).await }).catch_unwind();
         let ended = match timeout {
@@ -127,6 +129,7 @@ async fn run(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Dura
             None => Ok(handling.await),
         };
         std::mem::forget(running);
+        fail_point::pass("returned");
         match ended {
             Ok(Ok(Ok(Outcome::Ack))) => delivery.succeed(),
             Ok(Ok(Ok(outcome))) => drop(delivery.settle(outcome)),

@@ -34,7 +34,7 @@
 //! | [`route`], [`router`] | the subject finds its handler: exact beats `*` beats `>` |
 //! | [`handle`] | the user's code runs; the server is told meanwhile that the delivery is alive |
 //! | [`outcome`], [`retry`] | what becomes of the message, as a value; and after how long it comes again |
-//! | `settle`, `lease` | the outcome is written to the server, in batches; until then the delivery is kept alive |
+//! | `settle`, `verdict`, `lease` | the outcome is written to the server, in batches; until then the delivery is kept alive |
 //! | `dead_letter`, [`publish`], [`publisher`] | what no attempt could handle is stored, and only then ended |
 //! | `quarantine` | a message whose headers break the connection is found and put away |
 //! | [`dead_letters`], [`replay`] | later: what was stored is looked at, published again, or deleted |
@@ -83,6 +83,7 @@ pub mod publisher;
 mod quarantine;
 pub mod replay;
 mod settle;
+mod verdict;
 
 pub mod acknowledge;
 pub mod pull;
@@ -93,6 +94,7 @@ mod supervise;
 pub mod worker;
 
 pub mod error;
+mod fail_point;
 pub mod observe;
 
 #[cfg(feature = "testing")]

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::api::call;
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fail_point;
 use crate::message::Message;
 use crate::publish::{Outgoing, publish};
 use crate::stored;
@@ -114,7 +115,9 @@ impl Mark {
     pub(crate) async fn begin(&self, connection: &Connection, progress: Progress) -> Result<()> {
         let mut written = self.written.lock().await;
         written.progress = progress;
+        fail_point::pass("marking");
         self.store(connection, progress).await?;
+        fail_point::pass("marked");
         written.is_confirmed = true;
         Ok(())
     }

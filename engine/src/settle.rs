@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, Subject};
-use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -21,12 +20,14 @@ use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fail_point;
 use crate::lease::Leases;
 use crate::mark::Mark;
 use crate::observe::{Counters, count};
 use crate::outcome::Outcome;
 use crate::places::Places;
 use crate::retry::RetryPolicy;
+use crate::verdict::Verdict;
 
 /// Settlements of a busy consumer wait so long for each other: one write for all of them spares the worker and
 /// the server a third of their work (docs/decisions/0010).
@@ -35,54 +36,10 @@ const GATHERING: Duration = Duration::from_millis(1);
 /// So many are written at once.
 const MANY: usize = 256;
 
-/// What is written to the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Ack,
-    /// Deliver again after the delay, which is always sent: a bare NAK never waits by the
-    /// consumer's `backoff` (nats-io/nats-server#5856).
-    Nak(Duration),
-    Term(String),
-    InProgress,
-}
-
-impl Verdict {
-    pub(crate) fn wire(&self) -> Bytes {
-        match self {
-            Self::Ack => Bytes::from_static(b"+ACK"),
-            Self::Nak(delay) if delay.is_zero() => Bytes::from_static(b"-NAK"),
-            Self::Nak(delay) => format!("-NAK {{\"delay\":{}}}", nanoseconds(*delay)).into(),
-            Self::Term(reason) => format!("+TERM {}", one_line(reason)).into(),
-            Self::InProgress => Bytes::from_static(b"+WPI"),
-        }
-    }
-
-    /// Whether the message never comes again.
-    fn is_final(&self) -> bool {
-        matches!(self, Self::Ack | Self::Term(_))
-    }
-
-    /// The server does not fence a NAK or a sign of life of an older delivery: when the lease has run
-    /// out they would disturb whoever has the message now. An acknowledgement is always welcome.
-    fn needs_lease(&self) -> bool {
-        matches!(self, Self::Nak(_) | Self::InProgress)
-    }
-}
-
-/// The server counts in 64 bits with a sign.
-fn nanoseconds(delay: Duration) -> i64 {
-    i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX)
-}
-
 /// A server that waits for the settlements before it sends more must not wait for the gathering.
 fn many(options: &ConsumerOptions) -> usize {
     let quarter = options.max_ack_pending.and_then(|most| usize::try_from(most / 4).ok());
     quarter.map_or(MANY, |quarter| quarter.clamp(1, MANY))
-}
-
-/// A reason may be an exception's text; the server's advisory and the log want one short line.
-pub(crate) fn one_line(reason: &str) -> String {
-    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }
 
 #[derive(Debug)]
@@ -146,7 +103,10 @@ impl Settler {
         let (settler, size) = (self.clone(), letter.message.size());
         self.runtime.spawn(async move {
             let verdict = match settler.copy_to_dead_letters(&letter).await {
-                Ok(()) => Verdict::Term(letter.reason),
+                Ok(()) => {
+                    fail_point::pass("stored");
+                    Verdict::Term(letter.reason)
+                }
                 Err(error) => {
                     let delay = settler.options.retry.longest();
                     warn!(
@@ -274,6 +234,7 @@ impl Settler {
         }
         for Settlement { reply, verdict, .. } in self.take_settled() {
             publish(connection.client(), reply, &verdict).await;
+            fail_point::pass("written");
         }
     }
 
@@ -367,49 +328,4 @@ async fn publish(client: &Client, reply: Subject, verdict: &Verdict) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::Value;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn every_delay_is_one_that_the_server_can_read(delay in any::<Duration>()) {
-            let wire = Verdict::Nak(delay).wire();
-            let json = wire.strip_prefix(b"-NAK").unwrap();
-            let read = if json.is_empty() { Value::Null } else { serde_json::from_slice(json).unwrap() };
-            let expected = delay.as_nanos().min(i64::MAX as u128) as i64;
-            prop_assert_eq!(read["delay"].as_i64().unwrap_or_default(), expected);
-        }
-
-        #[test]
-        fn every_reason_is_one_short_line(reason in any::<String>()) {
-            let wire = Verdict::Term(reason).wire();
-            let text = std::str::from_utf8(&wire).unwrap();
-            prop_assert!(text.starts_with("+TERM ") && !text.contains(char::is_control));
-            prop_assert!(text.chars().count() <= 206);
-        }
-    }
-
-    #[test]
-    fn a_delay_is_sent_in_nanoseconds() {
-        assert_eq!(Verdict::Nak(Duration::from_millis(1500)).wire(), "-NAK {\"delay\":1500000000}");
-    }
-
-    #[test]
-    fn a_reason_becomes_one_short_line() {
-        let wire = Verdict::Term(format!("no\r\nsuch {}", "x".repeat(999))).wire();
-        assert!(wire.starts_with(b"+TERM no  such x"));
-        assert!(wire.len() <= 206);
-    }
-
-    #[test]
-    fn only_an_ack_or_a_term_outlives_its_lease() {
-        assert!(Verdict::Nak(Duration::ZERO).needs_lease() && Verdict::InProgress.needs_lease());
-        assert!(!Verdict::Ack.needs_lease() && !Verdict::Term(String::new()).needs_lease());
-    }
 }

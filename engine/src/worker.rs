@@ -13,6 +13,7 @@ use crate::config::{ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
 use crate::delivery::Delivery;
 use crate::error::Result;
+use crate::fail_point;
 use crate::gate::Gate;
 use crate::handle::{Handler, Inbox, Tasks};
 use crate::observe::{Counters, Snapshot};
@@ -172,6 +173,7 @@ impl Consumption {
     /// Only when the fetch has ended: handed back while it still asks, a message would come straight back.
     async fn hand_back_what_waits(&self) {
         let mut waiting = self.suspects.recall();
+        fail_point::pass("draining");
         let _ = timeout(LAST_WORDS, self.fetching.wait()).await;
         waiting.extend(self.suspects.recall());
         waiting.iter().for_each(Delivery::hand_back);

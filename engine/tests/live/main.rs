@@ -8,6 +8,7 @@ mod examples;
 mod exhaust;
 mod fetch;
 mod journey;
+mod mortal;
 mod ordered;
 mod publish;
 mod pull;

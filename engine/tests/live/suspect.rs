@@ -20,7 +20,7 @@ fn options() -> ConsumerOptions {
 
 /// Publishes messages and has workers take each of them so many `times`, of whom nothing is ever heard again.
 /// Returns where the mark of each is.
-async fn lose_workers(stage: &Stage, messages: usize, times: usize) -> Vec<String> {
+pub(crate) async fn lose_workers(stage: &Stage, messages: usize, times: usize) -> Vec<String> {
     stage.publish(0..messages).await;
     stage.create_durable("billing", json!({ "ack_policy": "explicit", "ack_wait": 100_000_000 })).await;
     let mut taken = stage.hear("lost.worker").await;
