@@ -18,26 +18,28 @@ const SENDING: Duration = Duration::from_secs(1);
 const MESSAGE_ID_IN_PROCESS: u64 = 10158;
 
 /// The stream's confirmation.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishAck {
     /// The stream that stored the message.
     pub stream: String,
     /// Its place there.
-    #[serde(rename = "seq")]
     pub sequence: u64,
     /// Whether a message with the same `Nats-Msg-Id` was stored before, and this one was not.
-    #[serde(default)]
     pub duplicate: bool,
     /// The stream's JetStream domain, if it has one.
-    #[serde(default)]
     pub domain: Option<String>,
 }
 
+/// No untagged enum: that reads an answer twice, which publishing many feels.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Reply {
-    Refused { error: Refusal },
-    Stored(PublishAck),
+struct Reply {
+    error: Option<Refusal>,
+    stream: Option<String>,
+    #[serde(rename = "seq")]
+    sequence: Option<u64>,
+    #[serde(default)]
+    duplicate: bool,
+    domain: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -120,19 +122,21 @@ pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duratio
 
 /// What a stream answered to a message for `subject`.
 pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
-    match serde_json::from_slice(answer) {
-        Ok(Reply::Stored(ack)) => Ok(ack),
-        Ok(Reply::Refused { error }) if error.err_code == MESSAGE_ID_IN_PROCESS => Err(undecided(subject)),
-        Ok(Reply::Refused { error: Refusal { code, err_code, description } }) => Err(Error::new(
+    let foreign = || {
+        let text = format!("Whoever answered on {subject} is no stream: is it a request subject?");
+        Error::new(ErrorKind::NoStream, text)
+    };
+    match serde_json::from_slice(answer).map_err(|error| foreign().because(error))? {
+        Reply { error: Some(Refusal { err_code: MESSAGE_ID_IN_PROCESS, .. }), .. } => Err(undecided(subject)),
+        Reply { error: Some(Refusal { code, err_code, description }), .. } => Err(Error::new(
             ErrorKind::Api { code, err_code },
             format!("The stream refused the message for {subject}: {description} (error {err_code})."),
         )
         .because(description)),
-        Err(error) => Err(Error::new(
-            ErrorKind::NoStream,
-            format!("Whoever answered on {subject} is no stream: is it a request subject?"),
-        )
-        .because(error)),
+        Reply { stream: Some(stream), sequence: Some(sequence), duplicate, domain, .. } => {
+            Ok(PublishAck { stream, sequence, duplicate, domain })
+        }
+        Reply { .. } => Err(foreign()),
     }
 }
 

@@ -1,6 +1,5 @@
 //! One kept connection to publish on: opened on first use, opened anew when it was closed.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::{StatusCode, Subject, Subscriber};
@@ -118,20 +117,23 @@ struct Pipeline<'a> {
     answers: Subscriber,
     inbox: String,
     limit: Duration,
-    under_way: HashMap<usize, Subject>,
+    /// By number; `None` has its result.
+    under_way: Vec<Option<Subject>>,
+    count: usize,
     results: Vec<Option<Result<PublishAck>>>,
 }
 
 impl<'a> Pipeline<'a> {
     fn new(connection: &'a Connection, answers: Subscriber, inbox: String, limit: Duration) -> Self {
-        Self { connection, answers, inbox, limit, under_way: HashMap::new(), results: Vec::new() }
+        Self { connection, answers, inbox, limit, under_way: Vec::new(), count: 0, results: Vec::new() }
     }
 
     async fn run(mut self, messages: Vec<Outgoing>) -> Vec<Result<PublishAck>> {
         self.results.resize_with(messages.len(), || None);
+        self.under_way.resize(messages.len(), None);
         for (index, message) in messages.into_iter().enumerate() {
             self.take_what_is_there();
-            if self.under_way.len() >= WINDOW {
+            if self.count >= WINDOW {
                 self.wait_until(WINDOW / 2).await;
             }
             self.send(index, message).await;
@@ -154,7 +156,8 @@ impl<'a> Pipeline<'a> {
         // While the link is down, what async-nats buffers fills up and sending would wait for ever.
         match timeout_at(Instant::now() + self.limit, sending).await {
             Ok(Ok(())) => {
-                self.under_way.insert(index, subject);
+                self.under_way[index] = Some(subject);
+                self.count += 1;
             }
             Ok(Err(error)) => {
                 let kind = match error.kind() {
@@ -176,11 +179,9 @@ impl<'a> Pipeline<'a> {
 
     /// Waits until no more than `most` are under way; what stays silent for too long is given up.
     async fn wait_until(&mut self, most: usize) {
-        while self.under_way.len() > most {
+        while self.count > most {
             let Ok(Some(answer)) = timeout_at(Instant::now() + self.limit, self.answers.next()).await else {
-                for (index, subject) in self.under_way.drain() {
-                    self.results[index] = Some(Err(unconfirmed(&subject, self.limit)));
-                }
+                self.give_up();
                 return;
             };
             self.note(&answer);
@@ -188,12 +189,21 @@ impl<'a> Pipeline<'a> {
         }
     }
 
+    fn give_up(&mut self) {
+        for (subject, result) in self.under_way.iter_mut().zip(&mut self.results) {
+            if let Some(subject) = subject.take() {
+                *result = Some(Err(unconfirmed(&subject, self.limit)));
+            }
+        }
+        self.count = 0;
+    }
+
     fn note(&mut self, answer: &async_nats::Message) {
         let index =
             answer.subject.strip_prefix(self.inbox.as_str()).and_then(|rest| rest.get(1..)?.parse().ok());
-        let Some((index, subject)) = index.and_then(|index| self.under_way.remove_entry(&index)) else {
-            return;
-        };
+        let Some(index): Option<usize> = index else { return };
+        let Some(subject) = self.under_way.get_mut(index).and_then(Option::take) else { return };
+        self.count -= 1;
         let result = match answer.status {
             Some(StatusCode::NO_RESPONDERS) => Err(no_stream(&subject)),
             _ => read_ack(&subject, &answer.payload),
