@@ -14,6 +14,9 @@ use crate::status::{Status, is_terminal};
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// The server fills several requests in turn, so that some may end one after the other.
+const FRUITLESS_LIMIT: u32 = 8;
+
 /// Requests whose end is remembered: a second word about the same end changes nothing.
 const REMEMBERED: usize = 64;
 
@@ -62,6 +65,8 @@ pub(crate) struct Demand {
     unanswered: u32,
     silences: u32,
     repairs: u64,
+    /// Requests that ended full in bytes since the last message.
+    fruitless: u32,
     next_id: u64,
     /// Requests up to this one are forgotten.
     forgotten: u64,
@@ -82,6 +87,7 @@ impl Demand {
             unanswered: 0,
             silences: 0,
             repairs: 0,
+            fruitless: 0,
             next_id: 0,
             forgotten: 0,
         }
@@ -114,6 +120,7 @@ impl Demand {
     pub(crate) fn delivered(&mut self, now: Instant, mut messages: usize) {
         self.hear(now);
         self.pause = SHORTEST_PAUSE;
+        self.fruitless = 0;
         self.unanswered = 0;
         self.outstanding = self.outstanding.saturating_sub(messages);
         // The server fills requests in their order, or nearly so; only the sum has to be exact.
@@ -139,6 +146,14 @@ impl Demand {
             }
             // How a request with `max_bytes` ends when it is filled (seen on nats-server 2.15.1).
             409 if status.description.starts_with("Batch Completed") => self.returned(&status),
+            // Full in bytes, though not in number. Where nothing comes any more, no request is large enough.
+            409 if status.description.starts_with("Message Size Exceeds MaxBytes") => {
+                self.returned(&status);
+                self.fruitless += 1;
+                if self.fruitless > FRUITLESS_LIMIT {
+                    self.hold(now);
+                }
+            }
             // The other 409 are the server's own troubles: a new leader, a shutdown, a full queue.
             409 => {
                 self.returned(&status);

@@ -25,7 +25,6 @@ REFUSALS = [
     "409 Leadership Change",
     "409 Server Shutdown",
     "409 Exceeded MaxWaiting",
-    "409 Message Size Exceeds MaxBytes",
     "409 Exceeded MaxRequestBatch of 1",
     "409 Exceeded MaxRequestExpires of 1s",
     "409 Exceeded MaxRequestMaxBytes of 1",
@@ -35,7 +34,12 @@ REFUSALS = [
     "423 Nats-Wrong-Pin-Id",
     "503",
 ]
-ORDINARY = ["404 No Messages", "408 Request Timeout", "409 Batch Completed"]
+ORDINARY = [
+    "404 No Messages",
+    "408 Request Timeout",
+    "409 Batch Completed",
+    "409 Message Size Exceeds MaxBytes",
+]
 
 
 @pytest.fixture

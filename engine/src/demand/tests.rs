@@ -45,6 +45,22 @@ fn a_request_that_was_filled_is_no_reason_to_pause() {
 }
 
 #[test]
+fn a_request_that_is_full_in_bytes_is_no_reason_to_pause_but_a_message_that_fits_into_none_is() {
+    let (mut demand, now) = demand();
+    let full = |id| status(id, 409, "Message Size Exceeds MaxBytes");
+    demand.ask(now, 10, 1);
+    demand.delivered(now, 4);
+    demand.status(now, full(1)).unwrap();
+    assert_eq!((demand.is_paused(now), demand.take_repairs()), (false, 0));
+    for id in 2..=9 {
+        assert!(!demand.is_paused(now));
+        demand.ask(now, 10, 1);
+        demand.status(now, full(id)).unwrap();
+    }
+    assert_eq!((demand.is_paused(now), demand.take_repairs()), (true, 1));
+}
+
+#[test]
 fn a_missed_heartbeat_is_mended_by_asking_again_and_a_second_one_is_a_problem() {
     let (mut demand, now) = demand();
     demand.ask(now, 10, 1);
