@@ -40,7 +40,7 @@ pub(crate) fn runtime() -> &'static Runtime {
 fn build() -> Runtime {
     Builder::new_multi_thread()
         // Two would hand each message to one another; one carries more than Python's thread can handle
-        // (docs/decisions/0011).
+        // (docs/decisions/0012).
         .worker_threads(1)
         .thread_name("nats-consumer")
         .enable_all()

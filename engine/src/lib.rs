@@ -27,8 +27,8 @@
 //! | [`config`] | what the user asks for, as plain data |
 //! | [`connect`], `dial`, `credentials`, `link` | options become a client that reconnects; its state can be watched |
 //! | [`api`], `stored`, [`stream`] | streams and durables are compared with what is declared, then made to fit |
-//! | `status`, `demand`, `window`, `places` | how much to ask for: never more than there are free places |
-//! | `fetch` | pull requests go out, messages come in; silence is noticed and repaired |
+//! | `status`, `demand`, `window`, `places`, `allowance` | how much to ask for: never more than there are free places |
+//! | `fetch` | pull requests go out, messages come in |
 //! | [`message`], [`delivery`] | a delivery is one attempt at one message, and owns its place until it is settled |
 //! | `gate`, `suspect`, `mark` | what came again after its last attempt runs alone, and others can see it |
 //! | [`route`], [`router`] | the subject finds its handler: exact beats `*` beats `>` |
@@ -41,7 +41,7 @@
 //! | `drift`, `supervise` | a durable that somebody changed is followed; what stopped consuming is noticed and repaired |
 //! | [`worker`] | wires all of it: [`consume`], then [`Consumption::drain`] |
 //! | [`subscribe`], [`pull`], [`acknowledge`] | beside it: messages for a client that takes them itself |
-//! | [`observe`], [`error`] | the counters; what can go wrong |
+//! | [`observe`], [`error`], `fail_point` | the counters; what can go wrong; where tests end the process |
 
 pub mod config;
 pub mod connect;

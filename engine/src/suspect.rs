@@ -257,7 +257,9 @@ impl Suspects {
         *lock(&self.without_marks_until) = Some(Instant::now() + WITHOUT_MARKS);
         warn!(
             consumer = self.gate.settler.options().name,
-            "the marks of messages that came again after their last attempt cannot be kept: {error} For the next              minute such messages run beside others, up to {HEADROOM} times more, and are given up then, though              they may not be what ended their workers."
+            "the marks of messages that came again after their last attempt cannot be kept: {error} For the next \
+             ten minutes such messages run beside others, up to {HEADROOM} times more, and are given up then, though \
+             they may not be what ended their workers."
         );
     }
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgiref.sync import iscoroutinefunction
@@ -171,8 +172,9 @@ class ThreadDispatch(Dispatch):
         loop = asyncio.get_running_loop()
         self._threads = [
             threading.Thread(
-                target=self._serve,
-                args=(serve, loop),
+                # Each in a copy of this context: a handler has to know whose run it is in.
+                target=copy_context().run,
+                args=(self._serve, serve, loop),
                 name=f"{self._name}-{suffix}",
                 # A handler that never returns must not keep the process from ending.
                 daemon=True,

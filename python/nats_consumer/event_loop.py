@@ -41,7 +41,7 @@ def factory(choice: str | None) -> Factory | None:
 
 def check() -> None:
     """Raises ConfigurationError if event_loop_policy is no path, or leads to something else than a
-    policy. One that cannot be imported passes: only where consumers run need it be installed."""
+    policy. One whose package is not installed passes: only where consumers run need it be there."""
     path = settings.event_loop_policy()
     if path is None:
         return
@@ -61,7 +61,13 @@ def _is_installed(path: str) -> bool:
 
 
 def _factory_of(path: str, what: str) -> Factory:
-    policy = import_string(path)
+    try:
+        policy = import_string(path)
+    except (TypeError, ValueError) as error:  # it begins with a dot
+        raise ConfigurationError(
+            f"{what} must be the dotted path of an event loop policy such as {_UVLOOP!r}, "
+            f"not {path!r}."
+        ) from error
     if not callable(getattr(policy, "new_event_loop", None)):
         raise ConfigurationError(
             f"{what} must be the dotted path of an event loop policy such as {_UVLOOP!r}: {path} "

@@ -223,7 +223,7 @@ class ConsumerHandler:
 def project_handlers() -> Iterator[tuple[type[ConsumerHandler], list[str]]]:
     """The handlers of the installed apps that nothing derives from, each with the names of the
     methods it lacks. One that is not made without arguments is left out: the worker looks at it."""
-    for handler in _leaves(ConsumerHandler):
+    for handler in dict.fromkeys(_leaves(ConsumerHandler)):
         if not apps.get_containing_app_config(handler.__module__):
             continue
         try:

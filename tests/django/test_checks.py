@@ -65,6 +65,8 @@ def test_credentials_in_a_url_are_w010_which_does_not_repeat_them(
         ({"connect_args": {"servers": "a:99999"}}, "entry 0: its port"),
         ({"shutdown_timeout": float("nan")}, "must be a number"),
         ({"event_loop_policy": "uvloop"}, "must be the dotted path of an event loop policy"),
+        ({"event_loop_policy": ".x"}, "must be the dotted path of an event loop policy"),
+        ({"event_loop_policy": "..x"}, "must be the dotted path of an event loop policy"),
         ({"event_loop_policy": "asyncio.NoSuchPolicy"}, "must be the dotted path of an event loop"),
         ({"connect_args": {"ping_interval": 0}}, "must be a number of at least 0.1, not 0"),
         ({"connect_args": {"connect_timeout": 0}}, "must be a number of at least 0.1, not 0"),

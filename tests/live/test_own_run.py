@@ -82,6 +82,28 @@ async def test_a_handler_may_stop_its_own_consumer(stage: Stage, orders: Any) ->
     assert stage.consumer(orders)["num_ack_pending"] == 0
 
 
+async def test_an_error_handler_may_stop_a_consumer_whose_handlers_block(
+    stage: Stage, settings: Settings
+) -> None:
+    settings.NATS_CONSUMER = {**settings.NATS_CONSUMER, "shutdown_timeout": 60}
+
+    class Orders(stage.Pull):  # type: ignore[name-defined, misc]
+        max_retries = 0
+        stopped = False
+
+        def handle_message(self, message: Any) -> None:
+            raise ValueError(message.subject)
+
+        async def handle_error(self, message: Any, error: Exception, attempt: int) -> None:
+            await self.stop()
+            self.stopped = True
+
+    consumer = Orders()
+    await stage.publish("one")
+    await asyncio.wait_for(consumer.run(), 10)
+    assert consumer.stopped
+
+
 async def test_a_consumer_can_be_run_again(stage: Stage, orders: Any) -> None:
     consumer = orders()
     for text in ("one", "two"):
