@@ -26,14 +26,19 @@ pub(crate) async fn allowance(connection: &Connection, options: &ConsumerOptions
     }
 }
 
-/// Whether the messages have become so large that the server may close the connection of a push consumer, which
-/// it does when 64 MiB wait for it. Factors below two are left alone, or replicas would never agree.
-pub(crate) async fn is_too_generous(
+/// What to allow instead, where messages have become so large that the server may close the connection of a push
+/// consumer, which it does when 64 MiB wait for it. Factors below two are left alone, or replicas would never
+/// agree; so is what somebody declared.
+pub(crate) async fn smaller_allowance(
     connection: &Connection,
     options: &ConsumerOptions,
     granted: i64,
-) -> bool {
-    options.kind == Kind::Push && granted / 2 >= allowance(connection, options).await
+) -> Option<i64> {
+    if options.kind != Kind::Push || options.max_ack_pending.is_some() {
+        return None;
+    }
+    let fitting = fitting(typical_size(connection, &options.stream).await?);
+    (granted / 2 >= fitting).then_some(fitting)
 }
 
 fn twice_the_handlers(options: &ConsumerOptions) -> i64 {

@@ -196,10 +196,8 @@ impl Mark {
 
 /// Whether what went wrong may be over at the next try.
 pub(crate) fn may_pass(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Disconnected | ErrorKind::Closed | ErrorKind::Unconfirmed | ErrorKind::Timeout
-    )
+    // A stream without a leader answers like none.
+    error.is_temporary() || error.kind() == ErrorKind::NoStream
 }
 
 /// A name of this process that no other one has had; a forked child has its own.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::allowance::is_too_generous;
+use crate::allowance::smaller_allowance;
 use crate::api::call;
 use crate::config::{ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
@@ -19,7 +19,7 @@ use crate::fetch::{Fetch, fetch};
 use crate::observe::count;
 use crate::quarantine::sweep;
 use crate::settle::Settler;
-use crate::stream::{Durable, bind};
+use crate::stream::{Durable, bind, upsert};
 use crate::suspect::Suspects;
 
 /// How often the durable is looked at while nothing else tells whether it is well.
@@ -216,7 +216,7 @@ impl Supervisor {
                     self.seen().acknowledged = info["ack_floor"]["stream_seq"].as_u64();
                     self.warn_if_full(&info);
                     self.follow(connection, durable, &info["config"]).await;
-                    self.shrink_allowance(connection, &info).await;
+                    self.shrink_allowance(connection, durable, &info).await;
                     let received = Some(self.settler.counters.snapshot().received);
                     if self.is_stalled(durable, &info) && received == before {
                         return Problem::Silent;
@@ -243,14 +243,15 @@ impl Supervisor {
         }
     }
 
-    async fn shrink_allowance(&self, connection: &Connection, info: &Value) {
+    /// Nothing else of the durable is touched: another version of the consumer may have changed it.
+    async fn shrink_allowance(&self, connection: &Connection, durable: &Durable, info: &Value) {
         let granted = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
-        if !is_too_generous(connection, &self.options, granted).await {
-            return;
-        }
+        let Some(allowed) = smaller_allowance(connection, &self.options, granted).await else { return };
+        let mut config = info["config"].clone();
+        config["max_ack_pending"] = allowed.into();
         // What goes wrong is tried again at the next look.
-        if let Ok(resume_at) = self.resume_at(connection).await {
-            let _ = bind(connection, &self.options, resume_at).await;
+        if upsert(connection, &self.options.stream, &durable.name, &config).await.is_ok() {
+            info!(consumer = self.options.name, "messages are large: the server may send {allowed} at once");
         }
     }
 

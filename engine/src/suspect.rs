@@ -174,6 +174,7 @@ impl Suspects {
         // Before it is written: whatever happens from here on, it is ended before the message comes again.
         delivery.put_under(Some(mark.clone()));
         if let Err(error) = mark.begin(&settler.connection(), progress).await {
+            drop(shut);
             self.do_without_marks(&error);
             if may_pass(&error) {
                 // It may be stored, and must be ended before the message runs.

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import DeadLetter, JetstreamPullConsumer, apublish, publish, publish_many
+from nats_consumer import (
+    DeadLetter,
+    JetstreamPullConsumer,
+    apublish,
+    publish,
+    publish_many,
+    registry,
+)
 from nats_consumer.exceptions import ConfigurationError, NatsConsumerError
 from nats_consumer.options import consumer_options
 from tests.live.stage import Stage, running
@@ -126,7 +133,10 @@ async def test_a_reason_and_an_error_of_several_lines_are_one_header_each(stage:
 
 
 @pytest.mark.parametrize("attribute", ["stream_name", "durable_name", "filter_subject"])
-async def test_a_consumer_with_such_a_name_does_not_start(attribute: str) -> None:
+async def test_a_consumer_with_such_a_name_does_not_start(
+    attribute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_declared", {})
     attributes = {"stream_name": "a", "filter_subject": "a", "handle_message": print}
 
     def options_with(word: str) -> None:

@@ -82,6 +82,8 @@ struct Position {
     stream: Option<u64>,
     /// The last delivery of the present consumer.
     delivery: u64,
+    /// Everything that was there came once: from then on each message counts, not the last of its subject.
+    is_caught_up: bool,
 }
 
 impl Position {
@@ -132,7 +134,7 @@ impl Source {
             .subscribe(inbox.clone())
             .await
             .map_err(|error| Error::new(ErrorKind::Closed, "The connection is closed.").because(error))?;
-        let config = ordered.config_behind(position.stream, &inbox);
+        let config = ordered.config_behind(position, &inbox);
         let body = json!({ "stream_name": ordered.stream, "config": config }).to_string();
         let subject = format!("CONSUMER.CREATE.{}", ordered.stream);
         let answer = request_behind(connection, &ordered.prefix, &subject, body.into(), API_TIMEOUT).await?;
@@ -161,7 +163,7 @@ impl Ordered {
         })
     }
 
-    fn config_behind(&self, last: Option<u64>, inbox: &str) -> Map<String, Value> {
+    fn config_behind(&self, position: &Position, inbox: &str) -> Map<String, Value> {
         let mut config = self.config.clone();
         let nanoseconds = u64::try_from(self.heartbeat.as_nanos()).unwrap_or(u64::MAX);
         let own = [
@@ -175,7 +177,8 @@ impl Ordered {
         ];
         config.extend(own.map(|(name, value)| (name.to_owned(), value)));
         // The last of each subject are found again, and those that came before are left out on arrival.
-        if let Some(last) = last.filter(|_| !self.is_last_per_subject()) {
+        let begins_anew = self.is_last_per_subject() && !position.is_caught_up;
+        if let Some(last) = position.stream.filter(|_| !begins_anew) {
             config.remove("opt_start_time");
             config.insert("deliver_policy".into(), json!("by_start_sequence"));
             config.insert("opt_start_seq".into(), json!(last + 1));
@@ -313,6 +316,7 @@ impl Reader {
         if waiting.is_full || !self.position.follows(&metadata) {
             return false;
         }
+        self.position.is_caught_up |= metadata.pending == 0;
         if self.position.is_new(&metadata) {
             self.position.stream = Some(metadata.stream_sequence);
             waiting.push(message);
