@@ -238,7 +238,7 @@ def test_a_script_of_the_project_runs_a_consumer(
                 return [operations.CreateStream(name={stream!r}, subjects=["{stream}.*"])]
 
             async def handle_message(self, message):
-                print("handled", message.data.decode())
+                print("handled " + message.data.decode())  # one write: the log has others
                 await self.stop()
     """)
     project.write(
