@@ -35,21 +35,29 @@ fn pattern() -> impl Strategy<Value = String> {
         .prop_map(|(tokens, rest)| if rest { format!("{tokens}.>") } else { tokens })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_finds_for_a_pattern_is_what_the_pattern_matches() {
-    let stage = Stage::set().await;
+fn draw(runner: &mut TestRunner, strategy: &impl Strategy<Value = String>) -> String {
+    format!("t.{}", strategy.new_tree(runner).unwrap().current())
+}
+
+/// Random subjects, each of them stored in a stream.
+async fn stored_subjects(stage: &Stage, runner: &mut TestRunner) -> BTreeSet<String> {
     stage.create_stream("subjects", &["t.>"]).await;
-    let mut runner = TestRunner::deterministic();
-    let mut some =
-        |strategy: BoxedStrategy<String>| format!("t.{}", strategy.new_tree(&mut runner).unwrap().current());
-    let subjects: BTreeSet<String> = (0..SUBJECTS).map(|_| some(subject().boxed())).collect();
+    let subjects: BTreeSet<String> = (0..SUBJECTS).map(|_| draw(runner, &subject())).collect();
     for subject in &subjects {
         stage.client.publish(subject.clone(), "".into()).await.unwrap();
     }
     eventually("all are stored", async || stage.stored("subjects").await == subjects.len() as u64).await;
+    subjects
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_finds_for_a_pattern_is_what_the_pattern_matches() {
+    let stage = Stage::set().await;
+    let mut runner = TestRunner::deterministic();
+    let subjects = stored_subjects(&stage, &mut runner).await;
     let mut matched = 0;
     for _ in 0..PATTERNS {
-        let text = some(pattern().boxed());
+        let text = draw(&mut runner, &pattern());
         let found = stage.api("STREAM.INFO.subjects", &json!({ "subjects_filter": text })).await;
         let found: BTreeSet<String> = found["state"]["subjects"]
             .as_object()
@@ -92,16 +100,9 @@ async fn delivered(stage: &Stage, filter: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_delivers_for_a_filter_is_what_the_trie_finds() {
     let stage = Stage::set().await;
-    stage.create_stream("subjects", &["t.>"]).await;
     let mut runner = TestRunner::deterministic();
-    let mut some =
-        |strategy: BoxedStrategy<String>| format!("t.{}", strategy.new_tree(&mut runner).unwrap().current());
-    let subjects: BTreeSet<String> = (0..SUBJECTS).map(|_| some(subject().boxed())).collect();
-    for subject in &subjects {
-        stage.client.publish(subject.clone(), "".into()).await.unwrap();
-    }
-    eventually("all are stored", async || stage.stored("subjects").await == subjects.len() as u64).await;
-    let filters: BTreeSet<String> = (0..FILTERS).map(|_| some(pattern().boxed())).collect();
+    let subjects = stored_subjects(&stage, &mut runner).await;
+    let filters: BTreeSet<String> = (0..FILTERS).map(|_| draw(&mut runner, &pattern())).collect();
     let mut deliveries = BTreeMap::new();
     for filter in &filters {
         let trie: Routes<()> = [(Pattern::parse(filter).unwrap(), ())].into_iter().collect();
