@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.servers import NatsServer
 from tests.waiting import eventually
@@ -21,6 +21,14 @@ class Node(NatsServer):
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder, options)
         self._alone = alone
+
+    @classmethod
+    def configured(cls, folder: Path, config: str) -> Self:
+        """One with the text of a configuration file, which it keeps in its folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "server.conf"
+        file.write_text(config)
+        return cls(folder, ("-c", str(file)))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

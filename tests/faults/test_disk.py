@@ -31,11 +31,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def node(disk: Path) -> Iterator[Node]:
     """A server that believes that it has more room than there is."""
-    folder = disk / "node"
-    folder.mkdir()
-    config = folder / "server.conf"
-    config.write_text("jetstream { max_file_store: 1GB }\n")
-    node = Node(folder, ("-c", str(config)))
+    node = Node.configured(disk / "node", "jetstream { max_file_store: 1GB }\n")
     node.start()
     yield node
     if node.is_running:

@@ -15,11 +15,7 @@ pytestmark = pytest.mark.timeout(90)
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     """A server with little patience, and little room for what a client does not read."""
-    folder = tmp_path / "node"
-    folder.mkdir()
-    config = folder / "server.conf"
-    config.write_text('write_deadline: "1s"\nmax_pending: 1MB\n')
-    node = Node(folder, ("-c", str(config)))
+    node = Node.configured(tmp_path / "node", 'write_deadline: "1s"\nmax_pending: 1MB\n')
     node.start()
     yield node
     node.kill()
