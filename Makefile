@@ -26,7 +26,7 @@ test: $(VENV)/.installed ## Lint everything and run every test, in Rust and in P
 	@QUICK=$(QUICK) $(VENV)/bin/python make/test.py
 
 .PHONY: lint
-lint: $(VENV)/.installed ## Run the linters alone, and look for known vulnerabilities
+lint: $(VENV)/.audit ## Run the linters alone, and look for known vulnerabilities
 	@$(VENV)/bin/python make/lint.py
 
 # Half of what criterion takes by default: nothing here is as noisy as the workloads after it.
@@ -76,6 +76,10 @@ $(VENV)/.installed: pyproject.toml
 # What the faults happen to, beside our own: servers that fork, a task queue, a database's driver.
 $(VENV)/.faults: $(VENV)/.installed
 	@$(VENV)/bin/python -m pip install --quiet --group faults
+	@touch $@
+
+$(VENV)/.audit: $(VENV)/.installed
+	@$(VENV)/bin/python -m pip install --quiet --group audit
 	@touch $@
 
 # The extension module, and the package itself as an editable install.

@@ -5,6 +5,7 @@ is missing, or a database that does not answer, ends as `NOT_RUN`, which is no f
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,34 +15,32 @@ from typing import Any
 
 from steps import NOT_RUN, ROOT
 
-_NO_CARGO_DENY = "cargo-deny was not found: `cargo install cargo-deny` installs it"
+_INSTALLS = {
+    "cargo-deny": "cargo install cargo-deny",
+    "pip-audit": ".venv/bin/pip install --group audit",
+}
 
 
 def deny() -> int:
     """Check licences, bans and sources by deny.toml, which needs no database."""
-    if not shutil.which("cargo-deny"):
-        print(_NO_CARGO_DENY)
+    if (tool := _found("cargo-deny")) is None:
         return NOT_RUN
-    return _run("cargo", "deny", "check", "bans", "licenses", "sources")
+    return _run(tool, "check", "bans", "licenses", "sources")
 
 
 def cargo() -> int:
     """Look up the Rust dependencies in RustSec's database."""
-    if not shutil.which("cargo-deny"):
-        print(_NO_CARGO_DENY)
+    if (tool := _found("cargo-deny")) is None:
         return NOT_RUN
-    if _run("cargo", "deny", "fetch", "db") != 0:
+    if _run(tool, "fetch", "db") != 0:
         print("the advisory database could not be fetched: no Rust dependency was looked up")
         return NOT_RUN
-    return _run("cargo", "deny", "check", "advisories")
+    return _run(tool, "check", "advisories")
 
 
 def pip() -> int:
     """Look up what the virtual environment holds."""
-    beside = Path(sys.executable).with_name("pip-audit")
-    tool = str(beside) if beside.exists() else shutil.which("pip-audit")
-    if tool is None:
-        print("pip-audit was not found: `.venv/bin/pip install pip-audit` installs it")
+    if (tool := _found("pip-audit")) is None:
         return NOT_RUN
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as installed:
         frozen = [sys.executable, "-m", "pip", "freeze", "--exclude=django-nats-consumer"]
@@ -72,6 +71,15 @@ def judge(packages: list[dict[str, Any]]) -> int:
     if found:
         return 1
     return 0 if known else NOT_RUN
+
+
+def _found(tool: str) -> str | None:
+    """Where a tool is: in our virtual environment, or on the path. Says so if it is nowhere."""
+    beside = Path(sys.executable).parent
+    found = shutil.which(tool, path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        print(f"{tool} was not found: `{_INSTALLS[tool]}` installs it")
+    return found
 
 
 def _run(*command: str) -> int:

@@ -52,6 +52,8 @@ def test_what_is_vulnerable_and_what_is_unknown_is_named(
 def test_without_its_tool_a_step_is_not_run(
     advisories: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(advisories.shutil, "which", lambda _: None)
-    assert advisories.deny() == advisories.cargo() == NOT_RUN
-    assert "cargo install cargo-deny" in capsys.readouterr().out
+    monkeypatch.setattr(advisories.shutil, "which", lambda _, path: None)
+    assert advisories.deny() == advisories.cargo() == advisories.pip() == NOT_RUN
+    printed = capsys.readouterr().out
+    assert "cargo install cargo-deny" in printed
+    assert "pip install --group audit" in printed
