@@ -92,7 +92,11 @@ class Ledgers:
 def read(folder: Path, ledger: str) -> list[dict[str, Any]]:
     """The lines of a ledger; none if nobody wrote any."""
     path = folder / f"{ledger}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    # A write that goes over the end of a page is seen in parts: what has no end yet is to come.
+    written, _, _ = path.read_text().rpartition("\n")
+    return [json.loads(line) for line in written.splitlines()]
 
 
 def tries(folder: Path) -> list[Try]:

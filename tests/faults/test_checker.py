@@ -2,12 +2,13 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.checker import OWN_HEADERS, check
-from tests.faults.ledgers import Fault, Ledgers, Policy, Step, Stop, Try
+from tests.faults.ledgers import Fault, Ledgers, Policy, Step, Stop, Try, read
 from tests.faults.witness import Stored
 
 CONSUMER = "Pulled"
@@ -251,3 +252,8 @@ def test_a_long_report_is_cut_short() -> None:
     text = str(check(changed(handled=[])))
     assert "counts: " in text
     assert len(text.splitlines()) < 30
+
+
+def test_a_line_of_a_ledger_that_is_still_being_written_is_not_read_yet(tmp_path: Path) -> None:
+    (tmp_path / "handled.jsonl").write_text('{"event": "START"}\n{"event": "DO')
+    assert read(tmp_path, "handled") == [{"event": "START"}]
