@@ -30,6 +30,11 @@ class Node(NatsServer):
         file.write_text(config)
         return cls(folder, ("-c", str(file)))
 
+    def reload(self, config: str) -> None:
+        """Change the configuration of a configured one while it runs."""
+        (self.folder / "server.conf").write_text(config)
+        self._signal(signal.SIGHUP)
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """The process is stopped meanwhile: connections stay, and nobody answers."""

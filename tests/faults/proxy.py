@@ -1,6 +1,7 @@
 """A TCP proxy between a client and a nats-server, through which a test does harm."""
 
 import asyncio
+import random
 import re
 import socket
 import struct
@@ -24,6 +25,8 @@ class Direction:
 
     passes: asyncio.Event = field(default_factory=asyncio.Event)
     delay: float = 0.0
+    jitter: random.Random | None = None
+    slice: int | None = None
     drops: re.Pattern[bytes] | None = None
     dropped: list[bytes] = field(default_factory=list)
     bytes_left: int | None = None
@@ -94,13 +97,22 @@ class Proxy:
             self._loop.call_soon_threadsafe(self._ways[way].passes.set)
 
     @contextmanager
-    def delay(self, seconds: float) -> Iterator[None]:
-        """Meanwhile everything takes so much longer, in each direction."""
+    def delay(self, seconds: float, jitter: random.Random | None = None) -> Iterator[None]:
+        """Meanwhile everything takes so much longer, in each direction; on average, with jitter."""
         for way in self._ways.values():
-            way.delay = seconds
+            way.delay, way.jitter = seconds, jitter
         yield
         for way in self._ways.values():
-            way.delay = 0.0
+            way.delay, way.jitter = 0.0, None
+
+    @contextmanager
+    def sliced(self, count: int) -> Iterator[None]:
+        """Meanwhile what is sent, in each direction, is sent in pieces of so many bytes."""
+        for way in self._ways.values():
+            way.slice = count
+        yield
+        for way in self._ways.values():
+            way.slice = None
 
     @contextmanager
     def dropping(self, way: str, pattern: bytes) -> Iterator[list[bytes]]:
@@ -168,7 +180,8 @@ class Proxy:
         direction, frames = self._ways[way], Frames()
         while received := await reader.read(65536):
             if direction.delay:
-                await asyncio.sleep(direction.delay)
+                factor = direction.jitter.uniform(0, 2) if direction.jitter else 1
+                await asyncio.sleep(direction.delay * factor)
             for frame in frames.feed(received):
                 await direction.passes.wait()
                 if not _is_dropped(direction, frame):
@@ -179,8 +192,10 @@ class Proxy:
 
     async def _pass(self, direction: Direction, frame: bytes, writer: asyncio.StreamWriter) -> None:
         left, direction.bytes_left = direction.bytes_left, None
-        writer.write(frame if left is None else frame[:left])
-        await writer.drain()
+        sent = frame if left is None else frame[:left]
+        for start in range(0, len(sent), direction.slice or len(sent)):
+            writer.write(sent[start : start + (direction.slice or len(sent))])
+            await writer.drain()
         if left is None:
             return
         if left > len(frame):

@@ -1,13 +1,12 @@
 """Credentials that stop being good while a worker runs: no storm, and it goes on when they are."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.faults.ledgers import read
 from tests.faults.nodes import Node
 from tests.faults.proxy import Proxy
 from tests.faults.stage import Stage
@@ -19,34 +18,19 @@ CONNECTIONS = len(CONSUMERS) + 1  # and the producer's
 pytestmark = pytest.mark.timeout(90)
 
 
-class Guarded:
-    """A server with a configuration of its own, which can be changed while it runs."""
-
-    def __init__(self, folder: Path, text: str) -> None:
-        folder.mkdir()
-        self.file = folder / "server.conf"
-        self.file.write_text(text)
-        self.node = Node(folder, ("-c", str(self.file)))
-        self.node.start()
-
-    def reload(self, text: str) -> None:
-        """Change the configuration."""
-        self.file.write_text(text)
-        assert self.node._process is not None
-        os.kill(self.node._process.pid, signal.SIGHUP)
-
-
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Callable[[str], Guarded]]:
-    servers: list[Guarded] = []
+def guarded(tmp_path: Path) -> Iterator[Callable[[str], Node]]:
+    """`guarded(text)` is a running server with this configuration."""
+    nodes: list[Node] = []
 
-    def make(text: str) -> Guarded:
-        servers.append(Guarded(tmp_path / "guarded", text))
-        return servers[-1]
+    def make(text: str) -> Node:
+        nodes.append(Node.configured(tmp_path / "guarded", text))
+        nodes[-1].start()
+        return nodes[-1]
 
     yield make
-    for server in servers:
-        server.node.kill()
+    for node in nodes:
+        node.kill()
 
 
 @contextmanager
@@ -76,7 +60,7 @@ def most_tries(seconds: float) -> float:
 
 
 def test_a_password_that_is_changed_and_changed_back(
-    guarded: Callable[[str], Guarded],
+    guarded: Callable[[str], Node],
     make_proxy: Callable[[str], Proxy],
     make_stage: Callable[..., Stage],
 ) -> None:
@@ -85,8 +69,8 @@ def test_a_password_that_is_changed_and_changed_back(
             {{ user: witness, password: w }}, {{ user: shop, password: {password} }} ] }}"""
 
     server = guarded(users("first"))
-    proxy = make_proxy(server.node.url)
-    witness = Witness([server.node.url], user="witness", password="w")
+    proxy = make_proxy(server.url)
+    witness = Witness([server.url], user="witness", password="w")
     stage = make_stage(witness, [proxy.url])
     stage.connect |= {"user": "shop", "password": "first"}
     with load(stage, 1500):
@@ -97,8 +81,26 @@ def test_a_password_that_is_changed_and_changed_back(
         assert "first" not in stage.workers[0].command.output
 
 
+def account(jetstream: str) -> str:
+    return f"""no_auth_user: shop
+        accounts {{ SHOP {{ jetstream: {jetstream}, users: [{{ user: shop, password: s }}] }} }}"""
+
+
+def test_an_account_that_has_reached_its_limit(
+    guarded: Callable[[str], Node],
+    make_proxy: Callable[[str], Proxy],
+    make_stage: Callable[..., Stage],
+) -> None:
+    server = guarded(account("{ max_file: 200K, max_mem: 1M }"))
+    stage = make_stage(Witness([server.url]), [make_proxy(server.url).url])
+    with load(stage, 2500), stage.fault("account full"):
+        refusal = "resource limits exceeded for account"
+        eventually(lambda: refusal in read(stage.folder, "published")[-1].get("error", ""), 20)
+        server.reload(account("enabled"))
+
+
 def test_credentials_that_expire_and_are_renewed_in_their_file(
-    guarded: Callable[[str], Guarded],
+    guarded: Callable[[str], Node],
     make_proxy: Callable[[str], Proxy],
     make_stage: Callable[..., Stage],
     tmp_path: Path,
@@ -107,9 +109,9 @@ def test_credentials_that_expire_and_are_renewed_in_their_file(
 
     authority = Authority()
     server = guarded(authority.configuration())
-    proxy = make_proxy(server.node.url)
+    proxy = make_proxy(server.url)
     authority.write_user(tmp_path / "witness.creds", 3600)
-    witness = Witness([server.node.url], user_credentials=str(tmp_path / "witness.creds"))
+    witness = Witness([server.url], user_credentials=str(tmp_path / "witness.creds"))
     stage = make_stage(witness, [proxy.url])
     shop = tmp_path / "shop.creds"
     authority.write_user(shop, 5)

@@ -1,10 +1,12 @@
 """Somebody changes a durable on the server while it is consumed."""
 
+import json
 from typing import Any
 
 import pytest
 
 from tests.faults.stage import STREAM, Stage
+from tests.waiting import eventually
 
 CONSUMERS = ("Pulled", "PushedInThreads")
 pytestmark = pytest.mark.timeout(90)
@@ -42,3 +44,23 @@ def test_a_limit_of_deliveries_is_taken_away_again(stage: Stage, consumer: str) 
     stage.stop(worker)
     report = stage.check(consumer)
     assert report.counts["redelivered: retry"] == 20
+
+
+def test_two_consumers_that_use_one_durable_by_mistake_share_its_messages(stage: Stage) -> None:
+    """Each is handled by one of them; where they declare different things the log says so."""
+    stage.attributes |= {"durable_name": "shared", "concurrency": 5}
+    one = stage.work("Pulled").is_ready()
+    other = stage.work("PulledInThreads", ack_wait=20.0).is_ready()
+    one.command.wait_for("somebody changed the durable on the server: ack_wait differ")
+    assert stage.produce(200).finish() == 0
+    stage.settled("shared")
+    eventually(lambda: len(stage.handled()) == 200, 20, stage.story)
+    stage.stop(one)
+    stage.stop(other)
+    by = {
+        consumer: {step.id for step in stage.handled() if step.consumer == consumer}
+        for consumer in ("Pulled", "PulledInThreads")
+    }
+    assert all(by.values())
+    there = {json.loads(message.payload)["id"] for message in stage.witness.messages(STREAM)}
+    assert by["Pulled"] | by["PulledInThreads"] == there

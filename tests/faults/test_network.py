@@ -1,9 +1,11 @@
 """The connection is cut, cut in the middle of a frame, silent, half open, slow, or it flaps."""
 
+import random
 from collections.abc import Callable
 
 import pytest
 
+from tests.faults.nodes import Node, free_ports
 from tests.faults.proxy import DOWN, UP, Proxy
 from tests.faults.stage import Stage
 
@@ -84,11 +86,40 @@ def test_a_slow_connection(stage: Stage, proxy: Proxy) -> None:
     survives(stage, proxy, harm, "delay")
 
 
-def test_a_flapping_connection_leaves_nothing_behind(stage: Stage, proxy: Proxy) -> None:
+def test_a_slow_connection_with_jitter_that_carries_byte_by_byte(
+    stage: Stage, proxy: Proxy
+) -> None:
+    def harm(proxy: Proxy) -> None:
+        with proxy.sliced(1), proxy.delay(0.1, random.Random(stage.seed)):
+            for _ in range(10):
+                stage.goes_on()
+
+    survives(stage, proxy, harm, "slices", count=400)
+
+
+def test_servers_of_the_list_that_nobody_knows_or_that_are_down_are_passed_over(
+    stage: Stage, proxy: Proxy
+) -> None:
+    def harm(proxy: Proxy) -> None:
+        for _ in range(3):
+            proxy.cut()
+            stage.goes_on()
+
+    (dead,) = free_ports(1)
+    stage.urls = ["nats://no-such-host.invalid:4222", f"nats://127.0.0.1:{dead}", *stage.urls]
+    survives(stage, proxy, harm, "cut")
+
+
+def test_a_flapping_connection_leaves_nothing_behind(
+    stage: Stage, proxy: Proxy, node: Node
+) -> None:
     before: dict[str, int] = {}
 
+    def subscriptions() -> int:
+        return int(node.varz()["subscriptions"])
+
     def harm(proxy: Proxy) -> None:
-        before.update(stage.workers[0].resources())
+        before.update(stage.workers[0].resources(), subscriptions=subscriptions())
         for _ in range(8):
             with proxy.down():
                 stage.passes(0.5)
@@ -97,6 +128,8 @@ def test_a_flapping_connection_leaves_nothing_behind(stage: Stage, proxy: Proxy)
         after = stage.workers[0].resources()
         assert after["task"] <= before["task"] + 2
         assert after["fd"] <= before["fd"] + 4
+        # A witness may be asking for something.
+        assert subscriptions() <= before["subscriptions"] + 2
 
     survives(stage, proxy, harm, "flapping", count=3000)
 

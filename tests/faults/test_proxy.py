@@ -61,6 +61,12 @@ def test_what_nobody_harms_passes(connection: socket.socket) -> None:
     assert b"MSG hello 1 2\r\nhi\r\n" in _read(connection, rb"hi\r\n")
 
 
+def test_what_is_sliced_arrives_whole(connection: socket.socket, proxy: Proxy) -> None:
+    with proxy.sliced(1):
+        connection.sendall(b"PUB hello 2\r\nhi\r\n")
+        assert _read(connection, rb"hi\r\n") == b"MSG hello 1 2\r\nhi\r\n"
+
+
 def test_a_cut_resets_and_the_next_connection_works(proxy: Proxy) -> None:
     async def survive() -> bytes:
         client = await nats.connect(proxy.url, reconnect_time_wait=0.01)
