@@ -270,9 +270,7 @@ mod tests {
     fn what_is_readable_is_what_async_nats_delivers() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let client = RefCell::new(None);
-        let config = ProptestConfig::default();
-        // What breaks a connection needs a new one: a thousand a second, not more.
-        let mut runner = TestRunner::new(ProptestConfig { cases: config.cases.min(10_000), ..config });
+        let mut runner = TestRunner::default();
         let agrees = |block: Vec<u8>| {
             runtime.block_on(async {
                 let mut connected = match client.take() {

@@ -13,7 +13,7 @@ from django.core.management import get_commands, load_command_class
 from tests.docs.blocks import ROOT, blocks, pages
 
 PACKAGE = "django-nats-consumer"
-_PROJECT = re.compile(rf"{PACKAGE}(?:\[([\w,]+)\])?(?:[<>=~!].*)?$")
+_PROJECT = re.compile(rf"(?:{PACKAGE}|\.)(?:\[([\w,]+)\])?(?:[<>=~!].*)?$")
 # Ordinary commands of a shell, which need no look.
 _ORDINARY = {"cd", "export", "kill", "git", "source"}
 _SEPARATORS = {"|", "&&", ";", "||", "&"}
@@ -34,6 +34,8 @@ def problem(words: list[str]) -> str | None:
     program, arguments = Path(words[0]).name, words[1:]
     if program in _ORDINARY:
         return None
+    if program == "django-admin":
+        return _manage(arguments[0], arguments[1:])
     if program in ("python", "python3"):
         return _python(arguments)
     if program in ("pip", "make", "nats-server"):
@@ -88,7 +90,7 @@ def _pip(arguments: list[str]) -> str | None:
         for extra in match[1].split(",") if match and match[1] else []:
             if extra not in extras:
                 return f"there is no extra {extra!r}"
-    return None if arguments[0] in ("install", "uninstall") else f"pip {arguments[0]}?"
+    return None if arguments[0] in ("install", "uninstall", "wheel") else f"pip {arguments[0]}?"
 
 
 def _make(arguments: list[str]) -> str | None:

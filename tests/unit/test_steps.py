@@ -74,8 +74,11 @@ def test_a_step_that_cannot_run_here_fails_nothing_but_is_named(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_whoever_stops_it_gets_a_sentence_and_no_further_step(
-    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
+    # Who was started in the background by a script ignores SIGINT, and so do we then.
+    before = signal.signal(number, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(number, before))
     stopping = f"import os; os.kill({os.getpid()}, {number:d}); input()"
     waiting = Step("second", ["sh", "-c", f"{sys.executable} -c '{stopping}'; exec sleep 60"], 1)
     assert run_all("test", [_python("first", ""), waiting, _python("third", "")]) == 130
