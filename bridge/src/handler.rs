@@ -5,6 +5,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use crate::message::Message;
+use crate::panic::catch_panic;
 
 /// What to call for a delivery.
 pub(crate) struct Handler {
@@ -28,10 +29,11 @@ impl Handler {
         message: &Py<Message>,
         error: Option<&PyErr>,
     ) -> PyResult<Py<PyAny>> {
-        match error {
+        catch_panic(|| match error {
             None => self.handle.call1(py, (message,)),
             // Not `value()`: before Python 3.12 that is without its traceback.
             Some(error) => self.failed.call1(py, (message, error.clone_ref(py).into_value(py))),
-        }
+        })
+        .flatten()
     }
 }

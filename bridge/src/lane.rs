@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use crate::judge::{Verdict, exhaust, raised, returned, timeout_error};
 use crate::lock::lock;
 use crate::message::Message;
+use crate::panic::catch_panic;
 use crate::step::{Context, Step, as_coroutine, interrupt, resume};
 use crate::tasks::Tasks;
 
@@ -84,7 +85,7 @@ impl Lane {
         py: Python<'_>,
         under_way: Option<(Running, Step)>,
     ) -> PyResult<Option<Py<PyAny>>> {
-        let answer = Self::advance(slf, py, under_way);
+        let answer = catch_panic(|| Self::advance(slf, py, under_way)).flatten();
         if answer.is_err() {
             Tasks::replace(&slf.get().tasks, py, slf)?;
         }

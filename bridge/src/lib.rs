@@ -23,6 +23,7 @@ mod message;
 mod msg;
 mod nats_py;
 mod outcome;
+mod panic;
 mod publisher;
 mod router;
 mod runtime;

@@ -6,6 +6,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use crate::panic::catch_panic;
+
 /// What a step of a coroutine came to.
 pub(crate) enum Step {
     /// It returned.
@@ -50,6 +52,10 @@ impl Context {
 
 /// Resumes `coroutine`.
 pub(crate) fn resume(py: Python<'_>, coroutine: &Py<PyAny>) -> Step {
+    catch_panic(|| send(py, coroutine)).unwrap_or_else(Step::Failed)
+}
+
+fn send(py: Python<'_>, coroutine: &Py<PyAny>) -> Step {
     let mut result = std::ptr::null_mut();
     // SAFETY: attached to Python; `coroutine` is an iterator (see `as_coroutine`) and `result` receives a
     // new reference unless the answer is an error.
@@ -65,7 +71,7 @@ pub(crate) fn resume(py: Python<'_>, coroutine: &Py<PyAny>) -> Step {
 
 /// Resumes `coroutine` by raising `error` where it waits.
 pub(crate) fn interrupt(py: Python<'_>, coroutine: &Py<PyAny>, error: Py<PyAny>) -> Step {
-    match coroutine.call_method1(py, "throw", (error,)) {
+    match catch_panic(|| coroutine.call_method1(py, "throw", (error,))).flatten() {
         Ok(future) => Step::Waits(future),
         Err(stop) if stop.is_instance_of::<PyStopIteration>(py) => match stop.value(py).getattr("value") {
             Ok(value) => Step::Done(value.unbind()),

@@ -144,7 +144,9 @@ class LoopDispatch(Dispatch):
                 answer = await lanes.call(self._handle_error, message, error, message.attempt)
         except Outcome as outcome:
             return outcome
-        except Exception:
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
             return self._after_broken_handle_error(message)
         return self._final_word(message, answer)
 
@@ -194,11 +196,20 @@ class ThreadDispatch(Dispatch):
     def _serve(self, serve: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         lanes.enter_thread_lane(loop)
         try:
-            serve()
-        except Exception:
-            logger.exception("%s: a thread of it ended early.", self._name)
+            while not self._has_served(serve):
+                pass
         finally:
             close_connections()
+
+    def _has_served(self, serve: Callable[[], None]) -> bool:
+        """Serve until nothing will come any more. What ends it early, such as memory that ran out
+        beside a handler, costs the delivery it held, and not the thread."""
+        try:
+            serve()
+        except BaseException:
+            logger.exception("%s: a thread of it was interrupted and goes on.", self._name)
+            return False
+        return True
 
     def _handle(self, message: "Message") -> Any:
         with fresh_connections():
@@ -213,7 +224,7 @@ class ThreadDispatch(Dispatch):
                     answer = lanes.call(self._handle_error, message, error, message.attempt)
         except Outcome as outcome:
             return outcome
-        except Exception:
+        except BaseException:
             return self._after_broken_handle_error(message)
         return self._final_word(message, answer)
 

@@ -62,11 +62,18 @@ def finish(result: Any) -> Any:
 
 
 def _wait_on(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> Any:
-    return asyncio.run_coroutine_threadsafe(_wait_for(awaitable), loop).result()
+    result, ending = asyncio.run_coroutine_threadsafe(_wait_for(awaitable), loop).result()
+    if ending is not None:
+        raise ending
+    return result
 
 
-async def _wait_for(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+async def _wait_for(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    # A task that raises these ends the whole event loop, and here they are one handler's.
+    try:
+        return await awaitable, None
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, error
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

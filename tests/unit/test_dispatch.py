@@ -94,6 +94,27 @@ def test_blocking_handlers_run_in_threads_named_after_the_consumer() -> None:
     assert in_thread(dispatch, lambda: dispatch.handle(FakeMessage())) == "Threading-1"
 
 
+@pytest.mark.parametrize("error", [MemoryError(), SystemExit(3)])
+def test_a_thread_that_is_interrupted_goes_on_serving(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    served: Future[str] = Future()
+    problems = [error]
+
+    class Serving(FakeConsumption):
+        def serve(self) -> None:
+            if problems:
+                raise problems.pop()
+            served.set_result(threading.current_thread().name)
+
+    async def run() -> None:
+        dispatch_for(Threading(), 1).start(Serving())
+        assert await asyncio.wrap_future(served) == "Threading-1"
+
+    asyncio.run(run())
+    assert "Threading: a thread of it was interrupted and goes on." in caplog.text
+
+
 def test_there_are_as_many_threads_as_the_concurrency() -> None:
     names: set[str] = set()
     together = threading.Barrier(3)
