@@ -1,20 +1,39 @@
-//! Where tests end the process: only with the feature `fail-points`, which no wheel has.
+//! Where tests end the process, or have a task panic: only with the feature `fail-points`, which no wheel has.
 
 /// Ends the process here, as abruptly as a SIGKILL, if it was started with `NATS_CONSUMER_DIES` set to `step`
-/// and the number of times that the step is passed before, such as `returned:5`.
+/// and the number of times that the step is passed before, such as `returned:5`; with `NATS_CONSUMER_PANICS`,
+/// panics here, once.
 #[cfg(feature = "fail-points")]
 pub(crate) fn pass(step: &str) {
     use std::sync::LazyLock;
-    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-    static WHERE: LazyLock<Option<(String, AtomicU64)>> = LazyLock::new(|| {
-        let asked = std::env::var("NATS_CONSUMER_DIES").ok()?;
-        let (step, times) = asked.split_once(':')?;
-        Some((step.to_owned(), AtomicU64::new(times.parse().ok()?)))
-    });
-    let Some((_, left)) = WHERE.as_ref().filter(|(asked, _)| asked == step) else { return };
-    if left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err() {
+    static DIES: LazyLock<Option<Point>> = LazyLock::new(|| Point::asked_for("NATS_CONSUMER_DIES"));
+    static PANICS: LazyLock<Option<Point>> = LazyLock::new(|| Point::asked_for("NATS_CONSUMER_PANICS"));
+    if DIES.as_ref().is_some_and(|point| point.is_here(step)) {
         std::process::abort();
+    }
+    if PANICS.as_ref().is_some_and(|point| point.is_here(step)) {
+        panic!("the test asked for it at `{step}`");
+    }
+}
+
+#[cfg(feature = "fail-points")]
+struct Point {
+    step: String,
+    passes: std::sync::atomic::AtomicI64,
+}
+
+#[cfg(feature = "fail-points")]
+impl Point {
+    fn asked_for(variable: &str) -> Option<Self> {
+        let asked = std::env::var(variable).ok()?;
+        let (step, passes) = asked.split_once(':')?;
+        Some(Self { step: step.to_owned(), passes: passes.parse::<i64>().ok()?.into() })
+    }
+
+    /// Whether this is the step, and it has been passed as often as asked.
+    fn is_here(&self, step: &str) -> bool {
+        self.step == step && self.passes.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 0
     }
 }
 

@@ -1,6 +1,5 @@
 //! The user's code runs: a [`Handler`] and the pool of tasks that runs it.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
@@ -13,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{error, warn};
 
+use crate::defect::describe;
 use crate::delivery::Delivery;
 use crate::fail_point;
 use crate::message::Message;
@@ -67,7 +67,7 @@ impl Tasks {
         let handler = Arc::new(handler);
         let mut running = JoinSet::new();
         for _ in 0..concurrency {
-            running.spawn(run(queue.clone(), handler.clone(), timeout));
+            running.spawn(keep_running(queue.clone(), handler.clone(), timeout));
         }
         Self { queue, running: Mutex::new(running) }
     }
@@ -118,6 +118,14 @@ impl Queue {
     }
 }
 
+/// A panic of ours costs the delivery that met it an attempt, and not the task.
+async fn keep_running(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Duration>) {
+    let running = || AssertUnwindSafe(run(queue.clone(), handler.clone(), timeout)).catch_unwind();
+    while let Err(panic) = running().await {
+        error!("a task that runs handlers panicked ({}) and goes on", describe(panic.as_ref()));
+    }
+}
+
 async fn run(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Duration>) {
     while let Some(delivery) = queue.next().await {
         let running = HandBack(&delivery);
@@ -134,7 +142,9 @@ async fn run(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Dura
             Ok(Ok(Ok(Outcome::Ack))) => delivery.succeed(),
             Ok(Ok(Ok(outcome))) => drop(delivery.settle(outcome)),
             Ok(Ok(Err(error))) => judge(&delivery, &error),
-            Ok(Err(panic)) => judge(&delivery, &describe(panic.as_ref()).into()),
+            Ok(Err(panic)) => {
+                judge(&delivery, &format!("the handler panicked: {}", describe(panic.as_ref())).into());
+            }
             Err(_) => judge(&delivery, &"the handler ran longer than its timeout".into()),
         }
     }
@@ -160,12 +170,6 @@ fn judge(delivery: &Delivery, error: &HandlerError) {
     }
     error!(%subject, attempt, "the handler failed for the last time: {error}");
     delivery.exhaust(delivery.final_outcome(), Some(error.to_string()));
-}
-
-fn describe(panic: &(dyn Any + Send)) -> String {
-    let text =
-        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the handler panicked: {}", text.unwrap_or("no message"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -41,7 +41,7 @@
 //! | `drift`, `supervise` | a durable that somebody changed is followed; what stopped consuming is noticed and repaired |
 //! | [`worker`] | wires all of it: [`consume`], then [`Consumption::drain`] |
 //! | [`subscribe`], [`pull`], [`acknowledge`] | beside it: messages for a client that takes them itself |
-//! | [`observe`], [`error`], `fail_point` | the counters; what can go wrong; where tests end the process |
+//! | [`observe`], [`error`], `defect`, `fail_point` | the counters; what can go wrong; a panic of our own; where tests end the process |
 
 pub mod config;
 pub mod connect;
@@ -93,6 +93,7 @@ mod drift;
 mod supervise;
 pub mod worker;
 
+mod defect;
 pub mod error;
 mod fail_point;
 pub mod observe;

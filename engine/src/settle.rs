@@ -19,6 +19,7 @@ use crate::api::API_TIMEOUT;
 use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
 use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::defect::Defect;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
 use crate::lease::Leases;
@@ -56,6 +57,7 @@ pub(crate) struct Settler {
     pub(crate) counters: Arc<Counters>,
     pub(crate) places: Places,
     options: Arc<ConsumerOptions>,
+    pub(crate) defect: Defect,
     dead_letters: DeadLetters,
     connection: Mutex<Connection>,
     runtime: tokio::runtime::Handle,
@@ -73,6 +75,7 @@ impl Settler {
         Arc::new(Self {
             counters: Arc::default(),
             places: Places::new(),
+            defect: Defect::default(),
             dead_letters: DeadLetters::of(&options),
             leases: Mutex::new(Leases::new(options.ack_wait)),
             many: many(&options),
@@ -84,6 +87,14 @@ impl Settler {
             is_over: AtomicBool::new(false),
             work: Notify::new(),
         })
+    }
+
+    /// A task of this consumption, which ends if it panics.
+    pub(crate) fn watched<T>(&self, task: T) -> impl Future<Output = ()> + Send + use<T>
+    where
+        T: Future<Output = ()> + Send,
+    {
+        self.defect.watch(&self.options.name, task)
     }
 
     /// Begins the leases of deliveries that just arrived, known by their reply subjects.
@@ -101,7 +112,7 @@ impl Settler {
         mark: Option<Arc<Mark>>,
     ) {
         let (settler, size) = (self.clone(), letter.message.size());
-        self.runtime.spawn(async move {
+        self.runtime.spawn(self.watched(async move {
             let verdict = match settler.copy_to_dead_letters(&letter).await {
                 Ok(()) => {
                     fail_point::pass("stored");
@@ -121,7 +132,7 @@ impl Settler {
                 Some(mark) => settler.close_marked(mark, reply, lease, size, verdict),
                 None => settler.close(reply, lease, size, verdict),
             }
-        });
+        }));
     }
 
     /// Has the last verdict on a delivery written, and gives back its place.
@@ -141,7 +152,7 @@ impl Settler {
         verdict: Verdict,
     ) {
         let settler = self.clone();
-        self.runtime.spawn(async move {
+        self.runtime.spawn(self.watched(async move {
             if verdict.is_final() {
                 settler.close(reply, lease, size, verdict);
                 settler.end_mark(&mark).await;
@@ -149,7 +160,7 @@ impl Settler {
                 settler.end_mark(&mark).await;
                 settler.close(reply, lease, size, verdict);
             }
-        });
+        }));
     }
 
     /// Ends the mark, however long the server is away, unless the consumption is over before.

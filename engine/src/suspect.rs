@@ -127,7 +127,7 @@ impl Suspects {
                 };
                 while watching.try_join_next().is_some() {}
                 if let Some(left) = self.look_at(suspect).await {
-                    watching.spawn(self.clone().watch(left));
+                    watching.spawn(self.gate.settler.watched(self.clone().watch(left)));
                 }
             }
         };

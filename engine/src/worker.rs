@@ -64,16 +64,16 @@ pub async fn consume_into(
         options,
         settler: settler.clone(),
         suspects: suspects.clone(),
-        stop: CancellationToken::new(),
+        stop: settler.defect.stop(),
         seen: Mutex::default(),
     };
     let stop = supervisor.stop.clone();
     let name = durable.name.clone();
     let (fetching, writing) = (TaskTracker::new(), TaskTracker::new());
-    fetching.spawn(supervisor.run(connection, durable));
-    fetching.spawn(suspects.clone().run(stop.clone()));
+    fetching.spawn(settler.watched(supervisor.run(connection, durable)));
+    fetching.spawn(settler.watched(suspects.clone().run(stop.clone())));
     let written = CancellationToken::new();
-    writing.spawn(settler.clone().write(written.clone()));
+    writing.spawn(settler.watched(settler.clone().write(written.clone())));
     fetching.close();
     writing.close();
     Ok(Consumption {
@@ -91,7 +91,8 @@ pub async fn consume_into(
 }
 
 /// A running consumption. It repairs itself: it reconnects, makes a deleted durable anew where the old one
-/// stood, and waits for a stream that is missing. It ends by [`drain`](Self::drain).
+/// stood, and waits for a stream that is missing. It ends by [`drain`](Self::drain). What it cannot repair is a
+/// panic in its own tasks: that ends it, see [`finished`](Self::finished).
 #[must_use = "a consumption that is dropped stops without a drain"]
 pub struct Consumption {
     durable: String,
@@ -131,15 +132,20 @@ impl Consumption {
         self.settler.connection().is_up()
     }
 
-    /// Whether it has neither been stopped nor drained.
+    /// Whether it has neither been stopped nor drained, nor been ended by a bug of the engine.
     #[must_use]
     pub fn is_running(&self) -> bool {
         *self.is_alive.borrow() && !self.stop.is_cancelled()
     }
 
-    /// Waits until it has been drained.
+    /// Waits until it has been drained, or a bug of the engine has ended it: then [`drain`](Self::drain) it
+    /// all the same, so that what still runs can end.
     pub async fn finished(&self) {
-        let _ = self.is_alive.clone().wait_for(|alive| !alive).await;
+        let mut is_alive = self.is_alive.clone();
+        tokio::select! {
+            _ = is_alive.wait_for(|alive| !alive) => {}
+            () = self.settler.defect.found() => {}
+        }
     }
 
     /// Takes nothing new, hands back at once what has not started, lets what runs finish for up to `grace`,

@@ -25,6 +25,8 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 # A consumer that ran for this long is taken to be well: its next pause is short again.
 _WELL_AFTER = 60.0
+# What still runs when a consumption ended by itself may take so long before a new one starts.
+_LEFT_OVER_SECONDS = 5.0
 # How long a drain waits for a start that is under way, so as to drain that too.
 _START_SECONDS = 5.0
 
@@ -125,15 +127,18 @@ class Supervised:
             self._not_starting.set()
         self._report_start(None)
         try:
-            await consumption.finished()
+            await self._until_finished(consumption)
         except Exception as error:
             logger.error("%s ended: %s", self.name, error, exc_info=is_unexpected(error))
-        else:
-            if not self._draining:
-                logger.error("%s ended although nobody asked it to.", self.name)
         finally:
             if self._dispatch is not None:
                 self._dispatch.end()
+
+    async def _until_finished(self, consumption: "Consumption") -> None:
+        await consumption.finished()
+        if not self._draining:
+            logger.error("%s ended although nobody asked it to.", self.name)
+            await self._drain(consumption, _LEFT_OVER_SECONDS)
 
     async def _start(self) -> "Consumption":
         if self._setup_failure is not None:

@@ -90,10 +90,14 @@ class FakeConsumption:
         assert self._finished is not None
         self._finished.set_exception(error)
 
+    def end(self) -> None:
+        assert self._finished is not None
+        self._finished.set_result(None)
+
     async def drain(self, timeout: float) -> int:
         self.drained_for = timeout
-        if self._finished is not None:
-            self._finished.set_result(None)
+        if self._finished is not None and not self._finished.done():
+            self.end()
         return 0
 
 

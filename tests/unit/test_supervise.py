@@ -168,6 +168,22 @@ def test_a_consumer_that_ends_is_started_again(
     assert "Pulling ended: the durable was deleted" in caplog.text
 
 
+def test_a_consumption_that_ends_by_itself_is_drained_and_started_again(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine()
+
+    async def test(supervised: Supervised) -> None:
+        (await engine.running()).end()
+        await engine.running()
+
+    supervise_it(test, engine)
+    first, second = engine.consumptions
+    assert (first.drained_for, second.drained_for) == (supervise._LEFT_OVER_SECONDS, 5.0)
+    assert pauses == [1]
+    assert "Pulling ended although nobody asked it to." in caplog.text
+
+
 def test_a_consumer_whose_constructor_fails_is_reported_by_name(
     pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:

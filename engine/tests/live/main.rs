@@ -10,6 +10,7 @@ mod fetch;
 mod journey;
 mod mortal;
 mod ordered;
+mod panic;
 mod publish;
 mod pull;
 mod quarantine;
