@@ -63,15 +63,16 @@ class Postgres:
 
     def restart(self) -> None:
         """End every connection at once, as a fast shutdown does, and start again."""
-        self._stop()
+        self.stop()
         self.start()
 
     def end(self) -> None:
         """Stop it for good."""
-        self._stop()
+        self.stop()
         shutil.rmtree(self._folder)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End every connection at once, and the server."""
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=START_TIMEOUT)

@@ -11,6 +11,7 @@ from tests.faults.stage import Stage
 CONSUMERS = ("PulledInThreads", "Pulled")
 CONCURRENCY = 5
 ASYNC_PATIENCE = 2.0
+DOWN_SECONDS = 6.0
 END_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = "
 pytestmark = pytest.mark.timeout(120)
 
@@ -52,14 +53,40 @@ def test_the_next_delivery_works_when_the_database_is_back(
     assert producer.finish(timeout=60) == 0, producer.output
     stage.settled(*CONSUMERS)
     stage.stop(worker)
-    rows = postgres.query('SELECT consumer, "order", COUNT(*) FROM orders_effect GROUP BY 1, 2')
-    report = stage.check(*CONSUMERS, effects=Counter({(c, o): int(n) for c, o, n in rows}))
+    report = stage.check(*CONSUMERS, effects=effects(postgres))
     assert report.counts["dead"] == 0
     late = failures_after(stage)
     # Threads: a kept connection is found broken once, or before it is used where Django checks it.
     assert late["PulledInThreads"] <= (0 if age == 0 or checks else 2 * CONCURRENCY)
     # One thread for all async handlers: it is looked after twice a second.
     assert late["Pulled"] == 0
+
+
+def test_messages_with_attempts_left_wait_for_a_database_that_is_down(
+    stage: Stage, postgres: Postgres
+) -> None:
+    stage.database = postgres.settings(CONN_MAX_AGE=None)
+    stage.attributes |= {"concurrency": CONCURRENCY, "max_retries": 30}
+    worker = stage.work(*CONSUMERS).is_ready()
+    producer = stage.produce(600, rate=100)
+    stage.goes_on()
+    with stage.fault("database: down"):
+        postgres.stop()
+        stage.passes(DOWN_SECONDS)
+        postgres.start()
+    stage.goes_on()
+    assert producer.finish(timeout=60) == 0, producer.output
+    stage.settled(*CONSUMERS)
+    stage.stop(worker)
+    report = stage.check(*CONSUMERS, effects=effects(postgres))
+    assert report.counts["dead"] == 0
+    assert stage.handled("FAIL")
+
+
+def effects(postgres: Postgres) -> Counter[tuple[str, str]]:
+    """How many rows each consumer left in the database for each order."""
+    rows = postgres.query('SELECT consumer, "order", COUNT(*) FROM orders_effect GROUP BY 1, 2')
+    return Counter({(consumer, order): int(count) for consumer, order, count in rows})
 
 
 def failures_after(stage: Stage) -> Counter[str]:

@@ -59,7 +59,7 @@ def test_a_late_handler_that_holds_the_gil_is_tried_elsewhere_meanwhile(stage: S
 
 
 @pytest.mark.faults_smoke
-@pytest.mark.parametrize("harm", ["exit", "segfault"])
+@pytest.mark.parametrize("harm", ["exit", "segfault", "kill"])
 def test_a_message_that_ends_its_worker_ends_as_a_dead_letter(stage: Stage, harm: str) -> None:
     stage.attributes |= {"ack_wait": 1.0, "max_retries": 1}
     bad(stage, harm)
@@ -83,6 +83,23 @@ def test_a_message_that_ends_its_worker_does_not_take_its_neighbours_along(stage
     survivor(stage, "PulledInThreads")
     stage.settled("PulledInThreads")
     assert len(stage.witness.messages(f"{STREAM}-dlq")) == 1
+
+
+@pytest.mark.parametrize("consumer", ["Pulled", "PushedInThreads"])
+@pytest.mark.parametrize("harm", ["use up the memory", "leave"])
+def test_a_handler_that_runs_out_of_memory_or_calls_exit_costs_its_own_message_alone(
+    stage: Stage, consumer: str, harm: str
+) -> None:
+    stage.attributes["concurrency"] = 4
+    worker = stage.work(consumer).is_ready()
+    assert stage.produce(300, mix=[[20, {}], [1, {"do": harm}]]).finish() == 0
+    stage.settled(consumer)
+    stage.stop(worker)
+    report = stage.check(consumer)
+    errors = {"use up the memory": "MemoryError", "leave": "SystemExit"}
+    letters = stage.witness.messages(f"{STREAM}-dlq")
+    assert all(errors[harm] in dict(each.headers)["Dlq-Error"] for each in letters)
+    assert report.counts["dead"] == len(letters) > 0
 
 
 def bad(stage: Stage, harm: str) -> None:

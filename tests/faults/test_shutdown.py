@@ -88,6 +88,27 @@ def test_what_a_second_sigterm_cut_short_comes_again(stage: Stage, consumer: str
     stage.check(consumer)
 
 
+@pytest.mark.parametrize("consumer", ["Pulled", "PulledInThreads"])
+def test_sigterm_while_dead_letters_are_stored_loses_none_and_stores_none_twice(
+    stage: Stage, proxy: Proxy, consumer: str
+) -> None:
+    stage.attributes |= {"ack_wait": 30.0, "concurrency": 20}
+    worker = stage.work(consumer).is_ready()
+    # The stream of the dead letters is there, and everything else of the first time is over.
+    assert stage.produce(1, mix=[[1, {"do": "give up"}]], name="first").finish() == 0
+    stage.settled(consumer)
+    with stage.fault("unconfirmed"), proxy.dropping(DOWN, rb'-dlq",.*"seq":') as unconfirmed:
+        assert stage.produce(40, rate=2000, mix=[[1, {"do": "give up"}]]).finish() == 0
+        eventually(lambda: len(stage.witness.messages(f"{STREAM}-dlq")) > 1, 20, stage.story)
+        stage.stop(worker)
+    assert unconfirmed
+    other = stage.work(consumer).is_ready()
+    stage.settled(consumer)
+    stage.stop(other)
+    stage.check(consumer)
+    assert len(stage.witness.messages(f"{STREAM}-dlq")) == 41
+
+
 Away = Callable[[Node, Proxy], object]
 
 

@@ -167,3 +167,30 @@ async def test_one_waiting_handler_does_not_hold_up_the_others(stage: Stage) -> 
         release.set()
         await stage.everything_is_settled(Orders)
     assert len(seen) == 31
+
+
+async def test_ten_thousand_handlers_wait_at_once_and_the_rest_stays_at_the_server(
+    stage: Stage,
+) -> None:
+    gauge, release = Gauge(), asyncio.Event()
+    places = 10_000
+
+    class Orders(stage.Pull):
+        concurrency = places
+        batch_size = places
+
+        async def handle_message(self, message: Any) -> None:
+            with gauge:
+                await release.wait()
+
+    for number in range(places + 500):
+        await stage.client.publish(f"{stage.stream}.created", b"%d" % number)
+    await stage.client.flush()
+    async with running(Orders) as orders:
+        await becomes_true(lambda: gauge.now == places, within=30)
+        assert stage.consumer(Orders)["num_pending"] > 0, "the rest is left to the server"
+        release.set()
+        await stage.everything_is_settled(Orders)
+        assert orders.total_success_count == places + 500
+    assert stage.consumer(Orders)["num_redelivered"] == 0
+    assert gauge.most == places

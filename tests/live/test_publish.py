@@ -25,6 +25,7 @@ from nats_consumer import (
 )
 from nats_consumer.connect import connect_options
 from nats_consumer.exceptions import (
+    ApiError,
     InvalidMessage,
     NoStreamResponse,
     PayloadTooLarge,
@@ -33,6 +34,7 @@ from nats_consumer.exceptions import (
 )
 from nats_consumer.publish import _publishers
 from tests.servers import NatsServer
+from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +53,10 @@ def stream(fresh: Callable[[str], str]) -> str:
     return name
 
 
-def add_stream(name: str) -> None:
+def add_stream(name: str, **config: Any) -> None:
     async def add() -> None:
         async with await get_nats_client() as client:
-            await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
+            await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"], **config)
 
     asyncio.run(add())
 
@@ -252,6 +254,29 @@ def test_a_header_cannot_smuggle_another_one_in(stream: str) -> None:
 def test_a_message_too_large_for_the_server_is_refused_before_it_is_sent(stream: str) -> None:
     with pytest.raises(PayloadTooLarge):
         publish(f"{stream}.x", b"x" * 2_000_000)
+
+
+def test_a_message_too_large_for_the_stream_is_refused_and_the_next_one_stored(
+    nats_server: NatsServer, fresh: Callable[[str], str]
+) -> None:
+    name = fresh("shop")
+    add_stream(name, max_msg_size=1000)
+    with pytest.raises(ApiError, match="message size exceeds maximum allowed") as refused:
+        publish(f"{name}.x", b"x" * 1001)
+    assert refused.value.err_code == 10054
+    publish(f"{name}.x", b"x" * 900)
+    assert count(nats_server, name) == 1
+
+
+def test_a_msg_id_is_stored_once_within_the_duplicate_window_and_again_after_it(
+    nats_server: NatsServer, fresh: Callable[[str], str]
+) -> None:
+    name = fresh("shop")
+    add_stream(name, duplicate_window=1.0)
+    first, second = (publish(f"{name}.x", "one", msg_id="one") for _ in range(2))
+    assert (first.seq, first.duplicate, second.seq, second.duplicate) == (1, None, 1, True)
+    eventually(lambda: not publish(f"{name}.x", "one", msg_id="one").duplicate)
+    assert count(nats_server, name) == 2
 
 
 def test_without_a_server_it_says_so_soon(settings: Any) -> None:

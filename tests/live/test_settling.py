@@ -1,5 +1,7 @@
 """Messages that the project's code settles itself: once, and nobody does it again."""
 
+import asyncio
+import threading
 import time
 from typing import Any
 
@@ -117,6 +119,51 @@ async def test_settling_a_message_that_the_return_settled_raises(stage: Stage) -
         assert kept[0].is_acked
         with pytest.raises(MessageAlreadySettled):
             await kept[0].nak()
+    assert stage.consumer(Orders)["num_redelivered"] == 0
+
+
+@pytest.mark.parametrize("how", ["ack", "nak", "term"])
+async def test_another_thread_may_settle_and_once_is_enough(stage: Stage, how: str) -> None:
+    errors: list[BaseException] = []
+
+    def settle(message: Any) -> None:
+        try:
+            getattr(message, how)()
+        except MessageAlreadySettled as error:
+            errors.append(error)
+
+    class Orders(stage.Pull):
+        def handle_message(self, message: Any) -> None:
+            if message.attempt > 1:
+                return
+            threads = [threading.Thread(target=settle, args=[message]) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    async with running(Orders) as orders:
+        await stage.publish("one")
+        await stage.everything_is_settled(Orders)
+        assert orders.total_error_count == 0
+    assert len(errors) == 7
+
+
+@pytest.mark.parametrize("how", ["ack", "nak", "term"])
+async def test_another_thread_that_settles_after_the_return_is_refused(
+    stage: Stage, how: str
+) -> None:
+    kept: list[Any] = []
+
+    class Orders(stage.Pull):
+        def handle_message(self, message: Any) -> None:
+            kept.append(message)
+
+    async with running(Orders):
+        await stage.publish("one")
+        await stage.everything_is_settled(Orders)
+        with pytest.raises(MessageAlreadySettled):
+            await asyncio.to_thread(getattr(kept[0], how))
     assert stage.consumer(Orders)["num_redelivered"] == 0
 
 

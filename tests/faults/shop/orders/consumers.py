@@ -33,7 +33,7 @@ def noted(message: Any, consumer: str) -> Iterator[dict[str, Any]]:
     except asyncio.CancelledError:
         note("handled", event="CANCELLED", **line)
         raise
-    except Exception as error:
+    except BaseException as error:
         note("handled", event="FAIL", error=type(error).__name__, **line)
         raise
     note("handled", event="DONE", **line)
