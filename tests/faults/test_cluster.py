@@ -1,12 +1,14 @@
 """Three servers, every message on all of them: some are lost under load."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from tests.command import Command
-from tests.faults.nodes import Cluster
+from tests.faults.nodes import Cluster, Node
 from tests.faults.stage import STREAM, Stage, Worker
 from tests.faults.witness import Witness
 from tests.waiting import eventually
@@ -100,3 +102,41 @@ def test_leaders_that_step_down_again_and_again_are_followed(stage: Stage) -> No
             for durable in CONSUMERS:
                 leader(stage, durable)
                 stage.witness.ask(f"CONSUMER.LEADER.STEPDOWN.{STREAM}.{durable}")
+
+
+def truncated(stage: Stage, node: Node) -> None:
+    """Its newest block of messages has lost its second half."""
+    node.kill()
+    blocks = (node.folder / "jetstream").glob(f"*/streams/{STREAM}/msgs/*.blk")
+    newest = max(blocks, key=lambda block: int(block.stem))
+    os.truncate(newest, newest.stat().st_size // 2)
+
+
+def fell_back(stage: Stage, node: Node) -> None:
+    """It has the store of some time ago."""
+    node.kill()
+    shutil.copytree(node.folder / "jetstream", node.folder / "copy")
+    node.start()
+    stage.goes_on()
+    node.kill()
+    shutil.rmtree(node.folder / "jetstream")
+    (node.folder / "copy").rename(node.folder / "jetstream")
+
+
+@pytest.mark.parametrize("harm", [truncated, fell_back])
+def test_one_of_three_that_lost_a_part_of_its_store_gets_it_from_the_others(
+    stage: Stage, cluster: Cluster, harm: Callable[[Stage, Node], None]
+) -> None:
+    with load(stage, 4000):
+        victim = cluster.nodes[leader(stage, "Pulled")]
+        with stage.fault(harm.__name__):
+            harm(stage, victim)
+            stage.goes_on()
+            cluster.start()
+        stage.goes_on()
+
+    def has_all() -> bool:
+        return all(node.stream(STREAM)["state"]["messages"] == 4000 for node in nodes)
+
+    nodes = cluster.nodes.values()
+    eventually(has_all, 30, stage.story)
