@@ -4,9 +4,10 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from . import _native, database, event_loop, logs
 from .client import get_nats_client
@@ -51,12 +52,31 @@ def run(plan: Plan) -> None:
     Where something does not end although it was drained, the process ends here, with status 0."""
     loop_factory = event_loop.factory(plan.event_loop)
     with logs.LogPump(_native.take_logs), asyncio.Runner(loop_factory=loop_factory) as runner:
-        still_running = runner.run(_Worker(plan).run())
+        still_running = _run_through(runner.get_loop(), _Worker(plan).run())
         if still_running:
             # Python would wait for it for ever.
             logger.warning("These did not end and are left behind: %s.", ", ".join(still_running))
             logs.flush()
             os._exit(0)
+
+
+def _run_through(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, list[str]]
+) -> list[str]:
+    """Run `work` to its end, although asyncio ends the loop where a task raises SystemExit: one
+    handler's task is not to end all others. Whoever awaits that task hears of it all the same."""
+    task = loop.create_task(work)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except SystemExit as error:
+            if task.done():
+                raise
+            logger.error(
+                "A task called sys.exit(%s). It has ended, and the worker goes on: send it SIGTERM "
+                "to end it.",
+                error,
+            )
 
 
 class _Worker:

@@ -85,8 +85,16 @@ def test_a_message_that_ends_its_worker_does_not_take_its_neighbours_along(stage
     assert len(stage.witness.messages(f"{STREAM}-dlq")) == 1
 
 
-@pytest.mark.parametrize("consumer", ["Pulled", "PushedInThreads"])
-@pytest.mark.parametrize("harm", ["use up the memory", "leave"])
+@pytest.mark.usefixtures("event_loop")
+@pytest.mark.parametrize(
+    ("consumer", "harm"),
+    [
+        ("Pulled", "use up the memory"),
+        ("PushedInThreads", "use up the memory"),
+        pytest.param("PushedInThreads", "leave", marks=pytest.mark.faults_smoke),
+        pytest.param("Pulled", "leave in a task", marks=pytest.mark.faults_smoke),
+    ],
+)
 def test_a_handler_that_runs_out_of_memory_or_calls_exit_costs_its_own_message_alone(
     stage: Stage, consumer: str, harm: str
 ) -> None:
@@ -96,9 +104,9 @@ def test_a_handler_that_runs_out_of_memory_or_calls_exit_costs_its_own_message_a
     stage.settled(consumer)
     stage.stop(worker)
     report = stage.check(consumer)
-    errors = {"use up the memory": "MemoryError", "leave": "SystemExit"}
+    error = "MemoryError" if harm == "use up the memory" else "SystemExit"
     letters = stage.witness.messages(f"{STREAM}-dlq")
-    assert all(errors[harm] in dict(each.headers)["Dlq-Error"] for each in letters)
+    assert all(error in dict(each.headers)["Dlq-Error"] for each in letters)
     assert report.counts["dead"] == len(letters) > 0
 
 

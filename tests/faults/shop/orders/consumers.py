@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,12 +40,18 @@ def noted(message: Any, consumer: str) -> Iterator[dict[str, Any]]:
     note("handled", event="DONE", **line)
 
 
+async def _leave() -> None:
+    sys.exit("the order asks for it")
+
+
 class OnTheLoop:
     """A handler of the event loop."""
 
     async def handle_message(self, message: Any) -> None:
         with noted(message, type(self).__name__) as order:
             await asyncio.sleep(seconds(order))
+            if order.get("do") == "leave in a task":
+                await asyncio.create_task(_leave())
             harm(order, message.attempt)
             await Effect.objects.acreate(order=order["id"], consumer=type(self).__name__)
 
