@@ -13,6 +13,7 @@ use crate::judge::{Verdict, exhaust, raised, returned, timeout_error};
 use crate::lock::lock;
 use crate::message::Message;
 use crate::panic::catch_panic;
+use crate::rest::Rest;
 use crate::step::{Context, Step, as_coroutine, interrupt, resume};
 use crate::tasks::Tasks;
 
@@ -25,14 +26,13 @@ const TURN: Duration = Duration::from_millis(5);
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Lane {
     tasks: Py<Tasks>,
+    rest: Py<Rest>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// The future that an idle Task waits for.
-    idle: Option<Py<PyAny>>,
     task: Option<Py<PyAny>>,
 }
 
@@ -56,22 +56,18 @@ enum After {
 }
 
 impl Lane {
-    pub(crate) fn new(tasks: Py<Tasks>) -> Self {
-        Self { tasks, state: Mutex::default() }
+    pub(crate) fn new(py: Python<'_>, tasks: Py<Tasks>) -> PyResult<Self> {
+        let rest = Py::new(py, Rest::new(tasks.get().event_loop().clone_ref(py)))?;
+        Ok(Self { tasks, rest, state: Mutex::default() })
     }
 
     pub(crate) fn belongs_to(&self, task: Py<PyAny>) {
         self.lock().task = Some(task);
     }
 
-    /// Ends the Task's rest.
-    pub(crate) fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        let idle = self.lock().idle.take();
-        let Some(future) = idle else { return Ok(()) };
-        if !future.call_method0(py, "done")?.is_truthy(py)? {
-            future.call_method1(py, "set_result", (py.None(),))?;
-        }
-        Ok(())
+    /// What the Task awaits while it has nothing to do.
+    pub(crate) fn rest(&self) -> &Py<Rest> {
+        &self.rest
     }
 
     /// The Task, while a handler of it waits.
@@ -122,22 +118,18 @@ impl Lane {
                 return Ok(Some(py.None()));
             }
             let Some(delivery) = tasks.get().next() else {
-                return if tasks.get().is_over() { Ok(None) } else { Self::rest(slf, py).map(Some) };
+                return if tasks.get().is_over() { Ok(None) } else { Ok(Some(Self::pause(slf, py))) };
             };
             let message = Py::new(py, Message::new(delivery))?;
             under_way = Some(slf.get().begin(py, message, None)?);
         }
     }
 
-    /// Waits for the next delivery.
-    fn rest(slf: &Py<Self>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    /// Has nothing to do until [`Tasks::wake_one`] chooses it.
+    fn pause(slf: &Py<Self>, py: Python<'_>) -> Py<PyAny> {
         let lane = slf.get();
-        let future = lane.tasks.get().event_loop().call_method0(py, "create_future")?;
-        // How a coroutine tells its Task that the future it yields is to be waited for.
-        future.setattr(py, "_asyncio_future_blocking", true)?;
-        lane.lock().idle = Some(future.clone_ref(py));
         lane.tasks.get().rest(slf.clone_ref(py));
-        Ok(future)
+        lane.rest.clone_ref(py).into_any()
     }
 
     /// Calls the handler, or `failed` after an `error`, and takes the first step in a context of its own.

@@ -25,6 +25,7 @@ mod nats_py;
 mod outcome;
 mod panic;
 mod publisher;
+mod rest;
 mod router;
 mod runtime;
 mod settings;

@@ -35,9 +35,14 @@ impl Context {
         unsafe { Bound::from_owned_ptr_or_err(py, PyContext_CopyCurrent()) }.map(|copy| Self(copy.unbind()))
     }
 
+    /// A context that Python handed over.
+    pub(crate) fn of(context: Py<PyAny>) -> Self {
+        Self(context)
+    }
+
     /// Runs `work` inside the context.
     pub(crate) fn run<T>(&self, py: Python<'_>, work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-        // SAFETY: attached to Python, and the object is a context.
+        // SAFETY: attached to Python, and what is no context is refused.
         if unsafe { PyContext_Enter(self.0.as_ptr()) } != 0 {
             return Err(PyErr::fetch(py));
         }

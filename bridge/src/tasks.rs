@@ -14,6 +14,7 @@ use crate::handler::Handler;
 use crate::inbox::Waiting;
 use crate::lane::Lane;
 use crate::lock::lock;
+use crate::rest::Rest;
 
 /// The Tasks of one consumption.
 #[pyclass(frozen, module = "nats_consumer._native")]
@@ -78,18 +79,26 @@ impl Tasks {
 
     /// Wakes a Task, or makes one, if there is work for it.
     pub(crate) fn wake_one(slf: &Py<Self>, py: Python<'_>) -> PyResult<()> {
+        Self::wake_one_by(slf, py, Rest::end_soon)
+    }
+
+    fn wake_one_by(
+        slf: &Py<Self>,
+        py: Python<'_>,
+        end: fn(&Py<Rest>, Python<'_>) -> PyResult<()>,
+    ) -> PyResult<()> {
         let tasks = slf.get();
         if !tasks.has_more() {
             return Ok(());
         }
         let idle = lock(&tasks.idle).pop();
         if let Some(lane) = idle {
-            return lane.get().wake(py);
+            return end(lane.get().rest(), py);
         }
         if lock(&tasks.lanes).len() >= tasks.handler.concurrency {
             return Ok(());
         }
-        let lane = Py::new(py, Lane::new(slf.clone_ref(py)))?;
+        let lane = Py::new(py, Lane::new(py, slf.clone_ref(py))?)?;
         lock(&tasks.lanes).push(lane.clone_ref(py));
         let task = tasks.event_loop.call_method1(py, "create_task", (&lane,))?;
         lane.get().belongs_to(task);
@@ -114,7 +123,7 @@ impl Tasks {
         self.event_loop.call_method1(py, "remove_reader", (self.waiting.wake().fd(),))?;
         let idle = std::mem::take(&mut *lock(&self.idle));
         lock(&self.lanes).clear();
-        idle.iter().try_for_each(|lane| lane.get().wake(py))
+        idle.iter().try_for_each(|lane| Rest::end_soon(lane.get().rest(), py))
     }
 }
 
@@ -127,6 +136,6 @@ impl Tasks {
         if tasks.is_cancelling() {
             tasks.cancel(py)?;
         }
-        if tasks.is_over() { tasks.end(py) } else { Self::wake_one(&slf, py) }
+        if tasks.is_over() { tasks.end(py) } else { Self::wake_one_by(&slf, py, Rest::end) }
     }
 }

@@ -1,6 +1,7 @@
 """An `async def` handler is an ordinary coroutine in an ordinary Task."""
 
 import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -269,3 +270,55 @@ async def test_idle_task_that_somebody_cancels_is_replaced(stage: Stage) -> None
         await stage.publish("two")
         await stage.everything_is_settled(Orders)
     assert tasks[0] is not tasks[1]
+
+
+async def test_message_for_a_task_at_rest_is_handled_in_the_loops_turn_that_sees_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    is_looking = False
+    event_loop = asyncio.get_running_loop()
+    add_reader = event_loop.add_reader
+
+    def add_observed_reader(fd: int, callback: Callable[[], None]) -> None:
+        def look() -> None:
+            nonlocal is_looking
+            is_looking = True
+            callback()
+            is_looking = False
+
+        add_reader(fd, look)
+
+    monkeypatch.setattr(event_loop, "add_reader", add_observed_reader)
+
+    class Orders(stage.Push):
+        async def handle_message(self, message: Any) -> None:
+            seen.append((is_looking, asyncio.current_task()))
+
+    async with running(Orders):
+        for data in ("one", "two"):
+            await stage.publish(data)
+            await stage.everything_is_settled(Orders)
+    (_, task), (was_looking, same_task) = seen
+    assert was_looking
+    assert same_task is task
+
+
+async def test_idle_task_that_is_cancelled_twice_is_replaced_once(stage: Stage) -> None:
+    tasks = []
+
+    class Orders(stage.Push):
+        async def handle_message(self, message: Any) -> None:
+            tasks.append(asyncio.current_task())
+
+    async with running(Orders):
+        await stage.publish("one")
+        await stage.everything_is_settled(Orders)
+        tasks[0].cancel("first")
+        tasks[0].cancel("second")
+        await becomes_true(tasks[0].done)
+        assert tasks[0].cancelled()
+        await stage.publish("two", "three")
+        await stage.everything_is_settled(Orders)
+    assert tasks[0] not in tasks[1:]
+    assert len(tasks) == 3
