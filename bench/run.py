@@ -56,13 +56,16 @@ def _run(workload: Workload, arguments: argparse.Namespace) -> None:
         servers = {"nats-server": version(), **services.versions()}
     summary = summarise(workload, tournament.standings, tournament.environments, servers)
     print(f"\n{table(summary)}")
-    if summary["targets"]:
-        print(target_table(summary["targets"]))
+    if measured := [each for each in summary["targets"] if each["reached"] is not None]:
+        print(target_table(measured))
     stored = load(workload.name)
     if stored is not None:
         print(comparison(summary, stored))
     if arguments.store:
         store(summary)
+        print("Stored in bench/results and docs/performance.md.")
+    else:
+        print("Nothing was stored: only complete runs of at least three rounds are.")
 
 
 def _arguments() -> argparse.Namespace:

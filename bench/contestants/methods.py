@@ -17,6 +17,22 @@ class Parse:
         tally.handled += 1
 
 
+class Fail:
+    """Parse and count, but fail at every `every`th first attempt."""
+
+    every = 0
+    """0 is never."""
+    tried = 0
+
+    async def handle_message(self, message: Any) -> None:
+        json.loads(message.data)
+        if message.attempt == 1 and self.every:
+            Fail.tried += 1
+            if Fail.tried % self.every == 0:
+                raise ValueError("this one fails")
+        tally.handled += 1
+
+
 class Nothing:
     """What the library costs, and nothing else."""
 
@@ -101,6 +117,7 @@ def _blocking_nothing() -> None:
 
 ASYNC = {
     "parse": Parse,
+    "fail": Fail,
     "nothing": Nothing,
     "wait": Wait,
     "slow": Slow,
