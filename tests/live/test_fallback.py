@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import ConsumerHandler
+from nats_consumer import ConsumerHandler, ErrorAckBehavior
 from tests.live.stage import Stage, running
 from tests.waiting import becomes_true
 
@@ -97,3 +97,26 @@ async def test_missing_methods_are_told_at_the_start(
     async with running(Orders):
         pass
     assert "SeedHandler has no handle_shipped" in caplog.text
+
+
+async def test_what_the_default_fallback_hands_back_ends_where_the_final_word_is_a_dead_letter(
+    stage: Stage,
+) -> None:
+    attempts: list[int] = []
+
+    class Orders(stage.Pull):
+        max_retries = 1
+        max_retry_delay = 0.05
+        handle_error_ack_behavior = ErrorAckBehavior.DEAD_LETTER
+        handler = ConsumerHandler([f"{stage.stream}.created"])
+
+        async def handle_message(self, message: Any) -> None:
+            attempts.append(message.attempt)
+            await self.handler.handle(message)
+
+    async with running(Orders):
+        await stage.publish("7", event="returned")
+        await stage.everything_is_settled(Orders)
+    letter = await stage.jetstream.get_msg(f"{stage.stream}-dlq", 1)
+    assert (letter.data, letter.headers["Dlq-Reason"]) == (b"7", "attempts exhausted")
+    assert attempts[:2] == [1, 2]
