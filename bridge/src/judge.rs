@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use nats_consumer::{Delivery, Outcome};
-use pyo3::exceptions::PyTimeoutError;
+use pyo3::exceptions::{PyTimeoutError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::message::Message;
 use crate::outcome::outcome_of;
+use crate::step::is_coroutine;
 
 /// What is left to do after an attempt.
 pub(crate) enum Verdict {
@@ -21,10 +22,16 @@ pub(crate) enum Verdict {
 /// The handler returned `value`.
 pub(crate) fn returned(delivery: &Delivery, value: &Bound<'_, PyAny>) -> PyResult<()> {
     match outcome_of(value)? {
+        None if !value.is_none() && is_coroutine(value)? => return Err(not_awaited()),
         None | Some(Outcome::Ack) => delivery.succeed(),
         Some(outcome) => settle(delivery, outcome),
     }
     Ok(())
+}
+
+/// Succeeding, it would lose the work that the coroutine was to do.
+fn not_awaited() -> PyErr {
+    PyTypeError::new_err("handle_message returned a coroutine that nobody awaits: write `return await ...`.")
 }
 
 /// The handler raised `error`.

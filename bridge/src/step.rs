@@ -89,13 +89,17 @@ pub(crate) fn interrupt(py: Python<'_>, coroutine: &Py<PyAny>, error: Py<PyAny>)
 /// What can be resumed of what a handler returned: a coroutine itself, or the iterator of another
 /// awaitable. `None` when it is a result already.
 pub(crate) fn as_coroutine(returned: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-    static COROUTINE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let coroutine = COROUTINE.import(returned.py(), "types", "CoroutineType")?;
-    if returned.is_exact_instance(coroutine) {
+    if is_coroutine(returned)? {
         return Ok(Some(returned.clone().unbind()));
     }
     if returned.is_none() || !returned.hasattr("__await__")? {
         return Ok(None);
     }
     Ok(Some(returned.call_method0("__await__")?.unbind()))
+}
+
+pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static COROUTINE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let coroutine = COROUTINE.import(value.py(), "types", "CoroutineType")?;
+    Ok(value.is_exact_instance(coroutine))
 }

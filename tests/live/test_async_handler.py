@@ -322,3 +322,27 @@ async def test_idle_task_that_is_cancelled_twice_is_replaced_once(stage: Stage) 
         await stage.everything_is_settled(Orders)
     assert tasks[0] not in tasks[1:]
     assert len(tasks) == 3
+
+
+async def test_returned_coroutine_that_nobody_awaited_is_a_failed_attempt(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = []
+
+    async def work(message: Any) -> None:
+        done.append(message.attempt)
+
+    class Orders(stage.Push):
+        async def handle_message(self, message: Any) -> Any:
+            if message.attempt > 1:
+                return await work(message)
+            forgotten = work(message)
+            self.forgotten = forgotten
+            return forgotten
+
+    async with running(Orders) as orders:
+        await stage.publish("one")
+        await stage.everything_is_settled(Orders)
+        orders.forgotten.close()
+    assert done == [2]
+    assert "handle_message returned a coroutine that nobody awaits" in caplog.text
