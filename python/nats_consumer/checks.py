@@ -12,7 +12,7 @@ from . import event_loop, registry, settings
 from .connect import callbacks, connect_options
 from .doubts import filters_beside_subjects, misspelt, uncalled, without_effect
 from .exceptions import ConfigurationError
-from .handler import project_handlers
+from .handler import ConsumerHandler, project_handlers
 from .options import (
     consumer_options,
     default_durable,
@@ -21,6 +21,7 @@ from .options import (
     shared_durables,
 )
 from .secret import Address
+from .unawaited import unawaited_calls
 
 if TYPE_CHECKING:
     from .consumer import NatsConsumer
@@ -70,7 +71,7 @@ def check_secrets(**_: Any) -> list[CheckMessage]:
 
 @register("nats_consumer")
 def check_consumers(**_: Any) -> list[CheckMessage]:
-    """E002, E003, W001 and W005 to W008: what is wrong with each consumer. W002: two that
+    """E002 to E004, W001 and W005 to W008: what is wrong with each consumer. W002: two that
     share a durable, which only the command that runs both refuses."""
     consumers = registry.consumers() if _has_settings() else []
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
@@ -90,18 +91,29 @@ def _has_settings() -> bool:
 
 @register("nats_consumer")
 def check_handlers(**_: Any) -> list[CheckMessage]:
-    """W009: a ConsumerHandler that can be made without arguments lacks a method."""
-    return [
-        CheckWarning(
+    """W009: a ConsumerHandler that can be made without arguments lacks a method. W011: it lists a
+    wildcard in vain."""
+    return [each for found in project_handlers() for each in _handler_problems(*found)]
+
+
+def _handler_problems(
+    handler: type[ConsumerHandler], missing: list[str], in_vain: list[str]
+) -> Iterator[CheckMessage]:
+    if missing:
+        yield CheckWarning(
             f"{handler.__name__} has no {', '.join(missing)}, to which its subjects lead: such "
             "messages go to fallback_handle.",
             hint="Write the method, or mark one with @handle, or take the subject from the list.",
             obj=handler,
             id="nats_consumer.W009",
         )
-        for handler, missing in project_handlers()
-        if missing
-    ]
+    for text in in_vain:
+        yield CheckWarning(
+            f"{handler.__name__}: {text}",
+            hint="Until then such messages go to fallback_handle.",
+            obj=handler,
+            id="nats_consumer.W011",
+        )
 
 
 @register("nats_consumer")
@@ -150,6 +162,14 @@ def _own_problems(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
     except ConfigurationError as error:
         yield Error(str(error), obj=consumer, id="nats_consumer.E003")
         return
+    for call in unawaited_calls(consumer):
+        yield Error(
+            f"{consumer.__name__}: its handle_message calls {call} without `await`, so the work is "
+            "never done and the message is acknowledged.",
+            hint=f"Write: await {call}",
+            obj=consumer,
+            id="nats_consumer.E004",
+        )
     if text := left_out_message(consumer):
         yield CheckWarning(text, obj=consumer, id="nats_consumer.W001")
     yield from _doubts(consumer)

@@ -8,7 +8,7 @@ from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
 from . import lanes
-from .names import is_wildcard, subject_problem
+from .names import is_wildcard, overlap, subject_problem
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ class ConsumerHandler:
 
     `subjects` maps each to `handle_<all after its first token>`: "orders.created" to
     `handle_created`, "users.profile.updated" to `handle_profile_updated`; `.`, `-` and `_` all
-    separate tokens. Methods marked with `@handle("orders.*")` need no list. An exact subject goes
-    before a mapped name that exists, that before wildcards, and among them the most specific wins.
+    separate tokens. A wildcard in it leads to no method. Methods marked with `@handle("orders.*")`
+    need no list. An exact subject goes before a mapped name that exists, that before wildcards, and
+    among them the most specific wins.
 
     What has no method goes to `fallback_handle`. Methods may be `async def` or `def`.
     """
@@ -73,7 +74,9 @@ class ConsumerHandler:
         self._marked = self._collect_marked()
         self._router, self._wildcard_names = self._build_router()
         self._blocking = {name for name in self.get_handler_methods() if self._is_blocking(name)}
-        if not self._names and not self._marked:
+        for wildcard in self.wildcards_in_vain():
+            logger.warning("%s: %s", type(self).__name__, _in_vain(wildcard))
+        if not subjects and not self._marked:
             logger.warning(
                 "%s handles no subject: pass subjects to super().__init__(), or mark methods "
                 "with @handle.",
@@ -96,9 +99,10 @@ class ConsumerHandler:
         """Called with a message that no method takes; override it to decide. By default it is
         handed back and comes again after the consumer's retry delay.
 
-        `reason` is "unhandled_subject" (not in the list of subjects), "no_mapping" (in the list,
-        but as a wildcard), "not_implemented" (the mapped method does not exist) or "no_handler"
-        (there is no list and no @handle matches)."""
+        `reason` is "unhandled_subject" (not in the list of subjects, or covered by a wildcard in it
+        alone), "not_implemented" (the mapped method does not exist), "no_handler" (there is no list
+        and no @handle matches) or, of a message published to the text of a wildcard in the list,
+        "no_mapping"."""
         delay = self.retry_policy.delay_after(msg.attempt)
         logger.warning(
             "%s has no handler for %r (%s); the message %s of stream %s comes again to the durable "
@@ -130,6 +134,14 @@ class ConsumerHandler:
             if not callable(getattr(self, self._name_for(subject) or name, None))
         ]
 
+    def wildcards_in_vain(self) -> list[str]:
+        """The wildcards in the list of subjects that no @handle shares a subject with."""
+        return [
+            subject
+            for subject in self.subjects
+            if _has_wildcard(subject) and not any(overlap(each, subject) for each in self._marked)
+        ]
+
     def get_handler_methods(self) -> list[str]:
         """The names of all methods that a subject leads to, implemented or not."""
         return [*self._names.values(), *self._marked.values()]
@@ -147,7 +159,7 @@ class ConsumerHandler:
         names: dict[str, str] = {}
         owners: dict[str, str] = {}
         for subject in subjects:
-            if "*" in subject or ">" in subject:
+            if _has_wildcard(subject):
                 continue
             name = _method_name(subject)
             if owner := owners.get(name):
@@ -220,17 +232,20 @@ class ConsumerHandler:
         return callable(method) and not iscoroutinefunction(method)
 
 
-def project_handlers() -> Iterator[tuple[type[ConsumerHandler], list[str]]]:
+def project_handlers() -> Iterator[tuple[type[ConsumerHandler], list[str], list[str]]]:
     """The handlers of the installed apps that nothing derives from, each with the names of the
-    methods it lacks. One that is not made without arguments is left out: the worker looks at it."""
+    methods it lacks, and what to say of each wildcard that it lists in vain. One that is not made
+    without arguments is left out: the worker looks at it."""
     for handler in dict.fromkeys(_leaves(ConsumerHandler)):
         if not apps.get_containing_app_config(handler.__module__):
             continue
         try:
-            missing = _made_quietly(handler).validate_handlers()
+            made = _made_quietly(handler)
+            missing = made.validate_handlers()
+            in_vain = made.wildcards_in_vain()
         except Exception:  # noqa: S112 - whatever it is, the start of its consumer tells
             continue
-        yield handler, list(dict.fromkeys(missing))
+        yield handler, list(dict.fromkeys(missing)), [_in_vain(each) for each in in_vain]
 
 
 def _leaves(handler: type[ConsumerHandler]) -> Iterator[type[ConsumerHandler]]:
@@ -248,6 +263,17 @@ def _made_quietly(handler: type[ConsumerHandler]) -> ConsumerHandler:
         return handler()
     finally:
         logger.disabled = was_disabled
+
+
+def _has_wildcard(subject: str) -> bool:
+    return "*" in subject or ">" in subject
+
+
+def _in_vain(wildcard: str) -> str:
+    return (
+        f"{wildcard!r} in its list of subjects leads to no method, because it is a wildcard: mark "
+        f"a method with @handle({wildcard!r}) for it."
+    )
 
 
 def _method_name(subject: str) -> str:

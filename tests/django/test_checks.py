@@ -7,7 +7,7 @@ import pytest
 from django.core import checks
 from pytest_django import Settings
 
-from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer
+from nats_consumer import ConsumerHandler, JetstreamPullConsumer, JetstreamPushConsumer
 
 
 def found() -> dict[str, str]:
@@ -124,6 +124,80 @@ def test_a_consumer_without_handle_message_is_e002() -> None:
 def test_a_wrong_attribute_is_e003() -> None:
     declare("OrderConsumer", durable_name="my durable")
     assert "durable_name cannot contain spaces" in found()["nats_consumer.E003"]
+
+
+class OrderHandler(ConsumerHandler):
+    """Of the test's own module, so that no check makes one."""
+
+    async def handle_created(self, message: Any) -> None: ...
+
+
+class Inherits(Pulling):
+    """Its handler is made in __init__, as in the quickstart."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.handler = OrderHandler(["orders.created"])
+        self.other = print
+
+
+class ForgetsAwait(Inherits):
+    """Calls the handler's coroutine function and drops the coroutine."""
+
+    async def handle_message(self, message: Any) -> None:
+        if message.data:
+            self.handler.handle(message)
+
+
+class ForgetsAwaitOfAttribute(Pulling):
+    """The same with a handler that all instances share."""
+
+    handler = OrderHandler(["orders.created"])
+
+    async def handle_message(self, message: Any) -> None:
+        self.handler.handle(message)
+
+
+class HandlesElsewhere(Inherits):
+    """Each of these calls is right, or is not one of a ConsumerHandler."""
+
+    class Archive:
+        """A stranger's class with a method of that name."""
+
+        def handle(self, message: Any) -> None: ...
+
+    archive = Archive()
+
+    async def handle_message(self, message: Any) -> None:
+        self.archive.handle(message)
+        self.other.handle(message)  # type: ignore[attr-defined]
+        await self.handler.handle(message)
+
+        def in_a_thread() -> None:
+            self.handler.handle(message)
+
+
+class Blocks(Inherits):
+    """In a plain `def` the call has finished when it returns."""
+
+    concurrency = 1
+
+    def handle_message(self, message: Any) -> None:  # type: ignore[override]
+        self.handler.handle(message)
+
+
+@pytest.mark.parametrize("base", [ForgetsAwait, ForgetsAwaitOfAttribute])
+def test_a_handler_called_without_await_is_e004(base: type) -> None:
+    declare("OrderConsumer", base)
+    message = found()["nats_consumer.E004"]
+    assert "OrderConsumer: its handle_message calls self.handler.handle(message)" in message
+    assert "Write: await self.handler.handle(message)" in message
+
+
+@pytest.mark.parametrize("base", [HandlesElsewhere, Blocks, Pulling])
+def test_calls_that_need_no_await_pass(base: type) -> None:
+    declare("OrderConsumer", base)
+    assert found() == {}
 
 
 def test_both_families_of_retry_names_are_e003() -> None:

@@ -291,6 +291,11 @@ def test_a_missing_method_of_a_handler_is_w009(make_project: Callable[..., Proje
             async def handle_payd(self, message): ...
 
 
+        class Wild(ConsumerHandler):
+            def __init__(self):
+                super().__init__(["orders.*"])
+
+
         class Given(ConsumerHandler):
             def __init__(self, subjects):
                 super().__init__(subjects)
@@ -304,6 +309,8 @@ def test_a_missing_method_of_a_handler_is_w009(make_project: Callable[..., Proje
     assert check.finish() == 0, check.output
     assert "Partial has no handle_paid, to which its subjects lead" in check.output
     assert check.output.count("nats_consumer.W009") == 1
+    assert "Wild: 'orders.*' in its list of subjects leads to no method" in check.output
+    assert check.output.count("nats_consumer.W011") == 1
     assert "collision" not in check.output
 
 

@@ -117,6 +117,23 @@ def test_a_text_in_place_of_a_list_is_refused() -> None:
         ConsumerHandler("orders.created")
 
 
+def test_a_wildcard_in_the_list_of_subjects_says_that_it_needs_a_marked_method(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handler = Recording(["odd.x.*", "odd.>"])
+    assert handler.wildcards_in_vain() == ["odd.x.*", "odd.>"]
+    assert "Recording: 'odd.x.*' in its list of subjects leads to no method" in caplog.text
+    assert "mark a method with @handle('odd.x.*')" in caplog.text
+    assert "handles no subject" not in caplog.text
+
+
+def test_a_wildcard_in_the_list_whose_messages_a_marked_method_takes_passes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert Marked(["orders.*", "orders.>"]).wildcards_in_vain() == []
+    assert caplog.text == ""
+
+
 def test_missing_methods_are_listed_for_every_subject() -> None:
     handler = implementing("handle_x")(["a.b", "c.b", "d.x"])
     assert handler.validate_handlers() == ["handle_b", "handle_b"]
