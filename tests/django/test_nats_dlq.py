@@ -34,12 +34,20 @@ def test_a_number_needs_its_stream_where_there_are_several() -> None:
         ("revive", "invalid choice: 'revive'"),
         ("show", "required: NUMBER"),
         ("list --older-than=soon", "'soon' is no age"),
+        ("purge --older-than 30", "'30' is no age: write .* with the unit"),
+        ("list --newer-than 2", "'2' is no age"),
         ("list --limit 0", "'0' is no number of lines"),
         ("list --limit many", "'many' is no number of lines"),
     ],
 )
 def test_a_wrong_argument_is_an_error(arguments: str, rule: str) -> None:
     with pytest.raises(CommandError, match=rule):
+        call_command("nats_dlq", *arguments.split())
+
+
+@pytest.mark.parametrize("arguments", ["list orders.created", "show 1 --stream orders.created"])
+def test_a_subject_in_the_place_of_a_stream_is_refused_at_once(arguments: str) -> None:
+    with pytest.raises(CommandError, match=r"name of a stream cannot contain dots: 'orders\.cr"):
         call_command("nats_dlq", *arguments.split())
 
 

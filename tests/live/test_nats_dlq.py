@@ -80,6 +80,29 @@ async def test_without_a_stream_it_looks_at_those_of_the_projects_consumers(
     assert f"{stage.stream}: 1 dead letter" in dlq("list")
 
 
+async def test_list_of_the_stream_that_keeps_them_names_the_one_they_come_from(
+    stage: Stage, give_up: GiveUp
+) -> None:
+    await give_up("one")
+    printed = dlq("list", f"{stage.stream}-dlq")
+    assert f"{stage.stream}-dlq: 0 dead letters" in printed
+    assert f"Those of {stage.stream} are listed with --stream {stage.stream}." in printed
+
+
+@pytest.mark.parametrize("options", [[], ["--yes"], ["--dry-run"]])
+async def test_purge_that_selects_nothing_says_so(stage: Stage, options: list[str]) -> None:
+    printed = dlq("purge", "--all", "--stream", stage.stream, *options)
+    assert "Nothing to delete: no dead letter is selected." in printed
+
+
+@pytest.mark.parametrize("verb", ["replay", "purge"])
+async def test_numbers_beside_all_are_refused(stage: Stage, give_up: GiveUp, verb: str) -> None:
+    await give_up("one", "two")
+    with pytest.raises(CommandError, match="either numbers, or a selection or --all"):
+        dlq(verb, "1", "--all", "--stream", stage.stream)
+    assert kept(stage) == 2
+
+
 async def test_list_of_a_stream_without_any(stage: Stage) -> None:
     assert f"{stage.stream}: 0 dead letters" in dlq("list", "--stream", stage.stream)
 
@@ -188,7 +211,7 @@ async def test_purge_needs_a_yes(stage: Stage, give_up: GiveUp) -> None:
 async def test_purge_by_age_leaves_the_younger_ones(stage: Stage, give_up: GiveUp) -> None:
     await give_up("one", "two")
     choice = ("purge", "--stream", stage.stream, "--yes")
-    assert "Deleted: 0 dead letters." in dlq(*choice, "--older-than", "1h")
+    assert "Nothing to delete: no dead letter is selected." in dlq(*choice, "--older-than", "1h")
     assert "Deleted: 2 dead letters." in dlq(*choice, "--newer-than", "1h")
 
 

@@ -77,6 +77,9 @@ async def test_an_update_that_changes_nothing_says_so(stage: Stage) -> None:
         (["STREAM", "--storage", "memory"], "storage"),
         (["STREAM", "--duplicate-window", "9e9", "--max-age", "1"], "window"),
         (["STREAM_of_nobody", "--max-age", "1"], "'STREAM_of_nobody' does not exist"),
+        (["my.orders", "--max-age", "1"], "NAME cannot contain dots: 'my.orders'"),
+        (["my orders", "--max-age", "1"], "NAME cannot contain spaces: 'my orders'"),
+        (["STREAM", "--discard", "newest"], r"choose from '?old'?, '?new'?\)"),
     ],
 )
 async def test_what_cannot_be_changed_is_an_error(
@@ -124,7 +127,8 @@ async def test_delete_without_anybody_to_ask_is_an_error(
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("nobodys", "'nobodys' does not"), ("a b", "spaces")]
+    ("name", "message"),
+    [("nobodys", "nothing to delete: stream 'nobodys' does not exist.$"), ("a b", "spaces")],
 )
 async def test_delete_of_what_does_not_exist_is_an_error(name: str, message: str) -> None:
     with pytest.raises(CommandError, match=message):

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from nats_consumer import get_nats_client
 from nats_consumer.blocking import wait_for
 from nats_consumer.connect import spell_servers
-from nats_consumer.exceptions import NatsConsumerError
+from nats_consumer.exceptions import NatsConsumerError, StreamNotFound
 from nats_consumer.names import check_name
 
 
@@ -30,14 +30,18 @@ class Command(BaseCommand):
                 self.stdout.write("Nothing was deleted.")
                 return
             wait_for(self._delete(name))
+        except StreamNotFound as error:
+            raise CommandError(
+                f"There is nothing to delete: stream {name!r} does not exist."
+            ) from error
         except (NatsConsumerError, ValueError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(self.style.SUCCESS(f"Stream {name} is deleted."))
 
     async def _describe(self, name: str) -> None:
         async with await get_nats_client() as client:
-            state = (await client.jetstream().stream_info(name)).state
             self.stdout.write(f"Server: {spell_servers(client.connected_url)}")
+            state = (await client.jetstream().stream_info(name)).state
             self.stdout.write(
                 f"Stream {name} has {_count(state.messages, 'message')} "
                 f"({_count(state.bytes, 'byte')}) and {_count(state.consumer_count, 'consumer')}."

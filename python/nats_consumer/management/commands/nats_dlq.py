@@ -23,11 +23,12 @@ from nats_consumer.exceptions import (
     StreamError,
     StreamNotFound,
 )
+from nats_consumer.names import check_name
 
 if TYPE_CHECKING:
     from nats_consumer._native import DeadLetters, StoredLetter
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _LINES = 100
 
 
@@ -80,7 +81,7 @@ class Command(BaseCommand):
             with dead_letters() as letters:
                 self.stdout.write(f"Server: {spell_servers(letters.server)}")
                 verbs[options["verb"]](letters, streams, options)
-        except NatsConsumerError as error:
+        except (NatsConsumerError, ValueError) as error:
             raise CommandError(str(error)) from error
 
     def _list(self, letters: "DeadLetters", streams: list[str], options: dict[str, Any]) -> None:
@@ -88,7 +89,7 @@ class Command(BaseCommand):
         for stream in streams:
             found = _selected(letters, stream, options)
             lines = [_line(letter) for letter in islice(found, limit)]
-            self.stdout.write(f"\n{stream}: {_count(len(lines))}")
+            self.stdout.write(f"\n{stream}: {_count(len(lines))}{'' if lines else _hint(stream)}")
             for line in _table(lines):
                 self.stdout.write(f"  {line}")
             if next(found, None) is not None:
@@ -133,9 +134,11 @@ class Command(BaseCommand):
             if deletes:
                 letters.delete(letter)
             self.stdout.write(what if deletes else f"would delete {what}")
-        if deletes:
+        if not count:
+            self.stdout.write(f"Nothing to delete: no dead letter is selected.{_hint(streams[0])}")
+        elif deletes:
             self.stdout.write(f"Deleted: {_count(count)}.")
-        elif count and not options["dry_run"]:
+        elif not options["dry_run"]:
             raise CommandError(f"Nothing was deleted. To delete {_count(count)}, add --yes.")
 
 
@@ -179,9 +182,9 @@ def _limit(text: str) -> int:
 
 
 def _age(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
     if match is None:
-        raise ArgumentTypeError(f"{text!r} is no age: write 90s, 15m, 12h, 7d or 2w")
+        raise ArgumentTypeError(f"{text!r} is no age: write 90s, 15m, 12h, 7d or 2w, with the unit")
     return float(match[1]) * _UNITS[match[2]]
 
 
@@ -190,6 +193,9 @@ def _streams(options: dict[str, Any]) -> list[str]:
     if named and options["stream"] and named != options["stream"]:
         raise CommandError(f"Name one stream, not both {named} and {options['stream']}.")
     options["stream"] = named or options["stream"]
+    if options["stream"]:
+        # A server that is asked for another name does not answer.
+        check_name(options["stream"], "the name of a stream")
     streams = [options["stream"]] if options["stream"] else streams_of_project()
     if not streams:
         raise CommandError("This project has no consumers. Name the stream: --stream orders.")
@@ -213,8 +219,8 @@ def _chosen(
 ) -> "Iterator[StoredLetter]":
     """The dead letters that the numbers, the selection or --all mean."""
     if numbers := options["numbers"]:
-        if options["verb"] != "show" and _selection(options) != Selection():
-            raise CommandError("Give either numbers or a selection.")
+        if options["verb"] != "show" and (_selection(options) != Selection() or options["all"]):
+            raise CommandError("Give either numbers, or a selection or --all.")
         yield from [_numbered(letters, streams[0], number) for number in numbers]
         return
     if _selection(options) == Selection() and not options["all"]:
@@ -244,8 +250,16 @@ def _numbered(letters: "DeadLetters", stream: str, number: int) -> "StoredLetter
     except StreamNotFound:
         letter = None
     if letter is None:
-        raise CommandError(f"Stream {stream} has no dead letter {number}. See `nats_dlq list`.")
+        raise CommandError(
+            f"Stream {stream} has no dead letter {number}. See `nats_dlq list`.{_hint(stream)}"
+        )
     return letter
+
+
+def _hint(stream: str) -> str:
+    """For who names the stream that keeps the dead letters, not the one they come from."""
+    source = stream.removesuffix("-dlq")
+    return "" if source == stream else f" Those of {source} are listed with --stream {source}."
 
 
 def _line(letter: "StoredLetter") -> tuple[str, ...]:

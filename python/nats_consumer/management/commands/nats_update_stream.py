@@ -1,6 +1,7 @@
 """manage.py nats_update_stream: change some fields of a stream and keep the others."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -11,6 +12,7 @@ from nats_consumer.blocking import wait_for
 from nats_consumer.connect import spell_servers
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.jetstream import merged
+from nats_consumer.names import check_name
 
 _FIELDS = (
     "subjects",
@@ -42,10 +44,12 @@ class Command(BaseCommand):
             "--max-age", type=float, metavar="SECONDS", help="how long to keep; 0: for ever"
         )
         parser.add_argument("--max-msg-size", type=int, help="bytes of one message; -1: no limit")
-        parser.add_argument("--storage", choices=[*StorageType])
-        parser.add_argument("--retention", choices=[*RetentionPolicy])
+        parser.add_argument("--storage", choices=_values(StorageType))
+        parser.add_argument("--retention", choices=_values(RetentionPolicy))
         parser.add_argument("--replicas", type=int, dest="num_replicas", help="1 to 5")
-        parser.add_argument("--discard", choices=[*DiscardPolicy], help="what a full stream drops")
+        parser.add_argument(
+            "--discard", choices=_values(DiscardPolicy), help="what a full stream drops"
+        )
         parser.add_argument(
             "--duplicate-window",
             type=float,
@@ -59,8 +63,9 @@ class Command(BaseCommand):
         if not given:
             raise CommandError("Nothing to change: give at least one option, such as --max-age.")
         try:
-            wait_for(self._update(StreamConfig(name=options["name"], **given)))
-        except NatsConsumerError as error:
+            name = check_name(options["name"], "NAME")
+            wait_for(self._update(StreamConfig(name=name, **given)))
+        except (NatsConsumerError, ValueError) as error:
             raise CommandError(str(error)) from error
 
     async def _update(self, config: StreamConfig) -> None:
@@ -77,6 +82,11 @@ class Command(BaseCommand):
                 self.stdout.write(f"  {change}")
             await jetstream.update_stream(config)
             self.stdout.write(self.style.SUCCESS("Updated."))
+
+
+def _values(policy: type[StrEnum]) -> list[str]:
+    # argparse shows the repr() of each.
+    return [each.value for each in policy]
 
 
 def _changes(present: StreamConfig, given: StreamConfig) -> Iterator[str]:
