@@ -8,7 +8,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
 
-from . import event_loop, registry, settings
+from . import connect, event_loop, registry, settings
 from .connect import callbacks, connect_options
 from .doubts import filters_beside_subjects, misspelt, uncalled, without_effect
 from .exceptions import ConfigurationError
@@ -33,8 +33,9 @@ _SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatial
 def check_settings(**_: Any) -> list[CheckMessage]:
     """E001: NATS_CONSUMER has a wrong key, type or value."""
     readers: list[Callable[[], object]] = [
-        settings.check_keys,
+        lambda: settings.check_keys(connect.KEYS),
         connect_options,
+        connect.check_sign_in,
         callbacks,
         default_durable,
         settings.shutdown_timeout,

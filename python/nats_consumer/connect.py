@@ -26,6 +26,9 @@ _LOOKS_LIKE_A_KEY = re.compile(r"[A-Z2-7]{50,}")
 _SHORTEST_SECONDS = 0.1
 _DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
+_SETTING = 'NATS_CONSUMER["connect_args"]'
+_CALL = "get_nats_client()"
+
 # Settings of nats-py's own machinery: the engine has its own and needs no tuning here.
 _IGNORED = (
     "dont_randomize",
@@ -51,14 +54,34 @@ _UNSUPPORTED = {
 
 def connect_options(overrides: Mapping[str, Any] | None = None) -> ConnectOptions:
     """The options of the setting `connect_args`, each key replaceable by `overrides`. Reads no
-    file and contacts nobody. Raises ConfigurationError."""
-    arguments = conceal({**settings.connect_args(), **(overrides or {})})
+    file and contacts nobody. Raises ConfigurationError, which names all that is wrong."""
+    given = overrides or {}
+    arguments = conceal({**settings.connect_args(), **given})
     options: dict[str, Any] = {"servers": [_DEFAULT_SERVER]}
+    faults: list[str] = []
     for key, value in arguments.items():
         if key in _IGNORED or key in _CALLBACKS:
             continue
-        options.update(_translate(key, value))
+        try:
+            options.update(_translate(key, value, _CALL if key in given else _SETTING))
+        except ConfigurationError as error:
+            faults.append(str(error))
+    if ("user" in options) != ("password" in options):
+        faults.append("connect_args: user and password go together: set both.")
+    if faults:
+        raise ConfigurationError(" ".join(faults))
     return ConnectOptions(**options)
+
+
+def check_sign_in() -> None:
+    """Raises ConfigurationError if the setting `connect_args` says in several ways who we are."""
+    arguments = settings.connect_args()
+    for one, other in (("token", "user"), ("nkeys_seed", "nkeys_seed_str")):
+        if arguments.get(one) is not None and arguments.get(other) is not None:
+            raise ConfigurationError(
+                f'NATS_CONSUMER["connect_args"] has both {one} and {other}. Keep the one that the '
+                "server asks for."
+            )
 
 
 def callbacks(overrides: Mapping[str, Any] | None = None) -> Callbacks:
@@ -104,11 +127,11 @@ def _read_seed(path: str) -> str:
     return seed
 
 
-def _translate(key: str, value: Any) -> dict[str, Any]:
+def _translate(key: str, value: Any, where: str) -> dict[str, Any]:
     if key in _UNSUPPORTED:
         raise ConfigurationError(f"connect_args[{key!r}] is not supported: {_UNSUPPORTED[key]}.")
     if key not in _TRANSLATIONS:
-        raise unknown_key(key, tuple(_TRANSLATIONS), 'NATS_CONSUMER["connect_args"]')
+        raise unknown_key(key, KEYS, where)
     if value is None:
         return {}
     return _TRANSLATIONS[key](f"connect_args[{key!r}]", value)
@@ -276,3 +299,6 @@ _TRANSLATIONS: dict[str, _Translation] = {
     "ping_interval": _seconds("ping_interval", least=_SHORTEST_SECONDS),
     "no_echo": _flag("no_echo"),
 }
+
+KEYS = tuple(_TRANSLATIONS)
+"""What connect_args may hold beside callbacks and what is ignored."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib.util import find_spec
 
 from django.utils.module_loading import import_string
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 _UVLOOP = "uvloop.EventLoopPolicy"
+# "uvlop" and "uv_loop" are meant to be uvloop; "rloop" and "winloop" are others.
+_ALIKE = 0.8
 _SETTING = 'NATS_CONSUMER["event_loop_policy"]'
 
 
@@ -48,7 +51,7 @@ def check() -> None:
     try:
         _factory_of(path, _SETTING)
     except ImportError as error:
-        if _is_installed(path):
+        if _is_installed(path) or _is_misspelt(path):
             raise ConfigurationError(
                 f"{_SETTING} must be the dotted path of an event loop policy such as {_UVLOOP!r}: "
                 f"{error}."
@@ -58,6 +61,11 @@ def check() -> None:
 def _is_installed(path: str) -> bool:
     """Whether what the path leads into is there, so that it is the path that is wrong."""
     return "." not in path or find_spec(path.partition(".")[0]) is not None
+
+
+def _is_misspelt(path: str) -> bool:
+    package = path.partition(".")[0]
+    return package != "uvloop" and bool(get_close_matches(package, ["uvloop"], cutoff=_ALIKE))
 
 
 def _factory_of(path: str, what: str) -> Factory:

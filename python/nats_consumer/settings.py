@@ -1,6 +1,6 @@
 """What the project's settings say, and the two structs that the engine reads."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
@@ -98,11 +98,18 @@ def unknown_key(
     return ConfigurationError(f"{where} has no {what} {key!r}. {hint}")
 
 
-def check_keys() -> None:
-    """Raises ConfigurationError for a key of NATS_CONSUMER that does not exist."""
-    for key in nats_consumer_settings():
-        if key not in (*KEYS, _OLD_DURABLE_KEY):
-            raise unknown_key(key, KEYS, "NATS_CONSUMER")
+def check_keys(arguments: Collection[str]) -> None:
+    """Raises ConfigurationError for the keys of NATS_CONSUMER that do not exist. Those called
+    `arguments` belong in connect_args."""
+    faults = [
+        f'NATS_CONSUMER has no key {key!r}: it belongs in NATS_CONSUMER["connect_args"].'
+        if key in arguments
+        else str(unknown_key(key, KEYS, "NATS_CONSUMER"))
+        for key in nats_consumer_settings()
+        if key not in (*KEYS, _OLD_DURABLE_KEY)
+    ]
+    if faults:
+        raise ConfigurationError(" ".join(faults))
 
 
 def connect_args() -> dict[str, Any]:

@@ -68,6 +68,14 @@ def test_credentials_in_a_url_are_w010_which_does_not_repeat_them(
         ({"event_loop_policy": ".x"}, "must be the dotted path of an event loop policy"),
         ({"event_loop_policy": "..x"}, "must be the dotted path of an event loop policy"),
         ({"event_loop_policy": "asyncio.NoSuchPolicy"}, "must be the dotted path of an event loop"),
+        (
+            {"event_loop_policy": "uvlop.EventLoopPolicy"},
+            "'uvloop.EventLoopPolicy': No module named",
+        ),
+        ({"connect_args": {"user": "me"}}, "user and password go together: set both"),
+        ({"connect_args": {"password": "x"}}, "user and password go together: set both"),
+        ({"connect_args": {"user": "me", "password": "x", "token": "y"}}, "both token and user."),
+        ({"servers": "a:1"}, "'servers': it belongs in NATS_CONSUMER[\"connect_args\"]."),
         ({"connect_args": {"ping_interval": 0}}, "must be a number of at least 0.1, not 0"),
         ({"connect_args": {"connect_timeout": 0}}, "must be a number of at least 0.1, not 0"),
         ({"connect_args": {"inbox_prefix": "my shop"}}, "'my shop' contains a space"),
@@ -84,6 +92,15 @@ def test_a_value_that_nothing_can_run_with_is_e001(
 ) -> None:
     settings.NATS_CONSUMER = setting
     assert message in found()["nats_consumer.E001"]
+
+
+def test_all_faults_of_the_settings_are_named_at_once(settings: Settings) -> None:
+    connect_args = {"usr": 1, "pasword": "x", "ping_interval": 0}
+    settings.NATS_CONSUMER = {"connect_args": connect_args, "servers": "a:1", "shutdown": 5}
+    texts = [str(each.msg) for each in checks.run_checks(tags=["nats_consumer"])]
+    assert len(texts) == 2
+    for key in ("'servers'", "'shutdown'", "'usr'", "'pasword'", "'ping_interval'"):
+        assert key in " ".join(texts)
 
 
 def test_settings_that_are_no_dict_are_reported_once(settings: Settings) -> None:

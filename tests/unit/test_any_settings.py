@@ -74,7 +74,7 @@ def test_connect_args_become_options_that_the_engine_takes_or_are_refused(argume
 
 
 READERS: list[Callable[[], object]] = [
-    ours.check_keys,
+    lambda: ours.check_keys(()),
     ours.connect_args,
     ours.default_durable_name,
     ours.event_loop_policy,

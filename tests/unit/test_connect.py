@@ -50,6 +50,11 @@ def test_an_argument_replaces_the_setting_of_its_name_alone(settings: Settings) 
     assert options.name == "shell"
 
 
+def test_an_unknown_argument_of_a_client_does_not_blame_the_settings() -> None:
+    with pytest.raises(ConfigurationError, match=r"^get_nats_client\(\) has no key 'servr'. Did"):
+        connect_options({"servr": "a:1"})
+
+
 def test_nats_pys_names_become_the_engines() -> None:
     options = connect_options(
         {"user_credentials": Path("/etc/shop.creds"), "inbox_prefix": b"_INBOX_shop"}

@@ -26,7 +26,7 @@ def test_the_default_durable_is_read_in_either_spelling(settings: Settings, key:
 def test_an_unknown_key_is_refused_with_the_one_that_was_meant(settings: Settings) -> None:
     settings.NATS_CONSUMER = {"conect_args": {}}
     with pytest.raises(ConfigurationError, match=r"'conect_args'.*Did you mean 'connect_args'"):
-        ours.check_keys()
+        ours.check_keys(())
 
 
 def test_the_setting_must_be_a_dict(settings: Settings) -> None:
