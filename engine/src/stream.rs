@@ -12,12 +12,19 @@ use crate::api::call;
 use crate::config::{ConsumerOptions, Kind, Start};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
+use crate::route::Pattern;
 
 /// The server's answer when the deliver subject of a durable that somebody listens to is to change.
 const IN_USE: u64 = 10013;
 
+/// Its answers when a work queue has another durable for some of the messages: for all of them, or by its filter.
+const TAKEN: [u64; 2] = [10099, 10100];
+
+/// Its answer when a durable of a work queue is to begin elsewhere than at the beginning.
+const NOT_ALL: u64 = 10101;
+
 /// What can differ between the declared durable and the server's, and can be changed there.
-const CHANGEABLE: [&str; 7] = [
+const CHANGEABLE: [&str; 8] = [
     "ack_wait",
     "max_deliver",
     "max_ack_pending",
@@ -25,6 +32,7 @@ const CHANGEABLE: [&str; 7] = [
     "filter_subjects",
     "deliver_group",
     "backoff",
+    "inactive_threshold",
 ];
 
 /// A durable on the server that fits its declaration.
@@ -81,7 +89,7 @@ async fn name_the_owner(connection: &Connection, config: &Value, error: Error) -
 ///
 /// # Errors
 /// [`ErrorKind::StreamNotFound`] naming the stream, [`ErrorKind::Mismatch`] naming what differs and
-/// cannot be changed.
+/// cannot be changed, [`ErrorKind::Overlap`] where another durable of a work queue gets the messages.
 pub(crate) async fn bind(
     connection: &Connection,
     options: &ConsumerOptions,
@@ -91,7 +99,7 @@ pub(crate) async fn bind(
     let allowed = allowance(connection, options).await;
     let Some(found) = found else {
         let config = wanted(options, &name, resume_at, allowed);
-        upsert(connection, &options.stream, &name, &config).await?;
+        declare(connection, options, &name, &config).await?;
         info!(consumer = options.name, stream = options.stream, durable = name, "the durable was created");
         return Ok(durable(&name, &config));
     };
@@ -100,7 +108,7 @@ pub(crate) async fn bind(
     let changed = merge(&mut config, options, &name, allowed);
     if !changed.is_empty() {
         let config = Value::Object(config.clone());
-        upsert(connection, &options.stream, &name, &config).await?;
+        declare(connection, options, &name, &config).await?;
         info!(
             consumer = options.name,
             stream = options.stream,
@@ -149,6 +157,34 @@ async fn config_of(
         )),
         Err(error) => Err(error),
     }
+}
+
+/// [`upsert`], where what a work queue refuses is explained.
+async fn declare(
+    connection: &Connection,
+    options: &ConsumerOptions,
+    name: &str,
+    config: &Value,
+) -> Result<()> {
+    let ConsumerOptions { stream, name: consumer, .. } = options;
+    upsert(connection, stream, name, config).await.map_err(|error| match error.kind() {
+        ErrorKind::Api { err_code, .. } if TAKEN.contains(&err_code) => {
+            let message = format!(
+                "The stream `{stream}` is a work queue: each message goes to one durable, and another one than \
+                 `{name}` takes messages that {consumer} is to get. Choose filters that do not overlap, let both \
+                 consumers use one durable, or change the stream's retention."
+            );
+            Error::new(ErrorKind::Overlap, message).because(error)
+        }
+        ErrorKind::Api { err_code: NOT_ALL, .. } => {
+            let message = format!(
+                "The stream `{stream}` is a work queue, which is consumed from its beginning only: leave the \
+                 deliver policy of {consumer} at `all`."
+            );
+            Error::new(ErrorKind::Config, message).because(error)
+        }
+        _ => error,
+    })
 }
 
 pub(crate) async fn upsert(connection: &Connection, stream: &str, name: &str, config: &Value) -> Result<()> {
@@ -243,6 +279,8 @@ pub(crate) fn merge(
         group,
         // A NAK's delay would be added to it, and its first entry would replace `ack_wait`.
         Value::Null,
+        // The position would be gone after a deploy that takes longer.
+        Value::Null,
     ];
     let mut changed = Vec::new();
     for (field, value) in CHANGEABLE.into_iter().zip(values) {
@@ -297,6 +335,19 @@ fn filters(config: &Value) -> Vec<String> {
 /// `>` is how users say "everything"; the server then has no filter at all.
 fn wanted_filters(options: &ConsumerOptions) -> Vec<String> {
     if options.filter_subjects == [">"] { Vec::new() } else { options.filter_subjects.clone() }
+}
+
+/// Whether no message of the stream, whose configuration it is, can match the filters. What sources, a mirror or a
+/// transform bring is not known.
+pub(crate) fn has_nothing_for(options: &ConsumerOptions, config: &Value) -> bool {
+    let brings_others =
+        ["sources", "mirror", "subject_transform"].iter().any(|field| !config[*field].is_null());
+    let subjects = config["subjects"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let parse = |text: &str| Pattern::parse(text).ok();
+    let subjects: Vec<_> = subjects.iter().filter_map(|subject| parse(subject.as_str()?)).collect();
+    let filters: Vec<_> = wanted_filters(options).iter().filter_map(|filter| parse(filter)).collect();
+    let meets = |filter: &Pattern| subjects.iter().any(|subject| subject.overlaps(filter));
+    !brings_others && !filters.is_empty() && !filters.iter().any(meets)
 }
 
 fn durable(name: &str, config: &Value) -> Durable {

@@ -14,12 +14,12 @@ use crate::config::{ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
 use crate::demand::Problem;
 use crate::drift::Drift;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::{Fetch, fetch};
 use crate::observe::count;
 use crate::quarantine::sweep;
 use crate::settle::Settler;
-use crate::stream::{Durable, bind, upsert};
+use crate::stream::{Durable, bind, has_nothing_for, upsert};
 use crate::suspect::Suspects;
 
 /// How often the durable is looked at while nothing else tells whether it is well.
@@ -44,6 +44,12 @@ pub(crate) struct Seen {
     /// How many deliveries had been settled when all places at the server were found taken.
     full_at: Option<usize>,
     was_told: bool,
+    /// As many requests as the durable takes, where that many wait.
+    crowd: Option<i64>,
+    /// The server refused the last look at the durable.
+    is_refused: bool,
+    /// The stream has no subject that the filter matches.
+    has_nothing: bool,
     drift: Drift,
 }
 
@@ -186,6 +192,10 @@ impl Supervisor {
     async fn resume_at(&self, connection: &Connection) -> Result<Option<u64>> {
         let Some(acknowledged) = self.seen().acknowledged else { return Ok(None) };
         let info = call(connection, &format!("STREAM.INFO.{}", self.options.stream), &Value::Null).await?;
+        if info["config"]["retention"] == "workqueue" {
+            // It holds only what is not settled, and refuses every other beginning than its own (10101).
+            return Ok(None);
+        }
         let is_the_same = self.seen().stream_created.as_deref() == info["created"].as_str();
         // One that was restored from an older copy has given up the sequences behind it.
         let is_behind = info["state"]["last_seq"].as_u64() < Some(acknowledged);
@@ -213,11 +223,16 @@ impl Supervisor {
             }
             match call(connection, &subject, &Value::Null).await {
                 Ok(info) => {
+                    self.seen().is_refused = false;
                     self.seen().acknowledged = info["ack_floor"]["stream_seq"].as_u64();
                     self.warn_if_full(&info);
+                    self.seen().crowd = crowd(&info);
                     self.follow(connection, durable, &info["config"]).await;
                     self.shrink_allowance(connection, durable, &info).await;
                     let received = Some(self.settler.counters.snapshot().received);
+                    if before.is_none() || received == before {
+                        self.warn_if_nothing_can_come(connection).await;
+                    }
                     if self.is_stalled(durable, &info) && received == before {
                         return Problem::Silent;
                     }
@@ -226,9 +241,35 @@ impl Supervisor {
                 Err(error) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::StreamNotFound) => {
                     return Problem::Gone;
                 }
-                Err(_) => {}
+                Err(error) => self.warn_if_refused(&error),
             }
         }
+    }
+
+    /// A pull is told itself; a push consumer whose account may not use JetStream any more is just silent.
+    fn warn_if_refused(&self, error: &Error) {
+        let is_refused = matches!(error.kind(), ErrorKind::Api { .. });
+        if is_refused && !self.seen().is_refused {
+            warn!(consumer = self.options.name, "the durable cannot be looked at: {error}");
+        }
+        self.seen().is_refused = is_refused;
+    }
+
+    /// Somebody changed the subjects of the stream, or the filter is wrong: that looks like silence.
+    async fn warn_if_nothing_can_come(&self, connection: &Connection) {
+        let stream = &self.options.stream;
+        let Ok(info) = call(connection, &format!("STREAM.INFO.{stream}"), &Value::Null).await else { return };
+        let has_nothing = has_nothing_for(&self.options, &info["config"]);
+        if has_nothing && !self.seen().has_nothing {
+            warn!(
+                consumer = self.options.name,
+                "nothing new can come: no subject of the stream `{stream}` ({}) matches the filter ({}). Change one \
+                 of them.",
+                info["config"]["subjects"],
+                self.options.filter_subjects.join(", ")
+            );
+        }
+        self.seen().has_nothing = has_nothing;
     }
 
     async fn follow(&self, connection: &Connection, durable: &Durable, config: &Value) {
@@ -285,11 +326,24 @@ impl Supervisor {
         let stream = &self.options.stream;
         match problem {
             Problem::Gone => format!("the durable or its stream `{stream}` is gone from the server"),
-            Problem::Silent => {
-                format!("nothing was heard from the stream `{stream}` though something should be")
-            }
+            Problem::Silent => self.seen().crowd.map_or_else(
+                || format!("nothing was heard from the stream `{stream}` though something should be"),
+                |most| {
+                    format!(
+                        "nothing comes here while {most} requests of others wait, which is all the durable takes: \
+                         run fewer workers, or make it anew with a larger max_waiting"
+                    )
+                },
+            ),
             Problem::Closed => String::from("the connection to NATS was closed"),
             Problem::Refused(why) => format!("the server refused a pull request ({why})"),
         }
     }
+}
+
+/// How many requests wait where the durable takes no more: the server drops others without a word (seen on
+/// nats-server 2.15.1).
+fn crowd(info: &Value) -> Option<i64> {
+    let most = info["config"]["max_waiting"].as_i64().filter(|most| *most > 0)?;
+    (info["num_waiting"].as_i64()? >= most).then_some(most)
 }

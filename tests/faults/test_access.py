@@ -86,6 +86,23 @@ def account(jetstream: str) -> str:
         accounts {{ SHOP {{ jetstream: {jetstream}, users: [{{ user: shop, password: s }}] }} }}"""
 
 
+def test_an_account_that_may_not_use_jetstream_for_a_while(
+    guarded: Callable[[str], Node],
+    make_proxy: Callable[[str], Proxy],
+    make_stage: Callable[..., Stage],
+) -> None:
+    def refused(consumer: str) -> bool:
+        lines = stage.workers[0].command.lines_with("JetStream not enabled for account")
+        return any(f" {consumer}: " in line for line in lines)
+
+    server = guarded(account("enabled"))
+    stage = make_stage(Witness([server.url]), [make_proxy(server.url).url])
+    with load(stage, 1500), stage.fault("JetStream disabled"):
+        server.reload(account("disabled"))
+        eventually(lambda: all(map(refused, CONSUMERS)), 20, stage.story)
+        server.reload(account("enabled"))
+
+
 def test_an_account_that_has_reached_its_limit(
     guarded: Callable[[str], Node],
     make_proxy: Callable[[str], Proxy],

@@ -46,6 +46,39 @@ def test_a_limit_of_deliveries_is_taken_away_again(stage: Stage, consumer: str) 
     assert report.counts["redelivered: retry"] == 20
 
 
+@pytest.mark.parametrize("consumer", CONSUMERS)
+def test_a_durable_that_would_expire_is_kept_through_a_deploy(stage: Stage, consumer: str) -> None:
+    before = stage.work(consumer).is_ready()
+    assert stage.produce(20, name="before").finish() == 0
+    stage.settled(consumer)
+    change(stage, consumer, inactive_threshold=10_000_000_000)
+    after = stage.work(consumer).is_ready()
+    stage.stop(before)
+    stage.stop(after)
+    stage.passes(15)
+    assert stage.produce(20, name="after").finish() == 0
+    anew = stage.work(consumer).is_ready()
+    stage.settled(consumer)
+    stage.stop(anew)
+    report = stage.check(consumer)
+    assert report.counts["starts"] == 40
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS)
+def test_a_filter_that_nothing_matches_any_more_is_told(stage: Stage, consumer: str) -> None:
+    worker = stage.work(consumer).is_ready()
+    assert stage.produce(20).finish() == 0
+    stage.settled(consumer)
+    config = stage.witness.stream(STREAM)["config"]
+    stage.witness.ask(f"STREAM.UPDATE.{STREAM}", {**config, "subjects": ["sales.>"]})
+    worker.command.wait_for(f"{consumer}: nothing new can come: no subject of the stream")
+    stage.witness.ask(f"STREAM.UPDATE.{STREAM}", config)
+    assert stage.produce(20, name="after").finish() == 0
+    stage.settled(consumer)
+    stage.stop(worker)
+    stage.check(consumer)
+
+
 def test_two_consumers_that_use_one_durable_by_mistake_share_its_messages(stage: Stage) -> None:
     """Each is handled by one of them; where they declare different things the log says so."""
     stage.attributes |= {"durable_name": "shared", "concurrency": 5}

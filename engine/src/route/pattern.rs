@@ -52,6 +52,20 @@ impl Pattern {
         theirs.next().is_none()
     }
 
+    /// Whether some subject matches both patterns.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let mut theirs = other.tokens();
+        for ours in self.tokens() {
+            match (ours, theirs.next()) {
+                (Token::Rest, Some(_)) | (_, Some(Token::Rest)) => return true,
+                (Token::Any, Some(_)) | (Token::Literal(_), Some(Token::Any)) => {}
+                (Token::Literal(ours), Some(Token::Literal(theirs))) if ours == theirs => {}
+                _ => return false,
+            }
+        }
+        theirs.next().is_none()
+    }
+
     pub(super) fn tokens(&self) -> impl Iterator<Item = Token<'_>> {
         tokens(&self.0)
     }
@@ -208,6 +222,25 @@ mod tests {
         ] {
             let matches = Pattern::parse(text).unwrap().matches(subject);
             assert_eq!(matches, expected, "{text} and {subject}");
+        }
+    }
+
+    #[test]
+    fn two_patterns_overlap_where_a_subject_matches_both() {
+        for (one, other, expected) in [
+            ("orders.created", "orders.created", true),
+            ("orders.created", "orders.paid", false),
+            ("orders.*", "*.created", true),
+            ("orders.*", "orders.created.v1", false),
+            ("orders.>", "orders", false),
+            ("orders.>", "*.*.v1", true),
+            (">", "orders", true),
+            ("orders.*.v1", "orders.>", true),
+            ("orders.created.v1", "orders.*", false),
+        ] {
+            let (one, other) = (Pattern::parse(one).unwrap(), Pattern::parse(other).unwrap());
+            assert_eq!(one.overlaps(&other), expected, "{one} and {other}");
+            assert_eq!(other.overlaps(&one), expected, "{other} and {one}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nats_consumer::stream::create_stream;
-use nats_consumer::{Connection, ConsumerOptions, Error, ErrorKind, consume};
+use nats_consumer::{Connection, ConsumerOptions, Error, ErrorKind, Start, consume};
 use serde_json::{Value, json};
 
 use crate::stage::{Seen, Stage, eventually, pull, push};
@@ -50,6 +50,7 @@ async fn a_durable_that_differs_is_changed_to_what_is_declared_and_keeps_its_pos
     let older = json!({
         "ack_policy": "explicit", "deliver_policy": "by_start_sequence", "opt_start_seq": 6,
         "max_deliver": 9, "backoff": [1_000_000_000, 2_000_000_000], "description": "kept",
+        "inactive_threshold": 60_000_000_000_u64,
     });
     stage.create_durable("billing", older).await;
     let options = ConsumerOptions { ack_wait: Duration::from_secs(7), max_ack_pending: Some(50), ..pull() };
@@ -58,7 +59,7 @@ async fn a_durable_that_differs_is_changed_to_what_is_declared_and_keeps_its_pos
     stage.all_settled().await;
     assert_eq!(seen.numbers(), [5, 6, 7, 8, 9]);
     let config = &stage.billing().await["config"];
-    assert_eq!(config["backoff"], Value::Null);
+    assert_eq!((&config["backoff"], &config["inactive_threshold"]), (&Value::Null, &Value::Null));
     assert_eq!(config["ack_wait"], 7_000_000_000_u64);
     assert_eq!((&config["max_ack_pending"], &config["max_deliver"]), (&json!(50), &json!(-1)));
     assert_eq!(config["description"], "kept");
@@ -145,6 +146,36 @@ async fn only_what_one_of_the_filters_matches_arrives() {
         stage.all_settled().await;
         assert_eq!(seen.payloads(), ["orders.created", "orders.eu.paid"]);
     }
+}
+
+async fn work_queue() -> Stage {
+    let stage = Stage::set().await;
+    let config = json!({ "name": "jobs", "subjects": ["jobs.>"], "retention": "workqueue" });
+    stage.api("STREAM.CREATE.jobs", &config).await;
+    stage
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_durable_for_the_messages_of_a_work_queue_is_refused_with_the_remedy() {
+    for filters in [["jobs.>", "jobs.created"], [">", ">"]] {
+        let stage = work_queue().await;
+        let [one, other] = filters.map(|filter| ConsumerOptions::pull("jobs", "one").filter(filter));
+        let _first = consume(stage.address(), one, Seen::default().and_ack()).await.unwrap();
+        let error = refused(&stage, ConsumerOptions { durable: "two".into(), ..other }).await;
+        assert_eq!(error.kind(), ErrorKind::Overlap);
+        for part in ["`jobs` is a work queue", "`two`", "do not overlap"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_work_queue_is_consumed_from_its_beginning_only() {
+    let stage = work_queue().await;
+    let options = ConsumerOptions { start: Start::New, ..ConsumerOptions::pull("jobs", "billing") };
+    let error = refused(&stage, options).await;
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("`jobs` is a work queue"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

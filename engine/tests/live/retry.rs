@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nats_consumer::{ConsumerOptions, HandlerError, Message, Outcome, consume};
+use serde_json::json;
 
 use crate::stage::{Seen, Stage, delays, pull, push};
 
@@ -32,6 +33,25 @@ async fn a_pulled_message_comes_again_after_the_delays_of_the_policy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pushed_message_comes_again_after_the_delays_of_the_policy() {
     comes_again_after_the_delays_of_the_policy(push()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delays_are_those_of_the_policy_though_the_durable_had_a_backoff() {
+    let stage = Stage::set().await;
+    // The server would add it to every delay, less its first entry: a minute and more.
+    let backoff: Vec<u64> = [1, 60, 120].iter().map(|seconds| seconds * 1_000_000_000).collect();
+    let older = json!({ "ack_policy": "explicit", "max_deliver": 5, "backoff": backoff });
+    stage.create_durable("billing", older).await;
+    stage.publish(0..1).await;
+    let seen = Seen::default();
+    let handler =
+        seen.and(|attempt, _| if attempt < 3 { Err(HandlerError::from("not yet")) } else { Ok(()) });
+    let options = ConsumerOptions { retry: delays(3, &[200, 400]), ..pull() };
+    let _consumption = consume(stage.address(), options, handler).await.unwrap();
+    stage.all_settled().await;
+    let gaps = seen.gaps();
+    assert!(gaps[0] >= Duration::from_millis(200), "{gaps:?}");
+    assert!(gaps[1] >= Duration::from_millis(400), "{gaps:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
