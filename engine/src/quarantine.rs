@@ -231,7 +231,9 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let options = async_nats::ConnectOptions::new().max_reconnects(1);
             let connecting = tokio::spawn(options.connect(address.to_string()));
-            let mut socket = BufStream::new(listener.accept().await.unwrap().0);
+            let socket = listener.accept().await.unwrap().0;
+            socket.set_nodelay(true).unwrap();
+            let mut socket = BufStream::new(socket);
             // Nobody listens any more: what is lost is lost.
             drop(listener);
             let info =
