@@ -131,6 +131,7 @@ class Supervised:
         except Exception as error:
             logger.error("%s ended: %s", self.name, error, exc_info=is_unexpected(error))
         finally:
+            self._consumption = None
             if self._dispatch is not None:
                 self._dispatch.end()
 

@@ -184,6 +184,28 @@ def test_a_consumption_that_ends_by_itself_is_drained_and_started_again(
     assert "Pulling ended although nobody asked it to." in caplog.text
 
 
+def test_what_has_ended_by_itself_is_not_drained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pausing = asyncio.Event()
+
+    async def pause(_: float) -> None:
+        pausing.set()
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        engine = Engine()
+        supervised = Supervised(Pulling, consume=engine.consume)
+        task = asyncio.create_task(supervised.run())
+        consumption = await engine.running()
+        monkeypatch.setattr(supervise.asyncio, "sleep", pause)
+        consumption.end()
+        await pausing.wait()
+        await supervised.drain(25.0)
+        assert consumption.drained_for == supervise._LEFT_OVER_SECONDS
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), timeout=10))
+
+
 def test_a_consumer_whose_constructor_fails_is_reported_by_name(
     pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
