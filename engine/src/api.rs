@@ -38,7 +38,8 @@ struct ApiError {
 ///
 /// # Errors
 /// The API's own error as its [`ErrorKind`], with code 503 when nobody serves JetStream;
-/// [`ErrorKind::Timeout`] when the answer did not come within `limit`.
+/// [`ErrorKind::Timeout`] when the answer did not come within `limit`; [`ErrorKind::Denied`] at once when the user
+/// may not ask.
 pub async fn request(connection: &Connection, subject: &str, body: Bytes, limit: Duration) -> Result<Bytes> {
     request_behind(connection, PREFIX, subject, body, limit).await
 }
@@ -56,8 +57,10 @@ pub async fn request_behind(
 ) -> Result<Bytes> {
     connection.wait_until_up(limit, || format!("{subject} could not be asked")).await?;
     let request = Request::new().payload(body).timeout(Some(limit));
-    let sending = connection.client().send_request(format!("{prefix}.{subject}"), request);
-    let answer = tokio::time::timeout(limit, sending).await.map_err(|_| late(subject, limit))?;
+    let whole = format!("{prefix}.{subject}");
+    let sending = connection.client().send_request(whole.clone(), request);
+    let asking = async { tokio::time::timeout(limit, sending).await.map_err(|_| late(subject, limit)) };
+    let answer = connection.unless_denied(&[&whole], asking).await?;
     let answer = answer.map_err(|error| match error.kind() {
         RequestErrorKind::TimedOut => late(subject, limit),
         RequestErrorKind::NoResponders => Error::new(

@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
 use crate::config::ConnectOptions;
-use crate::dial::{client_options, parse_servers, spell, spell_one};
+use crate::denials::Denials;
+use crate::dial::{client_options, inboxes, parse_servers, spell, spell_one};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::Events;
 pub use crate::link::{Happening, Link};
@@ -20,6 +21,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a request waits for a lost connection to come back.
 const RECONNECT_GRACE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether something was received: nobody announces it.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// A connection to NATS that reconnects by itself.
 #[derive(Clone, Debug)]
@@ -42,7 +46,7 @@ impl Connection {
         let deadline = Instant::now() + options.connect_timeout;
         let mut last = String::from("no answer");
         loop {
-            let (events, link) = Events::new();
+            let (events, link) = Events::new(spell(&addresses), inboxes(options).to_owned());
             let noting = Arc::new(events);
             let events = Arc::downgrade(&noting);
             let attempt = client_options(options, &addresses, noting)?.connect(&addresses);
@@ -66,7 +70,7 @@ impl Connection {
     #[cfg(feature = "testing")]
     pub(crate) async fn to_nowhere() -> Result<Self> {
         const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
-        let (events, link) = Events::new();
+        let (events, link) = Events::new(String::new(), String::new());
         let options =
             async_nats::ConnectOptions::new().retry_on_initial_connect().reconnect_delay_callback(|_| NEVER);
         let client = options.connect("127.0.0.1:9").await.map_err(|error| {
@@ -134,6 +138,33 @@ impl Connection {
         self.events.upgrade()?.happenings()
     }
 
+    /// What the server denies from now on.
+    pub(crate) fn denials(&self) -> Denials {
+        Denials::new(self.happenings())
+    }
+
+    /// Has the log name the consumer that the connection is for.
+    pub(crate) fn name(&self, consumer: &str) {
+        if let Some(events) = self.events.upgrade() {
+            events.name(consumer);
+        }
+    }
+
+    /// What `asking` comes to; [`ErrorKind::Denied`] as soon as the server denies one of the subjects, for then
+    /// nobody answers.
+    pub(crate) async fn unless_denied<T>(
+        &self,
+        subjects: &[&str],
+        asking: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut denials = self.denials();
+        tokio::select! {
+            biased;
+            asked = asking => asked,
+            denial = denials.about(subjects) => Err(denial.error()),
+        }
+    }
+
     /// Tells whoever listens.
     pub(crate) fn tell(&self, happening: Happening) {
         if let Some(events) = self.events.upgrade() {
@@ -186,10 +217,11 @@ impl Connection {
             // Nobody listens on a fresh inbox, and the server says so: behind everything that was written.
             let inbox = self.client.new_inbox();
             let question = async_nats::Request::new().timeout(None);
+            let mut denials = self.denials();
             tokio::select! {
                 _ = self.client.send_request(inbox.clone(), question) => {}
                 // Where publishing there is not permitted, the refusal is as good an answer.
-                () = refusal(self.happenings(), &inbox) => {}
+                _ = async { denials.about(&[&inbox]).await } => {}
             }
             Ok::<_, async_nats::client::FlushError>(())
         };
@@ -207,16 +239,36 @@ impl Connection {
     /// answer. Where the server's side is gone and nobody told us, async-nats would wait until three pings went
     /// unanswered. Returns whether it did.
     pub(crate) async fn renew_if_silent(&self, limit: Duration) -> bool {
-        let statistics = self.client.statistics();
-        let before = statistics.in_bytes.load(Relaxed);
-        let asked = self.flush(limit).await;
-        let is_unanswered = asked.is_err_and(|error| error.kind() == ErrorKind::Timeout);
-        // A slow link is not silent: what was asked for before may be on its way.
-        if !is_unanswered || !self.is_up() || statistics.in_bytes.load(Relaxed) != before {
+        if !self.is_up() {
             return false;
         }
-        warn!("nothing comes over the connection to NATS; making it anew");
+        let before = self.received();
+        // A slow link is not silent: what was asked for before may be on its way.
+        let something = async {
+            self.ping().await;
+            while self.received() == before {
+                sleep(GLANCE).await;
+            }
+        };
+        if timeout(limit, something).await.is_ok() || !self.is_up() {
+            return false;
+        }
+        if let Some(events) = self.events.upgrade() {
+            warn!(consumer = events.consumer(), "nothing comes over the connection to NATS; making it anew");
+        }
         timeout(limit, self.client.force_reconnect()).await.is_ok()
+    }
+
+    fn received(&self) -> u64 {
+        self.client.statistics().in_bytes.load(Relaxed)
+    }
+
+    /// Has the server say something. async-nats sends a PING behind a subscription that is drained, and no request
+    /// is as good: a permission may be missing for it, or somebody may listen on every subject and never answer.
+    async fn ping(&self) {
+        if let Ok(mut subscriber) = self.client.subscribe(self.client.new_inbox()).await {
+            let _ = subscriber.drain().await;
+        }
     }
 
     /// Returns when the connection is closed.
@@ -242,24 +294,18 @@ impl Connection {
     }
 }
 
-/// Waits until the server has refused something about the subject.
-async fn refusal(happenings: Option<broadcast::Receiver<Happening>>, subject: &str) {
-    let Some(mut happenings) = happenings else { return std::future::pending().await };
-    loop {
-        match happenings.recv().await {
-            Ok(Happening::Error(text)) if text.contains(subject) => return,
-            Err(broadcast::error::RecvError::Closed) => return,
-            _ => {}
-        }
-    }
-}
-
 fn is_refusal(kind: ConnectErrorKind) -> bool {
     matches!(kind, ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation)
 }
 
 fn describe(error: &async_nats::ConnectError) -> String {
-    let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    let cause = cause(error);
+    if cause.contains("InvalidContentType") {
+        return format!(
+            "{cause}: the server does not speak TLS there; enable TLS on the server, or, on a trusted network, write \
+             `nats://` instead of `tls://` and leave out the `tls` options"
+        );
+    }
     if error.kind() != ConnectErrorKind::Tls {
         return cause;
     }
@@ -267,6 +313,11 @@ fn describe(error: &async_nats::ConnectError) -> String {
         "the TLS handshake failed, {cause}; name the authority of the server's certificate in `tls_ca`, or, for a \
          server without TLS on a trusted network, set `tls` to False"
     )
+}
+
+fn cause(error: &async_nats::ConnectError) -> String {
+    let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    cause.trim_start_matches("nats: ").to_owned()
 }
 
 fn unreachable(addresses: &[ServerAddr], waited: Duration, last: &str) -> Error {
@@ -280,9 +331,10 @@ fn unreachable(addresses: &[ServerAddr], waited: Duration, last: &str) -> Error 
 
 fn denied(addresses: &[ServerAddr], error: &async_nats::ConnectError) -> Error {
     let message = format!(
-        "The NATS server at {} refused the connection ({error}). \
+        "The NATS server at {} refused the connection ({}). \
          Check the user, password, token, nkey or credentials file.",
-        spell(addresses)
+        spell(addresses),
+        cause(error)
     );
     Error::new(ErrorKind::Denied, message)
 }

@@ -24,6 +24,9 @@ use crate::verdict::{Verdict, one_line};
 pub struct AlreadySettled;
 
 /// The states of a delivery.
+/// Why a message is given up that nobody gave a reason for.
+const EXHAUSTED: &str = "attempts exhausted";
+
 const OPEN: u8 = 0;
 const ACKED: u8 = 1;
 const SETTLED: u8 = 2;
@@ -60,6 +63,11 @@ pub(crate) fn admit(
         let attempt = message.metadata().map_or(1, |metadata| metadata.delivered);
         Delivery { message, attempt, lease, state: AtomicU8::new(OPEN), settler: settler.clone(), mark: None }
     }));
+}
+
+/// A reason as the log has it.
+fn spell(reason: &str) -> String {
+    if reason.is_empty() { "no reason given".into() } else { one_line(reason) }
 }
 
 fn reply_of(reply: Option<&Subject>) -> Subject {
@@ -106,7 +114,7 @@ impl Delivery {
                     attempt = self.attempt,
                     "another attempt is wanted beyond the limit: the message is kept as a dead letter"
                 );
-                self.bury("attempts exhausted".into(), error);
+                self.bury(EXHAUSTED.into(), error);
             }
             Outcome::Retry { after } => {
                 count(&settler.counters.retried);
@@ -118,6 +126,10 @@ impl Delivery {
                 self.close(Verdict::Term(reason));
             }
             Outcome::DeadLetter { reason } => {
+                // What failed its last attempt has been told of.
+                if reason != EXHAUSTED {
+                    self.log_dead_letter(&reason);
+                }
                 self.bury(reason, error);
             }
         }
@@ -162,7 +174,7 @@ impl Delivery {
     /// The configured final word on a message whose attempts are used up.
     #[must_use]
     pub fn final_outcome(&self) -> Outcome {
-        self.settler.final_outcome("attempts exhausted")
+        self.settler.final_outcome(EXHAUSTED)
     }
 
     /// Gives the message its final treatment, unless somebody settled it. `error` is kept with a dead letter.
@@ -211,13 +223,23 @@ impl Delivery {
         Ok(self.settler.confirm(self.reply(), limit).await)
     }
 
+    fn log_dead_letter(&self, reason: &str) {
+        warn!(
+            consumer = self.settler.options().name,
+            subject = %self.message.subject(),
+            sequence = self.sequence(),
+            "a message becomes a dead letter: {}",
+            spell(reason)
+        );
+    }
+
     fn log_drop(&self, reason: &str) {
-        let reason = if reason.is_empty() { "no reason given".into() } else { one_line(reason) };
         info!(
             consumer = self.settler.options().name,
             subject = %self.message.subject(),
             sequence = self.sequence(),
-            "a message is dropped: {reason}"
+            "a message is dropped: {}",
+            spell(reason)
         );
     }
 

@@ -41,6 +41,8 @@ pub(crate) enum Problem {
     Closed,
     /// The server does not accept the requests.
     Refused(String),
+    /// A permission is missing, which the log names already.
+    Denied,
 }
 
 #[derive(Debug)]

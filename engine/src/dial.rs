@@ -135,10 +135,15 @@ fn inbox_prefix(options: &ConnectOptions) -> Result<String> {
         Error::new(ErrorKind::Config, format!("The operating system gives no random numbers: {error}."))
     })?;
     let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let prefix = options.inbox_prefix.as_deref().unwrap_or("_INBOX");
+    let prefix = inboxes(options);
     validate_publish_subject(prefix)
         .map_err(|error| Error::new(ErrorKind::Config, format!("`inbox_prefix`: {error}")))?;
     Ok(format!("{prefix}.{name}"))
+}
+
+/// What the subjects of answers begin with.
+pub(crate) fn inboxes(options: &ConnectOptions) -> &str {
+    options.inbox_prefix.as_deref().unwrap_or("_INBOX")
 }
 
 fn unreadable(what: &str, path: &Path, error: std::io::Error) -> Error {

@@ -26,6 +26,7 @@
 //! |---|---|
 //! | [`config`] | what the user asks for, as plain data |
 //! | [`connect`], `dial`, `credentials`, `link` | options become a client that reconnects; its state can be watched |
+//! | `denial`, `denials` | what the server does not permit is told to whoever asked for it |
 //! | [`api`], `stored`, [`stream`] | streams and durables are compared with what is declared, then made to fit |
 //! | `status`, `demand`, `window`, `places`, `allowance` | how much to ask for: never more than there are free places |
 //! | `fetch` | pull requests go out, messages come in |
@@ -46,6 +47,8 @@
 pub mod config;
 pub mod connect;
 mod credentials;
+mod denial;
+mod denials;
 mod dial;
 mod link;
 

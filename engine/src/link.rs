@@ -1,13 +1,16 @@
 //! What is known of the link to the server, from the events of async-nats.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_nats::{ClientError, Event, ServerError};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
+
+use crate::denial::Denial;
 
 /// Happenings kept for whoever listens slowly.
 const EVENT_CAPACITY: usize = 256;
@@ -44,6 +47,10 @@ pub(crate) struct Events {
     listeners: Mutex<Option<Listeners>>,
     losses: Losses,
     trouble: Trouble,
+    told: Told,
+    /// The consumer that the connection belongs to, if it belongs to one.
+    consumer: OnceLock<String>,
+    servers: String,
 }
 
 #[derive(Debug)]
@@ -53,7 +60,8 @@ struct Listeners {
 }
 
 impl Events {
-    pub(crate) fn new() -> (Self, watch::Receiver<Link>) {
+    /// Of a connection to `servers`, whose answers go to subjects below `inboxes`.
+    pub(crate) fn new(servers: String, inboxes: String) -> (Self, watch::Receiver<Link>) {
         let (link, receiver) = watch::channel(Link::default());
         let listeners = Listeners { link, happenings: broadcast::Sender::new(EVENT_CAPACITY) };
         (
@@ -61,6 +69,9 @@ impl Events {
                 listeners: Mutex::new(Some(listeners)),
                 losses: Losses::default(),
                 trouble: Trouble::default(),
+                told: Told { inboxes, subjects: Mutex::default() },
+                consumer: OnceLock::new(),
+                servers,
             },
             receiver,
         )
@@ -71,15 +82,28 @@ impl Events {
     }
 
     pub(crate) fn note(&self, event: &Event) {
+        let consumer = self.consumer();
         self.losses.note(event);
-        self.trouble.note(event);
+        self.trouble.note(event, consumer, &self.servers);
+        if let Event::ServerError(ServerError::Other(text)) = event {
+            self.told.note(text, consumer);
+        }
         let happening = self.listeners().as_ref().and_then(|Listeners { link, .. }| {
-            note(link, event);
+            note(link, event, consumer);
             happens(event, link.borrow().generation)
         });
         if let Some(happening) = happening {
             self.tell(happening);
         }
+    }
+
+    /// From now on the log names the consumer; the first word counts.
+    pub(crate) fn name(&self, consumer: &str) {
+        let _ = self.consumer.set(consumer.to_owned());
+    }
+
+    pub(crate) fn consumer(&self) -> Option<&str> {
+        self.consumer.get().map(String::as_str)
     }
 
     pub(crate) fn tell(&self, happening: Happening) {
@@ -145,15 +169,53 @@ impl Losses {
 struct Trouble(Mutex<String>);
 
 impl Trouble {
-    fn note(&self, event: &Event) {
+    fn note(&self, event: &Event, consumer: Option<&str>, servers: &str) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Connected => told.clear(),
             Event::ClientError(ClientError::Other(text)) if *told != *text => {
-                warn!("not connected to NATS yet: {text}; trying on");
+                warn!(consumer, "not connected to NATS yet: {} ({text}); trying on", hint(text, servers));
                 told.clone_from(text);
             }
             _ => {}
+        }
+    }
+}
+
+/// async-nats tells the kind of failure alone.
+fn hint(text: &str, servers: &str) -> String {
+    match text {
+        "IO error" | "timed out" => format!("nobody can be reached at {servers}"),
+        "authorization violation" => format!("{servers} refuses the credentials"),
+        _ => format!("connecting to {servers} fails"),
+    }
+}
+
+/// What the server complains of, told once each: a worker asks for the same things again and again.
+#[derive(Debug)]
+struct Told {
+    inboxes: String,
+    subjects: Mutex<HashSet<String>>,
+}
+
+/// Different complaints told of one connection.
+const MOST_TOLD: usize = 64;
+
+impl Told {
+    fn note(&self, text: &str, consumer: Option<&str>) {
+        let Some(mut denial) = Denial::read(text) else {
+            warn!(consumer, error = text, "the NATS server reported an error");
+            return;
+        };
+        if denial.subject.starts_with(&format!("{}.", self.inboxes)) {
+            // Each has a name of its own.
+            denial.subject = format!("{}.>", self.inboxes);
+        }
+        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        // Beyond it, the subject of an acknowledgement has numbers.
+        let kind: Vec<_> = denial.subject.split('.').take(4).collect();
+        if subjects.len() < MOST_TOLD && subjects.insert(format!("{:?} {}", denial.act, kind.join("."))) {
+            warn!(consumer, "{denial}");
         }
     }
 }
@@ -163,7 +225,7 @@ fn reconnect_delay(attempts: usize, longest: Duration) -> Duration {
     Duration::from_millis(10).saturating_mul(1 << doublings).min(longest)
 }
 
-fn note(link: &watch::Sender<Link>, event: &Event) {
+fn note(link: &watch::Sender<Link>, event: &Event, consumer: Option<&str>) {
     match event {
         Event::Connected => {
             link.send_modify(|link| {
@@ -171,23 +233,23 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
                 link.generation += 1;
             });
             if link.borrow().generation > 1 {
-                info!("connected to NATS again");
+                info!(consumer, "connected to NATS again");
             }
         }
         Event::Disconnected => {
             link.send_modify(|link| link.is_up = false);
-            warn!("lost the connection to NATS; reconnecting");
+            warn!(consumer, "lost the connection to NATS; reconnecting");
         }
         Event::Closed => {
             link.send_modify(|link| link.is_up = false);
         }
-        Event::LameDuckMode => warn!("the NATS server is shutting down; expect a reconnect"),
-        Event::ServerError(ServerError::Other(text)) => {
-            warn!(error = text, "the NATS server reported an error");
+        Event::LameDuckMode => {
+            warn!(consumer, "the NATS server is shutting down; expect a reconnect");
         }
+        Event::ServerError(ServerError::Other(_)) => {}
         // What matters of these is told by the loss of the connection itself.
         Event::Draining | Event::ClientError(_) => debug!("NATS connection: {event}"),
-        other => warn!("NATS connection: {other}"),
+        other => warn!(consumer, "NATS connection: {other}"),
     }
 }
 
@@ -217,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_is_lost_as_soon_as_it_is_made_is_made_less_and_less_often() {
-        let (events, _link) = Events::new();
+        let (events, _link) = Events::new("nats://localhost:4222".into(), "_INBOX".into());
         let longest = Duration::from_secs(2);
         for _ in 0..5 {
             events.note(&Event::Connected);

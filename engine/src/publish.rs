@@ -107,7 +107,8 @@ impl Outgoing {
 /// # Errors
 /// [`ErrorKind::NoStream`] when no stream has the subject, [`ErrorKind::TooLarge`] before anything is sent,
 /// [`ErrorKind::Unconfirmed`] when the confirmation did not come (the message may be stored all the same),
-/// [`ErrorKind::Disconnected`] or [`ErrorKind::Closed`] soon without a connection, or what the stream answered.
+/// [`ErrorKind::Disconnected`] or [`ErrorKind::Closed`] soon without a connection, [`ErrorKind::Denied`] at once
+/// without the permission, or what the stream answered.
 pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
     let subject = outgoing.subject.clone();
     let answer = match request(connection, outgoing, limit).await {
@@ -152,11 +153,15 @@ pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duratio
     if !headers.is_empty() {
         request = request.headers(headers);
     }
-    match tokio::time::timeout(limit, connection.client().send_request(subject.clone(), request)).await {
-        Ok(Ok(answer)) => Ok(Message::new(answer)),
-        Ok(Err(error)) => Err(refused(&subject, limit, connection.client().max_payload(), error)),
-        Err(_) => Err(late(&subject, limit)),
-    }
+    let sending = connection.client().send_request(subject.clone(), request);
+    let asking = async {
+        match tokio::time::timeout(limit, sending).await {
+            Ok(Ok(answer)) => Ok(Message::new(answer)),
+            Ok(Err(error)) => Err(refused(&subject, limit, connection.client().max_payload(), error)),
+            Err(_) => Err(late(&subject, limit)),
+        }
+    };
+    connection.unless_denied(&[&subject], asking).await
 }
 
 /// Publishes to whoever listens now, without a confirmation (core NATS); `reply` says where answers go.

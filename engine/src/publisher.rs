@@ -9,6 +9,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::ConnectOptions;
 use crate::connect::Connection;
+use crate::denial::{Act, Denial};
+use crate::denials::Denials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, unconfirmed};
 
@@ -120,12 +122,15 @@ struct Pipeline<'a> {
     /// By number; `None` has its result.
     under_way: Vec<Option<Subject>>,
     count: usize,
+    denials: Denials,
     results: Vec<Option<Result<PublishAck>>>,
 }
 
 impl<'a> Pipeline<'a> {
     fn new(connection: &'a Connection, answers: Subscriber, inbox: String, limit: Duration) -> Self {
-        Self { connection, answers, inbox, limit, under_way: Vec::new(), count: 0, results: Vec::new() }
+        let denials = connection.denials();
+        let (under_way, results) = (Vec::new(), Vec::new());
+        Self { connection, answers, inbox, limit, under_way, count: 0, denials, results }
     }
 
     async fn run(mut self, messages: Vec<Outgoing>) -> Vec<Result<PublishAck>> {
@@ -190,9 +195,13 @@ impl<'a> Pipeline<'a> {
     }
 
     fn give_up(&mut self) {
+        let denials = self.denials.so_far();
         for (subject, result) in self.under_way.iter_mut().zip(&mut self.results) {
             if let Some(subject) = subject.take() {
-                *result = Some(Err(unconfirmed(&subject, self.limit)));
+                let denial = Denial { act: Act::Publish, subject: subject.to_string() };
+                let is_denied = denials.contains(&denial);
+                let error = if is_denied { denial.error() } else { unconfirmed(&subject, self.limit) };
+                *result = Some(Err(error));
             }
         }
         self.count = 0;

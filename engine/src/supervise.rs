@@ -71,12 +71,19 @@ impl Supervisor {
             let began = tokio::time::Instant::now();
             let Some(problem) = self.fetch(&connection, &durable).await else { return };
             count(&self.settler.counters.repairs);
-            warn!(consumer = self.options.name, "{}; repairing", self.describe(&problem));
+            let is_denied = problem == Problem::Denied;
+            if !is_denied {
+                warn!(consumer = self.options.name, "{}; repairing", self.describe(&problem));
+            }
             if began.elapsed() > LONGEST_PAUSE {
                 pause = SHORTEST_PAUSE;
             }
             let Some(repaired) = self.repair(connection, &mut pause).await else { return };
             (connection, durable) = repaired;
+            // What was denied may be denied again.
+            if !is_denied {
+                info!(consumer = self.options.name, "consuming again");
+            }
         }
     }
 
@@ -90,11 +97,14 @@ impl Supervisor {
             suspects: &self.suspects,
             stop: &self.stop,
         });
+        let mut denials = connection.denials();
+        let needed = needed(&self.options, durable);
         // Once stopped, only the fetch has a word: it is handing back what was on its way.
         let watching = async {
             let problem = tokio::select! {
                 problem = self.inspect(connection, durable) => problem,
                 () = self.follow_link(connection, durable) => Problem::Closed,
+                _ = async { denials.about(&[&needed]).await } => Problem::Denied,
                 never = self.doubt_link(connection) => match never {},
             };
             if self.stop.is_cancelled() { std::future::pending().await } else { problem }
@@ -163,10 +173,7 @@ impl Supervisor {
             let tried = self.stop.run_until_cancelled(trying).await?;
             *pause = (*pause * 2).min(LONGEST_PAUSE);
             match tried {
-                Ok(durable) => {
-                    info!(consumer = self.options.name, "consuming again");
-                    return Some((connection, durable));
-                }
+                Ok(durable) => return Some((connection, durable)),
                 Err(error) => error!(consumer = self.options.name, "{error} Trying again in {:?}.", *pause),
             }
         }
@@ -175,6 +182,7 @@ impl Supervisor {
     async fn bind(&self, connection: &mut Connection) -> Result<Durable> {
         if connection.is_closed() {
             *connection = Connection::open(&self.connect).await?;
+            connection.name(&self.options.name);
             self.settler.move_to(connection.clone());
         }
         let resume_at = self.resume_at(connection).await?;
@@ -336,6 +344,7 @@ impl Supervisor {
                 },
             ),
             Problem::Closed => String::from("the connection to NATS was closed"),
+            Problem::Denied => String::from("a permission is missing"),
             Problem::Refused(why) => format!("the server refused a pull request ({why})"),
         }
     }
@@ -346,4 +355,10 @@ impl Supervisor {
 fn crowd(info: &Value) -> Option<i64> {
     let most = info["config"]["max_waiting"].as_i64().filter(|most| *most > 0)?;
     (info["num_waiting"].as_i64()? >= most).then_some(most)
+}
+
+/// The subject without which nothing is delivered.
+fn needed(options: &ConsumerOptions, durable: &Durable) -> String {
+    let ask = || format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", options.stream, durable.name);
+    durable.deliver_subject.clone().unwrap_or_else(ask)
 }

@@ -165,7 +165,13 @@ impl NatsServer {
     /// # Errors
     /// `NotConnected` if it is stopped.
     pub fn pause(&self) -> io::Result<()> {
-        self.signal("STOP")
+        self.signal("STOP")?;
+        // On a busy machine its threads run on for a moment.
+        let deadline = Instant::now() + PATIENCE;
+        while !self.pid().is_none_or(is_frozen) && Instant::now() < deadline {
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
     }
 
     /// Lets a frozen server go on (SIGCONT).
@@ -286,6 +292,16 @@ impl Drop for NatsServer {
             let _ = process.wait();
         }
     }
+}
+
+/// Whether each thread of the process has stopped; taken for granted where the system has no `/proc` to tell.
+fn is_frozen(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name before the state may hold anything, parentheses too.
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    })
 }
 
 fn not_started(binary: &Path, error: &io::Error) -> io::Error {

@@ -53,6 +53,7 @@ pub async fn consume_into(
 ) -> Result<Consumption> {
     consumer.validate()?;
     let connection = Connection::open(&connect).await?;
+    connection.name(&consumer.name);
     let durable = bind(&connection, &consumer, None).await?;
     // An inherited durable is the consumer's own from now on.
     let options = Arc::new(ConsumerOptions { durable: durable.name.clone(), inherits: None, ..consumer });

@@ -58,9 +58,10 @@ class Dispatch(ABC):
         # Handed back, it may fail for ever: its traceback is shown once.
         is_first = message.attempt <= self._attempts
         logger.error(
-            "%s: attempt %d (of %d) at the message %d of %s failed with %s: %s; %s.",
+            "%s: attempt %d (%s %d) at message %d of %s failed with %s: %s; %s.",
             self._name,
             message.attempt,
+            "of" if is_first else "after the limit of",
             self._attempts,
             message.metadata.sequence.stream,
             message.subject,

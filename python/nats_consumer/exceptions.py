@@ -69,7 +69,8 @@ class ConnectionDraining(Unreachable, errors.ConnectionDrainingError):
 class Denied(Unreachable, errors.AuthorizationError, errors.NoServersError):
     """The server refused the credentials or a permission.
 
-    Check the user, token or credentials in NATS_CONSUMER["connect_args"]."""
+    Check the user, token or credentials in NATS_CONSUMER["connect_args"], or allow what the message
+    names in the user's permissions."""
 
 
 class RequestTimeout(NatsConsumerError, errors.TimeoutError):

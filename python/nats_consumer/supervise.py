@@ -62,6 +62,7 @@ class Supervised:
         self._dispatch: Dispatch | None = None
         self._consumption: Consumption | None = None
         self._draining = False
+        self._was_reported = False
         self._not_starting = asyncio.Event()
         self._not_starting.set()
 
@@ -88,7 +89,8 @@ class Supervised:
             await asyncio.sleep(pause)
             if self._draining:
                 return
-            logger.info("%s starts again after %g s.", self.name, pause)
+            if self._was_reported:  # Else whoever waits for the first start may yet give up.
+                logger.info("%s starts again after %g s.", self.name, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def drain(self, seconds: float) -> None:
@@ -183,6 +185,7 @@ class Supervised:
 
     def log_failed_start(self, error: BaseException) -> None:
         """Log that the consumer did not start, with the traceback of an unexpected error."""
+        self._was_reported = True
         logger.error(
             "%s did not start: %s",
             self.name,
@@ -197,6 +200,7 @@ class Supervised:
         elif error is not None:
             self.first_start.set_exception(error)
         else:
+            self._was_reported = True
             self.first_start.set_result(None)
 
 

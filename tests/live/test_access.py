@@ -1,8 +1,10 @@
 """TLS, credentials and permissions, as the guide to deploying describes them."""
 
 import asyncio
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,14 @@ from nats_consumer import (
     DeadLetter,
     JetstreamPullConsumer,
     JetstreamPushConsumer,
+    _native,
+    apublish,
+    apublish_many,
     get_nats_client,
     operations,
 )
 from nats_consumer.exceptions import Denied, Unreachable
+from nats_consumer.logs import LogPump
 from tests.faults.credentials import Authority
 from tests.live.stage import running
 from tests.servers import NatsServer
@@ -26,7 +32,7 @@ from tests.waiting import becomes_true
 pytestmark = pytest.mark.anyio
 
 # What docs/guides/deploying.md says that an account needs.
-PUBLISH = ["$JS.API.>", "$JS.ACK.>", "dlq.>"]
+PUBLISH = ["$JS.API.>", "$JS.ACK.>", "dlq.>", "_mark.>"]
 SUBSCRIBE = ["_INBOX.>", "_deliver.>"]
 GUIDE = Path(__file__).parent.parent.parent / "docs/guides/deploying.md"
 
@@ -50,21 +56,49 @@ def configured(tmp_path: Path) -> Iterator[Any]:
         server.stop()
 
 
-async def test_the_permissions_that_the_guide_names_suffice(
-    configured: Any, settings: Settings
+async def ignore(self: Any, message: Any) -> None:
+    """A handler."""
+
+
+def of_orders(name: str, base: type, handle_message: Any = ignore) -> Any:
+    """A consumer of everything in the stream `orders`."""
+    attributes = {"stream_name": "orders", "filter_subject": "orders.>"}
+    return type(name, (base,), {**attributes, "handle_message": handle_message})
+
+
+@pytest.fixture
+def engine_logs() -> Iterator[None]:
+    """What the engine logs reaches Python, as under the command."""
+    with LogPump(_native.take_logs):
+        yield
+
+
+@pytest.fixture
+def permitting(configured: Any, settings: Settings) -> Any:
+    """`permitting(publish, subscribe)` is a server whose user of the settings may do no more."""
+
+    def start(publish: list[str], subscribe: list[str]) -> NatsServer:
+        server = configured(f"""
+            authorization {{ users = [
+              {{ user: admin, password: all }}
+              {{ user: shop, password: few, permissions: {{
+                publish: {publish}, subscribe: {subscribe} }} }}
+            ] }}
+        """)
+        settings.NATS_CONSUMER = {
+            "connect_args": {"servers": server.url, "user": "shop", "password": "few"}
+        }
+        return server
+
+    return start
+
+
+async def test_the_permissions_that_the_guide_names_suffice_and_no_violation_is_logged(
+    permitting: Any, engine_logs: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     sentence = GUIDE.read_text().partition("The account needs")[2].partition("\n\n")[0]
-    assert all(f"`{subject}`" in sentence for subject in (*PUBLISH, *SUBSCRIBE))
-    server = configured(f"""
-        authorization {{ users = [
-          {{ user: admin, password: all }}
-          {{ user: shop, password: few, permissions: {{
-            publish: {PUBLISH}, subscribe: {SUBSCRIBE} }} }}
-        ] }}
-    """)
-    settings.NATS_CONSUMER = {
-        "connect_args": {"servers": server.url, "user": "shop", "password": "few"}
-    }
+    assert set(re.findall(r"`([^` ]+>)`", sentence)) == {*PUBLISH, *SUBSCRIBE}
+    server = permitting(PUBLISH, SUBSCRIBE)
     handled: list[tuple[str, bytes]] = []
 
     async def handle_message(self: Any, message: Any) -> None:
@@ -72,13 +106,13 @@ async def test_the_permissions_that_the_guide_names_suffice(
         if message.data == b"bad":
             raise DeadLetter("bad")
 
-    of_orders = {
-        "stream_name": "orders",
-        "filter_subject": "orders.>",
-        "handle_message": handle_message,
-    }
-    pull: Any = type("Pull", (JetstreamPullConsumer,), of_orders)
-    push: Any = type("Push", (JetstreamPushConsumer,), of_orders)
+    pull = of_orders("Pull", JetstreamPullConsumer, handle_message)
+    push = of_orders("Push", JetstreamPushConsumer, handle_message)
+    looks: list[str] = []
+
+    async def note(message: Any) -> None:
+        looks.append(message.subject.rpartition(".")[2])
+
     async with await get_nats_client(user="admin", password="all") as admin:
         jetstream = admin.jetstream()
         await operations.CreateStream(name="orders", subjects=["orders.>"]).execute(admin)
@@ -94,12 +128,72 @@ async def test_the_permissions_that_the_guide_names_suffice(
                         server.consumer("orders", name)["ack_floor"]["stream_seq"] == 2
                     )
                 )
+            # Between two looks at a durable the link is asked whether it still carries anything.
+            await admin.subscribe("$JS.API.CONSUMER.INFO.orders.*", cb=note)
+            await becomes_true(lambda: min(looks.count("Pull"), looks.count("Push")) >= 2)
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert [text for text in warnings if "becomes a dead letter" not in text] == []
+
+
+async def test_publishing_without_the_permission_is_denied_and_not_a_timeout(
+    permitting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    permitting(["mail.>", "$JS.API.>"], SUBSCRIBE)
+    monkeypatch.setattr(sys.modules["nats_consumer.publish"], "_publishers", {})
+    with pytest.raises(Denied, match=r"permit this user to publish to orders\.created: allow"):
+        await apublish("orders.created", b"")
+    with pytest.raises(ExceptionGroup) as caught:
+        await apublish_many([("orders.created", b"")], timeout=1)
+    assert [type(each) for each in caught.value.exceptions] == [Denied]
+    async with await get_nats_client() as client:
+        with pytest.raises(Denied, match=r"orders\.created"):
+            await client.request("orders.created", b"")
+
+
+async def test_a_worker_that_may_not_look_at_its_durable_says_so(permitting: Any) -> None:
+    permitting(["$JS.API.STREAM.>"], SUBSCRIBE)
+    pull = of_orders("Pull", JetstreamPullConsumer)
+    with pytest.raises(Denied, match=r"publish to \$JS\.API\.CONSUMER\.INFO\.orders\.Pull"):
+        async with running(pull):
+            pass
+
+
+async def test_a_denied_push_subscription_is_named_once_and_does_not_count_as_consuming(
+    permitting: Any, engine_logs: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    permitting(PUBLISH, ["_INBOX.>"])
+    caplog.set_level("INFO", "nats_consumer")
+    push = of_orders("Push", JetstreamPushConsumer)
+    async with await get_nats_client(user="admin", password="all") as admin:
+        await operations.CreateStream(name="orders", subjects=["orders.>"]).execute(admin)
+    async with running(push) as consumer:
+        await becomes_true(lambda: consumer._consumption.counters()["repairs"] >= 3)
+        await becomes_true(lambda: "permit this user to subscribe to _deliver." in caplog.text)
+    assert caplog.text.count("does not permit") == 1
+    assert "Push: The NATS server does not permit" in caplog.text
+    assert "consuming again" not in caplog.text
+
+
+async def test_a_lost_connection_is_logged_with_the_consumers_name_and_the_server(
+    configured: Any, settings: Settings, engine_logs: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = configured("")
+    settings.NATS_CONSUMER = {"connect_args": {"servers": server.url}}
+    pull = of_orders("Pull", JetstreamPullConsumer)
+    async with await get_nats_client() as client:
+        await operations.CreateStream(name="orders", subjects=["orders.>"]).execute(client)
+    async with running(pull):
+        server.stop()
+        await becomes_true(lambda: "Pull: lost the connection to NATS" in caplog.text)
+        vain = f"Pull: not connected to NATS yet: nobody can be reached at {server.url}"
+        await becomes_true(lambda: vain in caplog.text)
 
 
 async def test_a_wrong_password_is_denied_at_once(configured: Any) -> None:
     server = configured("authorization { user: shop, password: right }")
-    with pytest.raises(Denied):
+    with pytest.raises(Denied) as caught:
         await get_nats_client(servers=server.url, user="shop", password="wrong")
+    assert str(caught.value).count("authorization violation") == 1
 
 
 class Certificates:
@@ -158,7 +252,8 @@ async def test_a_server_without_tls_is_refused_where_tls_is_required(
     nats_server: NatsServer, asked: str
 ) -> None:
     url = nats_server.url if asked == "tls" else nats_server.url.replace("nats://", "tls://")
-    with pytest.raises(Unreachable):
+    words = "server does not speak TLS there" if asked == "url" else None
+    with pytest.raises(Unreachable, match=words):
         await get_nats_client(servers=url, tls=asked == "tls", connect_timeout=1)
 
 

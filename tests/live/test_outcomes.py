@@ -123,6 +123,20 @@ async def test_dead_letter_keeps_the_message_at_the_first_attempt(stage: Stage, 
     assert stage.server.stream(f"{stage.stream}-dlq")["state"]["messages"] == 1
 
 
+async def test_the_reason_of_a_dead_letter_is_in_the_log(
+    stage: Stage, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = answering(stage, DeadLetter("it is\npoison"), how)
+    with logs.LogPump(_native.take_logs):
+        async with running(consumer):
+            await stage.publish("one")
+            await stage.everything_is_settled(consumer)
+    assert (
+        "Orders: a message becomes a dead letter: it is poison "
+        f"(subject={stage.stream}.created, sequence=1)" in caplog.messages
+    )
+
+
 async def test_ack_is_a_success(stage: Stage, how: str) -> None:
     consumer = answering(stage, Ack(), how)
     async with running(consumer) as orders:

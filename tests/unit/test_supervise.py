@@ -139,6 +139,22 @@ def test_a_drain_during_a_pause_is_not_followed_by_another_start(
     assert engine.consumptions == []
 
 
+def test_no_new_start_is_told_of_before_the_failure_of_the_first(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nats_consumer")
+    engine = Engine(StreamNotFound("no stream 'orders'"))
+
+    async def test(supervised: Supervised) -> None:
+        with pytest.raises(StreamNotFound):
+            await supervised.first_start
+        await engine.running()
+
+    supervise_it(test, engine)
+    assert pauses == [1.0]
+    assert "starts again" not in caplog.text
+
+
 def test_a_consumer_that_cannot_start_is_tried_again_with_growing_pauses(
     pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
