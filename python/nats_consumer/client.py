@@ -11,6 +11,7 @@ from .events import Listener
 from .exceptions import ConnectionClosed, ConnectionDraining, FlushTimeout, RequestTimeout
 from .headers import checked_headers
 from .jetstream import JetStreamContext
+from .payload import checked_payload
 from .secret import conceal
 from .server import ServerUrl, ServerVersion
 from .subscription import Callback, Kind, Limits, Subscription, check_callback
@@ -54,7 +55,7 @@ class Client:
         """Send a message to whoever listens now: nothing is stored or confirmed. To store it, use
         jetstream().publish()."""
         lines = checked_headers(headers) if headers else None
-        sending = self._connection.publish(subject, payload, reply or None, lines)
+        sending = self._connection.publish(subject, checked_payload(payload), reply or None, lines)
         self._waiting_bytes += len(payload)
         try:
             await sending
@@ -72,7 +73,7 @@ class Client:
         """Send a message and wait up to `timeout` seconds for one answer. Raises NoResponders at
         once when nobody listens, RequestTimeout when nobody answered."""
         lines = checked_headers(headers) if headers else None
-        return await self._connection.request(subject, payload, timeout, lines)
+        return await self._connection.request(subject, checked_payload(payload), timeout, lines)
 
     async def subscribe(
         self,

@@ -3,9 +3,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as fields_of
-from enum import Enum
+from enum import Enum, StrEnum
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from django.db import router
 from django.db.migrations.operations.base import Operation, OperationCategory
@@ -13,6 +13,7 @@ from django.db.migrations.operations.base import Operation, OperationCategory
 from .api.wire import Struct
 from .blocking import wait_for
 from .client import get_nats_client
+from .exceptions import ConfigurationError
 from .settings import unknown_key
 
 if TYPE_CHECKING:
@@ -116,11 +117,28 @@ def takes(*names: str, of: type[Struct]) -> Callable[[_Init], _Init]:
 
 
 def check_fields(given: Mapping[str, Any], *, of: type[Struct], where: str) -> None:
-    """Raises ConfigurationError for a field that the struct does not have."""
+    """Raises ConfigurationError for a field that the struct does not have, or a word that is none
+    of those that the field takes."""
     known = tuple(each.name for each in fields_of(of))
-    for name in given:
+    words_of = _words(of)
+    for name, value in given.items():
         if name not in known:
             raise unknown_key(name, known, where, "field")
+        words = words_of.get(name)
+        if words and value is not None and value not in words:
+            raise ConfigurationError(
+                f"{name} of {where} must be one of {', '.join(map(repr, words))}, not {value!r}."
+            )
+
+
+def _words(of: type[Struct]) -> dict[str, list[str]]:
+    """The values of each field that is an enum."""
+    return {
+        name: [member.value for member in kind]
+        for name, hint in get_type_hints(of).items()
+        for kind in get_args(hint)
+        if isinstance(kind, type) and issubclass(kind, StrEnum)
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,17 @@ def check_signatures(consumer: "type[NatsConsumer] | NatsConsumer") -> None:
         raise ConfigurationError(" ".join(faults))
 
 
+def made_without_arguments(consumer: "type[NatsConsumer]") -> "NatsConsumer":
+    """An instance of the class. Raises ConfigurationError if its __init__ needs arguments."""
+    found = _signature(consumer, "__init__")
+    if found and not _takes(found, 1):
+        raise ConfigurationError(
+            f"{consumer.__name__} is made without arguments, but its __init__ takes {found}. Give "
+            "them defaults, or set them as attributes of the class."
+        )
+    return consumer()
+
+
 def _signature(consumer: object, name: str) -> Signature | None:
     # Only plain functions of the class: what else can stand there says too little of itself.
     cls = consumer if isinstance(consumer, type) else type(consumer)

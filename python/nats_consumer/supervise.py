@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import lanes
@@ -14,6 +15,7 @@ from .operations import StreamOperation
 from .options import Overrides, consumer_options, left_out_message
 from .retry import retry_policy
 from .settings import ConsumerOptions
+from .signatures import made_without_arguments
 
 if TYPE_CHECKING:
     from ._native import Consumption
@@ -53,7 +55,7 @@ class Supervised:
     ) -> None:
         self.name = consumer_class.__name__
         self.first_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._make = make or consumer_class
+        self._make = make or partial(made_without_arguments, consumer_class)
         self._consume = consume
         self._apply = apply
         self._overrides = overrides
@@ -214,7 +216,8 @@ async def setup_operations(consumer: "NatsConsumer") -> list[StreamOperation]:
     if isinstance(answer, StreamOperation):
         return [answer]
     # A generator's body is setup()'s code, so it runs where a plain `def` does.
-    operations = await lanes.call(list, answer) if isinstance(answer, Iterable) else [answer]
+    has_several = isinstance(answer, Iterable) and not isinstance(answer, str | bytes)
+    operations = await lanes.call(list, answer) if has_several else [answer]
     for operation in operations:
         if not isinstance(operation, StreamOperation):
             raise ConfigurationError(

@@ -65,6 +65,13 @@ async def test_flush_waits_until_the_server_has_it(stage: Stage) -> None:
     )
 
 
+async def test_text_in_the_place_of_bytes_is_refused_with_what_to_do(stage: Stage) -> None:
+    with pytest.raises(TypeError, match="payload must be bytes, not str: encode it"):
+        await stage.client.publish(f"{stage.stream}.created", "one")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="payload must be bytes, not dict: encode it"):
+        await stage.client.request("$JS.API.INFO", {})  # type: ignore[arg-type]
+
+
 async def test_request_gets_the_answer(stage: Stage) -> None:
     reply = await stage.client.request("$JS.API.INFO", timeout=5)
     assert b"account_info_response" in reply.data

@@ -69,6 +69,32 @@ def test_what_the_server_adds_to_a_stream_is_no_difference(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: operations.CreateStream(name="orders", storage="disk"),
+            "storage of CreateStream must be one of 'file', 'memory', not 'disk'",
+        ),
+        (
+            lambda: operations.UpdateStream(name="orders", retention="work_queue"),
+            "retention of UpdateStream must be one of 'limits', 'interest', 'workqueue', not",
+        ),
+        (
+            lambda: operations.CreateConsumer(
+                stream="orders", durable_name="mail", ack_policy="al"
+            ),
+            "ack_policy of CreateConsumer must be one of 'none', 'all', 'explicit'",
+        ),
+    ],
+)
+def test_a_word_that_a_field_does_not_take_is_refused_with_those_that_it_takes(
+    make: Any, message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make()
+
+
 class Unchangeable(FakeConnection):
     def _update(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         text = "stream configuration update can not change storage type"

@@ -344,6 +344,24 @@ def test_a_setup_that_returns_something_else_is_refused(setup: Any) -> None:
         asyncio.run(setup_operations(consumer))
 
 
+def test_a_setup_that_returns_a_text_is_shown_the_whole_of_it() -> None:
+    consumer = type("Setting", (Pulling,), {"setup": lambda self: "orders"})()
+    with pytest.raises(ConfigurationError, match="not 'orders'"):
+        asyncio.run(setup_operations(consumer))
+
+
+def test_a_consumer_whose_init_needs_arguments_does_not_start_and_says_so() -> None:
+    class Named(Pulling):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+
+    async def test(supervised: Supervised) -> None:
+        with pytest.raises(ConfigurationError, match=r"Named is made without .* \(self, name: str"):
+            await supervised.first_start
+
+    supervise_it(test, Engine(), consumer=Named)
+
+
 def test_a_handler_learns_the_retry_delays_of_its_consumer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
