@@ -10,7 +10,7 @@ from django.core.checks import Warning as CheckWarning
 
 from . import connect, event_loop, registry, settings
 from .connect import callbacks, connect_options
-from .doubts import filters_beside_subjects, misspelt, uncalled, without_effect
+from .doubts import filters_beside_subjects, misspelt, uncalled, without_effect, without_stream
 from .exceptions import ConfigurationError
 from .handler import ConsumerHandler, project_handlers
 from .options import (
@@ -73,11 +73,21 @@ def check_secrets(**_: Any) -> list[CheckMessage]:
 @register("nats_consumer")
 def check_consumers(**_: Any) -> list[CheckMessage]:
     """E002 to E004, W001 and W005 to W008: what is wrong with each consumer. W002: two that
-    share a durable, which only the command that runs both refuses."""
+    share a durable, which only the command that runs both refuses. W012: one that never runs."""
     consumers = registry.consumers() if _has_settings() else []
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
     shared = shared_durables(consumers)
-    return [*messages, *(CheckWarning(text, id="nats_consumer.W002") for text in shared)]
+    messages += [CheckWarning(text, id="nats_consumer.W002") for text in shared]
+    return [*messages, *map(_never_runs, without_stream())]
+
+
+def _never_runs(consumer: "type[NatsConsumer]") -> CheckMessage:
+    return CheckWarning(
+        f"{consumer.__name__} has no stream_name, so it never runs.",
+        hint="Name its stream. A base for others, which has no heirs yet, leaves out its subjects.",
+        obj=consumer,
+        id="nats_consumer.W012",
+    )
 
 
 def _has_settings() -> bool:

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from inspect import isabstract
+
+from django.apps import apps
 
 from .consumer import NatsConsumer
 from .exceptions import ConfigurationError
 from .names import overlap
 from .options import START_ATTRIBUTES, declared_filter, is_overridden
-from .registry import project_classes
+from .outcomes import ErrorAckBehavior
+from .registry import bases, project_classes
 
 _METHODS = ("handle_message", "handle_error", "setup")
 # The earlier packages called these; here nobody does.
@@ -51,6 +55,34 @@ def without_effect(consumer: type[NatsConsumer]) -> Iterator[str]:
             f"max_retry_delay ({consumer.max_retry_delay:g} s), so every retry waits "
             f"{consumer.max_retry_delay:g} s. Raise max_retry_delay."
         )
+    # Of the class itself: a base of the project may have them for its pull consumers.
+    for attribute in ("batch_size", "fetch_timeout"):
+        if consumer.kind == "push" and attribute in vars(consumer):
+            yield (
+                f"{attribute} does nothing for a push consumer, to which the server sends by "
+                "itself. Leave it out, or derive from JetstreamPullConsumer."
+            )
+    behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+    if consumer.handle_error_ack_behavior is behavior and not hasattr(consumer, "handle_error"):
+        yield (
+            f"handle_error_ack_behavior {behavior.name} leaves the last word to handle_error, and "
+            "there is none. Write it, or choose another behavior."
+        )
+
+
+def without_stream() -> list[type[NatsConsumer]]:
+    """The classes of the installed apps that say what to consume and how, and nothing derives
+    from, but that never run, because they have no stream_name."""
+    return [
+        consumer
+        for consumer in bases()
+        if not consumer.stream_name
+        and not consumer.__subclasses__()
+        and not isabstract(consumer)
+        and hasattr(consumer, "handle_message")
+        and (consumer.subjects or consumer.filter_subject or consumer.filter_subjects)
+        and apps.get_containing_app_config(consumer.__module__)
+    ]
 
 
 def uncalled(consumer: type[NatsConsumer]) -> Iterator[str]:

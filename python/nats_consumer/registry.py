@@ -41,6 +41,11 @@ def consumers() -> list[type["NatsConsumer"]]:
     return [consumer for consumer in _declared.values() if not _is_base(consumer)]
 
 
+def bases() -> list[type["NatsConsumer"]]:
+    """The classes that cannot be run, in the order of their definition."""
+    return [consumer for consumer in _declared.values() if _is_base(consumer)]
+
+
 def consumer_named(name: str) -> type["NatsConsumer"]:
     """The class called `name`, or "app_label.Name". Raises ConsumerNotFound, listing what there
     is, and ConfigurationError if several classes have that name."""

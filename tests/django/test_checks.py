@@ -7,7 +7,12 @@ import pytest
 from django.core import checks
 from pytest_django import Settings
 
-from nats_consumer import ConsumerHandler, JetstreamPullConsumer, JetstreamPushConsumer
+from nats_consumer import (
+    ConsumerHandler,
+    ErrorAckBehavior,
+    JetstreamPullConsumer,
+    JetstreamPushConsumer,
+)
 
 
 def found() -> dict[str, str]:
@@ -363,6 +368,51 @@ def test_an_attribute_that_does_nothing_beside_the_others_is_w006(
 ) -> None:
     declare("OrderConsumer", **attributes)
     assert message in found()["nats_consumer.W006"]
+
+
+@pytest.mark.parametrize("attribute", ["batch_size", "fetch_timeout"])
+def test_an_attribute_of_pull_consumers_in_a_push_consumer_is_w006(attribute: str) -> None:
+    attributes = {"handle_message": Pulling.handle_message, "filter_subject": ">", attribute: 5}
+    declare("OrderConsumer", JetstreamPushConsumer, **attributes)
+    assert f"{attribute} does nothing for a push consumer" in found()["nats_consumer.W006"]
+
+
+def test_an_attribute_of_pull_consumers_that_a_base_has_passes() -> None:
+    class Base(JetstreamPushConsumer):
+        filter_subject = ">"
+        batch_size = 5
+
+        async def handle_message(self, message: Any) -> None: ...
+
+    declare("OrderConsumer", Base)
+    assert found() == {}
+
+
+def test_a_last_word_left_to_a_handle_error_that_is_missing_is_w006() -> None:
+    behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+    declare("OrderConsumer", handle_error_ack_behavior=behavior)
+    assert "and there is none. Write it" in found()["nats_consumer.W006"]
+
+
+def test_a_last_word_left_to_handle_error_passes() -> None:
+    async def handle_error(self: Any, message: Any, error: Exception, attempt: int) -> None: ...
+
+    behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+    declare("OrderConsumer", handle_error_ack_behavior=behavior, handle_error=handle_error)
+    assert found() == {}
+
+
+def test_a_consumer_of_an_app_that_forgot_its_stream_is_w012() -> None:
+    declare("OrderConsumer", stream_name=None, __module__="tests.project.orders.consumers")
+    assert "OrderConsumer has no stream_name, so it never runs" in found()["nats_consumer.W012"]
+
+
+def test_a_base_of_an_app_that_leaves_the_stream_to_its_heirs_passes() -> None:
+    module = "tests.project.orders.consumers"
+    base = type("Base", (Pulling,), {"__module__": module})
+    declare("OrderConsumer", base, __module__=module)
+    declare("Bare", JetstreamPullConsumer, stream_name=None, __module__=module)
+    assert found() == {}
 
 
 @pytest.mark.parametrize(
