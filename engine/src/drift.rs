@@ -3,13 +3,11 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tracing::warn;
 
 use crate::config::ConsumerOptions;
-use crate::connect::Connection;
-use crate::error::Result;
-use crate::stream::{merge, upsert};
+use crate::stream::merge;
 
 /// No version declares these: a message beyond `max_deliver` would stay in the stream, unseen, and `backoff`
 /// would change the delays of retries.
@@ -47,23 +45,11 @@ impl Drift {
     }
 
     /// Takes away what no version declares; the rest may be the declaration of a newer one.
-    ///
-    /// # Errors
-    /// What the API answered.
-    pub(crate) async fn lift_limits(
-        &self,
-        connection: &Connection,
-        options: &ConsumerOptions,
-        durable: &str,
-        config: &Value,
-    ) -> Result<()> {
-        if !self.fields.iter().any(|field| LIMITS.contains(field)) {
-            return Ok(());
+    pub(crate) fn lift_limits(&self, config: &mut Map<String, Value>) {
+        if self.fields.iter().any(|field| LIMITS.contains(field)) {
+            config.insert("max_deliver".into(), (-1).into());
+            config.remove("backoff");
         }
-        let mut lifted = config.as_object().cloned().unwrap_or_default();
-        lifted.insert("max_deliver".into(), (-1).into());
-        lifted.remove("backoff");
-        upsert(connection, &options.stream, durable, &Value::Object(lifted)).await
     }
 }
 
@@ -73,9 +59,9 @@ mod tests {
 
     use super::*;
 
-    fn drift(change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> Drift {
+    fn drift(change: impl FnOnce(&mut Map<String, Value>)) -> Drift {
         let options = ConsumerOptions::pull("orders", "billing").filter("orders.*");
-        let mut config = serde_json::Map::new();
+        let mut config = Map::new();
         merge(&mut config, &options, "billing", 2000);
         change(&mut config);
         Drift::of(&Value::Object(config), &options, "billing")

@@ -51,6 +51,9 @@ pub(crate) struct Seen {
     /// The stream has no subject that the filter matches.
     has_nothing: bool,
     drift: Drift,
+    /// How many deliveries had been made, how many messages waited for theirs, and how many deliveries might be
+    /// unsettled, when it was last asked whether that is too much.
+    flow: Option<(Option<u64>, Option<u64>, i64)>,
 }
 
 /// Keeps one consumption consuming.
@@ -235,8 +238,8 @@ impl Supervisor {
                     self.seen().acknowledged = info["ack_floor"]["stream_seq"].as_u64();
                     self.warn_if_full(&info);
                     self.seen().crowd = crowd(&info);
-                    self.follow(connection, durable, &info["config"]).await;
-                    self.shrink_allowance(connection, durable, &info).await;
+                    self.follow(durable, &info["config"]);
+                    self.mend(connection, durable, &info).await;
                     let received = Some(self.settler.counters.snapshot().received);
                     if before.is_none() || received == before {
                         self.warn_if_nothing_can_come(connection).await;
@@ -265,6 +268,9 @@ impl Supervisor {
 
     /// Somebody changed the subjects of the stream, or the filter is wrong: that looks like silence.
     async fn warn_if_nothing_can_come(&self, connection: &Connection) {
+        if self.options.filter_subjects.is_empty() {
+            return;
+        }
         let stream = &self.options.stream;
         let Ok(info) = call(connection, &format!("STREAM.INFO.{stream}"), &Value::Null).await else { return };
         let has_nothing = has_nothing_for(&self.options, &info["config"]);
@@ -280,28 +286,51 @@ impl Supervisor {
         self.seen().has_nothing = has_nothing;
     }
 
-    async fn follow(&self, connection: &Connection, durable: &Durable, config: &Value) {
+    fn follow(&self, durable: &Durable, config: &Value) {
         let drift = Drift::of(config, &self.options, &durable.name);
         self.settler.follow(drift.ack_wait);
         if self.seen().drift != drift {
             drift.tell(&self.options);
-            self.seen().drift = drift.clone();
-        }
-        if let Err(error) = drift.lift_limits(connection, &self.options, &durable.name, config).await {
-            warn!(consumer = self.options.name, "{error}");
+            self.seen().drift = drift;
         }
     }
 
-    /// Nothing else of the durable is touched: another version of the consumer may have changed it.
-    async fn shrink_allowance(&self, connection: &Connection, durable: &Durable, info: &Value) {
-        let granted = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
-        let Some(allowed) = smaller_allowance(connection, &self.options, granted).await else { return };
-        let mut config = info["config"].clone();
-        config["max_ack_pending"] = allowed.into();
-        // What goes wrong is tried again at the next look.
-        if upsert(connection, &self.options.stream, &durable.name, &config).await.is_ok() {
-            info!(consumer = self.options.name, "messages are large: the server may send {allowed} at once");
+    /// Writes the durable once, or it would be for a while what the first of two writes made of it. Nothing but the
+    /// limits and the allowance is touched: another version of the consumer may have changed the rest.
+    async fn mend(&self, connection: &Connection, durable: &Durable, info: &Value) {
+        let found = info["config"].as_object().cloned().unwrap_or_default();
+        let mut mended = found.clone();
+        self.seen().drift.lift_limits(&mut mended);
+        let allowed = self.smaller_allowance(connection, info).await;
+        if let Some(allowed) = allowed {
+            mended.insert("max_ack_pending".into(), allowed.into());
         }
+        if mended == found {
+            return;
+        }
+        // What goes wrong is tried again at the next look.
+        match upsert(connection, &self.options.stream, &durable.name, &Value::Object(mended)).await {
+            Ok(()) => allowed.into_iter().for_each(|allowed| {
+                info!(
+                    consumer = self.options.name,
+                    "messages are large: the server may send {allowed} at once"
+                );
+            }),
+            Err(error) => {
+                warn!(consumer = self.options.name, "{error}");
+                self.seen().flow = None;
+            }
+        }
+    }
+
+    /// Asks for the size of the messages only where some were sent since the last look, or came to wait for that.
+    async fn smaller_allowance(&self, connection: &Connection, info: &Value) -> Option<i64> {
+        let granted = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
+        let flow = Some((info["delivered"]["consumer_seq"].as_u64(), info["num_pending"].as_u64(), granted));
+        if std::mem::replace(&mut self.seen().flow, flow) == flow {
+            return None;
+        }
+        smaller_allowance(connection, &self.options, granted).await
     }
 
     /// Delayed retries count too: when all places at the server are taken, nobody gets anything new.

@@ -7,6 +7,7 @@ mod drain;
 mod examples;
 mod exhaust;
 mod fetch;
+mod follow;
 mod journey;
 mod mortal;
 mod ordered;
