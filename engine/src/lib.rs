@@ -39,7 +39,7 @@
 //! | `dead_letter`, [`publish`], [`publisher`] | what no attempt could handle is stored, and only then ended |
 //! | `quarantine` | a message whose headers break the connection is found and put away |
 //! | [`dead_letters`], [`replay`] | later: what was stored is looked at, published again, or deleted |
-//! | `drift`, `supervise` | a durable that somebody changed is followed; what stopped consuming is noticed and repaired |
+//! | `drift`, `resume`, `supervise` | a durable that somebody changed is followed, one that was deleted begins where it stood; what stopped consuming is noticed and repaired |
 //! | [`worker`] | wires all of it: [`consume`], then [`Consumption::drain`] |
 //! | [`subscribe`], [`pull`], [`acknowledge`] | beside it: messages for a client that takes them itself |
 //! | [`observe`], [`error`], `defect`, `fail_point` | the counters; what can go wrong; a panic of our own; where tests end the process |
@@ -93,6 +93,7 @@ pub mod pull;
 pub mod subscribe;
 
 mod drift;
+mod resume;
 mod supervise;
 pub mod worker;
 

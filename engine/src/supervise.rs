@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::{Fetch, fetch};
 use crate::observe::count;
 use crate::quarantine::sweep;
+use crate::resume::Position;
 use crate::settle::Settler;
 use crate::stream::{Durable, bind, has_nothing_for, upsert};
 use crate::suspect::Suspects;
@@ -35,10 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What the supervisor knows of the server's side.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// Up to here every message of the stream is settled.
-    acknowledged: Option<u64>,
-    /// When the stream was created: one that was made anew counts from 1 again.
-    stream_created: Option<String>,
+    position: Position,
     /// Up to here messages were looked at for headers that cannot be parsed.
     swept: u64,
     /// How many deliveries had been settled when all places at the server were found taken.
@@ -188,35 +186,20 @@ impl Supervisor {
             connection.name(&self.options.name);
             self.settler.move_to(connection.clone());
         }
-        let resume_at = self.resume_at(connection).await?;
+        let position = self.seen().position.clone();
+        let resume_at = position.resume_at(connection, &self.options.stream).await?;
         let durable = bind(connection, &self.options, resume_at).await?;
-        if resume_at.is_some() {
-            // A durable that was made anew delivers again what another one had put away.
-            self.seen().swept = 0;
-        }
+        // A durable that was made anew delivers again what another one had put away, and a stream that was made anew
+        // gives its sequences again.
+        self.seen().swept = 0;
         self.sweep(connection, &durable).await;
         Ok(durable)
-    }
-
-    /// Where a durable that was deleted begins again: behind what is settled, so that the stream is not
-    /// replayed. A stream that was made anew begins at its beginning.
-    async fn resume_at(&self, connection: &Connection) -> Result<Option<u64>> {
-        let Some(acknowledged) = self.seen().acknowledged else { return Ok(None) };
-        let info = call(connection, &format!("STREAM.INFO.{}", self.options.stream), &Value::Null).await?;
-        if info["config"]["retention"] == "workqueue" {
-            // It holds only what is not settled, and refuses every other beginning than its own (10101).
-            return Ok(None);
-        }
-        let is_the_same = self.seen().stream_created.as_deref() == info["created"].as_str();
-        // One that was restored from an older copy has given up the sequences behind it.
-        let is_behind = info["state"]["last_seq"].as_u64() < Some(acknowledged);
-        Ok((is_the_same && !is_behind).then_some(acknowledged + 1))
     }
 
     async fn remember_the_stream(&self, connection: &Connection) {
         let asked = call(connection, &format!("STREAM.INFO.{}", self.options.stream), &Value::Null).await;
         if let Ok(info) = asked {
-            self.seen().stream_created = info["created"].as_str().map(str::to_owned);
+            self.seen().position.note_stream(&info);
         }
     }
 
@@ -235,7 +218,7 @@ impl Supervisor {
             match call(connection, &subject, &Value::Null).await {
                 Ok(info) => {
                     self.seen().is_refused = false;
-                    self.seen().acknowledged = info["ack_floor"]["stream_seq"].as_u64();
+                    self.seen().position.note(&info);
                     self.warn_if_full(&info);
                     self.seen().crowd = crowd(&info);
                     self.follow(durable, &info["config"]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nats_consumer::{ConsumerOptions, Exhausted, consume};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -71,4 +72,25 @@ async fn a_header_line_without_a_colon_ends_as_a_dead_letter() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_consumer_survives_them_too() {
     is_put_away(push(), b"two words: x").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_in_a_stream_that_was_made_anew_is_found_though_its_sequence_was_looked_at_before() {
+    let stage = Stage::set().await;
+    let mut letters = stage.hear("dlq.orders.billing").await;
+    let options = ConsumerOptions { ack_wait: Duration::from_secs(2), ..pull() };
+    stage.publish(0..6).await;
+    publish_raw(&stage, b"no colon", "first").await;
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    assert_eq!(letters.next().await.payload, "first");
+    stage.all_settled().await;
+
+    stage.api("STREAM.DELETE.orders", &Value::Null).await;
+    stage.create_stream("orders", &["orders.>"]).await;
+    publish_raw(&stage, b"no colon", "second").await;
+    stage.publish(6..9).await;
+    assert_eq!(letters.next().await.payload, "second");
+    seen.covers(0..9).await;
+    stage.all_settled().await;
 }

@@ -1,7 +1,11 @@
 //! Outages: the consumption goes on by itself, and nothing is lost.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
+use nats_consumer::testing::NatsServer;
 use nats_consumer::{ConnectOptions, ConsumerOptions, consume};
 use serde_json::{Value, json};
 
@@ -108,6 +112,80 @@ async fn a_stream_that_was_made_anew_is_consumed_from_its_beginning() {
     stage.create_stream("orders", &["orders.>"]).await;
     stage.publish(20..25).await;
     seen.covers(0..25).await;
+}
+
+/// Copies the store of a server that is stopped, in place of what is there.
+fn copy_store(from: &Path, to: &Path) {
+    fs::remove_dir_all(to).ok();
+    assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+}
+
+/// The store is put back to an older copy, in which the stream holds 10 messages and grows by so many before any
+/// worker sees it. 20 had been settled before.
+async fn consumes_what_a_restored_stream_has(options: ConsumerOptions, has_durable: bool, grown: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, copy) = (folder.path().join("store"), folder.path().join("copy"));
+    let mut stage = Stage::set_on(NatsServer::builder().store(&store)).await;
+    stage.publish(0..10).await;
+    if has_durable {
+        let earlier = consume(stage.address(), options.clone(), Seen::default().and_ack()).await.unwrap();
+        stage.all_settled().await;
+        earlier.drain(Duration::from_secs(1)).await;
+    }
+    stage.server.stop().await.unwrap();
+    copy_store(&store, &copy);
+    stage.server.restart().await.unwrap();
+    stage.publish(10..20).await;
+    let earlier = consume(stage.address(), options.clone(), Seen::default().and_ack()).await.unwrap();
+    stage.all_settled().await;
+    earlier.drain(Duration::from_secs(1)).await;
+    let seen = Seen::default();
+    let mut looks = stage.hear("$JS.API.CONSUMER.INFO.orders.billing").await;
+    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    // Once to bind it, and once to note where it stands.
+    looks.next().await;
+    looks.next().await;
+    stage.publish(20..21).await;
+    seen.covers(20..21).await;
+
+    let mut older = NatsServer::builder().store(&copy).start().await.unwrap();
+    let client = older.client().await.unwrap();
+    for number in 100..100 + grown {
+        client.request("orders.created", number.to_string().into()).await.unwrap();
+    }
+    older.stop().await.unwrap();
+    stage.server.stop().await.unwrap();
+    copy_store(&copy, &store);
+    stage.server.restart().await.unwrap();
+    let expected = || (100..100 + grown).map(|number| number.to_string());
+    eventually("what the stream has now is consumed", async || {
+        let payloads = seen.payloads();
+        expected().all(|number| payloads.contains(&number))
+    })
+    .await;
+    stage.publish(200..201).await;
+    eventually("and what comes", async || seen.payloads().contains(&"200".to_owned())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_restored_from_an_older_copy_without_the_durable_is_consumed_from_its_beginning() {
+    for options in [pull(), push()] {
+        consumes_what_a_restored_stream_has(options, false, 5).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_stream_that_has_grown_beyond_the_old_position_is_consumed_from_its_beginning() {
+    for options in [pull(), push()] {
+        consumes_what_a_restored_stream_has(options, false, 25).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_that_was_restored_with_its_stream_goes_on_where_it_stood_in_the_copy() {
+    for options in [pull(), push()] {
+        consumes_what_a_restored_stream_has(options, true, 25).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
