@@ -7,7 +7,7 @@ use nats_consumer::{ConsumerOptions, Message, consume, consume_into};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::stage::{Basket, SOON, Seen, Stage, eventually, pull, push, within};
+use crate::stage::{Basket, SOON, Seen, Stage, delays, eventually, pull, push, within};
 
 /// Far longer than a test may wait: what is left to `ack_wait` is missed.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -52,6 +52,23 @@ async fn a_drain_of_a_pull_hands_back_what_waits_and_lets_finish_what_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_of_a_push_hands_back_what_waits_and_lets_finish_what_runs() {
     hands_back_what_waits_and_lets_finish_what_runs(push()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_grace_what_waits_is_handed_back_at_once() {
+    for options in [pull(), push()] {
+        let retry = delays(3, &[3_600_000]);
+        let options = ConsumerOptions { concurrency: 1, ack_wait: NEVER, retry, ..options };
+        let stage = Stage::set().await;
+        stage.publish(0..20).await;
+        let (first, second) = (Seen::default(), Seen::default());
+        let leaving = consume(stage.address(), options.clone(), first.and_hang()).await.unwrap();
+        eventually("more is prefetched", async || leaving.counters().in_flight > 1).await;
+        leaving.drain(Duration::ZERO).await;
+        assert_eq!(leaving.counters().handed_back, leaving.counters().received);
+        let _staying = consume(stage.address(), options, second.and_ack()).await.unwrap();
+        within(SOON, "they are handled elsewhere", async || second.count() == 20).await;
+    }
 }
 
 async fn leaves_nothing_to_ack_wait_in_full_flow(options: ConsumerOptions) {
