@@ -275,6 +275,16 @@ impl Delivery {
         self.mark = mark;
     }
 
+    /// The mark it was put under.
+    pub(crate) fn mark(&self) -> Option<Arc<Mark>> {
+        self.mark.clone()
+    }
+
+    /// Whether it is still ours. When its lease has run out, the message comes again by itself.
+    pub(crate) fn is_held(&self) -> bool {
+        self.settler.holds(self.lease)
+    }
+
     fn bury(&self, reason: String, error: Option<String>) {
         self.settler.bury(self.letter(reason, error), self.reply(), self.lease, self.mark.clone());
     }

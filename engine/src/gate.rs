@@ -3,12 +3,20 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{MutexGuard as Turn, Notify};
+use tokio::time::timeout;
 
 use crate::delivery::Delivery;
 use crate::handle::Inbox;
 use crate::settle::Settler;
+
+/// How long all others wait for those that run to end. Beyond it they go on.
+const QUIET_AT_MOST: Duration = Duration::from_secs(10);
+
+/// How long they wait for as many as have outlasted an earlier wait: these may be others, which end soon.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// The way to the handlers of one consumption.
 #[derive(Debug)]
@@ -20,6 +28,8 @@ pub(crate) struct Gate {
     aside: Mutex<Vec<Delivery>>,
     /// How many deliveries are in hand that no handler has: aside, or kept by somebody.
     kept: AtomicUsize,
+    /// How many deliveries the handlers still had when the last wait for them was over.
+    outlasting: AtomicUsize,
     changed: Notify,
 }
 
@@ -59,6 +69,7 @@ impl Gate {
             settler,
             aside: Mutex::default(),
             kept: AtomicUsize::new(0),
+            outlasting: AtomicUsize::new(0),
             changed: Notify::new(),
         });
         lock(&house.gates).push(Arc::downgrade(&gate));
@@ -98,14 +109,14 @@ impl Gate {
         self.inbox.put(&mut vec![delivery]);
     }
 
-    /// Waits until no handler has anything.
-    pub(crate) async fn quiet(&self) {
+    /// Waits until the handlers have no more than so many deliveries.
+    async fn fallen_to(&self, count: usize) {
         let places = &self.settler.places;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             let kept = self.kept.load(SeqCst);
-            let is_quiet = places.held() <= kept;
+            let is_quiet = places.held() <= kept + count;
             // An arrival takes its place before it is kept, so both are looked at as of one moment.
             if self.kept.load(SeqCst) != kept {
                 continue;
@@ -114,10 +125,15 @@ impl Gate {
                 return;
             }
             tokio::select! {
-                () = places.fallen_to(kept) => {}
+                () = places.fallen_to(kept + count) => {}
                 () = changed => {}
             }
         }
+    }
+
+    /// How many deliveries the handlers have; those that arrive at this moment may be among them.
+    fn running(&self) -> usize {
+        self.settler.places.held().saturating_sub(self.kept.load(SeqCst))
     }
 
     /// So many deliveries in hand are kept from the handlers.
@@ -146,11 +162,26 @@ pub(crate) struct Shut<'a> {
 }
 
 impl Shut<'_> {
-    /// Waits until no handler of the process has anything.
-    pub(crate) async fn quiet(&self) {
-        for gate in self.house.gates() {
-            gate.quiet().await;
+    /// Waits until no handler of the process has anything; returns whether that came about in time. Handlers that
+    /// run for hours cost all others one long wait, not one for each suspect.
+    pub(crate) async fn quiet(&self) -> bool {
+        let gates = self.house.gates();
+        let all_but_those = async {
+            for gate in &gates {
+                gate.fallen_to(gate.outlasting.load(SeqCst)).await;
+            }
+        };
+        let all = async {
+            for gate in &gates {
+                gate.fallen_to(0).await;
+            }
+        };
+        let is_quiet =
+            timeout(QUIET_AT_MOST, all_but_those).await.is_ok() && timeout(GLANCE, all).await.is_ok();
+        for gate in &gates {
+            gate.outlasting.store(if is_quiet { 0 } else { gate.running() }, SeqCst);
         }
+        is_quiet
     }
 }
 

@@ -11,6 +11,7 @@ use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::api::call;
@@ -27,6 +28,13 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause between two tries to end a mark.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// For how long it is tried to end one of which nobody knows whether it was stored. Its message waits for that.
+const UNCERTAIN_AT_MOST: Duration = Duration::from_secs(10);
+
+/// A mark that was not written again for so long was left behind, whatever `ack_wait` is: an election takes about
+/// four seconds, and storing a mark up to five.
+const SILENT_AT_LEAST: Duration = Duration::from_secs(10);
 
 /// A mark is of use until its message comes again: after `ack_wait`, or when there are workers again.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -111,12 +119,19 @@ impl Mark {
         Ok(Some(Found { sequence: stored.sequence, progress, losses, is_own: worker == this_worker() }))
     }
 
-    /// Writes that the message is about to run, and waits until that is confirmed.
+    /// Writes that the message is about to run, and waits until that is confirmed. Where that fails, or nobody
+    /// waits for it any more, it may be stored all the same, and has to be [ended](Self::end).
     pub(crate) async fn begin(&self, connection: &Connection, progress: Progress) -> Result<()> {
         let mut written = self.written.lock().await;
-        written.progress = progress;
+        let before = std::mem::replace(&mut written.progress, progress);
         fail_point::pass("marking");
-        self.store(connection, progress).await?;
+        if let Err(error) = self.store(connection, progress).await {
+            if !may_pass(&error) {
+                // It is not stored, unless an earlier try has done so.
+                written.progress = before;
+            }
+            return Err(error);
+        }
         fail_point::pass("marked");
         written.is_confirmed = true;
         Ok(())
@@ -144,10 +159,15 @@ impl Mark {
             return;
         }
         written.progress = Progress::Ended;
+        let began = Instant::now();
         while let Some(connection) = connection() {
             match self.store(&connection, Progress::Ended).await {
                 Ok(()) => return,
-                Err(error) if written.is_confirmed && may_pass(&error) => tokio::time::sleep(PAUSE).await,
+                Err(error)
+                    if may_pass(&error) && (written.is_confirmed || began.elapsed() < UNCERTAIN_AT_MOST) =>
+                {
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(error) => {
                     warn!(mark = self.subject, "a mark could not be ended: {error}");
                     return;
@@ -192,6 +212,11 @@ impl Mark {
         }
         Ok(())
     }
+}
+
+/// For how long a mark is watched for signs that its worker is alive, which writes it again every third of that.
+pub(crate) fn longest_silence(ack_wait: Duration) -> Duration {
+    ack_wait.max(SILENT_AT_LEAST)
 }
 
 /// Whether what went wrong may be over at the next try.

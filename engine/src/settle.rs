@@ -102,6 +102,11 @@ impl Settler {
         lock(&self.leases).begin(Instant::now(), replies)
     }
 
+    /// Whether the delivery with this lease is still ours.
+    pub(crate) fn holds(&self, lease: usize) -> bool {
+        lock(&self.leases).holds(Instant::now(), lease)
+    }
+
     /// Stores a dead letter, then ends the original: never the other way round. The lease stays
     /// meanwhile, and if the copy cannot be stored the message is handed back.
     pub(crate) fn bury(
@@ -291,7 +296,9 @@ impl Settler {
 
     /// Hands back what its handlers will never settle; later words of theirs are no news to the server.
     pub(crate) fn hand_back_the_rest(&self) {
-        let settled: HashSet<usize> = lock(&self.queue).iter().map(|entry| entry.lease).collect();
+        let is_settled = |entry: &&Settlement| entry.verdict != Verdict::InProgress;
+        let settled: HashSet<usize> =
+            lock(&self.queue).iter().filter(is_settled).map(|entry| entry.lease).collect();
         let rest: Vec<_> = lock(&self.leases)
             .iter()
             .filter(|(key, _)| !settled.contains(key))
@@ -339,4 +346,20 @@ async fn publish(client: &Client, reply: Subject, verdict: &Verdict) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_said_that_it_is_alive_at_the_end_of_a_drain_is_handed_back_all_the_same() {
+        let connection = Connection::to_nowhere().await.unwrap();
+        let settler = Settler::new(Arc::new(ConsumerOptions::pull("orders", "billing")), connection);
+        let lease = settler.open_leases([Subject::from_static("reply")].into_iter())[0];
+        settler.enqueue("reply".into(), lease, Verdict::InProgress);
+        settler.hand_back_the_rest();
+        let verdicts: Vec<_> = settler.take_settled().into_iter().map(|entry| entry.verdict).collect();
+        assert_eq!(verdicts, [Verdict::InProgress, Verdict::Nak(Duration::ZERO)]);
+    }
 }

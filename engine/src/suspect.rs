@@ -10,23 +10,24 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Exhausted;
 use crate::delivery::{Delivery, HEADROOM};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::gate::Gate;
-use crate::mark::{Found, Mark, Progress, may_pass};
+use crate::mark::{Found, Mark, Progress, longest_silence, may_pass};
 use crate::message::Message;
-
-/// How long all others wait for a suspect: until what runs has ended, and then until it has ended itself.
-/// Beyond it they go on, and the suspect runs in company.
-const QUIET_AT_MOST: Duration = Duration::from_secs(10);
 
 /// Workers that a suspect may lose in company: there it may have been another one's fault.
 const LOSSES: u64 = 3;
+
+/// Tries in a row to keep a mark. The pauses between them double, so that they last half a minute together: longer
+/// than an election, or the restart of a server.
+const TRIES: u32 = 6;
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long no mark is tried after one could not be kept.
 const WITHOUT_MARKS: Duration = Duration::from_secs(600);
@@ -63,8 +64,41 @@ struct Suspect {
 #[derive(Debug)]
 struct Left {
     number: u64,
-    mark: Mark,
+    mark: Arc<Mark>,
     found: Found,
+}
+
+/// A suspect whose mark is being written. It waits again where that fails, or where a drain cuts it short.
+struct Marking<'a> {
+    suspects: &'a Suspects,
+    number: u64,
+    delivery: Option<Delivery>,
+}
+
+impl Marking<'_> {
+    fn done(mut self) -> Option<Delivery> {
+        self.delivery.take()
+    }
+}
+
+impl Drop for Marking<'_> {
+    fn drop(&mut self) {
+        if let Some(delivery) = self.delivery.take() {
+            self.suspects.insert(&mut lock(&self.suspects.waiting), self.number, delivery);
+        }
+    }
+}
+
+/// The tries in a row that were in vain though the server could be reached.
+#[derive(Debug, Default)]
+struct Vain(u32);
+
+impl Vain {
+    /// The pause before the next try; `None` after the last one.
+    fn pause(&mut self, is_up: bool) -> Option<Duration> {
+        self.0 += u32::from(is_up);
+        (self.0 < TRIES).then(|| SHORTEST_PAUSE * (1 << self.0.saturating_sub(1)))
+    }
 }
 
 impl Suspects {
@@ -92,13 +126,17 @@ impl Suspects {
     }
 
     fn keep(&self, delivery: Delivery) {
-        self.gate.keep(1);
         let mut waiting = lock(&self.waiting);
         let number = waiting.known;
         waiting.known += 1;
-        waiting.deliveries.insert(number, delivery);
         waiting.queue.push_back(Suspect { number, losses: None });
+        self.insert(&mut waiting, number, delivery);
         self.arrived.notify_one();
+    }
+
+    fn insert(&self, waiting: &mut Waiting, number: u64, delivery: Delivery) {
+        self.gate.keep(1);
+        waiting.deliveries.insert(number, delivery);
     }
 
     /// The suspect, for whoever settles it or gives it to the handlers; `None` when it was recalled.
@@ -119,72 +157,104 @@ impl Suspects {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut watching = JoinSet::new();
         let looking = async {
+            let mut vain = Vain::default();
             loop {
                 let next = lock(&self.waiting).queue.pop_front();
                 let Some(suspect) = next else {
+                    vain = Vain::default();
                     self.arrived.notified().await;
                     continue;
                 };
                 while watching.try_join_next().is_some() {}
-                if let Some(left) = self.look_at(suspect).await {
-                    watching.spawn(self.gate.settler.watched(self.clone().watch(left)));
+                match self.look_at(suspect).await {
+                    Ok(left) => {
+                        vain = Vain::default();
+                        if let Some(left) = left {
+                            watching.spawn(self.gate.settler.watched(self.clone().watch(left)));
+                        }
+                    }
+                    Err(error) => self.try_again(suspect, &error, &mut vain).await,
                 }
             }
         };
         let _: Option<()> = stop.run_until_cancelled(looking).await;
     }
 
+    /// Puts the suspect to the front again. It stays here meanwhile: each time it was handed back would count as
+    /// a delivery.
+    async fn try_again(&self, suspect: Suspect, error: &Error, vain: &mut Vain) {
+        lock(&self.waiting).queue.push_front(suspect);
+        let settler = &self.gate.settler;
+        let pause = may_pass(error).then(|| vain.pause(settler.connection().is_up())).flatten();
+        let Some(pause) = pause else {
+            self.do_without_marks(error);
+            return;
+        };
+        info!(
+            consumer = settler.options().name,
+            "a message that came again after its last attempt has no mark yet: {error} Trying again in {pause:?}."
+        );
+        tokio::time::sleep(pause).await;
+    }
+
     /// Runs the suspect, unless another worker's mark is found.
-    async fn look_at(&self, Suspect { number, losses }: Suspect) -> Option<Left> {
-        let message = lock(&self.waiting).deliveries.get(&number)?.message().clone();
+    async fn look_at(&self, Suspect { number, losses }: Suspect) -> Result<Option<Left>> {
+        let Some((message, tried)) = self.held(number) else { return Ok(None) };
         if self.is_without_marks() {
             self.take(number).into_iter().for_each(|delivery| self.run_unmarked(delivery));
-            return None;
+            return Ok(None);
         }
-        match self.find(&message, losses).await {
-            Ok((mark, Some(found))) => return Some(Left { number, mark, found }),
-            Ok((mark, None)) => self.run_alone(number, Arc::new(mark)).await,
-            Err(error) if error.kind() == ErrorKind::Disconnected => self.put_off(number),
-            Err(error) => {
-                self.do_without_marks(&error);
-                self.take(number).into_iter().for_each(|delivery| self.run_unmarked(delivery));
-            }
+        let mark = match tried {
+            Some(mark) => mark,
+            None => Arc::new(Mark::of(&message, losses.unwrap_or_default())?),
+        };
+        if losses.is_none()
+            && let Some(found) = self.find(&mark).await?
+        {
+            self.put_under(number, None);
+            return Ok(Some(Left { number, mark, found }));
         }
+        self.run_alone(number, mark).await?;
+        Ok(None)
+    }
+
+    /// The message of the suspect, and the mark that was tried in vain; `None` when it was recalled, or somebody
+    /// else may have it.
+    fn held(&self, number: u64) -> Option<(Message, Option<Arc<Mark>>)> {
+        let waiting = lock(&self.waiting);
+        let delivery = waiting.deliveries.get(&number)?;
+        if delivery.is_held() {
+            return Some((delivery.message().clone(), delivery.mark()));
+        }
+        drop(waiting);
+        self.put_off(number);
         None
     }
 
-    /// The suspect's mark, and how another worker left it; `losses` says that this is known.
-    async fn find(&self, message: &Message, losses: Option<u64>) -> Result<(Mark, Option<Found>)> {
-        let mark = Mark::of(message, losses.unwrap_or_default())?;
-        if losses.is_some() {
-            return Ok((mark, None));
-        }
+    /// The mark as another worker left it.
+    async fn find(&self, mark: &Mark) -> Result<Option<Found>> {
         let found = mark.find(&self.gate.settler.connection()).await?;
         // A process that is here is not lost.
-        let left = found.filter(|found| !found.is_own && found.progress != Progress::Ended);
-        Ok((mark, left))
+        Ok(found.filter(|found| !found.is_own && found.progress != Progress::Ended))
     }
 
-    async fn run_alone(&self, number: u64, mark: Arc<Mark>) {
+    fn put_under(&self, number: u64, mark: Option<Arc<Mark>>) {
+        if let Some(delivery) = lock(&self.waiting).deliveries.get_mut(&number) {
+            delivery.put_under(mark);
+        }
+    }
+
+    async fn run_alone(&self, number: u64, mark: Arc<Mark>) -> Result<()> {
         let settler = &self.gate.settler;
         let shut = self.gate.shut_all().await;
-        let is_alone = timeout(QUIET_AT_MOST, shut.quiet()).await.is_ok();
-        let Some(mut delivery) = self.take(number) else { return };
+        let is_alone = shut.quiet().await;
+        let Some(mut delivery) = self.take(number) else { return Ok(()) };
         let progress = if is_alone { Progress::Alone } else { Progress::Accompanied };
         // Before it is written: whatever happens from here on, it is ended before the message comes again.
         delivery.put_under(Some(mark.clone()));
-        if let Err(error) = mark.begin(&settler.connection(), progress).await {
-            drop(shut);
-            self.do_without_marks(&error);
-            if may_pass(&error) {
-                // It may be stored, and must be ended before the message runs.
-                delivery.hand_back_for(settler.options().ack_wait);
-            } else {
-                delivery.put_under(None);
-                self.run_unmarked(delivery);
-            }
-            return;
-        }
+        let marking = Marking { suspects: self, number, delivery: Some(delivery) };
+        mark.begin(&settler.connection(), progress).await?;
+        let Some(delivery) = marking.done() else { return Ok(()) };
         info!(
             consumer = settler.options().name,
             subject = %delivery.message().subject(),
@@ -193,9 +263,10 @@ impl Suspects {
         );
         self.remember(&mark);
         self.gate.let_in(delivery);
-        if is_alone && timeout(QUIET_AT_MOST, self.gate.quiet()).await.is_err() {
+        if is_alone && !shut.quiet().await {
             mark.renew(&settler.connection(), Some(Progress::Accompanied)).await;
         }
+        Ok(())
     }
 
     /// The mark of what runs for long is written again and again, which shows that its worker is alive.
@@ -206,7 +277,7 @@ impl Suspects {
         let (settler, mark) = (self.gate.settler.clone(), Arc::downgrade(mark));
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(settler.options().ack_wait / 3).await;
+                tokio::time::sleep(longest_silence(settler.options().ack_wait) / 3).await;
                 let Some(mark) = mark.upgrade() else { return };
                 if settler.is_over() || mark.renew(&settler.connection(), None).await {
                     return;
@@ -227,7 +298,7 @@ impl Suspects {
     /// it writes its mark again, or ends it.
     async fn watch(self: Arc<Self>, Left { number, mark, found }: Left) {
         let settler = &self.gate.settler;
-        tokio::time::sleep(settler.options().ack_wait).await;
+        tokio::time::sleep(longest_silence(settler.options().ack_wait)).await;
         let is_lost = match mark.find(&settler.connection()).await {
             Ok(Some(now)) => now.sequence == found.sequence,
             _ => false,
@@ -275,4 +346,22 @@ impl Suspects {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_tried_for_half_a_minute_that_the_server_can_be_reached() {
+        let mut vain = Vain::default();
+        let pauses: Vec<_> = std::iter::from_fn(|| vain.pause(true)).map(|pause| pause.as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16]);
+    }
+
+    #[test]
+    fn a_mark_is_tried_for_as_long_as_the_server_is_away() {
+        let mut vain = Vain::default();
+        assert!((0..1000).all(|_| vain.pause(false) == Some(SHORTEST_PAUSE)));
+    }
 }

@@ -9,6 +9,7 @@ mod exhaust;
 mod fetch;
 mod follow;
 mod journey;
+mod mark;
 mod mortal;
 mod ordered;
 mod panic;

@@ -127,6 +127,11 @@ impl Heard {
         timeout(PATIENCE, self.0.next()).await.expect("nothing was published").unwrap()
     }
 
+    /// Hears no more.
+    pub(crate) async fn stop(mut self) {
+        self.0.unsubscribe().await.unwrap();
+    }
+
     /// The payloads until now.
     pub(crate) fn so_far(&mut self) -> Vec<String> {
         let mut payloads = Vec::new();

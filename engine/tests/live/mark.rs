@@ -1,0 +1,108 @@
+//! The marks of suspects: kept through errors that pass, and not taken for left behind too early.
+
+use nats_consumer::{Consumption, consume};
+use serde_json::{Value, json};
+
+use crate::stage::{Heard, SOON, Seen, Stage, eventually};
+use crate::suspect::{leave_mark, lose_workers, mark_at, options};
+
+/// A worker that waits for the confirmation of its suspect's mark. Nobody gives it: who hears the marks has taken
+/// the place of their stream. Returns where the mark is, too.
+async fn waits_for_its_mark(stage: &Stage, seen: &Seen) -> (Consumption, Heard, String) {
+    let place = lose_workers(stage, 1, 4).await.remove(0);
+    let marks = stage.hear("_mark.>").await;
+    let consumption = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
+    (consumption, marks, place)
+}
+
+/// Says what a stream without a leader says.
+async fn refuse_for_now(stage: &Stage, mark: async_nats::Message) {
+    let refusal = json!({ "error": { "code": 503, "err_code": 10008, "description": "not now" } });
+    stage.client.publish(mark.reply.unwrap(), refusal.to_string().into()).await.unwrap();
+}
+
+/// From now on the marks have a stream.
+async fn leave_the_place(stage: &Stage, marks: Heard) {
+    marks.stop().await;
+    // The server has read that when it has answered what was sent behind it.
+    stage.ask("INFO", &Value::Null).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_a_moment_costs_a_suspect_neither_its_mark_nor_a_delivery() {
+    let stage = Stage::set().await;
+    let seen = Seen::default();
+    let (consumption, mut marks, place) = waits_for_its_mark(&stage, &seen).await;
+    let mark = marks.next().await;
+    refuse_for_now(&stage, mark).await;
+    leave_the_place(&stage, marks).await;
+    stage.all_settled().await;
+    assert_eq!(seen.attempts(), [5]);
+    assert_eq!(consumption.counters().dead_lettered, 0);
+    eventually("its mark has ended", async || mark_at(&stage, &place).await == "ended").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_while_a_mark_is_written_hands_its_suspect_back_at_once() {
+    let stage = Stage::set().await;
+    let mut settlements = stage.hear_settlements().await;
+    let (consumption, mut marks, _) = waits_for_its_mark(&stage, &Seen::default()).await;
+    marks.next().await;
+    leave_the_place(&stage, marks).await;
+    assert_eq!(consumption.drain(SOON).await, 0);
+    assert_eq!(consumption.counters().handed_back, 1);
+    let mut word = settlements.next().await.payload;
+    while word == "+WPI" {
+        word = settlements.next().await.payload;
+    }
+    assert_eq!(word, "-NAK", "without a delay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_may_be_stored_is_ended_though_that_fails_at_first() {
+    let stage = Stage::set().await;
+    let (consumption, mut marks, place) = waits_for_its_mark(&stage, &Seen::default()).await;
+    marks.next().await;
+    let draining = tokio::spawn(async move { consumption.drain(SOON).await });
+    let end = marks.next().await;
+    refuse_for_now(&stage, end).await;
+    leave_the_place(&stage, marks).await;
+    assert_eq!(draining.await.unwrap(), 0);
+    assert_eq!(mark_at(&stage, &place).await, "ended");
+}
+
+/// Its mark is written again when so many signs of life of its delivery here have been heard.
+async fn is_alive_elsewhere(signs: usize) {
+    let stage = Stage::set().await;
+    let places = lose_workers(&stage, 1, 4).await;
+    leave_mark(&stage, &places[0], "alone", 0).await;
+    let mut looks = stage.hear("$JS.API.STREAM.MSG.GET.orders-marks").await;
+    let mut settlements = stage.hear_settlements().await;
+    let seen = Seen::default();
+    let consumption = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
+    looks.next().await;
+    for _ in 0..signs {
+        assert_eq!(settlements.next().await.payload, "+WPI");
+    }
+    leave_mark(&stage, &places[0], "alone", 0).await;
+    let mut word = settlements.next().await.payload;
+    while word == "+WPI" {
+        word = settlements.next().await.payload;
+    }
+    assert_eq!(word, "-NAK {\"delay\":300000000}");
+    leave_mark(&stage, &places[0], "ended", 0).await;
+    seen.reaches(1).await;
+    stage.all_settled().await;
+    assert_eq!(consumption.counters().dead_lettered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_whose_worker_is_alive_elsewhere_is_not_taken_for_lost() {
+    is_alive_elsewhere(0).await;
+}
+
+/// Six signs of life take longer than the `ack_wait` of 300 ms.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_ack_wait_does_not_make_a_mark_that_is_written_late_one_that_was_left_behind() {
+    is_alive_elsewhere(6).await;
+}
