@@ -16,6 +16,9 @@ class Outcome(Exception):
     after: float | None = None
     reason: str | None = None
 
+    def __str__(self) -> str:
+        return self.reason or repr(self)
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.args == getattr(other, "args", None)
 

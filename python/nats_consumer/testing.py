@@ -1,24 +1,27 @@
 """For the tests of a project: hand a message to a consumer, and catch what is published, without a
 server."""
 
+import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from asgiref.sync import async_to_sync, sync_to_async
 
 from . import lanes
-from .exceptions import MessageAlreadySettled
-from .names import covers, is_wildcard
+from .exceptions import InvalidMessage, MessageAlreadySettled
+from .names import covers, has_control, is_wildcard, subject_problem
 from .options import filter_of, message_handler
 from .outcomes import Ack, Drop, Outcome, Retry
-from .publish import MSG_ID, _draft, _publishers
+from .publish import MSG_ID, _draft, _on_event_loop, _publishers
 
 if TYPE_CHECKING:
     from ._native import Publisher
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
 
 _STREAM = "captured"
+# Visible ASCII without the colon that ends it.
+_HEADER_NAME = re.compile(r"[!-9;-~]+")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class Published:
 @contextmanager
 def capture_published() -> Iterator[list[Published]]:
     """In the body, publish(), publish_many(), their async twins and publish_on_commit() of this
-    process send nothing and append to the list that this gives. Every call succeeds."""
+    process send nothing and append to the list that this gives. They raise for what cannot be
+    sent, and succeed with everything else."""
     pid = os.getpid()
     captured: list[Published] = []
     before = _publishers.get(pid)
@@ -156,10 +162,29 @@ async def adeliver(
     )
     with _ThreadOfTheTest().in_use():
         try:
-            answer = await lanes.call(message_handler(instance), message)
+            answer = await _in_time(instance.handler_timeout, message_handler(instance), message)
         except Outcome as outcome:
             answer = outcome
     return message.outcome or _outcome_of(answer)
+
+
+async def _in_time(limit: float | None, handler: Callable[..., Any], message: FakeMessage) -> Any:
+    began = monotonic()
+    try:
+        async with asyncio.timeout(limit) as timer:
+            answer = await lanes.call(handler, message)
+    except TimeoutError as error:
+        if not timer.expired():
+            raise
+        raise _timed_out(limit) from error
+    # Nothing can end a thread, so it is told when it is over.
+    if limit is not None and monotonic() - began > limit:
+        raise _timed_out(limit)
+    return answer
+
+
+def _timed_out(limit: float | None) -> TimeoutError:
+    return TimeoutError(f"timed out after {limit:g} s, the consumer's handler_timeout")
 
 
 def deliver(
@@ -174,9 +199,12 @@ def deliver(
     message: Ack(), or the outcome that it returned, raised or settled the message with.
 
     Blocking code runs in the thread of the test, inside its transaction. What else the handler
-    raises is raised here; handle_error is not called. `data` is what publish() takes; without a
+    raises is raised here, and TimeoutError if it outlasts handler_timeout (a plain `def` runs to
+    its end first); handle_error is not called. `data` is what publish() takes; without a
     `subject` it is the one that the consumer asks for. Raises ValueError for a subject that the
-    consumer would never get, or if it asks for several."""
+    consumer would never get, or if it asks for several. On an event loop, use adeliver()."""
+    if _on_event_loop():
+        raise RuntimeError("deliver() cannot wait on an event loop. Use: await adeliver(...)")
     call = async_to_sync(adeliver)
     return call(consumer, data, subject=subject, headers=headers, attempt=attempt)
 
@@ -228,6 +256,7 @@ class _Recorder:
         self._captured = captured
 
     def publish(self, draft: Draft, timeout: float) -> tuple[str, int, bool, None]:  # noqa: ARG002
+        _check_sendable(*draft)
         self._captured.append(Published(*draft))
         return _STREAM, len(self._captured), False, None
 
@@ -236,6 +265,18 @@ class _Recorder:
 
     def publish_many(self, drafts: list[Draft], timeout: float) -> list[object]:
         return [self.publish(draft, timeout) for draft in drafts]
+
+
+def _check_sendable(subject: str, _: bytes, headers: Mapping[str, str] | None) -> None:
+    problem = subject_problem(subject) or (is_wildcard(subject) and f"{subject!r} has a wildcard")
+    if problem:
+        raise InvalidMessage(f"That cannot be published to: {problem}.")
+    for name, value in (headers or {}).items():
+        if not _HEADER_NAME.fullmatch(name) or has_control(value):
+            raise InvalidMessage(
+                f"The header {name!r} cannot be sent: use visible ASCII for names, and one line "
+                "for values."
+            )
 
 
 class _Done:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from nats_consumer import (
     publish_many,
     publish_on_commit,
 )
-from nats_consumer.exceptions import MessageAlreadySettled
+from nats_consumer.exceptions import InvalidMessage, MessageAlreadySettled
 from nats_consumer.testing import FakeMessage, Published, adeliver, capture_published, deliver
 from tests.project.orders.models import Receipt
 
@@ -62,6 +63,25 @@ def test_what_waits_for_a_commit_is_captured() -> None:
     with capture_published() as published:
         publish_on_commit(CREATED, b"")
     assert published == [Published(CREATED, b"")]
+
+
+@pytest.mark.parametrize("subject", ["orders.*", "orders.>", "orders created", "orders..new", ""])
+def test_a_subject_that_nothing_can_be_published_to_is_refused_in_a_capture_too(
+    subject: str,
+) -> None:
+    with capture_published() as published:
+        with pytest.raises(InvalidMessage):
+            publish(subject, b"one")
+        with pytest.raises(InvalidMessage):
+            publish_many([(subject, b"one")])
+    assert published == []
+
+
+@pytest.mark.parametrize("headers", [{"a b": "c"}, {"": "c"}, {"a:b": "c"}, {"A": "b\nc"}])
+def test_a_header_that_cannot_be_sent_is_refused_in_a_capture_too(headers: dict[str, str]) -> None:
+    with capture_published() as published, pytest.raises(InvalidMessage, match="one line"):
+        publish(CREATED, b"one", headers=headers)
+    assert published == []
 
 
 def test_captures_may_be_nested() -> None:
@@ -128,6 +148,40 @@ def test_what_a_handler_raises_is_raised() -> None:
 
     with pytest.raises(KeyError, match="number"):
         deliver(consumer(handle_message))
+
+
+def test_a_handler_that_outlasts_its_handler_timeout_has_failed() -> None:
+    async def hangs(self: Any, message: Any) -> None:
+        await asyncio.Event().wait()
+
+    def spins(self: Any, message: Any) -> None:
+        began = time.monotonic()
+        while time.monotonic() - began < 0.02:
+            pass
+
+    for handle_message in (hangs, spins):
+        with pytest.raises(TimeoutError, match=r"after 0\.01 s, the consumer's handler_timeout"):
+            deliver(consumer(handle_message, handler_timeout=0.01))
+
+
+def test_a_timeout_of_the_handlers_own_is_raised_as_it_is() -> None:
+    async def fails(self: Any, message: Any) -> None:
+        raise TimeoutError("the bank did not answer")
+
+    with pytest.raises(TimeoutError, match="the bank"):
+        deliver(consumer(fails, handler_timeout=60))
+
+
+def test_an_async_test_that_does_not_await_is_told_to_use_adeliver() -> None:
+    async def test() -> None:
+        deliver(answering(None))
+
+    with pytest.raises(RuntimeError, match=r"Use: await adeliver\("):
+        asyncio.run(test())
+
+
+def test_an_outcome_can_be_read_when_it_is_printed() -> None:
+    assert [str(each) for each in (Ack(), Retry(5), Drop("old"))] == ["Ack()", "Retry(5)", "old"]
 
 
 def test_blocking_code_runs_in_the_thread_of_the_test() -> None:
