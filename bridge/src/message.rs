@@ -300,4 +300,20 @@ impl Metadata {
         let since = datetime.getattr("timedelta")?.call1((0, 0, self.nanoseconds / 1000))?;
         epoch.call_method1("__add__", (since,))
     }
+
+    fn __repr__(&self) -> String {
+        let SequencePair { stream: message, consumer: delivery } = self.sequence;
+        let Self { stream, consumer, num_delivered: attempt, num_pending: pending, .. } = self;
+        format!(
+            "<Metadata: message {message} of stream {stream}, delivery {delivery} of consumer {consumer}, \
+             attempt {attempt}, {pending} pending>"
+        )
+    }
+}
+
+#[pymethods]
+impl SequencePair {
+    fn __repr__(&self) -> String {
+        format!("SequencePair(stream={}, consumer={})", self.stream, self.consumer)
+    }
 }

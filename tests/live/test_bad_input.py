@@ -145,6 +145,38 @@ def test_consumer_without_handle_message_does_not_start(
     assert nats_server.stream(stream)["state"]["messages"] == 1
 
 
+def test_consumer_that_forgot_to_await_its_handler_does_not_start(
+    make_project: Callable[..., Project], nats_server: NatsServer, stream: str
+) -> None:
+    store(stream, b"1")
+    worker = make_project(f"""
+        from nats_consumer import ConsumerHandler, JetstreamPullConsumer
+
+
+        class OrderHandler(ConsumerHandler):
+            def __init__(self):
+                super().__init__(["{stream}.created"])
+
+            async def handle_created(self, message): ...
+
+
+        class OrderConsumer(JetstreamPullConsumer):
+            stream_name = "{stream}"
+            filter_subject = ">"
+
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                self.handler = OrderHandler()
+
+            async def handle_message(self, message):
+                self.handler.handle(message)
+    """).consume()
+    assert worker.finish() == 1
+    assert "nats_consumer.E004" in worker.output
+    assert "Write: await self.handler.handle(message)" in worker.output
+    assert nats_server.stream(stream)["state"]["messages"] == 1
+
+
 @pytest.mark.parametrize(
     ("name", "why"), [("my orders", "spaces"), ("my.orders", "dots"), ("my*orders", "'*'")]
 )

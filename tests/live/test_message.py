@@ -96,6 +96,15 @@ async def test_metadata_tells_where_it_is(stage: Stage) -> None:
     assert first.timestamp <= second.timestamp
 
 
+async def test_repr_of_the_metadata_names_message_delivery_and_attempt(stage: Stage) -> None:
+    [message] = await messages_of(stage, b"hello")
+    assert repr(message.metadata) == (
+        f"<Metadata: message 1 of stream {stage.stream}, delivery 1 of consumer Orders, attempt 1, "
+        "0 pending>"
+    )
+    assert repr(message.metadata.sequence) == "SequencePair(stream=1, consumer=1)"
+
+
 async def test_repr_names_subject_size_and_attempt(stage: Stage) -> None:
     [message] = await messages_of(stage, b"12345")
     assert repr(message) == f"<Message {stage.stream}.created (5 bytes, attempt 1)>"
