@@ -102,6 +102,28 @@ async fn a_push_goes_on_where_a_deleted_durable_stood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_durable_of_a_work_queue_is_made_anew() {
+    for options in [ConsumerOptions::pull("jobs", "billing"), ConsumerOptions::push("jobs", "billing")] {
+        let stage = Stage::set().await;
+        let config = json!({ "name": "jobs", "subjects": ["jobs.>"], "retention": "workqueue" });
+        stage.api("STREAM.CREATE.jobs", &config).await;
+        let seen = Seen::default();
+        let mut looks = stage.hear("$JS.API.CONSUMER.INFO.jobs.billing").await;
+        let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+        looks.next().await;
+        looks.next().await;
+        stage.client.publish("jobs.created", "0".into()).await.unwrap();
+        seen.covers(0..1).await;
+        eventually("it is gone from the queue", async || stage.stored("jobs").await == 0).await;
+        stage.api("CONSUMER.DELETE.jobs.billing", &Value::Null).await;
+        stage.client.publish("jobs.created", "1".into()).await.unwrap();
+        seen.covers(0..2).await;
+        eventually("nothing is left", async || stage.stored("jobs").await == 0).await;
+        assert_eq!(seen.count(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_was_made_anew_is_consumed_from_its_beginning() {
     let stage = Stage::set().await;
     stage.publish(0..20).await;

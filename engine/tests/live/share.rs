@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use nats_consumer::{ConsumerOptions, consume};
+use serde_json::json;
+use tokio::time::Instant;
 
-use crate::stage::{SOON, Seen, Stage, pull, push};
+use crate::stage::{SOON, Seen, Stage, eventually, pull, push};
 
 async fn two_share_the_work(options: ConsumerOptions) {
     let stage = Stage::set().await;
@@ -52,4 +54,25 @@ async fn what_a_lost_worker_held_is_handled_by_the_other_one() {
     other.covers(0..10).await;
     stage.all_settled().await;
     assert!(other.attempts().iter().all(|attempt| *attempt == 2), "{:?}", other.attempts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_that_takes_no_more_requests_is_asked_without_haste() {
+    let stage = Stage::set().await;
+    stage.create_durable("billing", json!({ "ack_policy": "explicit", "max_waiting": 1 })).await;
+    let mut asked = stage.hear("$JS.API.CONSUMER.MSG.NEXT.orders.billing").await;
+    let began = Instant::now();
+    let seen = Seen::default();
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        workers.push(consume(stage.address(), pull(), seen.and_ack()).await.unwrap());
+    }
+    eventually("two are not heard again and again", async || {
+        workers.iter().map(|worker| worker.counters().repairs).sum::<u64>() >= 4
+    })
+    .await;
+    assert!(asked.so_far().len() as u64 <= 3 * (2 + began.elapsed().as_secs()));
+    stage.publish(0..500).await;
+    stage.all_settled().await;
+    assert_eq!(seen.numbers(), (0..500).collect::<Vec<_>>(), "each is handled once");
 }
