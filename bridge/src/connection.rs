@@ -16,6 +16,7 @@ use crate::error::to_python;
 use crate::events::Events;
 use crate::future::{begun, into_asyncio, nothing};
 use crate::msg::{ANSWERS, Msg};
+use crate::pub_ack::pub_ack;
 use crate::settings::{ConnectSettings, seconds};
 use crate::subscription::{Limits, Pull, Subscription};
 
@@ -206,10 +207,7 @@ impl Connection {
         let engine = self.engine()?;
         let outgoing = outgoing(subject, payload, headers)?;
         let limit = seconds("timeout", timeout)?;
-        begun(py, async move { publish(&engine, outgoing, limit).await }, |py, ack| {
-            let ack = (ack.stream, ack.sequence, ack.duplicate, ack.domain);
-            Ok(ack.into_pyobject(py)?.into_any().unbind())
-        })
+        begun(py, async move { publish(&engine, outgoing, limit).await }, pub_ack)
     }
 
     #[pyo3(signature = (subject, payload, timeout, prefix=None))]

@@ -9,6 +9,7 @@
 mod connection;
 mod consumption;
 mod dead_letters;
+mod drafts;
 mod error;
 mod events;
 mod future;
@@ -24,6 +25,7 @@ mod msg;
 mod nats_py;
 mod outcome;
 mod panic;
+mod pub_ack;
 mod publisher;
 mod rest;
 mod router;
@@ -46,6 +48,8 @@ mod _native {
     use crate::consumption::{Consumption, consume};
     #[pymodule_export]
     use crate::dead_letters::{DeadLetters, StoredLetter, StoredLetters};
+    #[pymodule_export]
+    use crate::drafts::Drafts;
     #[pymodule_export]
     use crate::events::Events;
     #[pymodule_export]

@@ -1,17 +1,21 @@
 //! Publishing from anywhere in a Django process, on one kept connection.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nats_consumer::{Outgoing, PublishAck, Publisher as Engine};
+use nats_consumer::{Outgoing, Publisher as Engine};
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
-use pyo3::types::PyList;
+use pyo3::types::{PyList, PyString};
 
+use crate::drafts::{Drafts, noted};
 use crate::error::exceptions::ForkedProcess;
 use crate::error::to_python;
 use crate::future::{into_asyncio, wait_for};
+use crate::pub_ack::{PubAcks, pub_ack};
+use crate::runtime::runtime;
 use crate::settings::{ConnectSettings, seconds};
 
 /// One message to publish: subject, payload, headers.
@@ -36,31 +40,43 @@ impl Publisher {
     fn publish(&self, py: Python<'_>, draft: Draft, timeout: f64) -> PyResult<Py<PyAny>> {
         let (engine, outgoing, limit) = self.prepare(&draft, timeout)?;
         let ack = wait_for(py, async move { engine.publish(outgoing, limit).await })?;
-        confirmation(py, ack)
+        pub_ack(py, ack)
     }
 
     /// The same as an awaitable.
     fn apublish<'py>(&self, py: Python<'py>, draft: Draft, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let (engine, outgoing, limit) = self.prepare(&draft, timeout)?;
-        into_asyncio(py, async move { engine.publish(outgoing, limit).await }, confirmation)
+        into_asyncio(py, async move { engine.publish(outgoing, limit).await }, pub_ack)
     }
 
-    /// Publishes many without waiting for each; a list of confirmations and exceptions, in their order.
+    /// Publishes many without waiting for each. The confirmations of those that were stored, and an exception
+    /// for each of the others, with a note that says which one; both in their order.
     fn publish_many<'py>(
         &self,
         py: Python<'py>,
-        drafts: Vec<Draft>,
+        drafts: &Drafts,
         timeout: f64,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
         let engine = self.engine()?;
         let limit = seconds("timeout", timeout)?;
-        let messages = drafts.iter().map(outgoing).collect::<PyResult<Vec<_>>>()?;
-        let results = wait_for(py, async move { engine.publish_many(messages, limit).await })?;
-        let results = results.into_iter().map(|result| match result {
-            Ok(ack) => confirmation(py, ack),
-            Err(error) => Ok(to_python(&error).into_value(py).into_any()),
-        });
-        PyList::new(py, results.collect::<PyResult<Vec<_>>>()?)
+        let messages = drafts.messages().to_vec();
+        // By the connection's own thread: this one would wake it for every few messages.
+        let publishing = runtime().spawn(async move { engine.publish_many(messages, limit).await });
+        let results = wait_for(py, async move {
+            publishing.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))
+        })?;
+        let (stored, failed) = (PyList::empty(py), PyList::empty(py));
+        let mut acks = PubAcks::new(py)?;
+        for (index, (result, message)) in results.into_iter().zip(drafts.messages()).enumerate() {
+            match result {
+                Ok(ack) => stored.append(acks.one(ack)?)?,
+                Err(error) => {
+                    let subject = PyString::new(py, message.subject());
+                    failed.append(noted(to_python(&error), index, &subject).into_value(py))?;
+                }
+            }
+        }
+        Ok((stored, failed))
     }
 
     /// Closes the connection, waiting at most `timeout` seconds for what is under way.
@@ -98,10 +114,4 @@ fn outgoing((subject, payload, headers): &Draft) -> PyResult<Outgoing> {
     let headers = headers.iter().flatten();
     let whole = headers.fold(bare, |outgoing, (name, value)| outgoing?.header(name, value));
     whole.map_err(|error| to_python(&error))
-}
-
-/// Stream, sequence, whether it is a duplicate, domain.
-fn confirmation(py: Python<'_>, ack: PublishAck) -> PyResult<Py<PyAny>> {
-    let fields = (ack.stream, ack.sequence, ack.duplicate, ack.domain);
-    Ok(fields.into_pyobject(py)?.into_any().unbind())
 }

@@ -1,9 +1,10 @@
 """The Rust engine, as Python sees it. Times are seconds."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias, final
 
+from .api import PubAck
 from .selection import Selection
 from .settings import ConnectOptions, ConsumerOptions
 
@@ -11,6 +12,7 @@ __all__ = [
     "Connection",
     "Consumption",
     "DeadLetters",
+    "Drafts",
     "Events",
     "Message",
     "Metadata",
@@ -196,7 +198,7 @@ class Connection:
         payload: bytes,
         timeout: float,
         headers: Mapping[str, str] | None = None,
-    ) -> Awaitable[tuple[str, int, bool, str | None]]: ...
+    ) -> Awaitable[PubAck]: ...
     def api(
         self, subject: str, payload: bytes, timeout: float, prefix: str | None = None
     ) -> Awaitable[bytes]: ...
@@ -230,17 +232,26 @@ class Consumption:
     def drain(self, timeout: float) -> Awaitable[int]: ...
     def stop(self) -> None: ...
 
-_Draft: TypeAlias = tuple[str, bytes, Mapping[str, str] | None]
-_Confirmation: TypeAlias = tuple[str, int, bool, str | None]
+_Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
+
+@final
+class Drafts:
+    def __new__(
+        cls,
+        messages: Iterable[tuple[str, Any]],
+        draft: Callable[[tuple[str, Any]], _Draft],
+    ) -> Drafts: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> _Draft: ...
 
 @final
 class Publisher:
     def __new__(cls, options: ConnectOptions) -> Publisher: ...
-    def publish(self, draft: _Draft, timeout: float) -> _Confirmation: ...
-    def apublish(self, draft: _Draft, timeout: float) -> Awaitable[_Confirmation]: ...
+    def publish(self, draft: _Draft, timeout: float) -> PubAck: ...
+    def apublish(self, draft: _Draft, timeout: float) -> Awaitable[PubAck]: ...
     def publish_many(
-        self, drafts: Sequence[_Draft], timeout: float
-    ) -> list[_Confirmation | Exception]: ...
+        self, drafts: Drafts, timeout: float
+    ) -> tuple[list[PubAck], list[Exception]]: ...
     def close(self, timeout: float) -> None: ...
 
 @final

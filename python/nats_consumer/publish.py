@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
@@ -21,14 +21,13 @@ from .exceptions import Unserializable
 from .headers import checked_headers
 
 if TYPE_CHECKING:
-    from ._native import Publisher
+    from ._native import Drafts, Publisher
 
 logger = logging.getLogger(__name__)
 
 MsgId: TypeAlias = str | int | UUID
 
 _Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
-_Confirmation: TypeAlias = tuple[str, int, bool, str | None]
 
 MSG_ID = "Nats-Msg-Id"
 _DEFAULT_TIMEOUT = 5.0
@@ -59,7 +58,7 @@ def publish(
     if _on_event_loop():
         _recommend_apublish()
     draft = _draft(subject, data, headers, msg_id)
-    return _pub_ack(_publisher().publish(draft, timeout))
+    return _publisher().publish(draft, timeout)
 
 
 async def apublish(
@@ -74,7 +73,7 @@ async def apublish(
     draft = _draft(subject, data, headers, msg_id)
     # In a thread, because the first call may start the embedded server.
     publisher = await asyncio.to_thread(_publisher) if _is_first() else _publisher()
-    return _pub_ack(await publisher.apublish(draft, timeout))
+    return await publisher.apublish(draft, timeout)
 
 
 def publish_many(
@@ -90,8 +89,8 @@ def publish_many(
     On an event loop, use apublish_many(): this one holds the loop up, and warns of it once."""
     if _on_event_loop():
         _recommend_apublish()
-    drafts = [_numbered_draft(*each) for each in enumerate(messages)]
-    return _all_stored(drafts, _publisher().publish_many(drafts, timeout))
+    drafts = _drafts(messages)
+    return _all_stored(*_publisher().publish_many(drafts, timeout))
 
 
 async def apublish_many(
@@ -100,9 +99,9 @@ async def apublish_many(
     timeout: float = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - it ends the engine's work too
 ) -> list[PubAck]:
     """publish_many() for async code."""
-    drafts = [_numbered_draft(*each) for each in enumerate(messages)]
+    drafts = _drafts(messages)
     results = await asyncio.to_thread(lambda: _publisher().publish_many(drafts, timeout))
-    return _all_stored(drafts, results)
+    return _all_stored(*results)
 
 
 def publish_on_commit(
@@ -138,44 +137,30 @@ def _draft(
     return subject, _encode(subject, data), lines
 
 
-def _all_stored(
-    drafts: Sequence[_Draft], results: Iterable[_Confirmation | Exception]
-) -> list[PubAck]:
-    """The confirmations. Raises an ExceptionGroup if some were not stored."""
-    stored, errors = [], []
-    for index, result in enumerate(results):
-        if isinstance(result, Exception):
-            result.add_note(_which(index, drafts[index][0]))
-            errors.append(result)
-        else:
-            stored.append(_pub_ack(result))
-    if errors:
-        raise ExceptionGroup(f"{len(errors)} of {len(drafts)} messages were not stored", errors)
-    return stored
+def _drafts(messages: Iterable[tuple[str, Any]]) -> "Drafts":
+    """The messages, all of them checked. A note on what it raises says which one it is about."""
+    from . import _native
+
+    return _native.Drafts(messages, _bare_draft)
 
 
-def _numbered_draft(index: int, message: tuple[str, Any]) -> _Draft:
+def _bare_draft(message: tuple[str, Any]) -> _Draft:
     subject, data = message
-    try:
-        return _draft(subject, data, None, None)
-    except Exception as error:
-        error.add_note(_which(index, subject))
-        raise
+    return _draft(subject, data, None, None)
 
 
-def _which(index: int, subject: str) -> str:
-    return f"This was message {index}, to {subject!r}."
+def _all_stored(stored: list[PubAck], failed: list[Exception]) -> list[PubAck]:
+    """The confirmations. Raises an ExceptionGroup if some were not stored."""
+    if failed:
+        count = len(stored) + len(failed)
+        raise ExceptionGroup(f"{len(failed)} of {count} messages were not stored", failed)
+    return stored
 
 
 def _checked_msg_id(msg_id: MsgId) -> str:
     if isinstance(msg_id, bool) or not isinstance(msg_id, str | int | UUID):
         raise TypeError(f"msg_id must be text, an int or a UUID, not {msg_id!r}.")
     return str(msg_id)
-
-
-def _pub_ack(confirmation: _Confirmation) -> PubAck:
-    stream, seq, duplicate, domain = confirmation
-    return PubAck(stream=stream, seq=seq, domain=domain, duplicate=duplicate or None)
 
 
 def _encode(subject: str, data: Any) -> bytes:
@@ -214,12 +199,12 @@ def _is_first() -> bool:
 
 
 def _publisher() -> "Publisher":
-    # On first use: importing nats_consumer, as every management command does, stays light.
-    from . import _native
-
     pid = os.getpid()
     publisher = _publishers.get(pid)
     if publisher is None:
+        # Now only: importing nats_consumer, as every management command does, stays light.
+        from . import _native
+
         # Two threads at once make two and keep one; the other has not connected yet.
         options = resolve(connect_options({}))
         publisher = _publishers.setdefault(pid, _native.Publisher(options))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from asgiref.sync import async_to_sync, sync_to_async
 
 from . import lanes
+from .api import PubAck
 from .exceptions import InvalidMessage, MessageAlreadySettled
 from .names import covers, has_control, is_wildcard, subject_problem
 from .options import filter_of, message_handler
@@ -24,7 +25,7 @@ from .outcomes import Ack, Drop, Outcome, Retry
 from .publish import MSG_ID, _draft, _on_event_loop, _publishers
 
 if TYPE_CHECKING:
-    from ._native import Publisher
+    from ._native import Drafts, Publisher
     from .consumer import NatsConsumer
 
 Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
@@ -255,16 +256,18 @@ class _Recorder:
     def __init__(self, captured: list[Published]) -> None:
         self._captured = captured
 
-    def publish(self, draft: Draft, timeout: float) -> tuple[str, int, bool, None]:  # noqa: ARG002
+    def publish(self, draft: Draft, timeout: float) -> PubAck:  # noqa: ARG002
         _check_sendable(*draft)
         self._captured.append(Published(*draft))
-        return _STREAM, len(self._captured), False, None
+        return PubAck(stream=_STREAM, seq=len(self._captured))
 
-    async def apublish(self, draft: Draft, timeout: float) -> tuple[str, int, bool, None]:  # noqa: ASYNC109
+    async def apublish(self, draft: Draft, timeout: float) -> PubAck:  # noqa: ASYNC109
         return self.publish(draft, timeout)
 
-    def publish_many(self, drafts: list[Draft], timeout: float) -> list[object]:
-        return [self.publish(draft, timeout) for draft in drafts]
+    def publish_many(
+        self, drafts: "Drafts", timeout: float
+    ) -> tuple[list[PubAck], list[Exception]]:
+        return [self.publish(drafts[index], timeout) for index in range(len(drafts))], []
 
 
 def _check_sendable(subject: str, _: bytes, headers: Mapping[str, str] | None) -> None:

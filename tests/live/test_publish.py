@@ -2,10 +2,14 @@
 
 import asyncio
 import base64
+import copy
+import dataclasses
 import datetime
 import decimal
+import gc
 import json
 import multiprocessing
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -103,6 +107,23 @@ def test_async_code_publishes_too(nats_server: NatsServer, stream: str) -> None:
     assert sorted(ack.seq for ack in acks) == list(range(1, 101))
 
 
+def test_a_confirmation_is_as_good_as_one_that_its_class_makes(
+    nats_server: NatsServer, stream: str
+) -> None:
+    ack = publish(f"{stream}.n", "x", msg_id="1")
+    made = api.PubAck(stream=stream, seq=1)
+    assert type(ack) is api.PubAck
+    assert not gc.is_tracked(ack)
+    assert (ack, hash(ack), repr(ack)) == (made, hash(made), repr(made))
+    assert (ack.as_dict(), vars(ack)) == (made.as_dict(), vars(made))
+    assert pickle.loads(pickle.dumps(ack)) == copy.deepcopy(ack) == made
+    assert ack.evolve(seq=2) == api.PubAck(stream=stream, seq=2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ack.seq = 2  # type: ignore[misc]
+    [again] = publish_many([(f"{stream}.n", "y")])
+    assert again == api.PubAck(stream=stream, seq=2)
+
+
 def test_bytes_and_text_go_as_they_are_and_the_rest_as_djangos_json(
     nats_server: NatsServer, stream: str
 ) -> None:
@@ -129,6 +150,41 @@ def test_many_messages_keep_their_order(nats_server: NatsServer, stream: str) ->
     acks = publish_many((f"{stream}.n", str(number)) for number in range(10_000))
     assert [ack.seq for ack in acks] == list(range(1, 10_001))
     assert payloads(stream, 5000) == [b"4999"]
+
+
+def test_many_may_be_of_whatever_publish_takes(nats_server: NatsServer, stream: str) -> None:
+    class Text(str):
+        __slots__ = ()
+
+    subject = f"{stream}.n"
+    day = {"day": datetime.date(2026, 1, 31)}
+    data = [b"\x00", "grün", bytearray(b"ab"), Text("text"), day, None, b"x" * 300_000]
+    messages: list[Any] = [[subject, each] for each in data] + [(Text(subject), "") for _ in data]
+    assert [ack.seq for ack in publish_many(messages)] == list(range(1, 2 * len(data) + 1))
+    assert payloads(stream, *range(1, len(data) + 1)) == [
+        b"\x00",
+        "grün".encode(),
+        b"ab",
+        b"text",
+        b'{"day": "2026-01-31"}',
+        b"null",
+        b"x" * 300_000,
+    ]
+
+
+def test_none_of_many_is_sent_where_one_cannot_be(nats_server: NatsServer, stream: str) -> None:
+    def ends_in_a_bug() -> Iterator[tuple[str, Any]]:
+        yield f"{stream}.n", "x"
+        raise LookupError
+
+    with pytest.raises(InvalidMessage) as caught:
+        publish_many([(f"{stream}.n", "x"), ("orders.*", "x")])
+    assert caught.value.__notes__ == ["This was message 1, to 'orders.*'."]
+    with pytest.raises(ValueError, match="unpack"):
+        publish_many([(f"{stream}.n", "x"), (f"{stream}.n",)])  # type: ignore[list-item]
+    with pytest.raises(LookupError):
+        publish_many(ends_in_a_bug())
+    assert publish(f"{stream}.n", "x").seq == 1
 
 
 def test_async_code_publishes_many_too(nats_server: NatsServer, stream: str) -> None:

@@ -54,10 +54,9 @@ class JetStreamContext(Subscriptions, Stored):
         message is deleted, where the stream allows that. Raises NoStreamResponse, PublishTimeout,
         PayloadTooLarge, InvalidMessage, TypeError for headers that are no text, or ApiError if the
         stream refuses it."""
-        name, sequence, duplicate, domain = await self._connection.publish_stream(
+        return await self._connection.publish_stream(
             subject, payload, timeout or self._timeout, _lines(headers, stream, msg_ttl)
         )
-        return PubAck(stream=name, seq=sequence, domain=domain, duplicate=duplicate or None)
 
     async def publish_async(
         self,

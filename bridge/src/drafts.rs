@@ -1,0 +1,88 @@
+//! Many messages to publish, all of them checked before the first one is sent.
+
+use bytes::BytesMut;
+use nats_consumer::Outgoing;
+use pyo3::exceptions::PyIndexError;
+use pyo3::prelude::*;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::{PyBytes, PyString, PyTuple};
+
+use crate::error::to_python;
+
+/// A message: subject, payload, no headers.
+type Draft = (PyBackedStr, PyBackedBytes, Option<Py<PyAny>>);
+
+/// Messages, checked and encoded, in their order.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct Drafts {
+    messages: Vec<Outgoing>,
+}
+
+#[pymethods]
+impl Drafts {
+    /// Takes (subject, data) pairs; `draft` makes a draft of a pair that is not of text and bytes or text.
+    /// A note on what is raised says which one it is about.
+    #[new]
+    fn new(messages: &Bound<'_, PyAny>, draft: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let mut block = BytesMut::new();
+        let packed = messages.try_iter()?.enumerate().map(|(index, message)| {
+            let message = message?;
+            pack(&mut block, &message, draft).map_err(|error| match message.get_item(0) {
+                Ok(subject) => noted(error, index, &subject),
+                Err(_) => error,
+            })
+        });
+        Ok(Self { messages: packed.collect::<PyResult<_>>()? })
+    }
+
+    fn __len__(&self) -> usize {
+        self.messages.len()
+    }
+
+    fn __getitem__<'py>(
+        &self,
+        py: Python<'py>,
+        index: usize,
+    ) -> PyResult<(&str, Bound<'py, PyBytes>, Option<Py<PyAny>>)> {
+        let message = self.messages.get(index).ok_or_else(|| PyIndexError::new_err(index))?;
+        Ok((message.subject(), PyBytes::new(py, message.payload()), None))
+    }
+}
+
+impl Drafts {
+    /// They share the memory of their texts.
+    pub(crate) fn messages(&self) -> &[Outgoing] {
+        &self.messages
+    }
+}
+
+/// Says in a note which of many messages the exception is about.
+pub(crate) fn noted(error: PyErr, index: usize, subject: &Bound<'_, PyAny>) -> PyErr {
+    let py = subject.py();
+    let spelled = subject.repr().map_or_else(|_| String::from("?"), |text| text.to_string());
+    let note = format!("This was message {index}, to {spelled}.");
+    match error.value(py).call_method1("add_note", (note,)) {
+        Ok(_) => error,
+        Err(other) => other,
+    }
+}
+
+fn pack(block: &mut BytesMut, message: &Bound<'_, PyAny>, draft: &Bound<'_, PyAny>) -> PyResult<Outgoing> {
+    if let Some(packed) = pack_as_it_is(block, message) {
+        return packed;
+    }
+    let (subject, payload, _): Draft = draft.call1((message,))?.extract()?;
+    Outgoing::packed(block, &subject, &payload).map_err(|error| to_python(&error))
+}
+
+/// Most are a text and bytes or text: for them no Python has to run.
+fn pack_as_it_is(block: &mut BytesMut, message: &Bound<'_, PyAny>) -> Option<PyResult<Outgoing>> {
+    let pair = message.cast_exact::<PyTuple>().ok().filter(|pair| pair.len() == 2)?;
+    let (subject, data) = (pair.get_item(0).ok()?, pair.get_item(1).ok()?);
+    let subject = subject.cast_exact::<PyString>().ok()?.to_str().ok()?;
+    let payload = match data.cast_exact::<PyBytes>() {
+        Ok(bytes) => bytes.as_bytes(),
+        Err(_) => data.cast_exact::<PyString>().ok()?.to_str().ok()?.as_bytes(),
+    };
+    Some(Outgoing::packed(block, subject, payload).map_err(|error| to_python(&error)))
+}
