@@ -6,11 +6,14 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use nats_consumer::Error;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -18,6 +21,9 @@ use crate::error::{exceptions::EngineBug, to_python};
 use crate::lock::lock;
 use crate::runtime::runtime;
 use crate::wake::Wake;
+
+/// Ends with its answer in the queue.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Answer = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
@@ -33,6 +39,8 @@ pub(crate) struct Futures {
     ready: Arc<Ready>,
     pending: Mutex<HashMap<u64, Py<PyAny>>>,
     next_id: AtomicU64,
+    /// What this turn of the loop has begun together.
+    gathered: Mutex<Vec<Work>>,
 }
 
 #[pymethods]
@@ -45,15 +53,24 @@ impl Futures {
             let pending = lock(&self.pending).remove(&id);
             let Some(future) = pending else { continue };
             // Whoever waited may have been cancelled.
-            if future.call_method0(py, "done")?.is_truthy(py)? {
+            if future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
                 continue;
             }
             match answer(py) {
-                Ok(value) => future.call_method1(py, "set_result", (value,))?,
-                Err(error) => future.call_method1(py, "set_exception", (error.into_value(py),))?,
+                Ok(value) => future.call_method1(py, intern!(py, "set_result"), (value,))?,
+                Err(error) => {
+                    future.call_method1(py, intern!(py, "set_exception"), (error.into_value(py),))?
+                }
             };
         }
         Ok(())
+    }
+
+    /// The loop's callback at the end of a turn: hands over what the turn has gathered.
+    fn hand_over(&self) {
+        let gathered = std::mem::take(&mut *lock(&self.gathered));
+        // In one task: one wake, and what they send goes out in the order of the calls.
+        runtime().spawn(gathered.into_iter().collect::<FuturesUnordered<_>>().collect::<()>());
     }
 }
 
@@ -72,11 +89,36 @@ impl Futures {
         }
         let ready = Arc::new(Ready { wake: Wake::new()?, answers: Mutex::default() });
         let fd = ready.wake.fd();
-        let futures = Self { ready, pending: Mutex::default(), next_id: AtomicU64::new(0) };
+        let futures =
+            Self { ready, pending: Mutex::default(), next_id: AtomicU64::new(0), gathered: Mutex::default() };
         let futures = Bound::new(py, futures)?;
         event_loop.call_method1("add_reader", (fd, futures.getattr("deliver")?))?;
         by_loop.set_item(event_loop, &futures)?;
         Ok(futures)
+    }
+
+    /// A pending future of the loop, and the work that answers it.
+    fn promise<'py, T: Send + 'static>(
+        &self,
+        event_loop: &Bound<'py, PyAny>,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+        convert: fn(Python<'_>, T) -> PyResult<Py<PyAny>>,
+    ) -> PyResult<(Bound<'py, PyAny>, impl Future<Output = ()> + Send + 'static)> {
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let future = event_loop.call_method0(intern!(event_loop.py(), "create_future"))?;
+        lock(&self.pending).insert(id, future.clone().unbind());
+        let ready = self.ready.clone();
+        let answering = async move {
+            let result = AssertUnwindSafe(work).catch_unwind().await;
+            let answer: Answer = Box::new(move |py| match result {
+                Ok(Ok(value)) => convert(py, value),
+                Ok(Err(error)) => Err(to_python(&error)),
+                Err(_) => Err(EngineBug::new_err(())),
+            });
+            lock(&ready.answers).push((id, answer));
+            ready.wake.signal();
+        };
+        Ok((future, answering))
     }
 }
 
@@ -89,24 +131,37 @@ pub(crate) fn into_asyncio<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
     convert: fn(Python<'_>, T) -> PyResult<Py<PyAny>>,
 ) -> PyResult<Bound<'_, PyAny>> {
-    let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
+    let event_loop = running_loop(py)?;
     let futures = Futures::of(&event_loop)?;
-    let futures = futures.get();
-    let id = futures.next_id.fetch_add(1, Relaxed);
-    let future = event_loop.call_method0("create_future")?;
-    lock(&futures.pending).insert(id, future.clone().unbind());
-    let ready = futures.ready.clone();
-    runtime().spawn(async move {
-        let result = AssertUnwindSafe(work).catch_unwind().await;
-        let answer: Answer = Box::new(move |py| match result {
-            Ok(Ok(value)) => convert(py, value),
-            Ok(Err(error)) => Err(to_python(&error)),
-            Err(_) => Err(EngineBug::new_err(())),
-        });
-        lock(&ready.answers).push((id, answer));
-        ready.wake.signal();
-    });
+    let (future, work) = futures.get().promise(&event_loop, work, convert)?;
+    runtime().spawn(work);
     Ok(future)
+}
+
+/// [`into_asyncio`] for what comes in swarms: what one turn of the event loop begins is handed over at its end,
+/// with one wake for all.
+pub(crate) fn gathered<T: Send + 'static>(
+    py: Python<'_>,
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    convert: fn(Python<'_>, T) -> PyResult<Py<PyAny>>,
+) -> PyResult<Bound<'_, PyAny>> {
+    let event_loop = running_loop(py)?;
+    let futures = Futures::of(&event_loop)?;
+    let (future, work) = futures.get().promise(&event_loop, work, convert)?;
+    let is_first = {
+        let mut gathered = lock(&futures.get().gathered);
+        gathered.push(Box::pin(work));
+        gathered.len() == 1
+    };
+    if is_first {
+        event_loop.call_method1(intern!(py, "call_soon"), (futures.getattr(intern!(py, "hand_over"))?,))?;
+    }
+    Ok(future)
+}
+
+fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    GET.import(py, "asyncio", "get_running_loop")?.call0()
 }
 
 /// [`into_asyncio`], but the work begins here and now: what is sent is sent in the order of the calls, and
@@ -123,8 +178,8 @@ pub(crate) fn begun<T: Send + 'static>(
     };
     let Some(result) = first_look else { return into_asyncio(py, work, convert) };
     let value = result.map_err(|_| EngineBug::new_err(()))?.map_err(|error| to_python(&error))?;
-    let future = py.import("asyncio")?.call_method0("get_running_loop")?.call_method0("create_future")?;
-    future.call_method1("set_result", (convert(py, value)?,))?;
+    let future = running_loop(py)?.call_method0(intern!(py, "create_future"))?;
+    future.call_method1(intern!(py, "set_result"), (convert(py, value)?,))?;
     Ok(future)
 }
 

@@ -13,7 +13,7 @@ use pyo3::types::{PyList, PyString};
 use crate::drafts::{Drafts, noted};
 use crate::error::exceptions::ForkedProcess;
 use crate::error::to_python;
-use crate::future::{into_asyncio, wait_for};
+use crate::future::{gathered, wait_for};
 use crate::pub_ack::{PubAcks, pub_ack};
 use crate::runtime::runtime;
 use crate::settings::{ConnectSettings, seconds};
@@ -46,7 +46,7 @@ impl Publisher {
     /// The same as an awaitable.
     fn apublish<'py>(&self, py: Python<'py>, draft: Draft, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let (engine, outgoing, limit) = self.prepare(&draft, timeout)?;
-        into_asyncio(py, async move { engine.publish(outgoing, limit).await }, pub_ack)
+        gathered(py, async move { engine.publish(outgoing, limit).await }, pub_ack)
     }
 
     /// Publishes many without waiting for each. The confirmations of those that were stored, and an exception

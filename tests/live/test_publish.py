@@ -107,6 +107,38 @@ def test_async_code_publishes_too(nats_server: NatsServer, stream: str) -> None:
     assert sorted(ack.seq for ack in acks) == list(range(1, 101))
 
 
+def test_what_a_turn_of_the_event_loop_publishes_is_stored_in_the_order_of_the_calls(
+    nats_server: NatsServer, stream: str
+) -> None:
+    async def hundred() -> list[int]:
+        calls = [apublish(f"{stream}.n", str(number)) for number in range(100)]
+        return [ack.seq for ack in await asyncio.gather(*calls)]
+
+    publish(f"{stream}.n", "the connection is open")
+    assert asyncio.run(hundred()) == list(range(2, 102))
+    assert payloads(stream, 2, 101) == [b"0", b"99"]
+
+
+def test_of_what_is_published_together_each_has_an_answer_of_its_own(
+    nats_server: NatsServer, stream: str
+) -> None:
+    async def publish_together() -> list[Any]:
+        cancelled = asyncio.ensure_future(apublish(f"{stream}.n", "cancelled"))
+        others = [
+            asyncio.ensure_future(apublish(subject, "x"))
+            for subject in (f"{stream}.n", "nowhere", f"{stream}.n")
+        ]
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        return await asyncio.gather(cancelled, *others, return_exceptions=True)
+
+    publish(f"{stream}.n", "the connection is open")
+    cancelled, first, second, third = asyncio.run(publish_together())
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert (first.seq, third.seq) == (3, 4)
+    assert isinstance(second, NoStreamResponse)
+
+
 def test_a_confirmation_is_as_good_as_one_that_its_class_makes(
     nats_server: NatsServer, stream: str
 ) -> None:
