@@ -39,7 +39,7 @@ bench: $(VENV)/.built ## Measure against the peers and native Rust (QUICK=1: two
 
 .PHONY: faults
 faults: $(VENV)/.built $(VENV)/.faults ## Kill, freeze and cut everything under load, and compare the ledgers
-	@timeout 600 $(VENV)/bin/python -m pytest tests/faults -n 4 --reruns=0
+	@timeout 900 $(VENV)/bin/python -m pytest tests/faults -n 4 --reruns=0
 
 .PHONY: soak
 soak: $(VENV)/.built ## A random mix of faults (MINUTES=10, SEED=n)
