@@ -9,8 +9,14 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::error::to_python;
 
+/// Bytes of many messages that are allocated at once; as much as `BytesMut` goes on to allocate when they are full.
+const BLOCK: usize = 64 << 10;
+
 /// A message: subject, payload, no headers.
 type Draft = (PyBackedStr, PyBackedBytes, Option<Py<PyAny>>);
+
+/// A draft as Python sees it.
+type Shown<'a, 'py> = (&'a str, Bound<'py, PyBytes>, Option<Py<PyAny>>);
 
 /// Messages, checked and encoded, in their order.
 #[pyclass(frozen, module = "nats_consumer._native")]
@@ -24,7 +30,7 @@ impl Drafts {
     /// A note on what is raised says which one it is about.
     #[new]
     fn new(messages: &Bound<'_, PyAny>, draft: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let mut block = BytesMut::new();
+        let mut block = BytesMut::with_capacity(BLOCK);
         let packed = messages.try_iter()?.enumerate().map(|(index, message)| {
             let message = message?;
             pack(&mut block, &message, draft).map_err(|error| match message.get_item(0) {
@@ -39,11 +45,7 @@ impl Drafts {
         self.messages.len()
     }
 
-    fn __getitem__<'py>(
-        &self,
-        py: Python<'py>,
-        index: usize,
-    ) -> PyResult<(&str, Bound<'py, PyBytes>, Option<Py<PyAny>>)> {
+    fn __getitem__<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Shown<'_, 'py>> {
         let message = self.messages.get(index).ok_or_else(|| PyIndexError::new_err(index))?;
         Ok((message.subject(), PyBytes::new(py, message.payload()), None))
     }

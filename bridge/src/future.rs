@@ -154,7 +154,11 @@ pub(crate) fn gathered<T: Send + 'static>(
         gathered.len() == 1
     };
     if is_first {
-        event_loop.call_method1(intern!(py, "call_soon"), (futures.getattr(intern!(py, "hand_over"))?,))?;
+        let hand_over = futures.getattr(intern!(py, "hand_over"))?;
+        if let Err(closing) = event_loop.call_method1(intern!(py, "call_soon"), (hand_over,)) {
+            lock(&futures.get().gathered).clear();
+            return Err(closing);
+        }
     }
     Ok(future)
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
 use crate::config::ConnectOptions;
+use crate::denial::Act;
 use crate::denials::Denials;
 use crate::dial::{client_options, inboxes, parse_servers, spell, spell_one};
 use crate::error::{Error, ErrorKind, Result};
@@ -150,8 +151,8 @@ impl Connection {
         }
     }
 
-    /// What `asking` comes to; [`ErrorKind::Denied`] as soon as the server denies one of the subjects, for then
-    /// nobody answers.
+    /// What `asking` comes to; [`ErrorKind::Denied`] as soon as the server denies publishing to one of the
+    /// subjects, for then nobody answers.
     pub(crate) async fn unless_denied<T>(
         &self,
         subjects: &[&str],
@@ -161,7 +162,7 @@ impl Connection {
         tokio::select! {
             biased;
             asked = asking => asked,
-            denial = denials.about(subjects) => Err(denial.error()),
+            denial = denials.about(Act::Publish, subjects) => Err(denial.error()),
         }
     }
 
@@ -221,7 +222,7 @@ impl Connection {
             tokio::select! {
                 _ = self.client.send_request(inbox.clone(), question) => {}
                 // Where publishing there is not permitted, the refusal is as good an answer.
-                _ = async { denials.about(&[&inbox]).await } => {}
+                _ = async { denials.about(Act::Publish, &[&inbox]).await } => {}
             }
             Ok::<_, async_nats::client::FlushError>(())
         };

@@ -23,10 +23,10 @@ use crate::verdict::{Verdict, one_line};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlreadySettled;
 
-/// The states of a delivery.
 /// Why a message is given up that nobody gave a reason for.
 const EXHAUSTED: &str = "attempts exhausted";
 
+/// The states of a delivery.
 const OPEN: u8 = 0;
 const ACKED: u8 = 1;
 const SETTLED: u8 = 2;

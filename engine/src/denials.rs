@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use crate::denial::Denial;
+use crate::denial::{Act, Denial};
 use crate::link::Happening;
 
 /// Hears what the server denies, from when it was made.
@@ -17,12 +17,14 @@ impl Denials {
         Self(happenings)
     }
 
-    /// Waits until one of the subjects is denied; for ever, where the connection is closed.
-    pub(crate) async fn about(&mut self, subjects: &[&str]) -> Denial {
+    /// Waits until this act is denied for one of the subjects; for ever, where the connection is closed.
+    pub(crate) async fn about(&mut self, act: Act, subjects: &[&str]) -> Denial {
         let Some(happenings) = &mut self.0 else { return std::future::pending().await };
         loop {
             match happenings.recv().await.map(|happening| read(&happening)) {
-                Ok(Some(denial)) if subjects.contains(&denial.subject.as_str()) => return denial,
+                Ok(Some(denial)) if denial.act == act && subjects.contains(&denial.subject.as_str()) => {
+                    return denial;
+                }
                 Err(RecvError::Closed) => return std::future::pending().await,
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
             }

@@ -13,6 +13,7 @@ use crate::api::call;
 use crate::config::{ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
 use crate::demand::Problem;
+use crate::denial::Act;
 use crate::drift::Drift;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::{Fetch, fetch};
@@ -99,13 +100,13 @@ impl Supervisor {
             stop: &self.stop,
         });
         let mut denials = connection.denials();
-        let needed = needed(&self.options, durable);
+        let (act, subject) = needed(&self.options, durable);
         // Once stopped, only the fetch has a word: it is handing back what was on its way.
         let watching = async {
             let problem = tokio::select! {
                 problem = self.inspect(connection, durable) => problem,
                 () = self.follow_link(connection, durable) => Problem::Closed,
-                _ = async { denials.about(&[&needed]).await } => Problem::Denied,
+                _ = async { denials.about(act, &[&subject]).await } => Problem::Denied,
                 never = self.doubt_link(connection) => match never {},
             };
             if self.stop.is_cancelled() { std::future::pending().await } else { problem }
@@ -369,8 +370,10 @@ fn crowd(info: &Value) -> Option<i64> {
     (info["num_waiting"].as_i64()? >= most).then_some(most)
 }
 
-/// The subject without which nothing is delivered.
-fn needed(options: &ConsumerOptions, durable: &Durable) -> String {
-    let ask = || format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", options.stream, durable.name);
-    durable.deliver_subject.clone().unwrap_or_else(ask)
+/// What has to be permitted, or nothing is delivered.
+fn needed(options: &ConsumerOptions, durable: &Durable) -> (Act, String) {
+    match &durable.deliver_subject {
+        Some(subject) => (Act::Subscribe, subject.clone()),
+        None => (Act::Publish, format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", options.stream, durable.name)),
+    }
 }

@@ -76,12 +76,12 @@ def connect_options(overrides: Mapping[str, Any] | None = None) -> ConnectOption
 def check_sign_in() -> None:
     """Raises ConfigurationError if the setting `connect_args` says in several ways who we are."""
     arguments = settings.connect_args()
-    for one, other in (("token", "user"), ("nkeys_seed", "nkeys_seed_str")):
-        if arguments.get(one) is not None and arguments.get(other) is not None:
-            raise ConfigurationError(
-                f'NATS_CONSUMER["connect_args"] has both {one} and {other}. Keep the one that the '
-                "server asks for."
-            )
+    # A token beside a user is no fault: nats-py takes both.
+    if arguments.get("nkeys_seed") is not None and arguments.get("nkeys_seed_str") is not None:
+        raise ConfigurationError(
+            'NATS_CONSUMER["connect_args"] has both nkeys_seed and nkeys_seed_str. Keep the one '
+            "that the server asks for."
+        )
 
 
 def callbacks(overrides: Mapping[str, Any] | None = None) -> Callbacks:

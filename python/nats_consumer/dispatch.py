@@ -4,6 +4,7 @@ if it is a plain `def`."""
 import asyncio
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import copy_context
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from .consumer import NatsConsumer
 
 logger = logging.getLogger(__name__)
+
+# What interrupts a thread again and again is not to fill the log.
+_INTERRUPTED_SECONDS = 1.0
 
 
 class Dispatch(ABC):
@@ -198,7 +202,7 @@ class ThreadDispatch(Dispatch):
         lanes.enter_thread_lane(loop)
         try:
             while not self._has_served(serve):
-                pass
+                time.sleep(_INTERRUPTED_SECONDS)
         finally:
             close_connections()
 

@@ -135,7 +135,14 @@ class ConsumerHandler:
         ]
 
     def wildcards_in_vain(self) -> list[str]:
-        """The wildcards in the list of subjects that no @handle shares a subject with."""
+        """The wildcards in the list of subjects that no @handle shares a subject with. A
+        fallback_handle or handle of one's own may decide about them."""
+        kind = type(self)
+        if not (
+            kind.handle is ConsumerHandler.handle
+            and kind.fallback_handle is ConsumerHandler.fallback_handle
+        ):
+            return []
         return [
             subject
             for subject in self.subjects

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,8 @@ class Supervised:
         """Execute the operations of setup(), if they are to be. A failure is kept for the first
         start, so that all consumers are set up before the first of them starts."""
         try:
-            await self._apply_setup()
+            with _without_exit():
+                await self._apply_setup()
         except Exception as error:
             self._setup_failure = error
 
@@ -123,7 +124,8 @@ class Supervised:
     async def _run_once(self) -> None:
         self._not_starting.clear()
         try:
-            consumption = await self._start()
+            with _without_exit():
+                consumption = await self._start()
         except Exception as error:
             self._report_start(error)
             return
@@ -248,6 +250,16 @@ def _handlers(consumer: "NatsConsumer") -> Iterator[ConsumerHandler]:
     for value in attributes.values():
         if isinstance(value, ConsumerHandler):
             yield value
+
+
+@contextmanager
+def _without_exit() -> Iterator[None]:
+    """What an __init__ or a setup() means by sys.exit() is that its consumer cannot start; the
+    others can."""
+    try:
+        yield
+    except SystemExit as error:
+        raise ConfigurationError(f"It called sys.exit({error}).") from error
 
 
 def is_unexpected(error: BaseException) -> bool:

@@ -44,10 +44,12 @@ def _handled_by(call: ast.Call) -> str | None:
 
 
 def _is_handler(consumer: "type[NatsConsumer]", attribute: str) -> bool:
-    if _is_handler_class(type(inspect.getattr_static(consumer, attribute, None))):
-        return True
     made = [kind for cls in project_classes(consumer) for kind in _made(cls, attribute)]
-    return bool(made) and all(_is_handler_class(each) for each in made)
+    # What an __init__ sets hides what the class has.
+    return all(
+        _is_handler_class(each)
+        for each in made or [type(inspect.getattr_static(consumer, attribute, None))]
+    )
 
 
 def _is_handler_class(each: object) -> bool:

@@ -79,7 +79,6 @@ def test_credentials_in_a_url_are_w010_which_does_not_repeat_them(
         ),
         ({"connect_args": {"user": "me"}}, "user and password go together: set both"),
         ({"connect_args": {"password": "x"}}, "user and password go together: set both"),
-        ({"connect_args": {"user": "me", "password": "x", "token": "y"}}, "both token and user."),
         ({"servers": "a:1"}, "'servers': it belongs in NATS_CONSUMER[\"connect_args\"]."),
         ({"connect_args": {"ping_interval": 0}}, "must be a number of at least 0.1, not 0"),
         ({"connect_args": {"connect_timeout": 0}}, "must be a number of at least 0.1, not 0"),
@@ -180,6 +179,19 @@ class ForgetsAwaitOfAttribute(Pulling):
         self.handler.handle(message)
 
 
+class HidesItsAttribute(Pulling):
+    """What its instances have is not the handler of the class."""
+
+    handler: Any = OrderHandler(["orders.created"])
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.handler = HandlesElsewhere.Archive()
+
+    async def handle_message(self, message: Any) -> None:
+        self.handler.handle(message)
+
+
 class HandlesElsewhere(Inherits):
     """Each of these calls is right, or is not one of a ConsumerHandler."""
 
@@ -216,7 +228,7 @@ def test_a_handler_called_without_await_is_e004(base: type) -> None:
     assert "Write: await self.handler.handle(message)" in message
 
 
-@pytest.mark.parametrize("base", [HandlesElsewhere, Blocks, Pulling])
+@pytest.mark.parametrize("base", [HandlesElsewhere, HidesItsAttribute, Blocks, Pulling])
 def test_calls_that_need_no_await_pass(base: type) -> None:
     declare("OrderConsumer", base)
     assert found() == {}

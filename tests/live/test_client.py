@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,15 @@ async def test_text_in_the_place_of_bytes_is_refused_with_what_to_do(stage: Stag
         await stage.client.publish(f"{stage.stream}.created", "one")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="payload must be bytes, not dict: encode it"):
         await stage.client.request("$JS.API.INFO", {})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="payload must be bytes, not str: encode it"):
+        await stage.client.jetstream().publish("orders.created", "one")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+async def test_what_holds_bytes_is_published_as_bytes(stage: Stage, kind: Any) -> None:
+    subscription = await stage.client.subscribe(f"{stage.stream}_echo")
+    await stage.client.publish(f"{stage.stream}_echo", kind(b"one"))
+    assert (await subscription.next_msg(timeout=5)).data == b"one"
 
 
 async def test_request_gets_the_answer(stage: Stage) -> None:

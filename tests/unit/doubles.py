@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from types import SimpleNamespace
 from typing import Any
 
+from nats_consumer.api import PubAck
 from nats_consumer.exceptions import ApiError, StreamNotFound, SubjectsOverlap
 
 
@@ -116,9 +117,9 @@ class FakeConnection:
         answer: dict[str, Any] = getattr(self, f"_{verb.lower()}")(*name, body)
         return json.dumps(answer).encode()
 
-    async def publish_stream(self, *arguments: Any) -> tuple[str, int, bool, str | None]:
+    async def publish_stream(self, *arguments: Any) -> PubAck:
         self.published.append(arguments)
-        return "orders", 1, False, None
+        return PubAck(stream="orders", seq=1)
 
     async def close(self) -> None:
         return

@@ -120,9 +120,9 @@ def test_a_text_in_place_of_a_list_is_refused() -> None:
 def test_a_wildcard_in_the_list_of_subjects_says_that_it_needs_a_marked_method(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    handler = Recording(["odd.x.*", "odd.>"])
+    handler = ConsumerHandler(["odd.x.*", "odd.>"])
     assert handler.wildcards_in_vain() == ["odd.x.*", "odd.>"]
-    assert "Recording: 'odd.x.*' in its list of subjects leads to no method" in caplog.text
+    assert ": 'odd.x.*' in its list of subjects leads to no method" in caplog.text
     assert "mark a method with @handle('odd.x.*')" in caplog.text
     assert "handles no subject" not in caplog.text
 
@@ -131,6 +131,14 @@ def test_a_wildcard_in_the_list_whose_messages_a_marked_method_takes_passes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert Marked(["orders.*", "orders.>"]).wildcards_in_vain() == []
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", ["fallback_handle", "handle"])
+def test_a_wildcard_that_a_handler_decides_about_itself_passes(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert implementing(name)(["orders.>"]).wildcards_in_vain() == []
     assert caplog.text == ""
 
 

@@ -398,3 +398,24 @@ def test_subjects_that_will_not_arrive_are_named_at_the_start(
 
     supervise_it(test, engine, consumer=First)
     assert "these will not arrive: orders.updated" in caplog.text
+
+
+def _exits_in_init(_: Any) -> None:
+    raise SystemExit(3)
+
+
+async def _exits_in_setup(_: Any) -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    "method", [{"__init__": _exits_in_init}, {"setup": _exits_in_setup}], ids=["init", "setup"]
+)
+def test_a_consumer_that_calls_sys_exit_does_not_start_and_ends_nothing_else(method: Any) -> None:
+    async def fails(supervised: Supervised) -> None:
+        with pytest.raises(ConfigurationError, match=r"It called sys\.exit\(3\)"):
+            await supervised.first_start
+
+    async def apply(_: list[StreamOperation]) -> None: ...
+
+    supervise_it(fails, Engine(), consumer=type("Exits", (Pulling,), method), apply=apply)

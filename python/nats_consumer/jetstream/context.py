@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nats_consumer.api import Header, PubAck
 from nats_consumer.exceptions import TooManyUnconfirmed
 from nats_consumer.headers import checked_headers
+from nats_consumer.payload import checked_payload
 
 from .requests import PREFIX
 from .stored import Stored
@@ -55,7 +56,10 @@ class JetStreamContext(Subscriptions, Stored):
         PayloadTooLarge, InvalidMessage, TypeError for headers that are no text, or ApiError if the
         stream refuses it."""
         return await self._connection.publish_stream(
-            subject, payload, timeout or self._timeout, _lines(headers, stream, msg_ttl)
+            subject,
+            checked_payload(payload),
+            timeout or self._timeout,
+            _lines(headers, stream, msg_ttl),
         )
 
     async def publish_async(
