@@ -11,7 +11,7 @@ pub(crate) fn pub_ack(py: Python<'_>, ack: PublishAck) -> PyResult<Py<PyAny>> {
     PubAcks::new(py)?.one(ack).map(Bound::unbind)
 }
 
-/// Makes confirmations. The class is a frozen dataclass: its own `__init__` takes ten times as long, which
+/// Makes confirmations. The class is a frozen dataclass: its own `__init__` takes 3 µs (CPython 3.11), which
 /// publishing many would feel. They hold texts, numbers and None, so that no cycle goes through them: the
 /// garbage collector is spared the visits.
 pub(crate) struct PubAcks<'py> {
