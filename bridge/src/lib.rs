@@ -59,7 +59,7 @@ mod _native {
     #[pymodule_export]
     use crate::msg::Msg;
     #[pymodule_export]
-    use crate::publisher::Publisher;
+    use crate::publisher::{Publisher, check_draft};
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]

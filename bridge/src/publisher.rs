@@ -109,6 +109,12 @@ impl Drop for Publisher {
     }
 }
 
+/// Raises what publishing the draft would raise before anything is sent.
+#[pyfunction]
+pub(crate) fn check_draft(draft: Draft) -> PyResult<()> {
+    outgoing(&draft).map(drop)
+}
+
 fn outgoing((subject, payload, headers): &Draft) -> PyResult<Outgoing> {
     let bare = Outgoing::to(subject, payload.to_vec());
     let headers = headers.iter().flatten();

@@ -76,5 +76,6 @@ impl Rest {
         Self::end_soon(&slf, py).map(|()| false)
     }
 
+    /// Asked by a Task that goes on: nothing went wrong, and there is nothing to say.
     fn result(&self) {}
 }

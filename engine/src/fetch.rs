@@ -21,7 +21,7 @@ use crate::delivery::{Delivery, admit};
 use crate::demand::{Ask, Demand, Problem};
 use crate::settle::Settler;
 use crate::status::{Status, is_status};
-use crate::stream::Durable;
+use crate::stream::{Durable, next_subject};
 use crate::suspect::Suspects;
 use crate::window::{Window, largest_answer};
 
@@ -72,7 +72,7 @@ impl Fetch<'_> {
             demand: Demand::new(Instant::now(), self.options.fetch_timeout),
             window: Window::new(Instant::now(), self.options.concurrency, self.settler.places.settled()),
             inbox,
-            next: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.options.stream, self.durable.name).into(),
+            next: next_subject(&self.options.stream, &self.durable.name).into(),
             generation,
             arrived: Vec::with_capacity(BURST),
             deliveries: Vec::with_capacity(BURST),

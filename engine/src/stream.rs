@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tracing::{info, warn};
 
 use crate::allowance::allowance;
-use crate::api::call;
+use crate::api::{PREFIX, call};
 use crate::config::{ConsumerOptions, Kind, Start};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,6 +42,11 @@ pub(crate) struct Durable {
     /// Where a push consumer's messages go; none for pull.
     pub(crate) deliver_subject: Option<String>,
     pub(crate) deliver_group: Option<String>,
+}
+
+/// The subject that asks the durable for its next messages.
+pub(crate) fn next_subject(stream: &str, durable: &str) -> String {
+    format!("{PREFIX}.CONSUMER.MSG.NEXT.{stream}.{durable}")
 }
 
 /// Creates a stream, or leaves an existing one as it is. Returns whether it was created.

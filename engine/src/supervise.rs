@@ -21,7 +21,7 @@ use crate::observe::count;
 use crate::quarantine::sweep;
 use crate::resume::Position;
 use crate::settle::Settler;
-use crate::stream::{Durable, bind, has_nothing_for, upsert};
+use crate::stream::{Durable, bind, has_nothing_for, next_subject, upsert};
 use crate::suspect::Suspects;
 
 /// How often the durable is looked at while nothing else tells whether it is well.
@@ -374,6 +374,6 @@ fn crowd(info: &Value) -> Option<i64> {
 fn needed(options: &ConsumerOptions, durable: &Durable) -> (Act, String) {
     match &durable.deliver_subject {
         Some(subject) => (Act::Subscribe, subject.clone()),
-        None => (Act::Publish, format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", options.stream, durable.name)),
+        None => (Act::Publish, next_subject(&options.stream, &durable.name)),
     }
 }

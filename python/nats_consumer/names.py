@@ -17,7 +17,7 @@ def check_name(name: object, what: str) -> str:
         raise ValueError(f"{what} is empty: {_RULE}.")
     if any(char.isspace() for char in name):
         raise ValueError(f"{what} cannot contain spaces: {name!r}; {_RULE}.")
-    if has_control(name):
+    if _has_control(name):
         raise ValueError(f"{what} cannot contain control characters: {name!r}; {_RULE}.")
     for char, word in _SPECIAL.items():
         if char in name:
@@ -61,7 +61,7 @@ def subject_problem(subject: object) -> str | None:
         return f"{subject!r} is not a string"
     if any(char.isspace() for char in subject):
         return f"{subject!r} contains a space"
-    if has_control(subject):
+    if _has_control(subject):
         return f"{subject!r} contains a control character"
     if len(subject.encode(errors="replace")) > _LONGEST:
         return f"{subject[:40]!r}... is longer than {_LONGEST} bytes"
@@ -73,6 +73,5 @@ def subject_problem(subject: object) -> str | None:
     return None
 
 
-def has_control(text: str) -> bool:
-    """Whether the text has a control character, such as the end of a line."""
+def _has_control(text: str) -> bool:
     return any(category(char) == "Cc" for char in text)

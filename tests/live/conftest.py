@@ -25,15 +25,20 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
+def stream_name(fresh: Callable[[str], str]) -> str:
+    """The name of the stage's stream; a file that needs another kind of name overrides it."""
+    return fresh("orders")
+
+
+@pytest.fixture
 async def stage(
-    nats_server: NatsServer, fresh: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    nats_server: NatsServer, stream_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Stage]:
     """A stream of its own for one test, and a registry for the classes that it declares."""
     monkeypatch.setattr(registry, "_declared", {})
-    name = fresh("orders")
     async with await get_nats_client() as client:
-        await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
-        yield Stage(name, client, nats_server)
+        await client.jetstream().add_stream(name=stream_name, subjects=[f"{stream_name}.>"])
+        yield Stage(stream_name, client, nats_server)
 
 
 @pytest.fixture

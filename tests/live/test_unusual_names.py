@@ -1,14 +1,13 @@
 """Names of streams, durables and subjects may be of any script, and have '%' in them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from nats_consumer import DeadLetter, ErrorAckBehavior, get_nats_client, registry
+from nats_consumer import DeadLetter, ErrorAckBehavior
 from nats_consumer.dead_letters import Selection, dead_letters
 from tests.live.stage import Stage, running
-from tests.servers import NatsServer
 
 pytestmark = pytest.mark.anyio
 
@@ -17,15 +16,8 @@ EVENTS = ["bestellt.größe.100%.v1", "%s.%d", "注文", "a%20b.ü%"]
 
 
 @pytest.fixture
-async def stage(
-    nats_server: NatsServer, fresh: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Stage]:
-    """A stream with an unusual name."""
-    monkeypatch.setattr(registry, "_declared", {})
-    name = fresh("größe%d-注文")
-    async with await get_nats_client() as client:
-        await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
-        yield Stage(name, client, nats_server)
+def stream_name(fresh: Callable[[str], str]) -> str:
+    return fresh("größe%d-注文")
 
 
 @pytest.mark.parametrize("base", ["Pull", "Push"])

@@ -2,7 +2,7 @@
 //!
 //! The worker is this very program, started once more and told by the environment where to end itself.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use tokio::sync::Notify;
 use crate::stage::{Seen, Stage, eventually, pull, text};
 use crate::suspect::lose_workers;
 
-const SERVER: &str = "MORTAL_SERVER";
-const MESSAGES: usize = 40;
+pub(crate) const SERVER: &str = "MORTAL_SERVER";
+pub(crate) const MESSAGES: usize = 40;
 
 /// What is unsettled when a worker dies stays so for long enough to be counted.
-fn options() -> ConsumerOptions {
+pub(crate) fn options() -> ConsumerOptions {
     ConsumerOptions {
         ack_wait: Duration::from_secs(2),
         exhausted: Exhausted::DeadLetter,
@@ -26,7 +26,7 @@ fn options() -> ConsumerOptions {
     }
 }
 
-fn answer(message: &Message) -> Outcome {
+pub(crate) fn answer(message: &Message) -> Outcome {
     match text(message).as_str() {
         "7" => Outcome::DeadLetter { reason: "unlucky".into() },
         _ => Outcome::Ack,
@@ -53,16 +53,21 @@ async fn worker() {
     std::future::pending::<()>().await;
 }
 
-/// Starts a worker and waits until it has ended itself at the step, which it passes so many times before.
-async fn dies_at(stage: &Stage, step: &str) {
-    let mut worker = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "mortal::worker", "--ignored", "--nocapture"])
+/// Starts this program once more, as the test of this name, and tells it a step by the environment.
+pub(crate) fn start_again(worker: &str, stage: &Stage, step: (&str, &str)) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", worker, "--ignored", "--nocapture"])
         .env(SERVER, stage.server.url())
-        .env("NATS_CONSUMER_DIES", step)
+        .envs([step])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+/// Starts a worker and waits until it has ended itself at the step, which it passes so many times before.
+async fn dies_at(stage: &Stage, step: &str) {
+    let mut worker = start_again("mortal::worker", stage, ("NATS_CONSUMER_DIES", step));
     eventually("the worker dies", async || worker.try_wait().unwrap().is_some()).await;
     assert!(worker.wait().unwrap().code().is_none(), "it ended otherwise than by a signal");
 }

@@ -2,32 +2,13 @@
 //!
 //! The worker is this very program, started once more and told by the environment where to panic.
 
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Child;
 
-use nats_consumer::{ConnectOptions, ConsumerOptions, Exhausted, Message, Outcome, consume};
+use nats_consumer::{ConnectOptions, Message, consume};
 
-use crate::stage::{SOON, Seen, Stage, eventually, pull, text};
+use crate::mortal::{MESSAGES, SERVER, answer, options, start_again};
+use crate::stage::{SOON, Seen, Stage, eventually};
 use crate::suspect::lose_workers;
-
-const SERVER: &str = "PANIC_SERVER";
-const MESSAGES: usize = 40;
-
-fn options() -> ConsumerOptions {
-    ConsumerOptions {
-        ack_wait: Duration::from_secs(2),
-        exhausted: Exhausted::DeadLetter,
-        concurrency: 4,
-        ..pull()
-    }
-}
-
-fn answer(message: &Message) -> Outcome {
-    match text(message).as_str() {
-        "7" => Outcome::DeadLetter { reason: "unlucky".into() },
-        _ => Outcome::Ack,
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the worker that the other tests start"]
@@ -41,14 +22,7 @@ async fn worker() {
 }
 
 fn panics_at(stage: &Stage, step: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "panic::worker", "--ignored", "--nocapture"])
-        .env(SERVER, stage.server.url())
-        .env("NATS_CONSUMER_PANICS", step)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    start_again("panic::worker", stage, ("NATS_CONSUMER_PANICS", step))
 }
 
 async fn has_ended_by_itself(mut worker: Child) {

@@ -68,20 +68,33 @@ async fn a_push_goes_on_when_the_server_was_frozen() {
     goes_on_when_the_server_was_frozen(push()).await;
 }
 
-async fn goes_on_where_a_deleted_durable_stood(options: ConsumerOptions) {
-    let stage = Stage::set().await;
-    // An earlier worker got this far.
-    stage.publish(0..500).await;
+/// An earlier worker settles all that there is, and leaves.
+async fn settles_all(stage: &Stage, options: &ConsumerOptions) {
     let earlier = consume(stage.address(), options.clone(), Seen::default().and_ack()).await.unwrap();
     stage.all_settled().await;
     earlier.drain(Duration::from_secs(1)).await;
+}
 
-    let seen = Seen::default();
+async fn consumes_and_knows_where_it_stands(
+    stage: &Stage,
+    options: ConsumerOptions,
+    seen: &Seen,
+) -> Consumption {
     let mut looks = stage.hear("$JS.API.CONSUMER.INFO.orders.billing").await;
-    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    let consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
     // Once to bind it, and once to note where it stands.
     looks.next().await;
     looks.next().await;
+    consumption
+}
+
+async fn goes_on_where_a_deleted_durable_stood(options: ConsumerOptions) {
+    let stage = Stage::set().await;
+    stage.publish(0..500).await;
+    settles_all(&stage, &options).await;
+
+    let seen = Seen::default();
+    let _consumption = consumes_and_knows_where_it_stands(&stage, options, &seen).await;
     stage.publish(500..510).await;
     seen.covers(500..510).await;
     stage.api("CONSUMER.DELETE.orders.billing", &Value::Null).await;
@@ -150,23 +163,15 @@ async fn consumes_what_a_restored_stream_has(options: ConsumerOptions, has_durab
     let mut stage = Stage::set_on(NatsServer::builder().store(&store)).await;
     stage.publish(0..10).await;
     if has_durable {
-        let earlier = consume(stage.address(), options.clone(), Seen::default().and_ack()).await.unwrap();
-        stage.all_settled().await;
-        earlier.drain(Duration::from_secs(1)).await;
+        settles_all(&stage, &options).await;
     }
     stage.server.stop().await.unwrap();
     copy_store(&store, &copy);
     stage.server.restart().await.unwrap();
     stage.publish(10..20).await;
-    let earlier = consume(stage.address(), options.clone(), Seen::default().and_ack()).await.unwrap();
-    stage.all_settled().await;
-    earlier.drain(Duration::from_secs(1)).await;
+    settles_all(&stage, &options).await;
     let seen = Seen::default();
-    let mut looks = stage.hear("$JS.API.CONSUMER.INFO.orders.billing").await;
-    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
-    // Once to bind it, and once to note where it stands.
-    looks.next().await;
-    looks.next().await;
+    let _consumption = consumes_and_knows_where_it_stands(&stage, options, &seen).await;
     stage.publish(20..21).await;
     seen.covers(20..21).await;
 
