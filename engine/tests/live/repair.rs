@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nats_consumer::testing::NatsServer;
-use nats_consumer::{ConnectOptions, ConsumerOptions, consume};
+use nats_consumer::{ConnectOptions, ConsumerOptions, Consumption, consume};
 use serde_json::{Value, json};
 
 use crate::stage::{Seen, Stage, eventually, pull, push};
