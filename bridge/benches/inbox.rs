@@ -12,23 +12,28 @@ use nats_consumer::{Delivery, Inbox};
 
 use inbox::Waiting;
 
-#[path = "../src/inbox.rs"]
+#[path = "../src/deliver/inbox.rs"]
 mod inbox;
-/// Stands for the timeouts of threads, which belong to the Python part.
-mod late {
-    #[derive(Debug)]
-    pub(crate) enum Late {}
+#[path = "."]
+mod host {
+    #[path = "../src/host/lock.rs"]
+    pub(crate) mod lock;
+    #[path = "../src/host/wake.rs"]
+    pub(crate) mod wake;
+}
+mod threads {
+    /// Stands for the timeouts of threads, which belong to the Python part.
+    pub(crate) mod late {
+        #[derive(Debug)]
+        pub(crate) enum Late {}
 
-    impl Late {
-        pub(crate) fn close(&self) {
-            match *self {}
+        impl Late {
+            pub(crate) fn close(&self) {
+                match *self {}
+            }
         }
     }
 }
-#[path = "../src/lock.rs"]
-mod lock;
-#[path = "../src/wake.rs"]
-mod wake;
 
 const MANY: usize = 100;
 

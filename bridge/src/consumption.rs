@@ -7,15 +7,15 @@ use nats_consumer::{ConnectOptions, ConsumerOptions, consume_into};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::error::exceptions::ForkedProcess;
-use crate::future::{into_asyncio, nothing};
-use crate::handler::Handler;
-use crate::inbox::Waiting;
-use crate::late::{Late, watch};
-use crate::runtime::runtime;
-use crate::settings::{ConnectSettings, ConsumerSettings, seconds};
+use crate::deliver::handler::Handler;
+use crate::deliver::inbox::Waiting;
+use crate::host::error::exceptions::ForkedProcess;
+use crate::host::future::{into_asyncio, nothing};
+use crate::host::runtime::runtime;
+use crate::options::{ConnectSettings, ConsumerSettings, seconds};
 use crate::tasks::Tasks;
 use crate::threads;
+use crate::threads::late::{Late, watch};
 
 /// Connects, binds the durable and begins to fetch; handlers run after `start_tasks()` or in `serve()`.
 #[pyfunction]

@@ -10,9 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::Mutex;
 
-use crate::error::exceptions::ForkedProcess;
-use crate::future::wait_for;
-use crate::settings::{ConnectSettings, seconds};
+use crate::host::error::exceptions::ForkedProcess;
+use crate::host::future::wait_for;
+use crate::options::{ConnectSettings, seconds};
 
 /// How long the last words may take when the connection is closed.
 const CLOSING: Duration = Duration::from_secs(2);

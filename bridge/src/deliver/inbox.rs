@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use nats_consumer::{Delivery, Inbox};
 
-use crate::late::Late;
-use crate::lock::lock;
-use crate::wake::Wake;
+use crate::host::lock::lock;
+use crate::host::wake::Wake;
+use crate::threads::late::Late;
 
 /// The deliveries that no handler has started.
 #[derive(Debug)]

@@ -9,11 +9,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
-use crate::error::exceptions::{MessageAlreadySettled, NotJetStreamMessage};
-use crate::future::{into_asyncio, nothing, wait_for};
-use crate::late::Run;
-use crate::nats_py::message_class;
-use crate::settings::seconds;
+use crate::host::error::exceptions::{MessageAlreadySettled, NotJetStreamMessage};
+use crate::host::future::{into_asyncio, nothing, wait_for};
+use crate::options::seconds;
+use crate::threads::late::Run;
+use crate::view::nats_py::message_class;
 
 /// A delivery in the hands of Python.
 #[pyclass(frozen, freelist = 1024, module = "nats_consumer._native")]

@@ -1,5 +1,8 @@
 //! Publishing from anywhere in a Django process, on one kept connection.
 
+pub(crate) mod drafts;
+pub(crate) mod pub_ack;
+
 use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -10,13 +13,13 @@ use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyList, PyString};
 
-use crate::drafts::{Drafts, noted};
-use crate::error::exceptions::ForkedProcess;
-use crate::error::to_python;
-use crate::future::{gathered, wait_for};
-use crate::pub_ack::{PubAcks, pub_ack};
-use crate::runtime::runtime;
-use crate::settings::{ConnectSettings, seconds};
+use crate::host::error::exceptions::ForkedProcess;
+use crate::host::error::to_python;
+use crate::host::future::{gathered, wait_for};
+use crate::host::runtime::runtime;
+use crate::options::{ConnectSettings, seconds};
+use crate::publish::drafts::{Drafts, noted};
+use crate::publish::pub_ack::{PubAcks, pub_ack};
 
 /// One message to publish: subject, payload, headers.
 type Draft = (PyBackedStr, PyBackedBytes, Option<HashMap<String, String>>);

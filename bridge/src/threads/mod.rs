@@ -2,6 +2,8 @@
 //!
 //! The threads are Python's own; each takes deliveries with the GIL released while it waits.
 
+pub(crate) mod late;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,12 +11,12 @@ use std::time::{Duration, Instant};
 use nats_consumer::Delivery;
 use pyo3::prelude::*;
 
-use crate::handler::Handler;
-use crate::inbox::Waiting;
-use crate::judge::{Verdict, exhaust, raised, returned, spell, timeout_error};
-use crate::late::{Hand, Late};
-use crate::lock::lock;
-use crate::message::Message;
+use crate::deliver::handler::Handler;
+use crate::deliver::inbox::Waiting;
+use crate::deliver::judge::{Verdict, exhaust, raised, returned, spell, timeout_error};
+use crate::deliver::message::Message;
+use crate::host::lock::lock;
+use crate::threads::late::{Hand, Late};
 
 /// A thread may take several deliveries at once where handlers are this fast; what it has taken, no other
 /// thread can have.

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
-use crate::error::to_python;
+use crate::host::error::to_python;
 
 /// Bytes of many messages that are allocated at once; as much as `BytesMut` goes on to allocate when they are full.
 const BLOCK: usize = 64 << 10;

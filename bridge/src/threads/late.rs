@@ -14,9 +14,9 @@ use tokio::sync::Notify;
 use tokio::time::sleep_until;
 use tracing::{error, warn};
 
-use crate::inbox::Waiting;
-use crate::judge::{Verdict, fail, tell};
-use crate::lock::lock;
+use crate::deliver::inbox::Waiting;
+use crate::deliver::judge::{Verdict, fail, tell};
+use crate::host::lock::lock;
 
 /// The logger that hears of every failed attempt.
 const LOG: &str = "nats_consumer::handler";

@@ -9,13 +9,13 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
 
-use crate::judge::{Verdict, exhaust, raised, returned, timeout_error};
-use crate::lock::lock;
-use crate::message::Message;
-use crate::panic::catch_panic;
-use crate::rest::Rest;
-use crate::step::{Context, Step, as_coroutine, interrupt, resume};
+use crate::deliver::judge::{Verdict, exhaust, raised, returned, timeout_error};
+use crate::deliver::message::Message;
+use crate::host::lock::lock;
+use crate::host::panic::catch_panic;
 use crate::tasks::Tasks;
+use crate::tasks::rest::Rest;
+use crate::tasks::step::{Context, Step, as_coroutine, interrupt, resume};
 
 /// A Task gives the loop back after so many deliveries or so long, whichever comes first, so that timers,
 /// signals and other consumers get their turn.

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use crate::panic::catch_panic;
+use crate::host::panic::catch_panic;
 
 /// What a step of a coroutine came to.
 pub(crate) enum Step {

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use crate::future::into_asyncio;
+use crate::host::future::into_asyncio;
 
 /// The happenings of a connection, one after the other.
 #[pyclass(frozen, module = "nats_consumer._native")]

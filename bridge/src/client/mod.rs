@@ -1,5 +1,9 @@
 //! A connection for publishing and for managing streams.
 
+pub(crate) mod events;
+pub(crate) mod msg;
+pub(crate) mod subscription;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Instant;
@@ -11,14 +15,14 @@ use nats_consumer::{Connection as Engine, Outgoing};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::error::exceptions::ForkedProcess;
-use crate::error::to_python;
-use crate::events::Events;
-use crate::future::{begun, into_asyncio, nothing};
-use crate::msg::{ANSWERS, Msg};
-use crate::pub_ack::pub_ack;
-use crate::settings::{ConnectSettings, seconds};
-use crate::subscription::{Limits, Pull, Subscription};
+use crate::client::events::Events;
+use crate::client::msg::{ANSWERS, Msg};
+use crate::client::subscription::{Limits, Pull, Subscription};
+use crate::host::error::exceptions::ForkedProcess;
+use crate::host::error::to_python;
+use crate::host::future::{begun, into_asyncio, nothing};
+use crate::options::{ConnectSettings, seconds};
+use crate::publish::pub_ack::pub_ack;
 
 /// How long the last words may take when a connection is closed.
 const CLOSING: f64 = 2.0;

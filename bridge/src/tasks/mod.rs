@@ -5,16 +5,20 @@
 //! costs no Task of its own, and `asyncio.current_task()`, `asyncio.timeout()`, task groups, cancellation
 //! and context variables behave as in any Task.
 
+mod lane;
+mod rest;
+pub(crate) mod step;
+
 use std::sync::{Arc, Mutex};
 
 use nats_consumer::Delivery;
 use pyo3::prelude::*;
 
-use crate::handler::Handler;
-use crate::inbox::Waiting;
-use crate::lane::Lane;
-use crate::lock::lock;
-use crate::rest::Rest;
+use crate::deliver::handler::Handler;
+use crate::deliver::inbox::Waiting;
+use crate::host::lock::lock;
+use crate::tasks::lane::Lane;
+use crate::tasks::rest::Rest;
 
 /// The Tasks of one consumption.
 #[pyclass(frozen, module = "nats_consumer._native")]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use crate::message::Message;
-use crate::panic::catch_panic;
+use crate::deliver::message::Message;
+use crate::host::panic::catch_panic;
 
 /// What to call for a delivery.
 pub(crate) struct Handler {

@@ -10,12 +10,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyType};
 
-use crate::error::exceptions::{MessageAlreadySettled, MessageError, NotJetStreamMessage};
-use crate::error::to_python;
-use crate::future::{begun, into_asyncio, nothing};
-use crate::message::Metadata;
-use crate::nats_py::message_class;
-use crate::settings::seconds;
+use crate::deliver::message::Metadata;
+use crate::host::error::exceptions::{MessageAlreadySettled, MessageError, NotJetStreamMessage};
+use crate::host::error::to_python;
+use crate::host::future::{begun, into_asyncio, nothing};
+use crate::options::seconds;
+use crate::view::nats_py::message_class;
 
 /// In place of a subscription's number: all answers come by one.
 pub(crate) const ANSWERS: u64 = 0;

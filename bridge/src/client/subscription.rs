@@ -11,10 +11,10 @@ use nats_consumer::{Connection, Error, ErrorKind};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::error::to_python;
-use crate::future::{into_asyncio, nothing};
-use crate::msg::Msg;
-use crate::settings::seconds;
+use crate::client::msg::Msg;
+use crate::host::error::to_python;
+use crate::host::future::{into_asyncio, nothing};
+use crate::options::seconds;
 
 /// How much may wait in a subscription.
 #[derive(FromPyObject)]

@@ -17,10 +17,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use crate::error::{exceptions::EngineBug, to_python};
-use crate::lock::lock;
-use crate::runtime::runtime;
-use crate::wake::Wake;
+use crate::host::error::{exceptions::EngineBug, to_python};
+use crate::host::lock::lock;
+use crate::host::runtime::runtime;
+use crate::host::wake::Wake;
 
 /// Ends with its answer in the queue.
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -13,8 +13,8 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::lock::lock;
-use crate::settings::seconds;
+use crate::host::lock::lock;
+use crate::options::seconds;
 
 /// Records kept at the most while nobody takes them; then the oldest go.
 const CAPACITY: usize = 4096;

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 
 use pyo3::prelude::*;
 
-use crate::lock::lock;
-use crate::step::Context;
+use crate::host::lock::lock;
+use crate::tasks::step::Context;
 
 /// A future as a Task wants it, which is done again and again.
 #[pyclass(frozen, module = "nats_consumer._native")]
