@@ -235,6 +235,7 @@ class Consumption:
 _Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
 
 def check_draft(draft: _Draft) -> None: ...
+
 @final
 class Drafts:
     def __new__(
