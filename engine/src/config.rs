@@ -8,6 +8,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::retry::RetryPolicy;
 use crate::route::Pattern;
 
+/// Payloads that one consumption may hold, in bytes; one message is always allowed. A server closes the connection of
+/// a client that lags 64 MiB behind.
+pub(crate) const MAX_PREFETCH_BYTES: usize = 32 * 1024 * 1024;
+
 /// A text that must not reach a log: its `Debug` shows asterisks.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);

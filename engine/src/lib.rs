@@ -20,93 +20,58 @@
 //!
 //! # The journey of a message
 //!
-//! The modules are the steps of this journey, in its order.
+//! The folders are the steps of this journey, in its order; each one's own page says more.
 //!
 //! | step | what happens |
 //! |---|---|
-//! | [`config`] | what the user asks for, as plain data |
-//! | [`connect`], `dial`, `credentials`, `link` | options become a client that reconnects; its state can be watched |
-//! | `denial`, `denials` | what the server does not permit is told to whoever asked for it |
-//! | [`api`], `stored`, [`stream`] | streams and durables are compared with what is declared, then made to fit |
-//! | `status`, `demand`, `window`, `places`, `allowance` | how much to ask for: never more than there are free places |
-//! | `fetch` | pull requests go out, messages come in |
-//! | [`message`], [`delivery`] | a delivery is one attempt at one message, and owns its place until it is settled |
-//! | `gate`, `suspect`, `mark` | what came again after its last attempt runs alone, and others can see it |
-//! | [`route`], [`router`] | the subject finds its handler: exact beats `*` beats `>` |
-//! | [`handle`] | the user's code runs; the server is told meanwhile that the delivery is alive |
+//! | `connect` | options become a client that reconnects; its state can be watched |
+//! | `jetstream` | requests to the API, typed answers, statuses of pull requests |
+//! | `bind` | the durable is found, created, or changed to fit its declaration |
+//! | `fetch` | pull: requests go out, never for more than there are free places; push: what the server sends |
+//! | `watch` | what stopped consuming is noticed and repaired; unreadable messages are found and put away |
+//! | `suspect` | a message that may have ended its worker runs alone, and other workers can see it |
+//! | [`route`] | the subject finds its handler: exact beats `*` beats `>` |
+//! | `handle` | the user's code runs on a delivery, one attempt at one message |
 //! | [`outcome`], [`retry`] | what becomes of the message, as a value; and after how long it comes again |
-//! | `settle`, `verdict`, `lease` | the outcome is written to the server, in batches; until then the delivery is kept alive |
-//! | `dead_letter`, [`publish`], [`publisher`] | what no attempt could handle is stored, and only then ended |
-//! | `quarantine` | a message whose headers break the connection is found and put away |
-//! | [`dead_letters`], [`replay`] | later: what was stored is looked at, published again, or deleted |
-//! | `drift`, `resume`, `supervise` | a durable that somebody changed is followed, one that was deleted begins where it stood; what stopped consuming is noticed and repaired |
-//! | [`worker`] | wires all of it: [`consume`], then [`Consumption::drain`] |
-//! | [`subscribe`], [`pull`], [`acknowledge`] | beside it: messages for a client that takes them itself |
-//! | [`observe`], [`error`], `defect`, `fail_point` | the counters; what can go wrong; a panic of our own; where tests end the process |
+//! | `settle` | the outcome is written to the server, in batches; until then the delivery is kept alive |
+//! | `dead_letter`, [`publish`] | what no attempt could handle is stored, and only then ended |
+//! | `client` | beside it: messages for a program that takes and settles them itself |
+//! | [`observe`] | counters |
 
+mod bind;
+mod client;
 pub mod config;
 pub mod connect;
-mod credentials;
-mod denial;
-mod denials;
-mod dial;
-mod link;
-
-pub mod api;
-mod stored;
-pub mod stream;
-
-mod allowance;
-mod demand;
-mod fetch;
-mod places;
-mod status;
-mod window;
-
-pub mod delivery;
-pub mod message;
-
-mod gate;
-mod mark;
-mod suspect;
-
-pub mod route;
-pub mod router;
-
-pub mod handle;
-
-pub mod outcome;
-pub mod retry;
-
+pub mod consumption;
 mod dead_letter;
-pub mod dead_letters;
-mod lease;
-pub mod publish;
-pub mod publisher;
-mod quarantine;
-pub mod replay;
-mod settle;
-mod verdict;
-
-pub mod acknowledge;
-pub mod pull;
-pub mod subscribe;
-
-mod drift;
-mod resume;
-mod supervise;
-pub mod worker;
-
 mod defect;
 pub mod error;
 mod fail_point;
+mod fetch;
+pub mod handle;
+mod jetstream;
+pub mod message;
 pub mod observe;
-
+pub mod outcome;
+pub mod publish;
+pub mod retry;
+pub mod route;
+mod settle;
+mod suspect;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod watch;
+
+pub use self::consumption as worker;
+pub use client::{pull, settle as acknowledge, subscribe};
+pub use dead_letter::{read as dead_letters, replay};
+pub use handle::{delivery, router};
+pub use jetstream::{api, stream};
+pub use publish::publisher;
 
 pub use config::{ConnectOptions, ConsumerOptions, Exhausted, Kind, Start};
 pub use connect::{Connection, Happening};
+pub use consumption::{Consumption, consume, consume_into};
 pub use dead_letters::{DeadLetters, Selection, StoredLetter};
 pub use delivery::{AlreadySettled, Delivery, Place};
 pub use error::{Error, ErrorKind};
@@ -118,4 +83,3 @@ pub use publisher::Publisher;
 pub use retry::{RetryPolicy, Schedule};
 pub use route::Pattern;
 pub use router::Router;
-pub use worker::{Consumption, consume, consume_into};

@@ -6,7 +6,7 @@ use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::status::ACK_PREFIX;
+use crate::jetstream::status::ACK_PREFIX;
 
 /// A message of a stream. Cloning is cheap: payload and headers are shared.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ use async_nats::Subject;
 
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
-use crate::delivery::{Delivery, admit};
 use crate::error::Result;
+use crate::handle::delivery::{Delivery, admit};
 use crate::settle::Settler;
 
 const PAYLOAD: &[u8] = &[b'x'; 128];

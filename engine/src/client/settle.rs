@@ -1,0 +1,72 @@
+//! Settling messages that came by a subscription, without a consumption: each word is sent at once.
+
+use std::time::Duration;
+
+use async_nats::Request;
+use tokio::time::timeout;
+
+use crate::connect::Connection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Message;
+use crate::settle::verdict::Verdict;
+
+/// How long the connection may be away before the caller hears of it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the server is told about a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It is done.
+    Ack,
+    /// Deliver it again after the delay.
+    Nak(Duration),
+    /// Never deliver it again, for this reason.
+    Term(String),
+    /// It is worked on: wait another `ack_wait`.
+    InProgress,
+}
+
+impl From<Word> for Verdict {
+    fn from(word: Word) -> Self {
+        match word {
+            Word::Ack => Self::Ack,
+            Word::Nak(delay) => Self::Nak(delay),
+            Word::Term(reason) => Self::Term(reason),
+            Word::InProgress => Self::InProgress,
+        }
+    }
+}
+
+/// Sends the word.
+///
+/// # Errors
+/// [`ErrorKind::Config`] for a message of no stream, [`ErrorKind::Disconnected`], [`ErrorKind::Closed`].
+pub async fn settle(connection: &Connection, message: &Message, word: Word) -> Result<()> {
+    message.metadata()?;
+    let Some(reply) = message.reply() else { return Ok(()) };
+    connection.wait_until_up(PATIENCE, unsettled).await?;
+    let sent = connection.client().publish(reply.clone(), Verdict::from(word).wire()).await;
+    sent.map_err(|error| Error::new(ErrorKind::Closed, "The connection is closed.").because(error))
+}
+
+/// Acknowledges and waits, at most `limit`, until the server has confirmed it; its answer.
+///
+/// # Errors
+/// As [`settle`], and [`ErrorKind::Timeout`].
+pub async fn ack_confirmed(connection: &Connection, message: &Message, limit: Duration) -> Result<Message> {
+    message.metadata()?;
+    let Some(reply) = message.reply() else { return Ok(message.clone()) };
+    connection.wait_until_up(limit, unsettled).await?;
+    let request = Request::new().payload(Verdict::Ack.wire()).timeout(Some(limit));
+    match timeout(limit, connection.client().send_request(reply.clone(), request)).await {
+        Ok(Ok(answer)) => Ok(Message::new(answer)),
+        _ => Err(Error::new(
+            ErrorKind::Timeout,
+            format!("The server did not confirm the acknowledgement within {limit:?}."),
+        )),
+    }
+}
+
+fn unsettled() -> String {
+    "the message was not settled, and will be delivered again".into()
+}

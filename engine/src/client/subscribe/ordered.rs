@@ -1,0 +1,350 @@
+//! A stream read in order, each message once: over a consumer that is made anew, behind the last message that
+//! came, when a message is missing, when the server went silent, and after a lost connection.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{StatusCode, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::debug;
+
+use super::{BURST, Interest, Kept, Order, Statuses, Subscription, Waiting};
+use crate::connect::{Connection, Link};
+use crate::error::{Error, ErrorKind, Result};
+use crate::jetstream::api::{API_TIMEOUT, request_behind};
+use crate::jetstream::status::is_status;
+use crate::message::{Message, Metadata};
+
+/// Before the consumer is asked for again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// So often in a row the server may refuse to make the consumer anew: what it does not know yet while it
+/// starts, it refuses too.
+const REFUSALS: u32 = 10;
+
+/// So many heartbeats may be missing.
+const MISSING_HEARTBEATS: u32 = 2;
+
+/// How long a link that should carry heartbeats and does not is given to prove that it is sound.
+const DOUBT: Duration = Duration::from_secs(2);
+
+/// What to read in order.
+#[derive(Clone, Debug)]
+pub struct Ordered {
+    /// What the subjects of the API begin with: [`api::PREFIX`](crate::jetstream::api::PREFIX), or that of a domain.
+    pub prefix: String,
+    /// The stream.
+    pub stream: String,
+    /// Filters and the beginning, as a consumer's configuration in the server's words.
+    pub config: Map<String, Value>,
+    /// How often the server says that it is alive.
+    pub heartbeat: Duration,
+    /// Messages that may wait to be taken; when there are more, the rest is read again later.
+    pub max_messages: usize,
+    /// Bytes that may wait to be taken.
+    pub max_bytes: usize,
+}
+
+/// Subscribes to a stream in order.
+///
+/// # Errors
+/// [`ErrorKind::StreamNotFound`], [`ErrorKind::Api`] when the server refuses the consumer,
+/// [`ErrorKind::Timeout`], [`ErrorKind::Disconnected`], [`ErrorKind::Closed`].
+pub async fn subscribe_in_order(connection: &Connection, ordered: Ordered) -> Result<Subscription> {
+    let interest = Interest {
+        subject: ordered.stream.clone(),
+        queue: None,
+        max_messages: ordered.max_messages,
+        max_bytes: ordered.max_bytes,
+        statuses: Statuses::Answered,
+    };
+    let kept = Arc::new(Kept::new(connection, interest));
+    let mut position = Position::default();
+    let source = Source::open(connection, &ordered, &mut position).await?;
+    kept.waiting().consumer = Some(source.consumer.clone());
+    let (orders, listening) = mpsc::unbounded_channel();
+    let reader =
+        Reader { kept: kept.clone(), ordered, position, source: Some(source), refusals: 0, limit: None };
+    tokio::spawn(reader.read(listening));
+    Ok(Subscription { kept, orders })
+}
+
+/// How far it is.
+#[derive(Debug, Default)]
+struct Position {
+    /// The place in the stream of the last message; without one, the place before the first. None while that
+    /// is not known.
+    stream: Option<u64>,
+    /// The last delivery of the present consumer.
+    delivery: u64,
+    /// Everything that was there came once: from then on each message counts, not the last of its subject.
+    is_caught_up: bool,
+}
+
+impl Position {
+    /// Whether the delivery is the next one of its consumer; then it is the last.
+    fn follows(&mut self, metadata: &Metadata<'_>) -> bool {
+        let follows = metadata.consumer_sequence == self.delivery + 1;
+        if follows {
+            self.delivery += 1;
+        }
+        follows
+    }
+
+    /// Whether the message did not come before; then it is the last.
+    fn is_new(&self, metadata: &Metadata<'_>) -> bool {
+        self.stream.is_none_or(|last| metadata.stream_sequence > last)
+    }
+}
+
+/// One consumer of the server's, as long as it lasts.
+#[derive(Debug)]
+struct Source {
+    subscriber: Subscriber,
+    consumer: String,
+    /// The connection it was made over.
+    generation: u64,
+    heard: Instant,
+}
+
+#[derive(Deserialize)]
+struct Made {
+    name: String,
+    delivered: Delivered,
+}
+
+#[derive(Deserialize)]
+struct Delivered {
+    consumer_seq: u64,
+    stream_seq: u64,
+}
+
+impl Source {
+    async fn open(connection: &Connection, ordered: &Ordered, position: &mut Position) -> Result<Self> {
+        // Looked at first: a connection that is made meanwhile has to be noticed.
+        let generation = connection.link().borrow().generation;
+        let inbox = connection.client().new_inbox();
+        let subscriber = connection
+            .client()
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| Error::new(ErrorKind::Closed, "The connection is closed.").because(error))?;
+        let config = ordered.config_behind(position, &inbox);
+        let body = json!({ "stream_name": ordered.stream, "config": config }).to_string();
+        let subject = format!("CONSUMER.CREATE.{}", ordered.stream);
+        let answer = request_behind(connection, &ordered.prefix, &subject, body.into(), API_TIMEOUT).await?;
+        let made: Made = serde_json::from_slice(&answer).map_err(|error| {
+            let text = format!("JetStream answered {subject} with something that is no consumer.");
+            Error::new(ErrorKind::Api { code: 500, err_code: 0 }, text).because(error)
+        })?;
+        position.delivery = 0;
+        // What begins with the newest message begins there still when the consumer is made anew.
+        if position.stream.is_none() && made.delivered.consumer_seq == 0 && !ordered.is_last_per_subject() {
+            position.stream = Some(made.delivered.stream_seq);
+        }
+        Ok(Self { subscriber, consumer: made.name, generation, heard: Instant::now() })
+    }
+}
+
+impl Ordered {
+    /// A consumer's configuration in JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for what is no JSON object.
+    pub fn read_config(json: &[u8]) -> Result<Map<String, Value>> {
+        serde_json::from_slice(json).map_err(|error| {
+            let text = format!("The configuration of a consumer must be a JSON object: {error}.");
+            Error::new(ErrorKind::Config, text).because(error)
+        })
+    }
+
+    fn config_behind(&self, position: &Position, inbox: &str) -> Map<String, Value> {
+        let mut config = self.config.clone();
+        let nanoseconds = u64::try_from(self.heartbeat.as_nanos()).unwrap_or(u64::MAX);
+        let own = [
+            ("deliver_subject", json!(inbox)),
+            ("ack_policy", json!("none")),
+            ("max_deliver", json!(1)),
+            ("flow_control", json!(true)),
+            ("idle_heartbeat", json!(nanoseconds)),
+            ("mem_storage", json!(true)),
+            ("num_replicas", json!(1)),
+        ];
+        config.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        // The last of each subject are found again, and those that came before are left out on arrival.
+        let begins_anew = self.is_last_per_subject() && !position.is_caught_up;
+        if let Some(last) = position.stream.filter(|_| !begins_anew) {
+            config.remove("opt_start_time");
+            config.insert("deliver_policy".into(), json!("by_start_sequence"));
+            config.insert("opt_start_seq".into(), json!(last + 1));
+        }
+        config
+    }
+
+    fn is_last_per_subject(&self) -> bool {
+        self.config.get("deliver_policy").is_some_and(|policy| policy == "last_per_subject")
+    }
+}
+
+struct Reader {
+    kept: Arc<Kept>,
+    ordered: Ordered,
+    position: Position,
+    /// None when it has to be made anew.
+    source: Option<Source>,
+    refusals: u32,
+    /// After so many messages it ends.
+    limit: Option<u64>,
+}
+
+impl Reader {
+    async fn read(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let connection = self.kept.connection.clone();
+        let mut closed = pin!(connection.closed());
+        while !self.is_done() {
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    None | Some(Order::End | Order::Drain) => break,
+                    Some(Order::EndAfter(count)) => self.limit = Some(count),
+                },
+                () = &mut closed => break,
+                advanced = self.advance() => if let Err(error) = advanced {
+                    self.kept.waiting().failure = Some(Arc::new(error));
+                    break;
+                },
+            }
+        }
+        if let Some(source) = self.source.take() {
+            self.leave(source);
+        }
+        self.kept.end();
+    }
+
+    fn is_done(&self) -> bool {
+        self.limit.is_some_and(|limit| self.kept.waiting().received >= limit)
+    }
+
+    /// What arrives next, or a new consumer where there is none.
+    async fn advance(&mut self) -> Result<()> {
+        let Some(source) = &mut self.source else { return self.renew().await };
+        let silent = source.heard + self.ordered.heartbeat * MISSING_HEARTBEATS;
+        let generation = source.generation;
+        let connection = &self.kept.connection;
+        let link = connection.link();
+        let lost = tokio::select! {
+            biased;
+            Some(first) = source.subscriber.next() => {
+                source.heard = Instant::now();
+                let mut arrived = vec![first];
+                while arrived.len() < BURST && let Some(Some(more)) = source.subscriber.next().now_or_never() {
+                    arrived.push(more);
+                }
+                (!self.accept(arrived)).then_some("a message is missing")
+            }
+            () = made_anew(link, generation) => Some("the connection was lost"),
+            () = sleep_until(silent) => {
+                connection.renew_if_silent(DOUBT).await;
+                Some("heartbeats are missing")
+            }
+        };
+        if let (Some(why), Some(source)) = (lost, self.source.take_if(|_| lost.is_some())) {
+            debug!(stream = self.ordered.stream, consumer = source.consumer, "made anew: {why}");
+            self.leave(source);
+        }
+        Ok(())
+    }
+
+    async fn renew(&mut self) -> Result<()> {
+        self.has_room().await;
+        match Source::open(&self.kept.connection, &self.ordered, &mut self.position).await {
+            Ok(source) => {
+                let mut waiting = self.kept.waiting();
+                waiting.consumer = Some(source.consumer.clone());
+                waiting.flow = None;
+                self.refusals = 0;
+                self.source = Some(source);
+                Ok(())
+            }
+            Err(error) => {
+                self.refusals = if error.is_temporary() { 0 } else { self.refusals + 1 };
+                if self.refusals == REFUSALS {
+                    return Err(error);
+                }
+                sleep(PAUSE).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until somebody has taken messages, where there were too many.
+    async fn has_room(&self) {
+        let mut changes = self.kept.changes.subscribe();
+        while self.kept.waiting().is_full && changes.changed().await.is_ok() {}
+    }
+
+    /// Keeps what is in order. Returns false if something is missing.
+    fn accept(&mut self, arrived: Vec<async_nats::Message>) -> bool {
+        let kept = self.kept.clone();
+        let mut waiting = kept.waiting();
+        let is_whole = arrived.into_iter().all(|message| {
+            if !is_status(&message) {
+                return self.accept_one(&mut waiting, Message::new(message));
+            }
+            kept.put_status(&mut waiting, &message);
+            let is_heartbeat = message.status == Some(StatusCode::IDLE_HEARTBEAT);
+            is_heartbeat && last_delivery(&message).is_none_or(|last| last == self.position.delivery)
+        });
+        drop(waiting);
+        kept.changes.send_replace(());
+        is_whole
+    }
+
+    fn accept_one(&mut self, waiting: &mut Waiting, message: Message) -> bool {
+        // Nobody but the consumer knows the inbox; what is no delivery is none of ours.
+        let Ok(metadata) = message.metadata() else { return true };
+        if self.limit.is_some_and(|limit| waiting.received >= limit) {
+            return true;
+        }
+        // One that is too large for an empty room has to come in all the same.
+        waiting.is_full = !waiting.messages.is_empty() && !self.kept.has_room(waiting, &message);
+        if waiting.is_full || !self.position.follows(&metadata) {
+            return false;
+        }
+        self.position.is_caught_up |= metadata.pending == 0;
+        if self.position.is_new(&metadata) {
+            self.position.stream = Some(metadata.stream_sequence);
+            waiting.push(message);
+        }
+        true
+    }
+
+    /// Lets the server forget the consumer at once, which it would soon do by itself.
+    fn leave(&self, source: Source) {
+        let connection = self.kept.connection.clone();
+        let prefix = self.ordered.prefix.clone();
+        let subject = format!("CONSUMER.DELETE.{}.{}", self.ordered.stream, source.consumer);
+        tokio::spawn(async move {
+            drop(source);
+            let _ = request_behind(&connection, &prefix, &subject, bytes::Bytes::new(), API_TIMEOUT).await;
+        });
+    }
+}
+
+/// Returns when the connection was lost and is back.
+async fn made_anew(mut link: watch::Receiver<Link>, generation: u64) {
+    let is_back = link.wait_for(|link| link.is_up && link.generation != generation).await.is_ok();
+    if !is_back {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What a heartbeat says was delivered last.
+fn last_delivery(heartbeat: &async_nats::Message) -> Option<u64> {
+    heartbeat.headers.as_ref()?.get("Nats-Last-Consumer")?.as_str().parse().ok()
+}

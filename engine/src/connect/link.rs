@@ -1,0 +1,290 @@
+//! What is known of the link to the server, from the events of async-nats.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_nats::{ClientError, Event, ServerError};
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::connect::denial::Denial;
+
+/// Happenings kept for whoever listens slowly.
+const EVENT_CAPACITY: usize = 256;
+
+/// What happens to a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// It was lost; it comes back by itself.
+    Disconnected,
+    /// It is back.
+    Reconnected,
+    /// The server is about to shut down.
+    LameDuck,
+    /// The server refused something, or something failed in the background.
+    Error(String),
+    /// A subscription to this subject is full: what comes now is dropped.
+    SlowConsumer(String),
+}
+
+/// What is known of the link to the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Whether the server can be reached now.
+    pub is_up: bool,
+    /// Counts the connections made: a change means that requests to the old one are gone.
+    pub generation: u64,
+}
+
+/// Takes note of the events of one connection.
+#[derive(Debug)]
+pub(crate) struct Events {
+    /// None when the connection was closed. Who listens notices the end of the senders, which is also that
+    /// of async-nats' connection task.
+    listeners: Mutex<Option<Listeners>>,
+    losses: Losses,
+    trouble: Trouble,
+    told: Told,
+    /// The consumer that the connection belongs to, if it belongs to one.
+    consumer: OnceLock<String>,
+    servers: String,
+}
+
+#[derive(Debug)]
+struct Listeners {
+    link: watch::Sender<Link>,
+    happenings: broadcast::Sender<Happening>,
+}
+
+impl Events {
+    /// Of a connection to `servers`, whose answers go to subjects below `inboxes`.
+    pub(crate) fn new(servers: String, inboxes: String) -> (Self, watch::Receiver<Link>) {
+        let (link, receiver) = watch::channel(Link::default());
+        let listeners = Listeners { link, happenings: broadcast::Sender::new(EVENT_CAPACITY) };
+        (
+            Self {
+                listeners: Mutex::new(Some(listeners)),
+                losses: Losses::default(),
+                trouble: Trouble::default(),
+                told: Told { inboxes, subjects: Mutex::default() },
+                consumer: OnceLock::new(),
+                servers,
+            },
+            receiver,
+        )
+    }
+
+    pub(crate) fn happenings(&self) -> Option<broadcast::Receiver<Happening>> {
+        self.listeners().as_ref().map(|listeners| listeners.happenings.subscribe())
+    }
+
+    pub(crate) fn note(&self, event: &Event) {
+        let consumer = self.consumer();
+        self.losses.note(event);
+        self.trouble.note(event, consumer, &self.servers);
+        if let Event::ServerError(ServerError::Other(text)) = event {
+            self.told.note(text, consumer);
+        }
+        let happening = self.listeners().as_ref().and_then(|Listeners { link, .. }| {
+            note(link, event, consumer);
+            happens(event, link.borrow().generation)
+        });
+        if let Some(happening) = happening {
+            self.tell(happening);
+        }
+    }
+
+    /// From now on the log names the consumer; the first word counts.
+    pub(crate) fn name(&self, consumer: &str) {
+        let _ = self.consumer.set(consumer.to_owned());
+    }
+
+    pub(crate) fn consumer(&self) -> Option<&str> {
+        self.consumer.get().map(String::as_str)
+    }
+
+    pub(crate) fn tell(&self, happening: Happening) {
+        if let Some(listeners) = &*self.listeners() {
+            // Nobody has to listen.
+            let _ = listeners.happenings.send(happening);
+        }
+    }
+
+    /// The connection is closed, whatever async-nats is still about: while it reconnects, it hears nothing.
+    pub(crate) fn end(&self) {
+        self.listeners().take();
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Option<Listeners>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pause before the next try to reconnect. Doubles from 10 ms up to the longest one, so that a short
+    /// outage costs little.
+    pub(crate) fn pause(&self, attempts: usize, longest: Duration) -> Duration {
+        if self.listeners().is_none() {
+            return NEVER;
+        }
+        reconnect_delay(attempts + self.losses.in_a_row(), longest)
+    }
+}
+
+/// A pause that no process outlives.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Counts connections that were lost soon after they were made: async-nats begins its pauses anew at each
+/// success, so credentials that are accepted and then expire would reconnect a hundred times a second.
+#[derive(Debug, Default)]
+struct Losses {
+    connected: Mutex<Option<Instant>>,
+    count: AtomicUsize,
+}
+
+/// A connection that lasted this long is sound.
+const SOUND: Duration = Duration::from_secs(5);
+
+impl Losses {
+    fn note(&self, event: &Event) {
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Connected => *connected = Some(Instant::now()),
+            Event::Disconnected if connected.is_some_and(|since| since.elapsed() < SOUND) => {
+                self.count.fetch_add(1, Relaxed);
+            }
+            Event::Disconnected => self.count.store(0, Relaxed),
+            _ => {}
+        }
+    }
+
+    fn in_a_row(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+}
+
+/// Why it could not be connected again, told once: credentials that are refused come to no other end.
+#[derive(Debug, Default)]
+struct Trouble(Mutex<String>);
+
+impl Trouble {
+    fn note(&self, event: &Event, consumer: Option<&str>, servers: &str) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Connected => told.clear(),
+            Event::ClientError(ClientError::Other(text)) if *told != *text => {
+                warn!(consumer, "not connected to NATS yet: {} ({text}); trying on", hint(text, servers));
+                told.clone_from(text);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// async-nats tells the kind of failure alone.
+fn hint(text: &str, servers: &str) -> String {
+    match text {
+        "IO error" | "timed out" => format!("nobody can be reached at {servers}"),
+        "authorization violation" => format!("{servers} refuses the credentials"),
+        _ => format!("connecting to {servers} fails"),
+    }
+}
+
+/// What the server complains of, told once each: a worker asks for the same things again and again.
+#[derive(Debug)]
+struct Told {
+    inboxes: String,
+    subjects: Mutex<HashSet<String>>,
+}
+
+/// Different complaints told of one connection.
+const MOST_TOLD: usize = 64;
+
+impl Told {
+    fn note(&self, text: &str, consumer: Option<&str>) {
+        let Some(mut denial) = Denial::read(text) else {
+            warn!(consumer, error = text, "the NATS server reported an error");
+            return;
+        };
+        if denial.subject.starts_with(&format!("{}.", self.inboxes)) {
+            // Each has a name of its own.
+            denial.subject = format!("{}.>", self.inboxes);
+        }
+        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        // Beyond it, the subject of an acknowledgement has numbers.
+        let kind: Vec<_> = denial.subject.split('.').take(4).collect();
+        if subjects.len() < MOST_TOLD && subjects.insert(format!("{:?} {}", denial.act, kind.join("."))) {
+            warn!(consumer, "{denial}");
+        }
+    }
+}
+
+fn reconnect_delay(attempts: usize, longest: Duration) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(20);
+    Duration::from_millis(10).saturating_mul(1 << doublings).min(longest)
+}
+
+fn note(link: &watch::Sender<Link>, event: &Event, consumer: Option<&str>) {
+    match event {
+        Event::Connected => {
+            link.send_modify(|link| {
+                link.is_up = true;
+                link.generation += 1;
+            });
+            if link.borrow().generation > 1 {
+                info!(consumer, "connected to NATS again");
+            }
+        }
+        Event::Disconnected => {
+            link.send_modify(|link| link.is_up = false);
+            warn!(consumer, "lost the connection to NATS; reconnecting");
+        }
+        Event::Closed => {
+            link.send_modify(|link| link.is_up = false);
+        }
+        Event::LameDuckMode => {
+            warn!(consumer, "the NATS server is shutting down; expect a reconnect");
+        }
+        Event::ServerError(ServerError::Other(_)) => {}
+        // What matters of these is told by the loss of the connection itself.
+        Event::Draining | Event::ClientError(_) => debug!("NATS connection: {event}"),
+        other => warn!(consumer, "NATS connection: {other}"),
+    }
+}
+
+fn happens(event: &Event, generation: u64) -> Option<Happening> {
+    match event {
+        Event::Connected if generation > 1 => Some(Happening::Reconnected),
+        Event::Disconnected => Some(Happening::Disconnected),
+        Event::LameDuckMode => Some(Happening::LameDuck),
+        Event::ServerError(error) => Some(Happening::Error(error.to_string())),
+        // Each try to reconnect that fails is one of these too, but of interest is only the last.
+        Event::ClientError(error @ ClientError::MaxReconnects) => Some(Happening::Error(error.to_string())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reconnect_pauses_double_up_to_the_longest() {
+        let longest = Duration::from_secs(2);
+        assert_eq!(reconnect_delay(1, longest), Duration::from_millis(10));
+        assert_eq!(reconnect_delay(3, longest), Duration::from_millis(40));
+        assert_eq!(reconnect_delay(usize::MAX, longest), longest);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_lost_as_soon_as_it_is_made_is_made_less_and_less_often() {
+        let (events, _link) = Events::new("nats://localhost:4222".into(), "_INBOX".into());
+        let longest = Duration::from_secs(2);
+        for _ in 0..5 {
+            events.note(&Event::Connected);
+            events.note(&Event::Disconnected);
+        }
+        assert_eq!(events.pause(1, longest), Duration::from_millis(320));
+    }
+}

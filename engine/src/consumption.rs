@@ -1,0 +1,201 @@
+//! Wires all of it: start, run, drain, stop.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bind::durable::bind;
+use crate::config::{ConnectOptions, ConsumerOptions};
+use crate::connect::Connection;
+use crate::error::Result;
+use crate::fail_point;
+use crate::handle::delivery::Delivery;
+use crate::handle::{Handler, Inbox, Tasks};
+use crate::observe::{Counters, Snapshot};
+use crate::settle::Settler;
+use crate::suspect::Suspects;
+use crate::suspect::gate::Gate;
+use crate::watch::Supervisor;
+
+/// How long the fetch may take to end, and the last settlements to be written, when a consumption ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long handlers that are cancelled may take to end.
+const CANCELLING: Duration = Duration::from_millis(500);
+
+/// Consumes with a Rust handler, on the current tokio runtime.
+///
+/// # Errors
+/// When the consumption cannot start: no server, no stream, options or a durable that do not fit.
+/// What happens later is repaired, see [`Consumption`].
+pub async fn consume(
+    connect: ConnectOptions,
+    consumer: ConsumerOptions,
+    handler: impl Handler,
+) -> Result<Consumption> {
+    let tasks = Tasks::start(handler, consumer.concurrency, consumer.handler_timeout);
+    consume_into(connect, consumer, Arc::new(tasks)).await
+}
+
+/// Consumes into an inbox of one's own; see [`consume`].
+///
+/// # Errors
+/// As [`consume`].
+pub async fn consume_into(
+    connect: ConnectOptions,
+    consumer: ConsumerOptions,
+    inbox: Arc<dyn Inbox>,
+) -> Result<Consumption> {
+    consumer.validate()?;
+    let connection = Connection::open(&connect).await?;
+    connection.name(&consumer.name);
+    let durable = bind(&connection, &consumer, None).await?;
+    // An inherited durable is the consumer's own from now on.
+    let options = Arc::new(ConsumerOptions { durable: durable.name.clone(), inherits: None, ..consumer });
+    let settler = Settler::new(options.clone(), connection.clone());
+    let suspects = Suspects::new(Gate::new(settler.clone(), inbox.clone()));
+    let (alive, is_alive) = watch::channel(true);
+    let supervisor = Supervisor {
+        connect,
+        options,
+        settler: settler.clone(),
+        suspects: suspects.clone(),
+        stop: settler.defect.stop(),
+        seen: Mutex::default(),
+    };
+    let stop = supervisor.stop.clone();
+    let name = durable.name.clone();
+    let (fetching, writing) = (TaskTracker::new(), TaskTracker::new());
+    fetching.spawn(settler.watched(supervisor.run(connection, durable)));
+    fetching.spawn(settler.watched(suspects.clone().run(stop.clone())));
+    let written = CancellationToken::new();
+    writing.spawn(settler.watched(settler.clone().write(written.clone())));
+    fetching.close();
+    writing.close();
+    Ok(Consumption {
+        durable: name,
+        settler,
+        inbox,
+        suspects,
+        stop,
+        written,
+        fetching,
+        writing,
+        alive,
+        is_alive,
+    })
+}
+
+/// A running consumption. It repairs itself: it reconnects, makes a deleted durable anew where the old one
+/// stood, and waits for a stream that is missing. It ends by [`drain`](Self::drain). What it cannot repair is a
+/// panic in its own tasks: that ends it, see [`finished`](Self::finished).
+#[must_use = "a consumption that is dropped stops without a drain"]
+pub struct Consumption {
+    durable: String,
+    settler: Arc<Settler>,
+    inbox: Arc<dyn Inbox>,
+    suspects: Arc<Suspects>,
+    stop: CancellationToken,
+    written: CancellationToken,
+    fetching: TaskTracker,
+    writing: TaskTracker,
+    alive: watch::Sender<bool>,
+    is_alive: watch::Receiver<bool>,
+}
+
+impl Consumption {
+    /// The durable that is consumed: the declared one, or the inherited one.
+    #[must_use]
+    pub fn durable(&self) -> &str {
+        &self.durable
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn counters(&self) -> Snapshot {
+        Snapshot { in_flight: self.settler.places.held() as u64, ..self.settler.counters.snapshot() }
+    }
+
+    /// The counters themselves, which outlive the consumption.
+    #[must_use]
+    pub fn live_counters(&self) -> Arc<Counters> {
+        self.settler.counters.clone()
+    }
+
+    /// Whether the server can be reached now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.settler.connection().is_up()
+    }
+
+    /// Whether it has neither been stopped nor drained, nor been ended by a bug of the engine.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        *self.is_alive.borrow() && !self.stop.is_cancelled()
+    }
+
+    /// Waits until it has been drained, or a bug of the engine has ended it: then [`drain`](Self::drain) it
+    /// all the same, so that what still runs can end.
+    pub async fn finished(&self) {
+        let mut is_alive = self.is_alive.clone();
+        tokio::select! {
+            _ = is_alive.wait_for(|alive| !alive) => {}
+            () = self.settler.defect.found() => {}
+        }
+    }
+
+    /// Takes nothing new, hands back at once what has not started, lets what runs finish for up to `grace`,
+    /// then cancels it and hands it back. Returns how many deliveries were not finished.
+    ///
+    /// It ends within `grace` and a few seconds, also while disconnected.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.stop.cancel();
+        let places = &self.settler.places;
+        let began = Instant::now();
+        // Also without any grace: what was dropped instead would come again as late as after a failure.
+        self.hand_back_what_waits().await;
+        let _ = timeout(grace.saturating_sub(began.elapsed()), places.fallen_to(0)).await;
+        let unfinished = places.held();
+        if unfinished > 0 {
+            self.inbox.cancel();
+            self.suspects.recall().iter().for_each(Delivery::hand_back);
+            let _ = timeout(CANCELLING, places.fallen_to(0)).await;
+            let _ = timeout(LAST_WORDS, self.suspects.end_marks()).await;
+            self.settler.hand_back_the_rest();
+        }
+        self.inbox.close();
+        self.written.cancel();
+        let _ = timeout(LAST_WORDS, self.writing.wait()).await;
+        self.settler.connection().close(LAST_WORDS).await;
+        let _ = self.alive.send(false);
+        unfinished
+    }
+
+    /// Only when the fetch has ended: handed back while it still asks, a message would come straight back.
+    async fn hand_back_what_waits(&self) {
+        let mut waiting = self.suspects.recall();
+        fail_point::pass("draining");
+        let _ = timeout(LAST_WORDS, self.fetching.wait()).await;
+        waiting.extend(self.suspects.recall());
+        waiting.iter().for_each(Delivery::hand_back);
+    }
+}
+
+impl Drop for Consumption {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.written.cancel();
+        self.inbox.close();
+    }
+}
+
+impl fmt::Debug for Consumption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumption").field("durable", &self.durable).finish_non_exhaustive()
+    }
+}

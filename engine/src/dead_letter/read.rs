@@ -1,0 +1,389 @@
+//! Dead letters that are stored: looked at one by one, and deleted. [`replay`](crate::dead_letter::replay) sends them back.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::connect::Connection;
+use crate::dead_letter::store::{HEADERS_APART, KEPT_PREFIX, Part, apart_subject};
+use crate::error::{Error, ErrorKind, Result};
+use crate::jetstream::api::call;
+use crate::jetstream::stored::{self, Stored};
+
+/// What the server answers when asked to delete a message that is gone: between others, or at the end.
+const NOTHING_TO_DELETE: [u64; 2] = [10043, 10057];
+
+/// Headers that a dead letter has of its own, beside those of its message.
+const OWN: [&str; 11] = [
+    "Dlq-Reason",
+    "Dlq-Error",
+    "Dlq-Subject",
+    "Dlq-Stream",
+    "Dlq-Sequence",
+    "Dlq-Consumer",
+    "Dlq-Deliveries",
+    "Dlq-Time",
+    "Dlq-Payload",
+    HEADERS_APART,
+    "Nats-Msg-Id",
+];
+
+/// Which dead letters are meant: those that fit everything that is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The durable that gave the message up.
+    pub consumer: Option<String>,
+    /// A text that the reason contains.
+    pub reason: Option<String>,
+    /// Stored longer ago than this.
+    pub older_than: Option<Duration>,
+    /// Stored within this time.
+    pub newer_than: Option<Duration>,
+}
+
+impl Selection {
+    fn takes(&self, letter: &StoredLetter, now: SystemTime) -> bool {
+        let age = now.duration_since(letter.stored).unwrap_or_default();
+        self.consumer.as_ref().is_none_or(|consumer| *consumer == letter.consumer)
+            && self.reason.as_ref().is_none_or(|part| letter.reason.contains(part))
+            && self.older_than.is_none_or(|limit| age > limit)
+            && self.newer_than.is_none_or(|limit| age <= limit)
+    }
+}
+
+/// A dead letter as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredLetter {
+    /// The dead-letter stream it is in.
+    pub kept_in: String,
+    /// Its number there.
+    pub number: u64,
+    /// When it was stored.
+    pub stored: SystemTime,
+    /// The stream of the message.
+    pub stream: String,
+    /// The message's place in that stream.
+    pub sequence: u64,
+    /// The message's subject.
+    pub subject: String,
+    /// The durable that gave the message up.
+    pub consumer: String,
+    /// Why it was given up.
+    pub reason: String,
+    /// The last error of its handler.
+    pub error: Option<String>,
+    /// How often the message was delivered.
+    pub deliveries: u64,
+    /// The message's headers, as name and value; a name may occur several times.
+    pub headers: Vec<(String, String)>,
+    /// The message's payload. `None` where it was too large for the copy and is kept apart.
+    pub payload: Option<Bytes>,
+    /// When the message was stored in its stream, in nanoseconds since 1970; `None` where nothing tells.
+    pub(crate) sent: Option<u128>,
+    /// Whether its headers were too large for the copy and are kept apart; a replay has them.
+    pub(crate) headers_are_apart: bool,
+}
+
+impl StoredLetter {
+    /// Where a part of it is, if that is kept apart.
+    pub(crate) fn apart_subject(&self, part: Part) -> String {
+        apart_subject(&self.stream, &self.consumer, part, self.sequence, self.sent.unwrap_or_default())
+    }
+}
+
+/// The dead letters of a stream that were there when this was opened, oldest first.
+#[derive(Debug)]
+pub struct DeadLetters {
+    connection: Connection,
+    stream: String,
+    selection: Selection,
+    opened: SystemTime,
+    next: u64,
+    last: u64,
+}
+
+impl DeadLetters {
+    /// Opens the dead letters of `stream`. What becomes a dead letter later is not among them, so that
+    /// replaying comes to an end even where the messages fail again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StreamNotFound`] when the server has neither dead letters of the stream nor the stream.
+    pub async fn open(connection: &Connection, stream: &str, selection: Selection) -> Result<Self> {
+        let kept_in = dead_letter_stream(stream);
+        let last = match call(connection, &format!("STREAM.INFO.{kept_in}"), &Value::Null).await {
+            Ok(info) => info["state"]["last_seq"].as_u64().unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::StreamNotFound => {
+                expect_stream(connection, stream).await?;
+                0
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            connection: connection.clone(),
+            stream: stream.to_owned(),
+            selection,
+            opened: SystemTime::now(),
+            next: 1,
+            last,
+        })
+    }
+
+    /// The next one that is selected; `None` after the last.
+    ///
+    /// # Errors
+    /// What the JetStream API answered.
+    pub async fn next(&mut self) -> Result<Option<StoredLetter>> {
+        let durable = self.selection.consumer.as_deref().unwrap_or("*");
+        let ask =
+            |from: u64| json!({ "seq": from, "next_by_subj": format!("dlq.{}.{durable}", self.stream) });
+        let kept_in = dead_letter_stream(&self.stream);
+        while self.next <= self.last {
+            let Some(found) = stored::get(&self.connection, &kept_in, &ask(self.next)).await? else {
+                break;
+            };
+            if found.sequence > self.last {
+                break;
+            }
+            self.next = found.sequence + 1;
+            let letter = read(kept_in.clone(), found);
+            if self.selection.takes(&letter, self.opened) {
+                return Ok(Some(letter));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The dead letter of `stream` with this number; `None` where there is none.
+///
+/// # Errors
+/// [`ErrorKind::StreamNotFound`] when the stream has no dead letters, or what the JetStream API answered.
+pub async fn get(connection: &Connection, stream: &str, number: u64) -> Result<Option<StoredLetter>> {
+    let kept_in = dead_letter_stream(stream);
+    let found = stored::get(connection, &kept_in, &json!({ "seq": number })).await?;
+    Ok(found.map(|found| read(kept_in, found)))
+}
+
+/// Deletes the dead letter, and what of it is kept apart. One that is gone already is no error.
+///
+/// # Errors
+/// What the JetStream API answered.
+pub async fn delete(connection: &Connection, letter: &StoredLetter) -> Result<()> {
+    let parts = [(Part::Payload, letter.payload.is_none()), (Part::Headers, letter.headers_are_apart)];
+    for (part, _) in parts.into_iter().filter(|(_, is_apart)| *is_apart) {
+        let filter = letter.apart_subject(part);
+        call(connection, &format!("STREAM.PURGE.{}", letter.kept_in), &json!({ "filter": filter })).await?;
+    }
+    let subject = format!("STREAM.MSG.DELETE.{}", letter.kept_in);
+    match call(connection, &subject, &json!({ "seq": letter.number, "no_erase": true })).await {
+        Err(error) if matches!(error.kind(), ErrorKind::Api { err_code, .. } if NOTHING_TO_DELETE.contains(&err_code)) => {
+            Ok(())
+        }
+        answer => answer.map(drop),
+    }
+}
+
+fn dead_letter_stream(stream: &str) -> String {
+    format!("{stream}-dlq")
+}
+
+async fn expect_stream(connection: &Connection, stream: &str) -> Result<()> {
+    match call(connection, &format!("STREAM.INFO.{stream}"), &Value::Null).await {
+        Err(error) if error.kind() == ErrorKind::StreamNotFound => Err(Error::new(
+            ErrorKind::StreamNotFound,
+            format!("There is no stream `{stream}`, and there are no dead letters of it: check the name."),
+        )),
+        answer => answer.map(drop),
+    }
+}
+
+fn read(kept_in: String, stored: Stored) -> StoredLetter {
+    let block = String::from_utf8_lossy(&stored.headers);
+    let lines: Vec<(&str, &str)> = lines(&block).collect();
+    let value = |name: &str| lines.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+    let text = |name: &str| value(name).unwrap_or_default().to_owned();
+    let number = |name: &str| value(name).and_then(|text| text.parse().ok()).unwrap_or_default();
+    let original = |name: &str| name.strip_prefix(KEPT_PREFIX).unwrap_or(name).to_owned();
+    StoredLetter {
+        kept_in,
+        number: stored.sequence,
+        stored: stored.time,
+        stream: text("Dlq-Stream"),
+        sequence: number("Dlq-Sequence"),
+        subject: text("Dlq-Subject"),
+        consumer: text("Dlq-Consumer"),
+        reason: text("Dlq-Reason"),
+        error: value("Dlq-Error").map(str::to_owned),
+        deliveries: number("Dlq-Deliveries"),
+        payload: value("Dlq-Payload").is_none().then(|| stored.payload.into()),
+        // The dead letter's own id ends with it.
+        sent: value("Nats-Msg-Id")
+            .and_then(|id| id.rsplit('.').next()?.parse().ok())
+            .filter(|time| *time > 0),
+        headers_are_apart: value(HEADERS_APART).is_some(),
+        headers: lines
+            .iter()
+            .filter(|(name, _)| !OWN.contains(name))
+            .map(|(name, value)| (original(name), (*value).to_owned()))
+            .collect(),
+    }
+}
+
+/// Names and values of a header block.
+pub(crate) fn lines(block: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = block.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name, value.trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::HeaderMap;
+    use proptest::prelude::*;
+
+    use crate::config::ConsumerOptions;
+    use crate::dead_letter::store::{DeadLetter, DeadLetters as Kept};
+    use crate::message::Message;
+
+    use super::*;
+
+    fn written(headers: &HeaderMap) -> Vec<u8> {
+        let lines = headers.iter().flat_map(|(name, values)| {
+            let name: &str = name.as_ref();
+            values.iter().map(move |value| format!("{name}: {}\r\n", value.as_str()))
+        });
+        format!("NATS/1.0\r\n{}\r\n", lines.collect::<String>()).into()
+    }
+
+    fn header() -> impl Strategy<Value = (String, String)> {
+        let names = prop_oneof![
+            "[!-9;-~]{1,8}",
+            prop::sample::select(vec![
+                "Nats-Msg-Id",
+                "nats-rollup",
+                "Nats-Expected-Stream",
+                "NATS-TTL",
+                "N\u{e4}ts-"
+            ])
+            .prop_map(str::to_owned),
+        ];
+        // As they arrive: on one line, without white space around them.
+        (names, "\\PC{0,9}").prop_map(|(name, value)| (name, value.trim().to_owned()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_dead_letter_is_read_as_it_was_stored(
+            subject in "[a-z\u{e4}]{1,9}(\\.[a-z]{1,40}){0,60}",
+            (reason, error) in (any::<String>(), prop::option::of(any::<String>())),
+            (sequence, deliveries, time) in (1..u64::MAX, any::<u64>(), 1..i64::MAX),
+            headers in prop::collection::vec(header(), 0..6),
+            payload in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let mut original = HeaderMap::new();
+            let mut expected = Vec::new();
+            for (name, value) in headers {
+                if let Ok(name) = name.parse::<async_nats::HeaderName>() {
+                    original.append(name.clone(), value.as_str());
+                    expected.push((AsRef::<str>::as_ref(&name).to_owned(), value));
+                }
+            }
+            let message = Message::new(async_nats::Message {
+                subject: subject.as_str().into(),
+                reply: Some(format!("$JS.ACK.orders.billing.1.{sequence}.7.{time}.0").into()),
+                payload: payload.clone().into(),
+                headers: Some(original),
+                status: None,
+                description: None,
+                length: 0,
+            });
+            let letter = DeadLetter { message, reason: reason.clone(), error, raw_headers: None, deliveries };
+            let (headers, kept) = Kept::of(&ConsumerOptions::pull("orders", "billing")).fit(&letter, 1 << 20);
+            let found = Stored {
+                sequence: 17,
+                subject: "dlq.orders.billing".into(),
+                headers: written(&headers),
+                payload: kept.to_vec(),
+                time: SystemTime::UNIX_EPOCH,
+            };
+            let mut read = read("orders-dlq".into(), found);
+            prop_assert_eq!((read.subject, read.sequence, read.deliveries), (subject, sequence, deliveries));
+            prop_assert_eq!((read.stream.as_str(), read.consumer.as_str()), ("orders", "billing"));
+            prop_assert_eq!(read.sent, Some(u128::try_from(time).unwrap()));
+            prop_assert_eq!(read.payload.as_deref(), Some(payload.as_slice()));
+            prop_assert_eq!(read.error.is_some(), letter.error.is_some());
+            let words = |text: &str| text.split(|c: char| c.is_whitespace() || c.is_control())
+                .filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+            prop_assert_eq!(words(&read.reason), words(&reason.chars().take(1000).collect::<String>()));
+            read.headers.sort();
+            expected.sort();
+            prop_assert_eq!(read.headers, expected);
+        }
+
+        #[test]
+        fn no_dead_letter_panics(
+            block in prop::collection::vec(any::<u8>(), 0..80),
+            lines in "((Dlq-(Sequence|Payload|Header-|Deliveries)|Nats-Msg-Id|\\PC{0,3}):?[0-9. \\PC]{0,24}(\r\n|\n)){0,6}",
+        ) {
+            let found = |headers: Vec<u8>| Stored {
+                sequence: 1,
+                subject: String::new(),
+                headers,
+                payload: Vec::new(),
+                time: SystemTime::UNIX_EPOCH,
+            };
+            let _ = read("orders-dlq".into(), found(block)).apart_subject(Part::Payload);
+            let letter = read("orders-dlq".into(), found(format!("NATS/1.0\r\n{lines}\r\n").into()));
+            let _ = Selection::default().takes(&letter, SystemTime::UNIX_EPOCH);
+        }
+    }
+
+    fn stored(headers: &str, payload: &str) -> StoredLetter {
+        let found = Stored {
+            sequence: 17,
+            subject: "dlq.orders.billing".into(),
+            headers: format!("NATS/1.0\r\n{headers}\r\n").into(),
+            payload: payload.into(),
+            time: SystemTime::UNIX_EPOCH,
+        };
+        read("orders-dlq".into(), found)
+    }
+
+    #[test]
+    fn a_dead_letter_is_told_apart_from_its_message() {
+        let headers = "Trace: abc\r\nTag: one\r\nTag: two\r\nDlq-Header-Nats-TTL: 1h\r\nDlq-Reason: worker lost\r\n\
+                       Dlq-Subject: orders.created\r\nDlq-Sequence: 71\r\nNats-Msg-Id: dlq.orders.billing.71.123\r\n";
+        let letter = stored(headers, "{}");
+        assert_eq!((letter.subject.as_str(), letter.sequence), ("orders.created", 71));
+        assert_eq!((letter.reason.as_str(), letter.number, letter.sent), ("worker lost", 17, Some(123)));
+        let own = [("Trace", "abc"), ("Tag", "one"), ("Tag", "two"), ("Nats-TTL", "1h")];
+        assert_eq!(letter.headers, own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(letter.payload.as_deref(), Some(&b"{}"[..]));
+    }
+
+    #[test]
+    fn a_payload_that_stayed_behind_is_not_an_empty_one() {
+        assert_eq!(stored("Dlq-Payload: omitted\r\n", "").payload, None);
+        assert_eq!(stored("", "").payload.as_deref(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn a_selection_takes_what_fits_all_of_it() {
+        let letter = stored("Dlq-Reason: worker lost\r\nDlq-Consumer: billing\r\n", "");
+        let now = letter.stored + Duration::from_secs(60);
+        let takes = |selection: Selection| selection.takes(&letter, now);
+        let text = |text: &str| Some(text.to_owned());
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert!(takes(Selection::default()));
+        assert!(takes(Selection { consumer: text("billing"), reason: text("lost"), ..Selection::default() }));
+        assert!(!takes(Selection { consumer: text("bill"), ..Selection::default() }));
+        assert!(!takes(Selection { reason: text("exhausted"), ..Selection::default() }));
+        assert!(takes(Selection {
+            older_than: seconds(59),
+            newer_than: seconds(61),
+            ..Selection::default()
+        }));
+        assert!(!takes(Selection { older_than: seconds(61), ..Selection::default() }));
+        assert!(!takes(Selection { newer_than: seconds(59), ..Selection::default() }));
+    }
+}

@@ -1,0 +1,230 @@
+//! A dead letter is published again, as its message was; only when that is stored, the dead letter goes.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::connect::Connection;
+use crate::dead_letter::read::{StoredLetter, delete, lines};
+use crate::dead_letter::store::{KEPT_PREFIX, LARGEST_HEADERS, Part, wire_size};
+use crate::error::{Error, ErrorKind, Result};
+use crate::jetstream::stored;
+use crate::publish::{Outgoing, PublishAck, publish};
+use crate::route::validate_publish_subject;
+
+/// How long a stream may take to confirm the message.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// The id that the message had when it was published first.
+const ORIGINAL_ID: &str = "Dlq-Original-Msg-Id";
+
+/// Headers that would make the server act anew: conditions that held for the first publishing only, a
+/// roll-up that deletes what came before, a schedule, a batch, a count, a place in another stream. They
+/// stay under the name that the dead letter gave them.
+const NOT_IN_FORCE: [&str; 7] = [
+    "Nats-Expected-",
+    "Nats-Rollup",
+    "Nats-Schedule",
+    "Nats-Batch-",
+    "Nats-Incr",
+    "Nats-Counter-",
+    "Nats-Stream-Source",
+];
+
+/// Publishes the message of the dead letter to its subject, waits until a stream has stored it, and then
+/// deletes the dead letter. Every consumer of the subject gets the message, as at its first publishing.
+///
+/// Payload and headers are those of the message, but `Nats-Msg-Id` is made from the dead letter: the
+/// first one would be taken for a duplicate, and with this one a replay that is repeated, because its
+/// confirmation was lost, is stored once. The first one is in `Dlq-Original-Msg-Id`.
+///
+/// # Errors
+/// [`ErrorKind::NotReplayable`] when payload or headers were kept apart and are no longer there, and as
+/// [`publish`](crate::publish::publish()). The dead letter stays then.
+pub async fn replay(connection: &Connection, letter: &StoredLetter) -> Result<PublishAck> {
+    validate_publish_subject(&letter.subject).map_err(|error| not_replayable(letter, &error))?;
+    let payload = match &letter.payload {
+        Some(payload) => payload.clone(),
+        None => kept_apart(connection, letter).await?,
+    };
+    let headers = if letter.headers_are_apart {
+        let whole = StoredLetter { headers: headers_kept_apart(connection, letter).await?, ..letter.clone() };
+        headers(&whole, payload.len(), connection.max_payload())?
+    } else {
+        headers(letter, payload.len(), connection.max_payload())?
+    };
+    let outgoing = Outgoing::with_headers(letter.subject.clone(), headers, payload);
+    let ack = publish(connection, outgoing, PUBLISH_TIMEOUT).await?;
+    delete(connection, letter).await?;
+    Ok(ack)
+}
+
+async fn headers_kept_apart(connection: &Connection, letter: &StoredLetter) -> Result<Vec<(String, String)>> {
+    let subject = letter.apart_subject(Part::Headers);
+    let found = stored::get(connection, &letter.kept_in, &json!({ "last_by_subj": subject })).await?;
+    let Some(found) = found else {
+        let message = format!(
+            "The headers of the dead letter {} of `{}` were kept apart, and they are gone. It cannot be replayed; \
+             purge it.",
+            letter.number, letter.kept_in
+        );
+        return Err(Error::new(ErrorKind::NotReplayable, message));
+    };
+    let block = String::from_utf8_lossy(&found.payload);
+    Ok(lines(&block).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+/// The payload that was too large for the copy: kept apart, or else still in the stream of the message.
+async fn kept_apart(connection: &Connection, letter: &StoredLetter) -> Result<Bytes> {
+    let subject = letter.apart_subject(Part::Payload);
+    let apart = stored::get(connection, &letter.kept_in, &json!({ "last_by_subj": subject })).await?;
+    if let Some(found) = apart {
+        return Ok(found.payload.into());
+    }
+    let found = match stored::get(connection, &letter.stream, &json!({ "seq": letter.sequence })).await {
+        Err(error) if error.kind() == ErrorKind::StreamNotFound => None,
+        found => found?,
+    };
+    // A stream that was made anew gives its sequences to other messages.
+    let is_ours = |sent: SystemTime| letter.sent.is_none_or(|time| nanoseconds(sent) == time);
+    match found.filter(|found| found.subject == letter.subject && is_ours(found.time)) {
+        Some(found) => Ok(found.payload.into()),
+        None => Err(Error::new(
+            ErrorKind::NotReplayable,
+            format!(
+                "The payload of the dead letter {} of `{}` was kept apart, and it is gone; so is the message {} of the \
+                 stream `{}`. It cannot be replayed; purge it.",
+                letter.number, letter.kept_in, letter.sequence, letter.stream
+            ),
+        )),
+    }
+}
+
+fn headers(letter: &StoredLetter, payload: usize, limit: usize) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    let mut first_id = None;
+    for (name, value) in &letter.headers {
+        if name.eq_ignore_ascii_case(MESSAGE_ID) {
+            first_id.get_or_insert(value);
+        } else if starts_with_any(name, &NOT_IN_FORCE) {
+            append(letter, &mut headers, &format!("{KEPT_PREFIX}{name}"), value)?;
+        } else {
+            append(letter, &mut headers, name, value)?;
+        }
+    }
+    let bare = headers.clone();
+    if let Some(id) = first_id.filter(|_| headers.get(ORIGINAL_ID).is_none()) {
+        append(letter, &mut headers, ORIGINAL_ID, id)?;
+    }
+    append(letter, &mut headers, MESSAGE_ID, &fresh_id(letter))?;
+    // Where there is no room for an id, the message matters more than the guard against a repeat.
+    let size = wire_size(&headers);
+    let fits = size <= LARGEST_HEADERS && size + payload <= limit;
+    Ok(if fits { headers } else { bare })
+}
+
+/// The same at each replay of this dead letter, and of no other.
+fn fresh_id(letter: &StoredLetter) -> String {
+    format!("replay.{}.{}.{}", letter.kept_in, letter.number, nanoseconds(letter.stored))
+}
+
+fn append(letter: &StoredLetter, headers: &mut HeaderMap, name: &str, value: &str) -> Result<()> {
+    let name: HeaderName = name.parse().map_err(|error| not_replayable(letter, &error))?;
+    let value: HeaderValue = value.parse().map_err(|error| not_replayable(letter, &error))?;
+    headers.append(name, value);
+    Ok(())
+}
+
+fn not_replayable(letter: &StoredLetter, error: &dyn std::error::Error) -> Error {
+    let message = format!(
+        "The message {} of `{}` is no dead letter that can be replayed: {error}. Look at it, then purge it.",
+        letter.number, letter.kept_in
+    );
+    Error::new(ErrorKind::NotReplayable, message)
+}
+
+fn starts_with_any(name: &str, prefixes: &[&str]) -> bool {
+    prefixes
+        .iter()
+        .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
+}
+
+fn nanoseconds(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(headers: &[(&str, &str)]) -> StoredLetter {
+        StoredLetter {
+            kept_in: "orders-dlq".into(),
+            number: 17,
+            stored: UNIX_EPOCH + Duration::from_nanos(123),
+            stream: "orders".into(),
+            sequence: 71,
+            subject: "orders.created".into(),
+            consumer: "billing".into(),
+            reason: "attempts exhausted".into(),
+            error: None,
+            deliveries: 4,
+            headers: headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            payload: Some("{}".into()),
+            sent: None,
+            headers_are_apart: false,
+        }
+    }
+
+    fn replayed(given: &[(&str, &str)]) -> Vec<String> {
+        let headers = headers(&letter(given), 2, 1_000_000).unwrap();
+        let line = |(name, values): (&HeaderName, &Vec<HeaderValue>)| {
+            let name: &str = name.as_ref();
+            values.iter().map(|value| format!("{name}: {}", value.as_str())).collect::<Vec<_>>()
+        };
+        let mut lines: Vec<_> = headers.iter().flat_map(line).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn the_headers_of_the_message_are_restored_and_its_id_is_a_fresh_one() {
+        let given =
+            [("Trace", "abc"), ("Tag", "one"), ("Tag", "two"), ("Nats-TTL", "1h"), ("Nats-Msg-Id", "a")];
+        let expected = [
+            "Dlq-Original-Msg-Id: a",
+            "Nats-Msg-Id: replay.orders-dlq.17.123",
+            "Nats-TTL: 1h",
+            "Tag: one",
+            "Tag: two",
+            "Trace: abc",
+        ];
+        assert_eq!(replayed(&given), expected);
+    }
+
+    #[test]
+    fn the_first_id_survives_a_second_replay() {
+        let given = [("Nats-Msg-Id", "replay.orders-dlq.3.9"), ("Dlq-Original-Msg-Id", "a")];
+        assert_eq!(replayed(&given), ["Dlq-Original-Msg-Id: a", "Nats-Msg-Id: replay.orders-dlq.17.123"]);
+    }
+
+    #[test]
+    fn conditions_and_roll_ups_are_kept_but_not_in_force() {
+        let given = [("Nats-Expected-Last-Sequence", "5"), ("nats-rollup", "all"), ("Nats-Incr", "+1")];
+        let expected = [
+            "Dlq-Header-Nats-Expected-Last-Sequence: 5",
+            "Dlq-Header-Nats-Incr: +1",
+            "Dlq-Header-nats-rollup: all",
+            "Nats-Msg-Id: replay.orders-dlq.17.123",
+        ];
+        assert_eq!(replayed(&given), expected);
+    }
+
+    #[test]
+    fn a_message_as_large_as_the_server_takes_is_replayed_without_an_id() {
+        assert!(headers(&letter(&[]), 1_000, 1_000).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,270 @@
+//! What a pull loop has asked for and what it may ask next, as a state machine without I/O.
+//!
+//! Feed it what arrived and what the time is; it says when to ask, for how many, and when the server has
+//! been silent for too long. It never wants more than there are free places, so nothing is ever dropped.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::jetstream::status::{Status, is_terminal};
+
+/// Pauses after an error double between these, so that no answer of the server makes a hot loop.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The server fills several requests in turn, so that some may end one after the other.
+const FRUITLESS_LIMIT: u32 = 8;
+
+/// Requests whose end is remembered: a second word about the same end changes nothing.
+const REMEMBERED: usize = 64;
+
+/// Consecutive "no responders" after which it is time to look whether the durable still exists.
+const UNANSWERED_LIMIT: u32 = 4;
+
+/// One pull request to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) id: u64,
+    pub(crate) batch: usize,
+}
+
+/// Why asking again cannot help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// The durable was deleted or replaced, or nobody answers for it.
+    Gone,
+    /// The server sent neither messages nor heartbeats.
+    Silent,
+    /// The connection is closed.
+    Closed,
+    /// The server does not accept the requests.
+    Refused(String),
+    /// A permission is missing, which the log names already.
+    Denied,
+}
+
+#[derive(Debug)]
+struct Request {
+    id: u64,
+    left: usize,
+    deadline: Instant,
+}
+
+/// The pull requests of one durable.
+#[derive(Debug)]
+pub(crate) struct Demand {
+    heartbeat: Duration,
+    expires: Duration,
+    requests: VecDeque<Request>,
+    /// The requests that the server said to have ended, the latest last.
+    ended: VecDeque<u64>,
+    outstanding: usize,
+    heard: Instant,
+    paused_until: Instant,
+    pause: Duration,
+    unanswered: u32,
+    silences: u32,
+    repairs: u64,
+    /// Requests that ended full in bytes since the last message.
+    fruitless: u32,
+    next_id: u64,
+    /// Requests up to this one are forgotten.
+    forgotten: u64,
+}
+
+impl Demand {
+    pub(crate) fn new(now: Instant, expires: Duration) -> Self {
+        Self {
+            // ADR-37: at most half of `expires`; 2.5 s notices a dead leader soon after the election.
+            heartbeat: (expires / 3).min(Duration::from_millis(2500)),
+            expires,
+            requests: VecDeque::new(),
+            ended: VecDeque::with_capacity(REMEMBERED),
+            outstanding: 0,
+            heard: now,
+            paused_until: now,
+            pause: SHORTEST_PAUSE,
+            unanswered: 0,
+            silences: 0,
+            repairs: 0,
+            fruitless: 0,
+            next_id: 0,
+            forgotten: 0,
+        }
+    }
+
+    pub(crate) fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    pub(crate) fn expires(&self) -> Duration {
+        self.expires
+    }
+
+    /// The next request, if `free` places are worth one: at least `least`, or any when nothing is asked for.
+    pub(crate) fn ask(&mut self, now: Instant, free: usize, least: usize) -> Option<Ask> {
+        let batch = free.saturating_sub(self.outstanding);
+        if now < self.paused_until || batch == 0 || (batch < least && self.outstanding > 0) {
+            return None;
+        }
+        if self.outstanding == 0 {
+            self.heard = now;
+        }
+        self.next_id += 1;
+        self.outstanding += batch;
+        self.requests.push_back(Request { id: self.next_id, left: batch, deadline: now + self.expires });
+        Some(Ask { id: self.next_id, batch })
+    }
+
+    /// Messages arrived.
+    pub(crate) fn delivered(&mut self, now: Instant, mut messages: usize) {
+        self.hear(now);
+        self.pause = SHORTEST_PAUSE;
+        self.fruitless = 0;
+        self.unanswered = 0;
+        self.outstanding = self.outstanding.saturating_sub(messages);
+        // The server fills requests in their order, or nearly so; only the sum has to be exact.
+        while let Some(first) = self.requests.front_mut() {
+            if first.left > messages {
+                first.left -= messages;
+                break;
+            }
+            messages -= first.left;
+            self.requests.pop_front();
+        }
+    }
+
+    /// A status arrived.
+    pub(crate) fn status(&mut self, now: Instant, status: Status<'_>) -> Result<(), Problem> {
+        self.hear(now);
+        match status.code {
+            100 => {}
+            404 | 408 => self.returned(&status),
+            409 if is_terminal(status.description) => return Err(Problem::Gone),
+            409 if status.description.starts_with("Exceeded MaxRequest") => {
+                return Err(Problem::Refused(format!("{} of the durable", status.description)));
+            }
+            // How a request with `max_bytes` ends when it is filled (seen on nats-server 2.15.1).
+            409 if status.description.starts_with("Batch Completed") => self.returned(&status),
+            // Full in bytes, though not in number. Where nothing comes any more, no request is large enough.
+            409 if status.description.starts_with("Message Size Exceeds MaxBytes") => {
+                self.returned(&status);
+                self.fruitless += 1;
+                if self.fruitless > FRUITLESS_LIMIT {
+                    self.hold(now);
+                }
+            }
+            // The other 409 are the server's own troubles: a new leader, a shutdown, a full queue.
+            409 => {
+                self.returned(&status);
+                self.hold(now);
+            }
+            503 => {
+                self.returned(&status);
+                self.unanswered += 1;
+                if self.unanswered >= UNANSWERED_LIMIT {
+                    return Err(Problem::Gone);
+                }
+                self.hold(now);
+            }
+            code => return Err(Problem::Refused(format!("{code} {}", status.description))),
+        }
+        Ok(())
+    }
+
+    /// Looks at the clock: forgets requests that ran out without a word, and notices silence. A first
+    /// silence is mended by asking again; a second one in a row is a problem.
+    pub(crate) fn tick(&mut self, now: Instant) -> Result<(), Problem> {
+        let grace = self.heartbeat;
+        let is_late = |request: &Request| now >= request.deadline + grace;
+        if self.requests.back().is_some_and(is_late) {
+            self.forget();
+        }
+        if self.outstanding == 0 || now < self.silence_at() {
+            return Ok(());
+        }
+        self.forget();
+        self.silences += 1;
+        if self.silences > 1 {
+            return Err(Problem::Silent);
+        }
+        self.repairs += 1;
+        Ok(())
+    }
+
+    /// The connection was made anew: what was asked for is forgotten on the other side.
+    pub(crate) fn reconnected(&mut self, now: Instant) {
+        self.forget();
+        self.hear(now);
+        self.paused_until = now;
+    }
+
+    /// When something has to be looked at although nothing arrives.
+    pub(crate) fn wake_at(&self, now: Instant) -> Instant {
+        if self.outstanding > 0 {
+            return self.silence_at();
+        }
+        if self.paused_until > now { self.paused_until } else { now + self.heartbeat }
+    }
+
+    /// Whether asking waits for an earlier error to pass.
+    pub(crate) fn is_paused(&self, now: Instant) -> bool {
+        now < self.paused_until
+    }
+
+    /// How often, since it was last asked, a request was lost or refused and another one takes its place.
+    pub(crate) fn take_repairs(&mut self) -> u64 {
+        std::mem::take(&mut self.repairs)
+    }
+
+    pub(crate) fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    fn silence_at(&self) -> Instant {
+        self.heard + self.heartbeat * 2
+    }
+
+    fn hear(&mut self, now: Instant) {
+        self.heard = now;
+        self.silences = 0;
+    }
+
+    fn hold(&mut self, now: Instant) {
+        self.repairs += 1;
+        self.paused_until = now + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    fn returned(&mut self, status: &Status<'_>) {
+        let Some(id) = status.id.filter(|id| self.is_news(*id)) else { return };
+        if self.ended.len() == REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(id);
+        let known = self.requests.iter().position(|request| request.id == id);
+        let left = known.and_then(|index| self.requests.remove(index)).map_or(0, |request| request.left);
+        // Without a count the sum may be wrong; it is right again when nothing is left that could be open. With
+        // one it is right, and what is left belongs to an earlier request, whose messages came for a later one.
+        self.outstanding = match status.unfilled {
+            None if self.requests.is_empty() => 0,
+            unfilled => self.outstanding.saturating_sub(unfilled.unwrap_or(left)),
+        };
+    }
+
+    /// What was never asked for, was forgotten or has ended is not outstanding, whatever is said of it later.
+    fn is_news(&self, id: u64) -> bool {
+        (self.forgotten + 1..=self.next_id).contains(&id) && !self.ended.contains(&id)
+    }
+
+    fn forget(&mut self) {
+        self.forgotten = self.next_id;
+        self.requests.clear();
+        self.outstanding = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests;

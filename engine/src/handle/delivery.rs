@@ -1,0 +1,341 @@
+//! A delivery: one attempt at one message. It owns its place in the prefetch until it is settled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::*};
+use std::time::Duration;
+
+use async_nats::Subject;
+use tracing::{debug, info, warn};
+
+use crate::config::Exhausted;
+use crate::dead_letter::store::DeadLetter;
+use crate::error::Result;
+use crate::fail_point;
+use crate::message::Message;
+use crate::observe::count;
+use crate::outcome::Outcome;
+use crate::retry::Next;
+use crate::settle::Settler;
+use crate::settle::hook::Hook;
+use crate::settle::verdict::{Verdict, one_line};
+
+/// A delivery is settled once; this was the second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AlreadySettled;
+
+/// Why a message is given up that nobody gave a reason for.
+const EXHAUSTED: &str = "attempts exhausted";
+
+/// The states of a delivery.
+const OPEN: u8 = 0;
+const ACKED: u8 = 1;
+const SETTLED: u8 = 2;
+
+/// One attempt at one message. The server is told regularly that it is alive, until it is settled;
+/// dropping it unsettled hands the message back.
+#[derive(Debug)]
+pub struct Delivery {
+    message: Message,
+    attempt: u64,
+    lease: usize,
+    state: AtomicU8,
+    settler: Arc<Settler>,
+    /// Runs before the message may come again.
+    hook: Option<Arc<dyn Hook>>,
+}
+
+/// Deliveries beyond the last attempt that run where nobody can tell whether the message ended its workers, or
+/// whose handlers may ask for yet another one.
+pub(crate) const HEADROOM: u64 = 3;
+
+/// Turns messages into deliveries.
+pub(crate) fn admit(
+    settler: &Arc<Settler>,
+    messages: &mut Vec<async_nats::Message>,
+    deliveries: &mut Vec<Delivery>,
+) {
+    settler.counters.received.fetch_add(messages.len() as u64, Relaxed);
+    settler.places.take(messages.len(), messages.iter().map(|message| message.length).sum());
+    fail_point::pass("fetched");
+    let leases = settler.open_leases(messages.iter().map(|message| reply_of(message.reply.as_ref())));
+    deliveries.extend(messages.drain(..).zip(leases).map(|(raw, lease)| {
+        let message = Message::new(raw);
+        let attempt = message.metadata().map_or(1, |metadata| metadata.delivered);
+        Delivery { message, attempt, lease, state: AtomicU8::new(OPEN), settler: settler.clone(), hook: None }
+    }));
+}
+
+/// A reason as the log has it.
+fn spell(reason: &str) -> String {
+    if reason.is_empty() { "no reason given".into() } else { one_line(reason) }
+}
+
+fn reply_of(reply: Option<&Subject>) -> Subject {
+    reply.cloned().unwrap_or_else(|| Subject::from_static("_"))
+}
+
+impl Delivery {
+    /// The message.
+    #[must_use]
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// The how-manieth delivery of the message this is, from 1: the server's count.
+    #[must_use]
+    pub fn attempt(&self) -> u64 {
+        self.attempt
+    }
+
+    /// Whether somebody settled it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.state.load(Acquire) != OPEN
+    }
+
+    /// Settles the delivery.
+    ///
+    /// # Errors
+    /// [`AlreadySettled`] when it was settled before; then nothing is sent.
+    pub fn settle(&self, outcome: Outcome) -> Result<(), AlreadySettled> {
+        self.settle_because(outcome, None)
+    }
+
+    fn settle_because(&self, outcome: Outcome, error: Option<String>) -> Result<(), AlreadySettled> {
+        self.decide(if outcome == Outcome::Ack { ACKED } else { SETTLED })?;
+        let settler = &self.settler;
+        match outcome {
+            Outcome::Ack => self.close(Verdict::Ack),
+            Outcome::Retry { .. } if self.is_last_to_run() => {
+                warn!(
+                    consumer = settler.options().name,
+                    subject = %self.message.subject(),
+                    sequence = self.sequence(),
+                    attempt = self.attempt,
+                    "another attempt is wanted beyond the limit: the message is kept as a dead letter"
+                );
+                self.bury(EXHAUSTED.into(), error);
+            }
+            Outcome::Retry { after } => {
+                count(&settler.counters.retried);
+                self.close(Verdict::Nak(after.unwrap_or_else(|| settler.retry().delay(self.attempt))));
+            }
+            Outcome::Drop { reason } => {
+                count(&settler.counters.dropped);
+                self.log_drop(&reason);
+                self.close(Verdict::Term(reason));
+            }
+            Outcome::DeadLetter { reason } => {
+                // What failed its last attempt has been told of.
+                if reason != EXHAUSTED {
+                    self.log_dead_letter(&reason);
+                }
+                self.bury(reason, error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Acknowledges, unless the handler settled the delivery itself. It counts as a success unless the handler
+    /// settled it otherwise than by an acknowledgement.
+    pub fn succeed(&self) {
+        let _ = self.settle(Outcome::Ack);
+        if self.state.load(Acquire) == ACKED {
+            count(&self.settler.counters.succeeded);
+        }
+    }
+
+    fn decide(&self, state: u8) -> Result<(), AlreadySettled> {
+        match self.state.compare_exchange(OPEN, state, AcqRel, Acquire) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(AlreadySettled),
+        }
+    }
+
+    /// Occupies a place beyond the settlement, for a handler that still runs although the delivery is settled.
+    pub fn occupy(&self) -> Place {
+        let bytes = self.message.size();
+        self.settler.places.take(1, bytes);
+        Place { settler: self.settler.clone(), bytes }
+    }
+
+    /// Notes that this attempt failed. Returns what the retry policy makes of it, or `None` after the
+    /// last attempt: then [`exhaust`](Self::exhaust) has the final word.
+    #[must_use]
+    pub fn fail(&self) -> Option<Outcome> {
+        count(&self.settler.counters.failed);
+        match self.settler.retry().next(self.attempt) {
+            Next::Retry(after) => Some(Outcome::Retry { after: Some(after) }),
+            // Beyond: the last attempt may have been cut short, and the final word was never spoken.
+            Next::Exhausted | Next::Beyond => None,
+        }
+    }
+
+    /// The configured final word on a message whose attempts are used up.
+    #[must_use]
+    pub fn final_outcome(&self) -> Outcome {
+        self.settler.final_outcome(EXHAUSTED)
+    }
+
+    /// Gives the message its final treatment, unless somebody settled it. `error` is kept with a dead letter.
+    pub fn exhaust(&self, outcome: Outcome, error: Option<String>) {
+        count(&self.settler.counters.exhausted);
+        let _ = self.settle_because(outcome, error);
+    }
+
+    /// Stores a copy in the dead-letter stream and waits until it is confirmed; the delivery stays open, to be
+    /// settled as its handler likes.
+    ///
+    /// # Errors
+    /// When the copy could not be stored.
+    pub async fn copy_to_dead_letters(&self, reason: String) -> Result<()> {
+        self.settler.copy_to_dead_letters(&self.letter(reason, None)).await
+    }
+
+    /// Hands the message back for somebody else, at once: no attempt was made.
+    pub fn hand_back(&self) {
+        self.hand_back_for(Duration::ZERO);
+    }
+
+    /// Hands the message back, to come again after the delay: no attempt was made.
+    pub(crate) fn hand_back_for(&self, delay: Duration) {
+        if self.decide(SETTLED).is_ok() {
+            count(&self.settler.counters.handed_back);
+            self.close(Verdict::Nak(delay));
+        }
+    }
+
+    /// Tells the server that the delivery is alive; the engine does so by itself every third of `ack_wait`.
+    pub fn in_progress(&self) {
+        if !self.is_settled() {
+            self.settler.enqueue(self.reply(), self.lease, Verdict::InProgress);
+        }
+    }
+
+    /// Acknowledges and waits until the server has confirmed it. Returns whether it did within `limit`.
+    ///
+    /// # Errors
+    /// [`AlreadySettled`] when it was settled before; then nothing is sent.
+    pub async fn ack_confirmed(&self, limit: Duration) -> Result<bool, AlreadySettled> {
+        self.decide(ACKED)?;
+        // Without a confirmation, or when nobody waits for it any more, the plain acknowledgement follows.
+        let _acked = AckOnDrop(self);
+        Ok(self.settler.confirm(self.reply(), limit).await)
+    }
+
+    fn log_dead_letter(&self, reason: &str) {
+        warn!(
+            consumer = self.settler.options().name,
+            subject = %self.message.subject(),
+            sequence = self.sequence(),
+            "a message becomes a dead letter: {}",
+            spell(reason)
+        );
+    }
+
+    fn log_drop(&self, reason: &str) {
+        info!(
+            consumer = self.settler.options().name,
+            subject = %self.message.subject(),
+            sequence = self.sequence(),
+            "a message is dropped: {}",
+            spell(reason)
+        );
+    }
+
+    /// Where the message is in its stream.
+    fn sequence(&self) -> u64 {
+        self.message.metadata().map_or(0, |metadata| metadata.stream_sequence)
+    }
+
+    /// Whether one that asks for another attempt is given up: it has asked often enough.
+    fn is_last_to_run(&self) -> bool {
+        self.settler.options().exhausted != Exhausted::Nak && self.attempt >= self.last_to_run()
+    }
+
+    /// The last delivery that runs where nobody can tell whether the message ended its workers.
+    pub(crate) fn last_to_run(&self) -> u64 {
+        self.settler.retry().max_attempts().saturating_add(HEADROOM)
+    }
+
+    /// Makes it a dead letter without running it.
+    pub(crate) fn give_up(&self) {
+        warn!(
+            consumer = self.settler.options().name,
+            subject = %self.message.subject(),
+            attempt = self.attempt,
+            "worker lost: no worker survived the attempts at this message, it is not run again"
+        );
+        // Whatever the final word is: nobody has seen this message fail, so it is kept.
+        self.exhaust(Outcome::DeadLetter { reason: "worker lost".into() }, None);
+    }
+
+    /// Sets the duty that is done before the message may come again.
+    pub(crate) fn set_hook(&mut self, hook: Option<Arc<dyn Hook>>) {
+        self.hook = hook;
+    }
+
+    /// Whether it is still ours. When its lease has run out, the message comes again by itself.
+    pub(crate) fn is_held(&self) -> bool {
+        self.settler.holds(self.lease)
+    }
+
+    fn bury(&self, reason: String, error: Option<String>) {
+        self.settler.bury(self.letter(reason, error), self.reply(), self.lease, self.hook.clone());
+    }
+
+    fn letter(&self, reason: String, error: Option<String>) -> DeadLetter {
+        DeadLetter {
+            message: self.message.clone(),
+            reason,
+            error,
+            raw_headers: None,
+            deliveries: self.attempt,
+        }
+    }
+
+    /// Where the server waits for the settlement.
+    fn reply(&self) -> Subject {
+        reply_of(self.message.reply())
+    }
+
+    /// Gives back the place and has the verdict written.
+    fn close(&self, verdict: Verdict) {
+        let (reply, lease, size) = (self.reply(), self.lease, self.message.size());
+        match self.hook.clone() {
+            Some(hook) => self.settler.close_hooked(hook, reply, lease, size, verdict),
+            None => self.settler.close(reply, lease, size, verdict),
+        }
+    }
+}
+
+/// A place among those of a consumption, free again when it is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, the place is free at once"]
+pub struct Place {
+    settler: Arc<Settler>,
+    bytes: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.settler.places.release(self.bytes);
+    }
+}
+
+struct AckOnDrop<'a>(&'a Delivery);
+
+impl Drop for AckOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close(Verdict::Ack);
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if *self.state.get_mut() == OPEN {
+            debug!(subject = %self.message.subject(), "a delivery was dropped unsettled and is handed back");
+            self.close(Verdict::Nak(self.settler.retry().delay(self.attempt)));
+        }
+    }
+}

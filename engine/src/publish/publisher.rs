@@ -1,0 +1,222 @@
+//! One kept connection to publish on: opened on first use, opened anew when it was closed.
+
+use std::time::Duration;
+
+use async_nats::{StatusCode, Subject, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::config::ConnectOptions;
+use crate::connect::Connection;
+use crate::connect::denial::{Act, Denial};
+use crate::connect::denials::Denials;
+use crate::error::{Error, ErrorKind, Result};
+use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, unconfirmed};
+
+/// Messages under way at once when many are published; the confirmations of more could overflow the
+/// subscription.
+const WINDOW: usize = 4096;
+
+/// Publishes from anywhere in a program.
+#[derive(Debug)]
+pub struct Publisher {
+    connect: ConnectOptions,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    connection: Option<Connection>,
+    /// When the last try to connect ended in vain, and with which words.
+    failed: Option<(Instant, ErrorKind, String)>,
+}
+
+/// After a vain try the next callers hear of it at once: else each would wait for a try of its own, one
+/// behind the other.
+const VAIN_FOR: Duration = Duration::from_secs(1);
+
+/// After a publish without a confirmation: how long the link may carry nothing at all.
+const DOUBT: Duration = Duration::from_secs(2);
+
+impl Publisher {
+    /// A publisher that connects when it is first used.
+    #[must_use]
+    pub fn new(connect: ConnectOptions) -> Self {
+        Self { connect, kept: Mutex::default() }
+    }
+
+    /// Publishes and waits, at most `limit`, until a stream has stored the message.
+    ///
+    /// # Errors
+    /// As [`publish`] and [`Connection::open`].
+    pub async fn publish(&self, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
+        let began = Instant::now();
+        let connection = self.connection(limit).await?;
+        let published = publish(&connection, outgoing, limit.saturating_sub(began.elapsed())).await;
+        if published.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unconfirmed) {
+            // The caller has waited long enough; whoever publishes next finds a sound link.
+            tokio::spawn(async move { connection.renew_if_silent(DOUBT).await });
+        }
+        published
+    }
+
+    /// Publishes many messages without waiting for each: in their order, and the results in that order too.
+    /// Each confirmation may take up to `limit` after the one before it.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish) where nothing could be sent at all; else each message has a result of
+    /// its own.
+    pub async fn publish_many(
+        &self,
+        messages: Vec<Outgoing>,
+        limit: Duration,
+    ) -> Result<Vec<Result<PublishAck>>> {
+        let connection = self.connection(limit).await?;
+        let inbox = connection.client().new_inbox();
+        let answers = connection.client().subscribe(format!("{inbox}.*")).await;
+        let answers = answers.map_err(|error| {
+            Error::new(ErrorKind::Closed, "The connection to NATS is closed.").because(error)
+        })?;
+        Ok(Pipeline::new(&connection, answers, inbox, limit).run(messages).await)
+    }
+
+    /// Closes the connection; the next publish opens another one.
+    pub async fn close(&self, limit: Duration) {
+        if let Some(connection) = self.kept.lock().await.connection.take() {
+            connection.close(limit).await;
+        }
+    }
+
+    async fn connection(&self, limit: Duration) -> Result<Connection> {
+        timeout(limit, self.connect()).await.unwrap_or_else(|_| {
+            let text = format!("No connection to NATS within {limit:?}, so nothing was published.");
+            Err(Error::new(ErrorKind::Unreachable, text))
+        })
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        let mut kept = self.kept.lock().await;
+        if let Some(connection) = kept.connection.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        if let Some((when, kind, text)) = &kept.failed
+            && when.elapsed() < VAIN_FOR
+        {
+            return Err(Error::new(*kind, text.clone()));
+        }
+        let opened = Connection::open(&self.connect).await;
+        kept.failed =
+            opened.as_ref().err().map(|error| (Instant::now(), error.kind(), error.message().to_owned()));
+        kept.connection = opened.as_ref().ok().cloned();
+        opened
+    }
+}
+
+/// Messages under way, known by the last token of their reply subject.
+struct Pipeline<'a> {
+    connection: &'a Connection,
+    answers: Subscriber,
+    inbox: String,
+    limit: Duration,
+    /// By number; `None` has its result.
+    under_way: Vec<Option<Subject>>,
+    count: usize,
+    denials: Denials,
+    results: Vec<Option<Result<PublishAck>>>,
+}
+
+impl<'a> Pipeline<'a> {
+    fn new(connection: &'a Connection, answers: Subscriber, inbox: String, limit: Duration) -> Self {
+        let denials = connection.denials();
+        let (under_way, results) = (Vec::new(), Vec::new());
+        Self { connection, answers, inbox, limit, under_way, count: 0, denials, results }
+    }
+
+    async fn run(mut self, messages: Vec<Outgoing>) -> Vec<Result<PublishAck>> {
+        self.results.resize_with(messages.len(), || None);
+        self.under_way.resize(messages.len(), None);
+        for (index, message) in messages.into_iter().enumerate() {
+            self.take_what_is_there();
+            if self.count >= WINDOW {
+                self.wait_until(WINDOW / 2).await;
+            }
+            self.send(index, message).await;
+        }
+        self.wait_until(0).await;
+        self.results.into_iter().flatten().collect()
+    }
+
+    async fn send(&mut self, index: usize, message: Outgoing) {
+        let (subject, headers, payload) = message.into_parts();
+        let reply = format!("{}.{index}", self.inbox);
+        let client = self.connection.client();
+        let sending = async {
+            if headers.is_empty() {
+                client.publish_with_reply(subject.clone(), reply, payload).await
+            } else {
+                client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await
+            }
+        };
+        // While the link is down, what async-nats buffers fills up and sending would wait for ever.
+        match timeout_at(Instant::now() + self.limit, sending).await {
+            Ok(Ok(())) => {
+                self.under_way[index] = Some(subject);
+                self.count += 1;
+            }
+            Ok(Err(error)) => {
+                let kind = match error.kind() {
+                    async_nats::PublishErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
+                    _ => ErrorKind::Closed,
+                };
+                let text = format!("The message for {subject} could not be sent: {error}.");
+                self.results[index] = Some(Err(Error::new(kind, text).because(error)));
+            }
+            Err(_) => self.results[index] = Some(Err(unconfirmed(&subject, self.limit))),
+        }
+    }
+
+    fn take_what_is_there(&mut self) {
+        while let Some(Some(answer)) = self.answers.next().now_or_never() {
+            self.note(&answer);
+        }
+    }
+
+    /// Waits until no more than `most` are under way; what stays silent for too long is given up.
+    async fn wait_until(&mut self, most: usize) {
+        while self.count > most {
+            let Ok(Some(answer)) = timeout_at(Instant::now() + self.limit, self.answers.next()).await else {
+                self.give_up();
+                return;
+            };
+            self.note(&answer);
+            self.take_what_is_there();
+        }
+    }
+
+    fn give_up(&mut self) {
+        let denials = self.denials.so_far();
+        for (subject, result) in self.under_way.iter_mut().zip(&mut self.results) {
+            if let Some(subject) = subject.take() {
+                let denial = Denial { act: Act::Publish, subject: subject.to_string() };
+                let is_denied = denials.contains(&denial);
+                let error = if is_denied { denial.error() } else { unconfirmed(&subject, self.limit) };
+                *result = Some(Err(error));
+            }
+        }
+        self.count = 0;
+    }
+
+    fn note(&mut self, answer: &async_nats::Message) {
+        let index =
+            answer.subject.strip_prefix(self.inbox.as_str()).and_then(|rest| rest.get(1..)?.parse().ok());
+        let Some(index): Option<usize> = index else { return };
+        let Some(subject) = self.under_way.get_mut(index).and_then(Option::take) else { return };
+        self.count -= 1;
+        let result = match answer.status {
+            Some(StatusCode::NO_RESPONDERS) => Err(no_stream(&subject)),
+            _ => read_ack(&subject, &answer.payload),
+        };
+        self.results[index] = Some(result);
+    }
+}

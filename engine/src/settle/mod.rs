@@ -1,0 +1,365 @@
+//! An outcome becomes what the server understands, written in batches; what is not settled yet is
+//! kept alive.
+//!
+//! Settling is synchronous and cheap: it pushes one entry to a queue. One task a consumption writes,
+//! so that nothing is written on a dead link: what was settled meanwhile waits until it is up again.
+
+pub(crate) mod hook;
+pub(crate) mod lease;
+pub(crate) mod places;
+pub(crate) mod verdict;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Client, Subject};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::config::{ConsumerOptions, Exhausted};
+use crate::connect::Connection;
+use crate::dead_letter::store::{DeadLetter, DeadLetters};
+use crate::defect::Defect;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fail_point;
+use crate::jetstream::api::API_TIMEOUT;
+use crate::observe::{Counters, count};
+use crate::outcome::Outcome;
+use crate::retry::RetryPolicy;
+use crate::settle::hook::Hook;
+use crate::settle::lease::Leases;
+use crate::settle::places::Places;
+use crate::settle::verdict::Verdict;
+
+/// Settlements of a busy consumer wait so long for each other: one write for all of them spares the worker and
+/// the server a third of their work (docs/decisions/0010).
+const GATHERING: Duration = Duration::from_millis(1);
+
+/// So many are written at once.
+const MANY: usize = 256;
+
+/// A server that waits for the settlements before it sends more must not wait for the gathering.
+fn many(options: &ConsumerOptions) -> usize {
+    let quarter = options.max_ack_pending.and_then(|most| usize::try_from(most / 4).ok());
+    quarter.map_or(MANY, |quarter| quarter.clamp(1, MANY))
+}
+
+#[derive(Debug)]
+pub(crate) struct Settlement {
+    reply: Subject,
+    /// The lease of the delivery; it ends with everything but a sign of life.
+    lease: usize,
+    verdict: Verdict,
+}
+
+/// Settles the deliveries of one consumption.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) places: Places,
+    options: Arc<ConsumerOptions>,
+    pub(crate) defect: Defect,
+    dead_letters: DeadLetters,
+    connection: Mutex<Connection>,
+    runtime: tokio::runtime::Handle,
+    queue: Mutex<Vec<Settlement>>,
+    leases: Mutex<Leases>,
+    is_signalled: AtomicBool,
+    is_over: AtomicBool,
+    work: Notify,
+    many: usize,
+}
+
+impl Settler {
+    /// A settler of the current tokio runtime; [`write`](Self::write) must run beside it.
+    pub(crate) fn new(options: Arc<ConsumerOptions>, connection: Connection) -> Arc<Self> {
+        Arc::new(Self {
+            counters: Arc::default(),
+            places: Places::new(),
+            defect: Defect::default(),
+            dead_letters: DeadLetters::of(&options),
+            leases: Mutex::new(Leases::new(options.ack_wait)),
+            many: many(&options),
+            options,
+            connection: Mutex::new(connection),
+            runtime: tokio::runtime::Handle::current(),
+            queue: Mutex::default(),
+            is_signalled: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            work: Notify::new(),
+        })
+    }
+
+    /// A task of this consumption, which ends if it panics.
+    pub(crate) fn watched<T>(&self, task: T) -> impl Future<Output = ()> + Send + use<T>
+    where
+        T: Future<Output = ()> + Send,
+    {
+        self.defect.watch(&self.options.name, task)
+    }
+
+    /// Begins the leases of deliveries that just arrived, known by their reply subjects.
+    pub(crate) fn open_leases(&self, replies: impl Iterator<Item = Subject>) -> Vec<usize> {
+        lock(&self.leases).begin(Instant::now(), replies)
+    }
+
+    /// Whether the delivery with this lease is still ours.
+    pub(crate) fn holds(&self, lease: usize) -> bool {
+        lock(&self.leases).holds(Instant::now(), lease)
+    }
+
+    /// Stores a dead letter, then ends the original: never the other way round. The lease stays
+    /// meanwhile, and if the copy cannot be stored the message is handed back.
+    pub(crate) fn bury(
+        self: &Arc<Self>,
+        letter: DeadLetter,
+        reply: Subject,
+        lease: usize,
+        hook: Option<Arc<dyn Hook>>,
+    ) {
+        let (settler, size) = (self.clone(), letter.message.size());
+        self.runtime.spawn(self.watched(async move {
+            let verdict = match settler.copy_to_dead_letters(&letter).await {
+                Ok(()) => {
+                    fail_point::pass("stored");
+                    Verdict::Term(letter.reason)
+                }
+                Err(error) => {
+                    let delay = settler.options.retry.longest();
+                    warn!(
+                        consumer = settler.options.name,
+                        subject = %letter.message.subject(),
+                        "a dead letter could not be stored ({error}); the message is handed back for {delay:?}"
+                    );
+                    Verdict::Nak(delay)
+                }
+            };
+            match hook {
+                Some(hook) => settler.close_hooked(hook, reply, lease, size, verdict),
+                None => settler.close(reply, lease, size, verdict),
+            }
+        }));
+    }
+
+    /// Has the last verdict on a delivery written, and gives back its place.
+    pub(crate) fn close(&self, reply: Subject, lease: usize, size: usize, verdict: Verdict) {
+        self.enqueue(reply, lease, verdict);
+        // Only now: when nothing is held any more, a drain has the last words written.
+        self.places.release(size);
+    }
+
+    /// As [`close`](Self::close), and runs the hook: before the message can come again.
+    pub(crate) fn close_hooked(
+        self: &Arc<Self>,
+        hook: Arc<dyn Hook>,
+        reply: Subject,
+        lease: usize,
+        size: usize,
+        verdict: Verdict,
+    ) {
+        let settler = self.clone();
+        self.runtime.spawn(self.watched(async move {
+            if verdict.is_final() {
+                settler.close(reply, lease, size, verdict);
+                hook.run(&settler).await;
+            } else {
+                hook.run(&settler).await;
+                settler.close(reply, lease, size, verdict);
+            }
+        }));
+    }
+
+    /// Whether nothing is written any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Acquire)
+    }
+
+    pub(crate) async fn copy_to_dead_letters(&self, letter: &DeadLetter) -> Result<()> {
+        self.dead_letters.store(&self.connection(), letter).await?;
+        count(&self.counters.dead_lettered);
+        Ok(())
+    }
+
+    /// Ends a message that never became a delivery, and waits until the server has taken note.
+    pub(crate) async fn end(&self, connection: &Connection, reply: String, reason: &str) -> Result<()> {
+        let request = async_nats::Request::new().payload(Verdict::Term(reason.to_owned()).wire());
+        let sending = connection.client().send_request(reply, request.timeout(Some(API_TIMEOUT)));
+        match tokio::time::timeout(API_TIMEOUT, sending).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::new(ErrorKind::Timeout, "The server did not confirm the end of a message.")),
+        }
+    }
+
+    /// Has something written; returns at once.
+    pub(crate) fn enqueue(&self, reply: Subject, lease: usize, verdict: Verdict) {
+        let mut queue = lock(&self.queue);
+        queue.push(Settlement { reply, lease, verdict });
+        let are_many = queue.len() == self.many;
+        drop(queue);
+        if !self.is_signalled.swap(true, AcqRel) || are_many {
+            self.work.notify_one();
+        }
+    }
+
+    /// Acknowledges by a request, which the server answers.
+    pub(crate) async fn confirm(&self, reply: Subject, limit: Duration) -> bool {
+        let client = self.connection().client().clone();
+        let request = async_nats::Request::new().payload(Verdict::Ack.wire()).timeout(Some(limit));
+        matches!(tokio::time::timeout(limit, client.send_request(reply, request)).await, Ok(Ok(_)))
+    }
+
+    /// Writes settlements and signs of life until `stop`, then what is left.
+    pub(crate) async fn write(self: Arc<Self>, stop: CancellationToken) {
+        let mut written = Instant::now();
+        let mut beat = written;
+        while !stop.is_cancelled() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                // Before the work, of which a busy consumer always has some.
+                () = sleep_until(beat) => {
+                    self.renew_leases().await;
+                    beat = Instant::now() + lock(&self.leases).beat();
+                }
+                () = self.work.notified() => self.gather(written).await,
+            }
+            self.write_out().await;
+            written = Instant::now();
+        }
+        // What was settled while the last batch was written.
+        self.write_out().await;
+        self.is_over.store(true, Release);
+    }
+
+    /// Waits for more to write, unless the last write was long ago.
+    async fn gather(&self, written: Instant) {
+        if written.elapsed() < GATHERING && lock(&self.queue).len() < self.many {
+            // The next word comes when there are many.
+            let _ = tokio::time::timeout(GATHERING, self.work.notified()).await;
+        }
+    }
+
+    async fn write_out(&self) {
+        let connection = self.connection();
+        if !connection.is_up() {
+            return;
+        }
+        for Settlement { reply, verdict, .. } in self.take_settled() {
+            publish(connection.client(), reply, &verdict).await;
+            fail_point::pass("written");
+        }
+    }
+
+    /// What is to be written now; its leases have ended.
+    pub(crate) fn take_settled(&self) -> Vec<Settlement> {
+        self.is_signalled.store(false, Release);
+        let mut batch = std::mem::take(&mut *lock(&self.queue));
+        self.end_leases(&mut batch);
+        batch
+    }
+
+    fn end_leases(&self, batch: &mut Vec<Settlement>) {
+        let now = Instant::now();
+        let mut leases = lock(&self.leases);
+        batch.retain(|settlement| {
+            // Without a lease somebody settled it before.
+            let holds = leases.holds(now, settlement.lease);
+            if settlement.verdict != Verdict::InProgress {
+                leases.end(settlement.lease);
+            }
+            holds || !settlement.verdict.needs_lease()
+        });
+    }
+
+    /// Tells the server of every delivery that has been quiet for a third of `ack_wait`.
+    async fn renew_leases(&self) {
+        let connection = self.connection();
+        if !connection.is_up() {
+            return;
+        }
+        // First: what is settled is not kept alive.
+        self.write_out().await;
+        let due = lock(&self.leases).renew(Instant::now());
+        for reply in due {
+            publish(connection.client(), reply, &Verdict::InProgress).await;
+        }
+    }
+
+    /// Somebody may have made the server's patience shorter than declared; a longer one changes nothing.
+    pub(crate) fn follow(&self, ack_wait: Duration) {
+        lock(&self.leases).follow(ack_wait.min(self.options.ack_wait));
+    }
+
+    /// Hands back what its handlers will never settle; later words of theirs are no news to the server.
+    pub(crate) fn hand_back_the_rest(&self) {
+        let is_settled = |entry: &&Settlement| entry.verdict != Verdict::InProgress;
+        let settled: HashSet<usize> =
+            lock(&self.queue).iter().filter(is_settled).map(|entry| entry.lease).collect();
+        let rest: Vec<_> = lock(&self.leases)
+            .iter()
+            .filter(|(key, _)| !settled.contains(key))
+            .map(|(key, reply)| (key, reply.clone()))
+            .collect();
+        for (key, reply) in rest {
+            count(&self.counters.handed_back);
+            self.enqueue(reply, key, Verdict::Nak(Duration::ZERO));
+        }
+    }
+
+    pub(crate) fn options(&self) -> &ConsumerOptions {
+        &self.options
+    }
+
+    pub(crate) fn retry(&self) -> &RetryPolicy {
+        &self.options.retry
+    }
+
+    /// What the options say becomes of a message whose attempts are used up.
+    pub(crate) fn final_outcome(&self, reason: &str) -> Outcome {
+        match self.options.exhausted {
+            Exhausted::Ack => Outcome::Ack,
+            Exhausted::Nak => Outcome::Retry { after: Some(self.options.retry.longest()) },
+            Exhausted::Term => Outcome::Drop { reason: reason.to_owned() },
+            Exhausted::DeadLetter => Outcome::DeadLetter { reason: reason.to_owned() },
+        }
+    }
+
+    pub(crate) fn connection(&self) -> Connection {
+        lock(&self.connection).clone()
+    }
+
+    /// From now on write to this connection.
+    pub(crate) fn move_to(&self, connection: Connection) {
+        *lock(&self.connection) = connection;
+    }
+}
+
+/// A closed client is noticed by the fetch loop, which makes a new one; the server delivers again
+/// what was not settled.
+async fn publish(client: &Client, reply: Subject, verdict: &Verdict) {
+    let _ = client.publish(reply, verdict.wire()).await;
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_said_that_it_is_alive_at_the_end_of_a_drain_is_handed_back_all_the_same() {
+        let connection = Connection::to_nowhere().await.unwrap();
+        let settler = Settler::new(Arc::new(ConsumerOptions::pull("orders", "billing")), connection);
+        let lease = settler.open_leases([Subject::from_static("reply")].into_iter())[0];
+        settler.enqueue("reply".into(), lease, Verdict::InProgress);
+        settler.hand_back_the_rest();
+        let verdicts: Vec<_> = settler.take_settled().into_iter().map(|entry| entry.verdict).collect();
+        assert_eq!(verdicts, [Verdict::InProgress, Verdict::Nak(Duration::ZERO)]);
+    }
+}

@@ -1,0 +1,202 @@
+//! The way to the handlers. One process has one gate for each consumption; while a suspect runs alone, all
+//! of them are shut, so that nobody else can be what ended the process.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{MutexGuard as Turn, Notify};
+use tokio::time::timeout;
+
+use crate::handle::Inbox;
+use crate::handle::delivery::Delivery;
+use crate::settle::Settler;
+
+/// How long all others wait for those that run to end. Beyond it they go on.
+const QUIET_AT_MOST: Duration = Duration::from_secs(10);
+
+/// How long they wait for as many as have outlasted an earlier wait: these may be others, which end soon.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// The way to the handlers of one consumption.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    house: Arc<House>,
+    inbox: Arc<dyn Inbox>,
+    pub(crate) settler: Arc<Settler>,
+    /// What came while the gate was shut.
+    aside: Mutex<Vec<Delivery>>,
+    /// How many deliveries are in hand that no handler has: aside, or kept by somebody.
+    kept: AtomicUsize,
+    /// How many deliveries the handlers still had when the last wait for them was over.
+    outlasting: AtomicUsize,
+    changed: Notify,
+}
+
+/// What the gates of a process share.
+#[derive(Debug, Default)]
+struct House {
+    is_shut: AtomicBool,
+    turn: tokio::sync::Mutex<()>,
+    gates: Mutex<Vec<Weak<Gate>>>,
+}
+
+impl House {
+    /// A forked child has a house of its own: whoever shut its parent's is not there to open it.
+    fn of_this_process() -> Arc<Self> {
+        static HOUSE: Mutex<Option<(u32, Arc<House>)>> = Mutex::new(None);
+        let pid = std::process::id();
+        let mut house = lock(&HOUSE);
+        match &*house {
+            Some((owner, house)) if *owner == pid => house.clone(),
+            _ => house.insert((pid, Arc::default())).1.clone(),
+        }
+    }
+
+    fn gates(&self) -> Vec<Arc<Gate>> {
+        let mut gates = lock(&self.gates);
+        gates.retain(|gate| gate.strong_count() > 0);
+        gates.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(settler: Arc<Settler>, inbox: Arc<dyn Inbox>) -> Arc<Self> {
+        let house = House::of_this_process();
+        let gate = Arc::new(Self {
+            house: house.clone(),
+            inbox,
+            settler,
+            aside: Mutex::default(),
+            kept: AtomicUsize::new(0),
+            outlasting: AtomicUsize::new(0),
+            changed: Notify::new(),
+        });
+        lock(&house.gates).push(Arc::downgrade(&gate));
+        gate
+    }
+
+    /// Gives the deliveries to the handlers; while the gate is shut, they are put aside.
+    pub(crate) fn put(&self, deliveries: &mut Vec<Delivery>) {
+        if self.house.is_shut.load(Acquire) {
+            let mut aside = lock(&self.aside);
+            // Again, or what is put aside while the gate opens would stay there.
+            if self.house.is_shut.load(Acquire) {
+                self.keep(deliveries.len());
+                aside.append(deliveries);
+                return;
+            }
+        }
+        self.inbox.put(deliveries);
+    }
+
+    /// Gives back what no handler has started.
+    pub(crate) fn recall(&self) -> Vec<Delivery> {
+        let mut waiting = self.take_aside();
+        waiting.append(&mut self.inbox.recall());
+        waiting
+    }
+
+    /// Shuts all gates of the process, when it is this one's turn.
+    pub(crate) async fn shut_all(&self) -> Shut<'_> {
+        let turn = self.house.turn.lock().await;
+        self.house.is_shut.store(true, Release);
+        Shut { house: &self.house, _turn: turn }
+    }
+
+    /// Gives a delivery to the handlers though the gate is shut.
+    pub(crate) fn let_in(&self, delivery: Delivery) {
+        self.inbox.put(&mut vec![delivery]);
+    }
+
+    /// Waits until the handlers have no more than so many deliveries.
+    async fn fallen_to(&self, count: usize) {
+        let places = &self.settler.places;
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let kept = self.kept.load(SeqCst);
+            let is_quiet = places.held() <= kept + count;
+            // An arrival takes its place before it is kept, so both are looked at as of one moment.
+            if self.kept.load(SeqCst) != kept {
+                continue;
+            }
+            if is_quiet {
+                return;
+            }
+            tokio::select! {
+                () = places.fallen_to(kept + count) => {}
+                () = changed => {}
+            }
+        }
+    }
+
+    /// How many deliveries the handlers have; those that arrive at this moment may be among them.
+    fn running(&self) -> usize {
+        self.settler.places.held().saturating_sub(self.kept.load(SeqCst))
+    }
+
+    /// So many deliveries in hand are kept from the handlers.
+    pub(crate) fn keep(&self, count: usize) {
+        self.kept.fetch_add(count, SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    /// So many of them are not any more; told before they are settled or given to the handlers.
+    pub(crate) fn let_go(&self, count: usize) {
+        self.kept.fetch_sub(count, SeqCst);
+    }
+
+    fn take_aside(&self) -> Vec<Delivery> {
+        let aside = std::mem::take(&mut *lock(&self.aside));
+        self.let_go(aside.len());
+        aside
+    }
+}
+
+/// While it lives, all gates of the process are shut.
+#[derive(Debug)]
+pub(crate) struct Shut<'a> {
+    house: &'a House,
+    _turn: Turn<'a, ()>,
+}
+
+impl Shut<'_> {
+    /// Waits until no handler of the process has anything; returns whether that came about in time. Handlers that
+    /// run for hours cost all others one long wait, not one for each suspect.
+    pub(crate) async fn quiet(&self) -> bool {
+        let gates = self.house.gates();
+        let all_but_those = async {
+            for gate in &gates {
+                gate.fallen_to(gate.outlasting.load(SeqCst)).await;
+            }
+        };
+        let all = async {
+            for gate in &gates {
+                gate.fallen_to(0).await;
+            }
+        };
+        let is_quiet =
+            timeout(QUIET_AT_MOST, all_but_those).await.is_ok() && timeout(GLANCE, all).await.is_ok();
+        for gate in &gates {
+            gate.outlasting.store(if is_quiet { 0 } else { gate.running() }, SeqCst);
+        }
+        is_quiet
+    }
+}
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        self.house.is_shut.store(false, Release);
+        for gate in self.house.gates() {
+            let mut aside = gate.take_aside();
+            if !aside.is_empty() {
+                gate.inbox.put(&mut aside);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,243 @@
+//! Marks: what is under way though its attempts are used up, told where the next worker can read it.
+//!
+//! The server counts deliveries, and cannot tell a message that ended its worker from one that was only
+//! near. A mark is written before such a message runs, and ended before it may come again; one that is found
+//! unended was left behind by a worker that died (docs/decisions/0014).
+
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::connect::Connection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fail_point;
+use crate::jetstream::api::call;
+use crate::jetstream::stored;
+use crate::jetstream::stream::create_stream;
+use crate::message::Message;
+use crate::publish::{Outgoing, publish};
+use crate::settle::Settler;
+use crate::settle::hook::Hook;
+
+/// How long the stream may take to confirm a mark.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause between two tries to end a mark.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// For how long it is tried to end one of which nobody knows whether it was stored. Its message waits for that.
+const UNCERTAIN_AT_MOST: Duration = Duration::from_secs(10);
+
+/// A mark that was not written again for so long was left behind, whatever `ack_wait` is: an election takes about
+/// four seconds, and storing a mark up to five.
+const SILENT_AT_LEAST: Duration = Duration::from_secs(10);
+
+/// A mark is of use until its message comes again: after `ack_wait`, or when there are workers again.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What a mark says about its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Progress {
+    /// It runs, and nothing beside it in its process.
+    Alone,
+    /// It runs, and others may run beside it.
+    Accompanied,
+    /// It ended, or was handed back.
+    Ended,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Word {
+    worker: String,
+    progress: Progress,
+    losses: u64,
+}
+
+/// A mark as it was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its place in the stream of marks: another one when it was written again.
+    pub(crate) sequence: u64,
+    pub(crate) progress: Progress,
+    /// How many workers were lost before with the message running in company.
+    pub(crate) losses: u64,
+    /// Whether this very process wrote it, which therefore is not lost.
+    pub(crate) is_own: bool,
+}
+
+#[derive(Debug)]
+struct Written {
+    progress: Progress,
+    is_confirmed: bool,
+}
+
+/// The mark of one message of one durable.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    source: String,
+    subject: String,
+    losses: u64,
+    written: Mutex<Written>,
+}
+
+impl Hook for Mark {
+    /// Ends the mark, however long the server is away, unless the consumption is over before.
+    fn run<'a>(&'a self, settler: &'a Settler) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.end(|| (!settler.is_over()).then(|| settler.connection())))
+    }
+}
+
+impl Mark {
+    /// The mark of a message, not written yet. `losses` is how many workers were lost with it in company.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the message does not come from a durable.
+    pub(crate) fn of(message: &Message, losses: u64) -> Result<Self> {
+        let place = message.metadata()?;
+        let (stream, durable) = (place.stream, place.consumer);
+        // The time tells the message from one that had its sequence before the stream was made anew.
+        let subject = format!("_mark.{stream}.{durable}.{}.{}", place.stream_sequence, place.timestamp);
+        let written = Mutex::new(Written { progress: Progress::Ended, is_confirmed: false });
+        Ok(Self { source: stream.to_owned(), subject, losses, written })
+    }
+
+    fn stream(&self) -> String {
+        format!("{}-marks", self.source)
+    }
+
+    /// The mark as the server has it; `None` where there is none.
+    pub(crate) async fn find(&self, connection: &Connection) -> Result<Option<Found>> {
+        let what = json!({ "last_by_subj": self.subject });
+        let stored = match stored::get(connection, &self.stream(), &what).await {
+            Err(error) if error.kind() == ErrorKind::StreamNotFound => return Ok(None),
+            stored => stored?,
+        };
+        let Some(stored) = stored else { return Ok(None) };
+        let Word { worker, progress, losses } = serde_json::from_slice(&stored.payload).map_err(|error| {
+            let text =
+                format!("The mark at {} cannot be read: purge the stream {}.", self.subject, self.stream());
+            Error::new(ErrorKind::Config, text).because(error)
+        })?;
+        Ok(Some(Found { sequence: stored.sequence, progress, losses, is_own: worker == this_worker() }))
+    }
+
+    /// Writes that the message is about to run, and waits until that is confirmed. Where that fails, or nobody
+    /// waits for it any more, it may be stored all the same, and has to be [ended](Self::end).
+    pub(crate) async fn begin(&self, connection: &Connection, progress: Progress) -> Result<()> {
+        let mut written = self.written.lock().await;
+        let before = std::mem::replace(&mut written.progress, progress);
+        fail_point::pass("marking");
+        if let Err(error) = self.store(connection, progress).await {
+            if !may_pass(&error) {
+                // It is not stored, unless an earlier try has done so.
+                written.progress = before;
+            }
+            return Err(error);
+        }
+        fail_point::pass("marked");
+        written.is_confirmed = true;
+        Ok(())
+    }
+
+    /// Writes the mark again, which shows that its worker is alive; nothing where it has ended. Returns
+    /// whether it has.
+    pub(crate) async fn renew(&self, connection: &Connection, progress: Option<Progress>) -> bool {
+        let mut written = self.written.lock().await;
+        if written.progress == Progress::Ended {
+            return true;
+        }
+        written.progress = progress.unwrap_or(written.progress);
+        if let Err(error) = self.store(connection, written.progress).await {
+            warn!(mark = self.subject, "a mark could not be written again: {error}");
+        }
+        false
+    }
+
+    /// Ends the mark, and waits until that is confirmed. Through an outage it tries for as long as `connection`
+    /// names one: a mark that stays would be taken for a lost worker.
+    pub(crate) async fn end(&self, connection: impl Fn() -> Option<Connection>) {
+        let mut written = self.written.lock().await;
+        if written.progress == Progress::Ended {
+            return;
+        }
+        written.progress = Progress::Ended;
+        let began = Instant::now();
+        while let Some(connection) = connection() {
+            match self.store(&connection, Progress::Ended).await {
+                Ok(()) => return,
+                Err(error)
+                    if may_pass(&error) && (written.is_confirmed || began.elapsed() < UNCERTAIN_AT_MOST) =>
+                {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    warn!(mark = self.subject, "a mark could not be ended: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn store(&self, connection: &Connection, progress: Progress) -> Result<()> {
+        let word = Word { worker: this_worker(), progress, losses: self.losses };
+        let payload = json!(word).to_string().into();
+        let mark = Outgoing::with_headers(self.subject.clone(), HeaderMap::new(), payload);
+        let stored = match publish(connection, mark.clone(), STORE_TIMEOUT).await {
+            Err(error) if error.kind() == ErrorKind::NoStream => {
+                self.create_stream(connection).await?;
+                publish(connection, mark, STORE_TIMEOUT).await?
+            }
+            stored => stored?,
+        };
+        if stored.stream == self.stream() {
+            return Ok(());
+        }
+        // There it would never be found.
+        let text = format!("The stream `{}` takes {}: exclude `_mark.>`.", stored.stream, self.subject);
+        Err(Error::new(ErrorKind::Overlap, text))
+    }
+
+    /// Marks are kept as safely as the messages they are about, the last word on each.
+    async fn create_stream(&self, connection: &Connection) -> Result<()> {
+        let source = call(connection, &format!("STREAM.INFO.{}", self.source), &Value::Null).await?;
+        let config = json!({
+            "name": self.stream(),
+            "subjects": [format!("_mark.{}.>", self.source)],
+            "storage": source["config"]["storage"],
+            "num_replicas": source["config"]["num_replicas"],
+            "max_msgs_per_subject": 1,
+            "max_age": u64::try_from(KEPT.as_nanos()).unwrap_or(u64::MAX),
+            "discard": "old",
+        });
+        if create_stream(connection, &config).await? {
+            info!(stream = self.stream(), "the stream of marks was created");
+        }
+        Ok(())
+    }
+}
+
+/// For how long a mark is watched for signs that its worker is alive, which writes it again every third of that.
+pub(crate) fn longest_silence(ack_wait: Duration) -> Duration {
+    ack_wait.max(SILENT_AT_LEAST)
+}
+
+/// Whether what went wrong may be over at the next try.
+pub(crate) fn may_pass(error: &Error) -> bool {
+    // A stream without a leader answers like none.
+    error.is_temporary() || error.kind() == ErrorKind::NoStream
+}
+
+/// A name of this process that no other one has had; a forked child has its own.
+fn this_worker() -> String {
+    static RANDOM: OnceLock<u64> = OnceLock::new();
+    let random = RANDOM.get_or_init(|| getrandom::u64().unwrap_or_default());
+    format!("{random:016x}.{}", std::process::id())
+}

@@ -1,0 +1,381 @@
+//! Suspects: messages whose attempts are used up, and yet they came again.
+//!
+//! Each may have ended its worker, or may only have been near one that ended: handed back at a drain, in the
+//! same prefetch, on a lost connection. So it runs once more, under a mark and with nothing beside it. Where
+//! such a run ends the worker, the mark tells the next one whose fault it was (docs/decisions/0014).
+
+pub(crate) mod gate;
+pub(crate) mod mark;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Exhausted;
+use crate::error::{Error, Result};
+use crate::handle::delivery::{Delivery, HEADROOM};
+use crate::message::Message;
+use crate::settle::hook::Hook;
+use crate::suspect::gate::Gate;
+use crate::suspect::mark::{Found, Mark, Progress, longest_silence, may_pass};
+
+/// Workers that a suspect may lose in company: there it may have been another one's fault.
+const LOSSES: u64 = 3;
+
+/// Tries in a row to keep a mark. The pauses between them double, so that they last half a minute together: longer
+/// than an election, or the restart of a server.
+const TRIES: u32 = 6;
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long no mark is tried after one could not be kept.
+const WITHOUT_MARKS: Duration = Duration::from_secs(600);
+
+/// The suspects of one consumption.
+#[derive(Debug)]
+pub(crate) struct Suspects {
+    gate: Arc<Gate>,
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+    /// The marks of those that run.
+    marks: Mutex<Vec<Weak<Mark>>>,
+    without_marks_until: Mutex<Option<Instant>>,
+}
+
+/// The suspects that do not run. They stay here whatever is found out about them, so that a drain has them all.
+#[derive(Debug, Default)]
+struct Waiting {
+    deliveries: HashMap<u64, Delivery>,
+    /// The marks that may have been written although their deliveries do not run.
+    tried: HashMap<u64, Arc<Mark>>,
+    /// Whose turn it is.
+    queue: VecDeque<Suspect>,
+    known: u64,
+}
+
+/// A suspect by its number.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    number: u64,
+    /// How many workers were lost with it in company, where that was found out.
+    losses: Option<u64>,
+}
+
+/// The mark that another worker left behind, or still keeps.
+#[derive(Debug)]
+struct Left {
+    number: u64,
+    mark: Arc<Mark>,
+    found: Found,
+}
+
+/// A suspect whose mark is being written. It waits again where that fails, or where a drain cuts it short.
+struct Marking<'a> {
+    suspects: &'a Suspects,
+    number: u64,
+    delivery: Option<Delivery>,
+}
+
+impl Marking<'_> {
+    fn done(mut self) -> Option<Delivery> {
+        self.delivery.take()
+    }
+}
+
+impl Drop for Marking<'_> {
+    fn drop(&mut self) {
+        if let Some(delivery) = self.delivery.take() {
+            self.suspects.insert(&mut lock(&self.suspects.waiting), self.number, delivery);
+        }
+    }
+}
+
+/// The tries in a row that were in vain though the server could be reached.
+#[derive(Debug, Default)]
+struct Vain(u32);
+
+impl Vain {
+    /// The pause before the next try; `None` after the last one.
+    fn pause(&mut self, is_up: bool) -> Option<Duration> {
+        self.0 += u32::from(is_up);
+        (self.0 < TRIES).then(|| SHORTEST_PAUSE * (1 << self.0.saturating_sub(1)))
+    }
+}
+
+impl Suspects {
+    pub(crate) fn new(gate: Arc<Gate>) -> Arc<Self> {
+        Arc::new(Self {
+            gate,
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            marks: Mutex::default(),
+            without_marks_until: Mutex::default(),
+        })
+    }
+
+    /// Takes the suspects out of what arrived; the rest goes to the handlers.
+    pub(crate) fn put(&self, deliveries: &mut Vec<Delivery>) {
+        let options = self.gate.settler.options();
+        // Where the final word is NAK, coming again is ordinary.
+        let limit = if options.exhausted == Exhausted::Nak { u64::MAX } else { options.retry.max_attempts() };
+        deliveries
+            .extract_if(.., |delivery| delivery.attempt() > limit)
+            .for_each(|delivery| self.keep(delivery));
+        if !deliveries.is_empty() {
+            self.gate.put(deliveries);
+        }
+    }
+
+    fn keep(&self, delivery: Delivery) {
+        let mut waiting = lock(&self.waiting);
+        let number = waiting.known;
+        waiting.known += 1;
+        waiting.queue.push_back(Suspect { number, losses: None });
+        self.insert(&mut waiting, number, delivery);
+        self.arrived.notify_one();
+    }
+
+    fn insert(&self, waiting: &mut Waiting, number: u64, delivery: Delivery) {
+        self.gate.keep(1);
+        waiting.deliveries.insert(number, delivery);
+    }
+
+    /// The suspect, for whoever settles it or gives it to the handlers; `None` when it was recalled.
+    fn take(&self, number: u64) -> Option<Delivery> {
+        let delivery = lock(&self.waiting).deliveries.remove(&number)?;
+        self.gate.let_go(1);
+        Some(delivery)
+    }
+
+    /// Gives back what no handler has started.
+    pub(crate) fn recall(&self) -> Vec<Delivery> {
+        let mut waiting = lock(&self.waiting);
+        waiting.tried.clear();
+        let recalled = std::mem::take(&mut waiting.deliveries);
+        drop(waiting);
+        self.gate.let_go(recalled.len());
+        recalled.into_values().chain(self.gate.recall()).collect()
+    }
+
+    /// Looks at one suspect after the other until `stop`.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut watching = JoinSet::new();
+        let looking = async {
+            let mut vain = Vain::default();
+            loop {
+                let next = lock(&self.waiting).queue.pop_front();
+                let Some(suspect) = next else {
+                    vain = Vain::default();
+                    self.arrived.notified().await;
+                    continue;
+                };
+                while watching.try_join_next().is_some() {}
+                match self.look_at(suspect).await {
+                    Ok(left) => {
+                        vain = Vain::default();
+                        if let Some(left) = left {
+                            watching.spawn(self.gate.settler.watched(self.clone().watch(left)));
+                        }
+                    }
+                    Err(error) => self.try_again(suspect, &error, &mut vain).await,
+                }
+            }
+        };
+        let _: Option<()> = stop.run_until_cancelled(looking).await;
+    }
+
+    /// Puts the suspect to the front again. It stays here meanwhile: each time it was handed back would count as
+    /// a delivery.
+    async fn try_again(&self, suspect: Suspect, error: &Error, vain: &mut Vain) {
+        lock(&self.waiting).queue.push_front(suspect);
+        let settler = &self.gate.settler;
+        let pause = may_pass(error).then(|| vain.pause(settler.connection().is_up())).flatten();
+        let Some(pause) = pause else {
+            self.do_without_marks(error);
+            return;
+        };
+        info!(
+            consumer = settler.options().name,
+            "a message that came again after its last attempt has no mark yet: {error} Trying again in {pause:?}."
+        );
+        tokio::time::sleep(pause).await;
+    }
+
+    /// Runs the suspect, unless another worker's mark is found.
+    async fn look_at(&self, Suspect { number, losses }: Suspect) -> Result<Option<Left>> {
+        let Some((message, tried)) = self.held(number) else { return Ok(None) };
+        if self.is_without_marks() {
+            self.take(number).into_iter().for_each(|delivery| self.run_unmarked(delivery));
+            return Ok(None);
+        }
+        let mark = match tried {
+            Some(mark) => mark,
+            None => Arc::new(Mark::of(&message, losses.unwrap_or_default())?),
+        };
+        if losses.is_none()
+            && let Some(found) = self.find(&mark).await?
+        {
+            self.forget_mark(number);
+            return Ok(Some(Left { number, mark, found }));
+        }
+        self.run_alone(number, mark).await?;
+        Ok(None)
+    }
+
+    /// The message of the suspect, and the mark that was tried in vain; `None` when it was recalled, or somebody
+    /// else may have it.
+    fn held(&self, number: u64) -> Option<(Message, Option<Arc<Mark>>)> {
+        let waiting = lock(&self.waiting);
+        let delivery = waiting.deliveries.get(&number)?;
+        if delivery.is_held() {
+            return Some((delivery.message().clone(), waiting.tried.get(&number).cloned()));
+        }
+        drop(waiting);
+        self.put_off(number);
+        None
+    }
+
+    /// The mark as another worker left it.
+    async fn find(&self, mark: &Mark) -> Result<Option<Found>> {
+        let found = mark.find(&self.gate.settler.connection()).await?;
+        // A process that is here is not lost.
+        Ok(found.filter(|found| !found.is_own && found.progress != Progress::Ended))
+    }
+
+    /// The mark is another worker's: it is not ended with the delivery.
+    fn forget_mark(&self, number: u64) {
+        let mut waiting = lock(&self.waiting);
+        waiting.tried.remove(&number);
+        if let Some(delivery) = waiting.deliveries.get_mut(&number) {
+            delivery.set_hook(None);
+        }
+    }
+
+    async fn run_alone(&self, number: u64, mark: Arc<Mark>) -> Result<()> {
+        let settler = &self.gate.settler;
+        let shut = self.gate.shut_all().await;
+        let is_alone = shut.quiet().await;
+        let Some(mut delivery) = self.take(number) else { return Ok(()) };
+        let progress = if is_alone { Progress::Alone } else { Progress::Accompanied };
+        // Before it is written: whatever happens from here on, it is ended before the message comes again.
+        delivery.set_hook(Some(mark.clone()));
+        lock(&self.waiting).tried.insert(number, mark.clone());
+        let marking = Marking { suspects: self, number, delivery: Some(delivery) };
+        mark.begin(&settler.connection(), progress).await?;
+        let Some(delivery) = marking.done() else { return Ok(()) };
+        lock(&self.waiting).tried.remove(&number);
+        info!(
+            consumer = settler.options().name,
+            subject = %delivery.message().subject(),
+            attempt = delivery.attempt(),
+            "a message came again after its last attempt: it runs once more, alone"
+        );
+        self.remember(&mark);
+        self.gate.let_in(delivery);
+        if is_alone && !shut.quiet().await {
+            mark.renew(&settler.connection(), Some(Progress::Accompanied)).await;
+        }
+        Ok(())
+    }
+
+    /// The mark of what runs for long is written again and again, which shows that its worker is alive.
+    fn remember(&self, mark: &Arc<Mark>) {
+        let mut marks = lock(&self.marks);
+        marks.retain(|mark| mark.strong_count() > 0);
+        marks.push(Arc::downgrade(mark));
+        let (settler, mark) = (self.gate.settler.clone(), Arc::downgrade(mark));
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(longest_silence(settler.options().ack_wait) / 3).await;
+                let Some(mark) = mark.upgrade() else { return };
+                if settler.is_over() || mark.renew(&settler.connection(), None).await {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Ends the marks of all that run: they will be handed back, and their worker is not lost.
+    pub(crate) async fn end_marks(&self) {
+        let marks: Vec<_> = lock(&self.marks).iter().filter_map(Weak::upgrade).collect();
+        for mark in marks {
+            mark.run(&self.gate.settler).await;
+        }
+    }
+
+    /// Waits whether the worker whose mark was found is alive, only out of the server's reach for a while: then
+    /// it writes its mark again, or ends it.
+    async fn watch(self: Arc<Self>, Left { number, mark, found }: Left) {
+        let settler = &self.gate.settler;
+        tokio::time::sleep(longest_silence(settler.options().ack_wait)).await;
+        let is_lost = match mark.find(&settler.connection()).await {
+            Ok(Some(now)) => now.sequence == found.sequence,
+            _ => false,
+        };
+        let losses = found.losses + 1;
+        if !is_lost {
+            self.put_off(number);
+        } else if found.progress == Progress::Accompanied && losses < LOSSES {
+            lock(&self.waiting).queue.push_back(Suspect { number, losses: Some(losses) });
+            self.arrived.notify_one();
+        } else if let Some(delivery) = self.take(number) {
+            delivery.give_up();
+        }
+    }
+
+    /// Hands it back for a while.
+    fn put_off(&self, number: u64) {
+        if let Some(delivery) = self.take(number) {
+            delivery.hand_back_for(self.gate.settler.options().ack_wait);
+        }
+    }
+
+    fn is_without_marks(&self) -> bool {
+        lock(&self.without_marks_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    fn do_without_marks(&self, error: &Error) {
+        *lock(&self.without_marks_until) = Some(Instant::now() + WITHOUT_MARKS);
+        warn!(
+            consumer = self.gate.settler.options().name,
+            "the marks of messages that came again after their last attempt cannot be kept: {error} For the next \
+             ten minutes such messages run beside others, up to {HEADROOM} times more, and are given up then, though \
+             they may not be what ended their workers."
+        );
+    }
+
+    fn run_unmarked(&self, delivery: Delivery) {
+        if delivery.attempt() > delivery.last_to_run() {
+            delivery.give_up();
+        } else {
+            self.gate.put(&mut vec![delivery]);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_tried_for_half_a_minute_that_the_server_can_be_reached() {
+        let mut vain = Vain::default();
+        let pauses: Vec<_> = std::iter::from_fn(|| vain.pause(true)).map(|pause| pause.as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16]);
+    }
+
+    #[test]
+    fn a_mark_is_tried_for_as_long_as_the_server_is_away() {
+        let mut vain = Vain::default();
+        assert!((0..1000).all(|_| vain.pause(false) == Some(SHORTEST_PAUSE)));
+    }
+}

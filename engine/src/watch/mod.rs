@@ -1,0 +1,381 @@
+//! Keeps one consumption consuming: notices when it does not, and repairs it.
+
+pub(crate) mod quarantine;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::bind::allowance::smaller_allowance;
+use crate::bind::drift::Drift;
+use crate::bind::durable::{Durable, bind, has_nothing_for, next_subject, upsert};
+use crate::bind::position::Position;
+use crate::config::{ConnectOptions, ConsumerOptions};
+use crate::connect::Connection;
+use crate::connect::denial::Act;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fetch::demand::Problem;
+use crate::fetch::{Fetch, fetch};
+use crate::jetstream::api::call;
+use crate::observe::count;
+use crate::settle::Settler;
+use crate::suspect::Suspects;
+use crate::watch::quarantine::sweep;
+
+/// How often the durable is looked at while nothing else tells whether it is well.
+const INSPECTION: Duration = Duration::from_secs(5);
+
+/// How often it is asked whether the link still carries anything, and how long the answer may take.
+const DOUBT: Duration = Duration::from_secs(4);
+
+/// Pauses between repairs double between these.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What the supervisor knows of the server's side.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    position: Position,
+    /// Up to here messages were looked at for headers that cannot be parsed.
+    swept: u64,
+    /// How many deliveries had been settled when all places at the server were found taken.
+    full_at: Option<usize>,
+    was_told: bool,
+    /// As many requests as the durable takes, where that many wait.
+    crowd: Option<i64>,
+    /// The server refused the last look at the durable.
+    is_refused: bool,
+    /// The stream has no subject that the filter matches.
+    has_nothing: bool,
+    drift: Drift,
+    /// How many deliveries had been made, how many messages waited for theirs, and how many deliveries might be
+    /// unsettled, when it was last asked whether that is too much.
+    flow: Option<(Option<u64>, Option<u64>, i64)>,
+}
+
+/// Keeps one consumption consuming.
+pub(crate) struct Supervisor {
+    pub(crate) connect: ConnectOptions,
+    pub(crate) options: Arc<ConsumerOptions>,
+    pub(crate) settler: Arc<Settler>,
+    pub(crate) suspects: Arc<Suspects>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) seen: Mutex<Seen>,
+}
+
+impl Supervisor {
+    /// Fetches and repairs until stopped.
+    pub(crate) async fn run(self, mut connection: Connection, mut durable: Durable) {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let began = tokio::time::Instant::now();
+            let Some(problem) = self.fetch(&connection, &durable).await else { return };
+            count(&self.settler.counters.repairs);
+            let is_denied = problem == Problem::Denied;
+            if !is_denied {
+                warn!(consumer = self.options.name, "{}; repairing", self.describe(&problem));
+            }
+            if began.elapsed() > LONGEST_PAUSE {
+                pause = SHORTEST_PAUSE;
+            }
+            let Some(repaired) = self.repair(connection, &mut pause).await else { return };
+            (connection, durable) = repaired;
+            // What was denied may be denied again.
+            if !is_denied {
+                info!(consumer = self.options.name, "consuming again");
+            }
+        }
+    }
+
+    /// Fetches until stopped (`None`) or until there is something to repair.
+    async fn fetch(&self, connection: &Connection, durable: &Durable) -> Option<Problem> {
+        let fetching = fetch(Fetch {
+            options: &self.options,
+            connection,
+            durable,
+            settler: &self.settler,
+            suspects: &self.suspects,
+            stop: &self.stop,
+        });
+        let mut denials = connection.denials();
+        let (act, subject) = needed(&self.options, durable);
+        // Once stopped, only the fetch has a word: it is handing back what was on its way.
+        let watching = async {
+            let problem = tokio::select! {
+                problem = self.inspect(connection, durable) => problem,
+                () = self.follow_link(connection, durable) => Problem::Closed,
+                _ = async { denials.about(act, &[&subject]).await } => Problem::Denied,
+                never = self.doubt_link(connection) => match never {},
+            };
+            if self.stop.is_cancelled() { std::future::pending().await } else { problem }
+        };
+        tokio::select! {
+            ended = fetching => ended.err(),
+            problem = watching => Some(problem),
+        }
+    }
+
+    /// Looks, after each reconnect, for a message that may have caused it; returns when the connection is
+    /// closed for good.
+    async fn follow_link(&self, connection: &Connection, durable: &Durable) {
+        let mut link = connection.link();
+        let mut generation = link.borrow_and_update().generation;
+        while link.changed().await.is_ok() {
+            let now = link.borrow_and_update().generation;
+            if now != generation {
+                generation = now;
+                count(&self.settler.counters.repairs);
+                self.sweep(connection, durable).await;
+            }
+        }
+    }
+
+    /// Asks now and then whether the link still carries anything.
+    async fn doubt_link(&self, connection: &Connection) -> Infallible {
+        loop {
+            tokio::time::sleep(DOUBT).await;
+            self.renew_if_silent(connection).await;
+        }
+    }
+
+    async fn renew_if_silent(&self, connection: &Connection) {
+        if connection.is_up() && connection.renew_if_silent(DOUBT).await {
+            count(&self.settler.counters.repairs);
+        }
+    }
+
+    async fn sweep(&self, connection: &Connection, durable: &Durable) {
+        let after = self.seen().swept;
+        match sweep(connection, &self.options, &durable.name, &self.settler, after).await {
+            Ok(swept) => self.seen().swept = swept,
+            Err(error) => {
+                debug!(consumer = self.options.name, "could not look for unreadable messages: {error}");
+            }
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tries again with growing pauses until the durable is bound; `None` when stopped meanwhile.
+    async fn repair(
+        &self,
+        mut connection: Connection,
+        pause: &mut Duration,
+    ) -> Option<(Connection, Durable)> {
+        loop {
+            let trying = async {
+                tokio::time::sleep(*pause).await;
+                self.renew_if_silent(&connection).await;
+                self.bind(&mut connection).await
+            };
+            let tried = self.stop.run_until_cancelled(trying).await?;
+            *pause = (*pause * 2).min(LONGEST_PAUSE);
+            match tried {
+                Ok(durable) => return Some((connection, durable)),
+                Err(error) => error!(consumer = self.options.name, "{error} Trying again in {:?}.", *pause),
+            }
+        }
+    }
+
+    async fn bind(&self, connection: &mut Connection) -> Result<Durable> {
+        if connection.is_closed() {
+            *connection = Connection::open(&self.connect).await?;
+            connection.name(&self.options.name);
+            self.settler.move_to(connection.clone());
+        }
+        let position = self.seen().position.clone();
+        let resume_at = position.resume_at(connection, &self.options.stream).await?;
+        let durable = bind(connection, &self.options, resume_at).await?;
+        // A durable that was made anew delivers again what another one had put away, and a stream that was made anew
+        // gives its sequences again.
+        self.seen().swept = 0;
+        self.sweep(connection, &durable).await;
+        Ok(durable)
+    }
+
+    async fn remember_the_stream(&self, connection: &Connection) {
+        let asked = call(connection, &format!("STREAM.INFO.{}", self.options.stream), &Value::Null).await;
+        if let Ok(info) = asked {
+            self.seen().position.note_stream(&info);
+        }
+    }
+
+    /// Looks at the durable now and then; returns when it needs repair.
+    async fn inspect(&self, connection: &Connection, durable: &Durable) -> Problem {
+        let subject = format!("CONSUMER.INFO.{}.{}", self.options.stream, durable.name);
+        // The first look is at once: a durable that is deleted early must not be replayed either.
+        let mut looks = tokio::time::interval(INSPECTION);
+        let mut before = None;
+        self.remember_the_stream(connection).await;
+        loop {
+            looks.tick().await;
+            if !connection.is_up() {
+                continue;
+            }
+            match call(connection, &subject, &Value::Null).await {
+                Ok(info) => {
+                    self.seen().is_refused = false;
+                    self.seen().position.note(&info);
+                    self.warn_if_full(&info);
+                    self.seen().crowd = crowd(&info);
+                    self.follow(durable, &info["config"]);
+                    self.mend(connection, durable, &info).await;
+                    let received = Some(self.settler.counters.snapshot().received);
+                    if before.is_none() || received == before {
+                        self.warn_if_nothing_can_come(connection).await;
+                    }
+                    if self.is_stalled(durable, &info) && received == before {
+                        return Problem::Silent;
+                    }
+                    before = received;
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::StreamNotFound) => {
+                    return Problem::Gone;
+                }
+                Err(error) => self.warn_if_refused(&error),
+            }
+        }
+    }
+
+    /// A pull is told itself; a push consumer whose account may not use JetStream any more is just silent.
+    fn warn_if_refused(&self, error: &Error) {
+        let is_refused = matches!(error.kind(), ErrorKind::Api { .. });
+        if is_refused && !self.seen().is_refused {
+            warn!(consumer = self.options.name, "the durable cannot be looked at: {error}");
+        }
+        self.seen().is_refused = is_refused;
+    }
+
+    /// Somebody changed the subjects of the stream, or the filter is wrong: that looks like silence.
+    async fn warn_if_nothing_can_come(&self, connection: &Connection) {
+        if self.options.filter_subjects.is_empty() {
+            return;
+        }
+        let stream = &self.options.stream;
+        let Ok(info) = call(connection, &format!("STREAM.INFO.{stream}"), &Value::Null).await else { return };
+        let has_nothing = has_nothing_for(&self.options, &info["config"]);
+        if has_nothing && !self.seen().has_nothing {
+            warn!(
+                consumer = self.options.name,
+                "nothing new can come: no subject of the stream `{stream}` ({}) matches the filter ({}). Change one \
+                 of them.",
+                info["config"]["subjects"],
+                self.options.filter_subjects.join(", ")
+            );
+        }
+        self.seen().has_nothing = has_nothing;
+    }
+
+    fn follow(&self, durable: &Durable, config: &Value) {
+        let drift = Drift::of(config, &self.options, &durable.name);
+        self.settler.follow(drift.ack_wait);
+        if self.seen().drift != drift {
+            drift.tell(&self.options);
+            self.seen().drift = drift;
+        }
+    }
+
+    /// Writes the durable once, or it would be for a while what the first of two writes made of it. Nothing but the
+    /// limits and the allowance is touched: another version of the consumer may have changed the rest.
+    async fn mend(&self, connection: &Connection, durable: &Durable, info: &Value) {
+        let found = info["config"].as_object().cloned().unwrap_or_default();
+        let mut mended = found.clone();
+        self.seen().drift.lift_limits(&mut mended);
+        let allowed = self.smaller_allowance(connection, info).await;
+        if let Some(allowed) = allowed {
+            mended.insert("max_ack_pending".into(), allowed.into());
+        }
+        if mended == found {
+            return;
+        }
+        // What goes wrong is tried again at the next look.
+        match upsert(connection, &self.options.stream, &durable.name, &Value::Object(mended)).await {
+            Ok(()) => allowed.into_iter().for_each(|allowed| {
+                info!(
+                    consumer = self.options.name,
+                    "messages are large: the server may send {allowed} at once"
+                );
+            }),
+            Err(error) => {
+                warn!(consumer = self.options.name, "{error}");
+                self.seen().flow = None;
+            }
+        }
+    }
+
+    /// Asks for the size of the messages only where some were sent since the last look, or came to wait for that.
+    async fn smaller_allowance(&self, connection: &Connection, info: &Value) -> Option<i64> {
+        let granted = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
+        let flow = Some((info["delivered"]["consumer_seq"].as_u64(), info["num_pending"].as_u64(), granted));
+        if std::mem::replace(&mut self.seen().flow, flow) == flow {
+            return None;
+        }
+        smaller_allowance(connection, &self.options, granted).await
+    }
+
+    /// Delayed retries count too: when all places at the server are taken, nobody gets anything new.
+    fn warn_if_full(&self, info: &Value) {
+        let pending = info["num_ack_pending"].as_i64().unwrap_or_default();
+        let limit = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
+        let settled = self.settler.places.settled();
+        let is_full = limit > 0 && pending >= limit;
+        // A backlog fills the places of a push consumer for a moment; what matters is that it stays so.
+        let is_stuck = is_full && self.seen().full_at == Some(settled);
+        if is_stuck && !self.seen().was_told {
+            warn!(
+                consumer = self.options.name,
+                "all {limit} deliveries that may be unsettled are under way or wait for a retry: nothing new comes \
+                 until some are settled. Raise max_ack_pending, or mend what makes the handlers fail."
+            );
+        }
+        let mut seen = self.seen();
+        seen.full_at = is_full.then_some(settled);
+        seen.was_told = is_stuck;
+    }
+
+    /// A push consumer that nobody listens to, as the server sees it, though we do.
+    fn is_stalled(&self, durable: &Durable, info: &Value) -> bool {
+        let waiting = info["num_pending"].as_u64().unwrap_or_default() > 0;
+        durable.deliver_subject.is_some() && waiting && info["push_bound"].as_bool() != Some(true)
+    }
+
+    fn describe(&self, problem: &Problem) -> String {
+        let stream = &self.options.stream;
+        match problem {
+            Problem::Gone => format!("the durable or its stream `{stream}` is gone from the server"),
+            Problem::Silent => self.seen().crowd.map_or_else(
+                || format!("nothing was heard from the stream `{stream}` though something should be"),
+                |most| {
+                    format!(
+                        "nothing comes here while {most} requests of others wait, which is all the durable takes: \
+                         run fewer workers, or make it anew with a larger max_waiting"
+                    )
+                },
+            ),
+            Problem::Closed => String::from("the connection to NATS was closed"),
+            Problem::Denied => String::from("a permission is missing"),
+            Problem::Refused(why) => format!("the server refused a pull request ({why})"),
+        }
+    }
+}
+
+/// How many requests wait where the durable takes no more: the server drops others without a word (seen on
+/// nats-server 2.15.1).
+fn crowd(info: &Value) -> Option<i64> {
+    let most = info["config"]["max_waiting"].as_i64().filter(|most| *most > 0)?;
+    (info["num_waiting"].as_i64()? >= most).then_some(most)
+}
+
+/// What has to be permitted, or nothing is delivered.
+fn needed(options: &ConsumerOptions, durable: &Durable) -> (Act, String) {
+    match &durable.deliver_subject {
+        Some(subject) => (Act::Subscribe, subject.clone()),
+        None => (Act::Publish, next_subject(&options.stream, &durable.name)),
+    }
+}
