@@ -17,7 +17,7 @@ use crate::options::{ConnectSettings, seconds};
 /// How long the last words may take when the connection is closed.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Mirror of `nats_consumer.selection.Selection`.
+/// Mirror of `nats_consumer.dead_letters.Selection`.
 #[derive(FromPyObject)]
 pub(crate) struct SelectionSettings {
     consumer: Option<String>,

@@ -15,7 +15,7 @@ from django.core.management import call_command
 
 from nats_consumer import get_nats_client
 from nats_consumer.client import Client
-from nats_consumer.embedded import server_url
+from nats_consumer.connect.embedded import server_url
 from nats_consumer.exceptions import StreamNotFound
 from nats_consumer.settings import embedded_store
 from shop import events, payments

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeAlias, final
 
 from .api import PubAck
-from .selection import Selection
+from .dead_letters import Selection
 from .settings import ConnectOptions, ConsumerOptions
 
 __all__ = [

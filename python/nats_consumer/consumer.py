@@ -6,15 +6,15 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import options, registry
 from .client import Client, get_nats_client
+from .declare import options, registry
 from .exceptions import StreamNotFound, WorkerError
 from .names import check_name
 from .outcomes import ErrorAckBehavior
 
 if TYPE_CHECKING:
     from ._native import Consumption, Message
-    from .own_run import OwnRun
+    from .run.own_run import OwnRun
 
 __all__ = ["ErrorAckBehavior", "JetstreamPullConsumer", "JetstreamPushConsumer", "NatsConsumer"]
 
@@ -198,7 +198,7 @@ class NatsConsumer:
 
     def _begin(self, overrides: options.Overrides) -> "OwnRun":
         # On first use: declaring consumers does not load the engine.
-        from .own_run import OwnRun
+        from .run.own_run import OwnRun
 
         is_over = self._own_run is None or self._own_run.is_over
         if not is_over or self.is_running:

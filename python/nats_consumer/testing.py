@@ -17,9 +17,9 @@ from asgiref.sync import async_to_sync, sync_to_async
 
 from . import lanes
 from .api import PubAck
+from .declare.options import filter_of, message_handler
 from .exceptions import MessageAlreadySettled
 from .names import covers, is_wildcard
-from .options import filter_of, message_handler
 from .outcomes import Ack, Drop, Outcome, Retry
 from .publish import MSG_ID, _draft, _on_event_loop, _publishers
 

@@ -131,7 +131,7 @@ def test_the_checks_do_not_start_the_embedded_server(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[object] = []
-    monkeypatch.setattr("nats_consumer.embedded.server_url", started.append)
+    monkeypatch.setattr("nats_consumer.connect.embedded.server_url", started.append)
     settings.NATS_CONSUMER = {"connect_args": {"servers": "embedded"}}
     assert found() == {}
     assert started == []

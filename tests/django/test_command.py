@@ -6,10 +6,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer, logs, worker
+from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer
+from nats_consumer.declare.options import Overrides
 from nats_consumer.exceptions import Unreachable
-from nats_consumer.options import Overrides
-from nats_consumer.worker import Plan
+from nats_consumer.run import logs, worker
+from nats_consumer.run.worker import Plan
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection, connections
 
-from nats_consumer import JetstreamPullConsumer, database, lanes
-from nats_consumer.dispatch import dispatch_for
-from tests.unit.doubles import FakeConsumption, FakeMessage
+from nats_consumer import JetstreamPullConsumer, lanes
+from nats_consumer.lanes import database
+from nats_consumer.run.dispatch import dispatch_for
+from tests.unit.support.doubles import FakeConsumption, FakeMessage
 from tests.waiting import becomes_true, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)

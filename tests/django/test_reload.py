@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from nats_consumer.reload import is_source, source_folders
+from nats_consumer.run.reload import is_source, source_folders
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,9 +11,9 @@ from django.conf import global_settings
 from pytest_django import Settings
 
 from nats_consumer.checks import check_settings
-from tests.docs.blocks import Block, blocks, name_of, pages
-from tests.docs.console import commands, problem
-from tests.docs.page import Page, PageRun
+from tests.docs.support.blocks import Block, blocks, name_of, pages
+from tests.docs.support.console import commands, problem
+from tests.docs.support.page import Page, PageRun
 from tests.servers import NatsServer
 
 # How many blocks of each page are not run; each has a comment that says why.

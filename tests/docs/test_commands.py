@@ -6,8 +6,8 @@ from argparse import ArgumentParser, _SubParsersAction
 import pytest
 from django.core.management import get_commands, load_command_class
 
-from tests.docs.blocks import ROOT
-from tests.docs.tables import first_spans
+from tests.docs.support.blocks import ROOT
+from tests.docs.support.tables import first_spans
 
 PAGE = "reference/commands.md"
 COMMANDS = sorted(name for name, app in get_commands().items() if app == "nats_consumer")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nats_consumer import NatsConsumer
-from tests.docs.blocks import ROOT, blocks, name_of, pages
-from tests.docs.tables import prose, rows, spans
+from tests.docs.support.blocks import ROOT, blocks, name_of, pages
+from tests.docs.support.tables import prose, rows, spans
 
 COMPATIBILITY = "reference/compatibility.md"
 EVIDENCE = "evidence/compatibility.md"

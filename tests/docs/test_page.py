@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from nats_consumer.exceptions import NoStreamResponse
-from tests.docs.blocks import blocks
-from tests.docs.console import commands, problem
-from tests.docs.page import Page, PageRun
+from tests.docs.support.blocks import blocks
+from tests.docs.support.console import commands, problem
+from tests.docs.support.page import Page, PageRun
 from tests.servers import NatsServer
 
 CONSUMER = """

@@ -25,8 +25,8 @@ from nats_consumer import (
 )
 from nats_consumer import settings as ours
 from nats_consumer.js import errors as js_errors
-from tests.docs.blocks import ROOT
-from tests.docs.tables import first_spans, rows, section, spans
+from tests.docs.support.blocks import ROOT
+from tests.docs.support.tables import first_spans, rows, section, spans
 
 SETTINGS = "reference/settings.md"
 ATTRIBUTES = "reference/consumer-attributes.md"

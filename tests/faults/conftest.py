@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.nodes import Cluster, Node
-from tests.faults.proxy import Proxy
-from tests.faults.stage import Stage
-from tests.faults.witness import Witness
+from tests.faults.support.nodes import Cluster, Node
+from tests.faults.support.proxy import Proxy
+from tests.faults.support.stage import Stage
+from tests.faults.support.witness import Witness
 
 HERE = Path(__file__).parent
 OF_THE_HARNESS = ("test_checker", "test_proxy")

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults.nodes import Node
-from tests.faults.proxy import DOWN, UP, Proxy
-from tests.faults.stage import Stage, Worker
-from tests.faults.witness import Witness
+from tests.faults.support.nodes import Node
+from tests.faults.support.proxy import DOWN, UP, Proxy
+from tests.faults.support.stage import Stage, Worker
+from tests.faults.support.witness import Witness
 
 CONSUMERS = ("Pulled", "Pushed", "PulledInThreads")
 RATE = 100

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.ledgers import read
-from tests.faults.nodes import Node
-from tests.faults.proxy import Proxy
-from tests.faults.stage import Stage
-from tests.faults.witness import Witness
+from tests.faults.support.ledgers import read
+from tests.faults.support.nodes import Node
+from tests.faults.support.proxy import Proxy
+from tests.faults.support.stage import Stage
+from tests.faults.support.witness import Witness
 from tests.waiting import eventually
 
 CONSUMERS = ("Pulled", "Pushed")
@@ -122,7 +122,7 @@ def test_credentials_that_expire_and_are_renewed_in_their_file(
     make_stage: Callable[..., Stage],
     tmp_path: Path,
 ) -> None:
-    from tests.faults.credentials import Authority
+    from tests.faults.support.credentials import Authority
 
     authority = Authority()
     server = guarded(authority.configuration())

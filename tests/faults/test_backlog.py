@@ -7,8 +7,8 @@ from pathlib import Path
 import nats
 import pytest
 
-from tests.faults.nodes import Node
-from tests.faults.stage import STREAM, Stage, Worker
+from tests.faults.support.nodes import Node
+from tests.faults.support.stage import STREAM, Stage, Worker
 from tests.waiting import eventually
 
 MANY = 1_000_000

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.checker import OWN_HEADERS, check
-from tests.faults.ledgers import Fault, Ledgers, Policy, Step, Stop, Try, read
-from tests.faults.witness import Stored
+from tests.faults.support.checker import OWN_HEADERS, check
+from tests.faults.support.ledgers import Fault, Ledgers, Policy, Step, Stop, Try, read
+from tests.faults.support.witness import Stored
 
 CONSUMER = "Pulled"
 DEAD = 7

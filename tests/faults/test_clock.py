@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.stage import STREAM, Stage
+from tests.faults.support.stage import STREAM, Stage
 from tests.waiting import eventually
 
 CONSUMERS = ("Pulled", "PulledInThreads", "Pushed")

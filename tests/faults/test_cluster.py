@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import pytest
 
 from tests.command import Command
-from tests.faults.nodes import Cluster, Node
-from tests.faults.stage import STREAM, Stage, Worker
-from tests.faults.witness import Witness
+from tests.faults.support.nodes import Cluster, Node
+from tests.faults.support.stage import STREAM, Stage, Worker
+from tests.faults.support.witness import Witness
 from tests.waiting import eventually
 
 CONSUMERS = ("Pulled", "Pushed")

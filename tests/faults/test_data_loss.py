@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.checker import check
-from tests.faults.nodes import Node
-from tests.faults.stage import STREAM, Stage
+from tests.faults.support.checker import check
+from tests.faults.support.nodes import Node
+from tests.faults.support.stage import STREAM, Stage
 
 CONSUMERS = ("Pulled", "Pushed")
 MESSAGES = f"jetstream/$G/streams/{STREAM}/msgs"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.faults.postgres import TABLE, Postgres, binaries
-from tests.faults.stage import Stage
+from tests.faults.support.postgres import TABLE, Postgres, binaries
+from tests.faults.support.stage import Stage
 
 CONSUMERS = ("PulledInThreads", "Pulled")
 CONCURRENCY = 5

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tests.faults.stage import STREAM, Stage
+from tests.faults.support.stage import STREAM, Stage
 
 MIX = [[1, {"do": "depend"}]]
 COUNT = 300

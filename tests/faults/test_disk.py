@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.ledgers import tries
-from tests.faults.nodes import Node
-from tests.faults.stage import Stage
+from tests.faults.support.ledgers import tries
+from tests.faults.support.nodes import Node
+from tests.faults.support.stage import Stage
 from tests.waiting import eventually
 
 CONSUMERS = ("Pulled", "Pushed")

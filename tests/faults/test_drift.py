@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.stage import STREAM, Stage
+from tests.faults.support.stage import STREAM, Stage
 from tests.waiting import eventually
 
 CONSUMERS = ("Pulled", "PushedInThreads")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.command import Command
-from tests.faults.stage import STREAM, Stage
+from tests.faults.support.stage import STREAM, Stage
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(90)

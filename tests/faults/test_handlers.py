@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from tests.faults.stage import STREAM, Stage, Worker
+from tests.faults.support.stage import STREAM, Stage, Worker
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(150)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.nodes import Node, free_ports
-from tests.faults.proxy import DOWN, UP, Proxy
-from tests.faults.stage import Stage
+from tests.faults.support.nodes import Node, free_ports
+from tests.faults.support.proxy import DOWN, UP, Proxy
+from tests.faults.support.stage import Stage
 
 CONSUMERS = ("Pulled", "Pushed")
 pytestmark = pytest.mark.timeout(120)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.faults.frames import Frames
-from tests.faults.proxy import DOWN, UP, Proxy
+from tests.faults.support.frames import Frames
+from tests.faults.support.proxy import DOWN, UP, Proxy
 from tests.servers import NatsServer
 from tests.waiting import becomes_true, eventually
 

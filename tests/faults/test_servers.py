@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.nodes import Node
-from tests.faults.stage import Stage
+from tests.faults.support.nodes import Node
+from tests.faults.support.stage import Stage
 
 CONSUMERS = ("Pulled", "Pushed")
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.checker import STOPPING
-from tests.faults.nodes import Node
-from tests.faults.proxy import DOWN, UP, Proxy
-from tests.faults.stage import GRACE, STREAM, Stage
+from tests.faults.support.checker import STOPPING
+from tests.faults.support.nodes import Node
+from tests.faults.support.proxy import DOWN, UP, Proxy
+from tests.faults.support.stage import GRACE, STREAM, Stage
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(90)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.nodes import Node
-from tests.faults.stage import Stage
+from tests.faults.support.nodes import Node
+from tests.faults.support.stage import Stage
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(90)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from tests.command import Command
-from tests.faults.nodes import Node
-from tests.faults.proxy import Proxy
-from tests.faults.stage import STREAM, Stage
+from tests.faults.support.nodes import Node
+from tests.faults.support.proxy import Proxy
+from tests.faults.support.stage import STREAM, Stage
 from tests.waiting import eventually
 
 CONSUMERS = ("Pulled", "Pushed")

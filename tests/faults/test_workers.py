@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.faults.stage import Stage
+from tests.faults.support.stage import Stage
 
 # Most orders are quick, some fail once or for good, some take a while.
 MIX = [

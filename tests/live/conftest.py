@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from nats_consumer import get_nats_client, registry
-from tests.live.project import Project
-from tests.live.stage import Stage
+from nats_consumer import get_nats_client
+from nats_consumer.declare import registry
+from tests.live.support.project import Project
+from tests.live.support.stage import Stage
 from tests.servers import NatsServer
 
 

@@ -23,9 +23,9 @@ from nats_consumer import (
     operations,
 )
 from nats_consumer.exceptions import Denied, Unreachable
-from nats_consumer.logs import LogPump
-from tests.faults.credentials import Authority
-from tests.live.stage import running
+from nats_consumer.run.logs import LogPump
+from tests.faults.support.credentials import Authority
+from tests.live.support.stage import running
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

@@ -10,8 +10,8 @@ import pytest
 import sniffio
 from asgiref.sync import sync_to_async
 
-from tests.live.loops import anyio_backend  # noqa: F401 - both loops
-from tests.live.stage import Stage, running
+from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
+from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ import pytest
 from pytest_django import Settings
 
 from nats_consumer import get_nats_client
-from tests.live.project import Project
+from tests.live.support.project import Project
 from tests.servers import NatsServer
 from tests.waiting import eventually
 

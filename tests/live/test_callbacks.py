@@ -9,7 +9,7 @@ from pytest_django import Settings
 
 from nats_consumer import get_nats_client
 from nats_consumer.exceptions import Denied, InvalidCallback
-from tests.live.loops import anyio_backend  # noqa: F401 - both loops
+from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

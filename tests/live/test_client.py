@@ -14,8 +14,8 @@ from nats_consumer.exceptions import (
     StreamNotFound,
     SubjectsOverlap,
 )
-from tests.live.loops import anyio_backend  # noqa: F401 - both loops
-from tests.live.stage import Stage
+from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
+from tests.live.support.stage import Stage
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

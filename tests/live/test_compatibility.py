@@ -12,9 +12,9 @@ from django.db import connection
 from django.db.migrations import Migration
 
 from nats_consumer import JetstreamPullConsumer, NatsConsumer, api, operations
-from tests.docs.blocks import ROOT
-from tests.live.project import Project
-from tests.live.stage import Stage, running
+from tests.docs.support.blocks import ROOT
+from tests.live.support.project import Project
+from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
 pytestmark = pytest.mark.anyio

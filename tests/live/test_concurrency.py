@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.live.loops import anyio_backend  # noqa: F401 - both loops
-from tests.live.stage import Stage, running
+from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
+from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
 pytestmark = pytest.mark.anyio

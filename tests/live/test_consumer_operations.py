@@ -7,7 +7,7 @@ import pytest
 
 from nats_consumer import operations
 from nats_consumer.exceptions import StreamNotFound
-from tests.live.stage import Stage, running
+from tests.live.support.stage import Stage, running
 
 pytestmark = pytest.mark.anyio
 

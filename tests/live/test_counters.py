@@ -8,7 +8,7 @@ import pytest
 from pytest_django import Settings
 
 from nats_consumer import ErrorAckBehavior, JetstreamPullConsumer, get_nats_client
-from tests.live.stage import Stage, running
+from tests.live.support.stage import Stage, running
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

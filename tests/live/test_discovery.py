@@ -7,7 +7,7 @@ import nats
 import pytest
 
 from nats_consumer import get_nats_client
-from tests.faults.nodes import free_ports
+from tests.faults.support.nodes import free_ports
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from nats_consumer import embedded
-from nats_consumer.embedded import server_url
+from nats_consumer.connect import embedded
+from nats_consumer.connect.embedded import server_url
 from nats_consumer.exceptions import ConfigurationError, Unreachable
 from tests.waiting import eventually
 
 USER = """
 import sys
 from pathlib import Path
-from nats_consumer.embedded import server_url
+from nats_consumer.connect.embedded import server_url
 print(server_url(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
@@ -29,7 +29,7 @@ sys.stdin.read()
 FORKING_USER = """
 import os, sys
 from pathlib import Path
-from nats_consumer.embedded import server_url
+from nats_consumer.connect.embedded import server_url
 url = server_url(Path(sys.argv[1]))
 if os.fork() == 0:
     print(url, flush=True)

@@ -5,7 +5,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.live.project import Project
+from tests.live.support.project import Project
 from tests.servers import NatsServer
 
 BEGIN = """

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nats_consumer import ConsumerHandler, ErrorAckBehavior
-from tests.live.stage import Stage, running
+from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
 pytestmark = pytest.mark.anyio

@@ -5,17 +5,11 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import (
-    DeadLetter,
-    JetstreamPullConsumer,
-    apublish,
-    publish,
-    publish_many,
-    registry,
-)
+from nats_consumer import DeadLetter, JetstreamPullConsumer, apublish, publish, publish_many
+from nats_consumer.declare import registry
+from nats_consumer.declare.options import consumer_options
 from nats_consumer.exceptions import ConfigurationError, NatsConsumerError
-from nats_consumer.options import consumer_options
-from tests.live.stage import Stage, running
+from tests.live.support.stage import Stage, running
 
 pytestmark = pytest.mark.anyio
 

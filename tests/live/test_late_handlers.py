@@ -11,8 +11,8 @@ import pytest
 
 from nats_consumer import Ack, ErrorAckBehavior, _native
 from nats_consumer.exceptions import MessageAlreadySettled
-from nats_consumer.logs import LogPump
-from tests.live.stage import Stage, running
+from nats_consumer.run.logs import LogPump
+from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ import pytest
 
 from nats_consumer import _native
 from nats_consumer.testing import FakeMessage
-from tests.live.stage import Stage, running
+from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
 pytestmark = pytest.mark.anyio

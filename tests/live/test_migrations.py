@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.project import Project
+from tests.live.support.project import Project
 from tests.servers import NatsServer
 
 MIGRATION = """

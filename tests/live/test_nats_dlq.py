@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from nats_consumer import DeadLetter
-from tests.live.stage import Stage, running
+from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
 pytestmark = pytest.mark.anyio

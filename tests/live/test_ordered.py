@@ -13,11 +13,11 @@ from pytest_django import Settings
 from nats_consumer import _native, get_nats_client
 from nats_consumer.api import ConsumerConfig
 from nats_consumer.client import Client
+from nats_consumer.client.jetstream.push import PushSubscription
 from nats_consumer.exceptions import ConfigurationError, StreamNotFound, SubscriptionEnded
-from nats_consumer.jetstream.push import PushSubscription
-from tests.faults.proxy import DOWN, UP, Proxy
-from tests.live.loops import anyio_backend  # noqa: F401 - both loops
-from tests.live.stage import Stage
+from tests.faults.support.proxy import DOWN, UP, Proxy
+from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
+from tests.live.support.stage import Stage
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

@@ -7,8 +7,8 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
-from tests.live.loops import anyio_backend  # noqa: F401 - both loops
-from tests.live.stage import Stage, running
+from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
+from tests.live.support.stage import Stage, running
 from tests.project.orders.models import Receipt
 
 pytestmark = [pytest.mark.anyio, pytest.mark.django_db(transaction=True)]

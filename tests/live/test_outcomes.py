@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import Ack, DeadLetter, Drop, Outcome, Retry, _native, logs
-from tests.live.stage import Stage, running
+from nats_consumer import Ack, DeadLetter, Drop, Outcome, Retry, _native
+from nats_consumer.run import logs
+from tests.live.support.stage import Stage, running
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from pytest_django import Settings
 
 from nats_consumer import NatsConsumer, get_nats_client
 from nats_consumer.exceptions import ConfigurationError, StreamNotFound, WorkerError
-from tests.live.stage import Stage, running
+from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ from typing import Any
 import nats.aio.msg
 import pytest
 
-from tests.live.parity import Script, call, differences, fields, raised
+from tests.live.support.parity import Script, call, differences, fields, raised
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

@@ -9,8 +9,8 @@ import nats.aio.msg
 import pytest
 
 from nats_consumer import get_nats_client
-from nats_consumer.events import Callbacks
-from tests.live.parity import Script, call, differences, fields, raised
+from nats_consumer.client.events import Callbacks
+from tests.live.support.parity import Script, call, differences, fields, raised
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

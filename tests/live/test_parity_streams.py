@@ -7,7 +7,7 @@ import nats.js.api
 import pytest
 
 from nats_consumer import api
-from tests.live.parity import Script, differences, fields, raised
+from tests.live.support.parity import Script, differences, fields, raised
 from tests.servers import NatsServer
 
 pytestmark = pytest.mark.anyio

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.command import Command
-from tests.live.project import Project
-from tests.live.stage import Stage
+from tests.live.support.project import Project
+from tests.live.support.stage import Stage
 
 pytestmark = pytest.mark.anyio
 

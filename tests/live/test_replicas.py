@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.project import Project
+from tests.live.support.project import Project
 from tests.servers import NatsServer
 from tests.waiting import eventually
 

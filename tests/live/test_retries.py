@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nats_consumer import ErrorAckBehavior, JetstreamPullConsumer
-from tests.live.stage import Stage, running
+from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
 pytestmark = pytest.mark.anyio

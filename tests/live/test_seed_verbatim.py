@@ -13,8 +13,8 @@ from pytest_django import Settings
 
 import nats_consumer
 from nats_consumer.handler import ConsumerHandler
-from tests.live.project import SETTINGS, Project
-from tests.live.stage import Stage, running
+from tests.live.support.project import SETTINGS, Project
+from tests.live.support.stage import Stage, running
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

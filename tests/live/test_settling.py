@@ -9,7 +9,7 @@ import pytest
 
 from nats_consumer import ConsumerHandler, ErrorAckBehavior
 from nats_consumer.exceptions import MessageAlreadySettled
-from tests.live.stage import Stage, running
+from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
 pytestmark = pytest.mark.anyio

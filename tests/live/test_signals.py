@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.command import Command
-from tests.live.project import Project
+from tests.live.support.project import Project
 from tests.servers import NatsServer
 from tests.waiting import eventually
 

@@ -10,9 +10,9 @@ import pytest
 from pytest_django import Settings
 
 from nats_consumer import NatsConsumer
-from nats_consumer.subscription import Subscription
-from tests.faults.proxy import DOWN, UP, Proxy
-from tests.live.stage import Stage, running
+from nats_consumer.client.subscription import Subscription
+from tests.faults.support.proxy import DOWN, UP, Proxy
+from tests.live.support.stage import Stage, running
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

@@ -7,7 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from nats_consumer import operations
-from tests.live.stage import Stage
+from tests.live.support.stage import Stage
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import pytest
 
 from nats_consumer import operations
 from nats_consumer.exceptions import StreamMismatch
-from tests.live.stage import Stage
+from tests.live.support.stage import Stage
 
 pytestmark = pytest.mark.anyio
 

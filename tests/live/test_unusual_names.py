@@ -7,7 +7,7 @@ import pytest
 
 from nats_consumer import DeadLetter, ErrorAckBehavior
 from nats_consumer.dead_letters import Selection, dead_letters
-from tests.live.stage import Stage, running
+from tests.live.support.stage import Stage, running
 
 pytestmark = pytest.mark.anyio
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nats_consumer import registry
+from nats_consumer.declare import registry
 
 
 @pytest.fixture(autouse=True)

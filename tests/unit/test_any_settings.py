@@ -14,9 +14,9 @@ from nats_consumer import JetstreamPullConsumer, _native
 from nats_consumer import settings as ours
 from nats_consumer.connect import connect_options, resolve, spell_servers
 from nats_consumer.consumer import ErrorAckBehavior
+from nats_consumer.declare.options import consumer_options
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.names import check_name, covers, overlap, subject_problem
-from nats_consumer.options import consumer_options
 from nats_consumer.settings import KEYS, ConnectOptions, ConsumerOptions
 
 SCALARS = (

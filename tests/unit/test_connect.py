@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from nats_consumer import embedded
-from nats_consumer.connect import callbacks, connect_options, resolve, spell_servers
-from nats_consumer.events import Callbacks
+from nats_consumer.client.events import Callbacks
+from nats_consumer.connect import callbacks, connect_options, embedded, resolve, spell_servers
 from nats_consumer.exceptions import ConfigurationError, InvalidCallback
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer
 from nats_consumer.exceptions import ConfigurationError, ConsumerNotFound
-from tests.unit.doubles import FakeConsumption
+from tests.unit.support.doubles import FakeConsumption
 
 
 def test_a_consumer_is_found_by_its_class_name() -> None:

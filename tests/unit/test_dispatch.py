@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from nats_consumer import DeadLetter, ErrorAckBehavior, JetstreamPullConsumer, Retry, lanes
-from nats_consumer.dispatch import Dispatch, LoopDispatch, ThreadDispatch, dispatch_for
 from nats_consumer.outcomes import Outcome
-from tests.unit.doubles import FakeConsumption, FakeMessage
+from nats_consumer.run.dispatch import Dispatch, LoopDispatch, ThreadDispatch, dispatch_for
+from tests.unit.support.doubles import FakeConsumption, FakeMessage
 from tests.waiting import becomes_true, eventually
 
 ERROR = LookupError("no such order")

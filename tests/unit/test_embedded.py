@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nats_consumer import embedded
+from nats_consumer.connect import embedded
 from nats_consumer.exceptions import ConfigurationError, Unreachable
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from nats_consumer import ConsumerHandler, handle
-from nats_consumer.retry import RetryPolicy
-from tests.unit.doubles import FakeMessage
+from nats_consumer.declare.retry import RetryPolicy
+from tests.unit.support.doubles import FakeMessage
 
 
 class Recording(ConsumerHandler):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nats_consumer import logs
+from nats_consumer.run import logs
 from tests.waiting import eventually
 
 

@@ -11,8 +11,8 @@ from django.db.migrations.writer import MigrationWriter, OperationWriter
 
 from nats_consumer import migrations, operations
 from nats_consumer.api import Placement, RetentionPolicy, StorageType
-from nats_consumer.blocking import wait_for
 from nats_consumer.exceptions import ConfigurationError
+from nats_consumer.lanes.blocking import wait_for
 
 OPERATIONS = [
     operations.CreateStream(

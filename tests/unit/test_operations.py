@@ -14,7 +14,7 @@ from nats_consumer.exceptions import (
     StreamNotFound,
     SubjectsOverlap,
 )
-from tests.unit.doubles import FakeConnection
+from tests.unit.support.doubles import FakeConnection
 
 
 def execute(operation: operations.StreamOperation, connection: FakeConnection) -> None:

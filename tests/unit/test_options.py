@@ -9,8 +9,8 @@ from pytest_django import Settings
 from nats_consumer import ErrorAckBehavior, JetstreamPullConsumer, JetstreamPushConsumer
 from nats_consumer.api import DeliverPolicy
 from nats_consumer.consumer import NatsConsumer
+from nats_consumer.declare.options import Overrides, consumer_options, filter_of, subjects_left_out
 from nats_consumer.exceptions import ConfigurationError
-from nats_consumer.options import Overrides, consumer_options, filter_of, subjects_left_out
 
 
 class Pushing(JetstreamPushConsumer):

@@ -3,8 +3,8 @@
 import pytest
 
 from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer
+from nats_consumer.declare.retry import RetryPolicy, retry_policy
 from nats_consumer.exceptions import ConfigurationError
-from nats_consumer.retry import RetryPolicy, retry_policy
 
 
 def delays(policy: RetryPolicy, attempts: int) -> list[float]:

@@ -8,7 +8,7 @@ import pytest
 
 ENDING = """
 import asyncio, os, signal
-from nats_consumer.signals import set_by_signals
+from nats_consumer.run.stop import set_by_signals
 
 async def run():
     stopping = asyncio.Event()

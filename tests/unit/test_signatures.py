@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from nats_consumer import JetstreamPullConsumer
+from nats_consumer.declare.signatures import check_signatures
 from nats_consumer.exceptions import ConfigurationError
-from nats_consumer.signatures import check_signatures
 
 
 def with_connection(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import ConsumerHandler, JetstreamPullConsumer, operations, supervise
+from nats_consumer import ConsumerHandler, JetstreamPullConsumer, operations
 from nats_consumer.exceptions import ConfigurationError, ConsumerGone, StreamNotFound
 from nats_consumer.operations import CreateStream, StreamOperation
-from nats_consumer.supervise import Supervised, setup_operations
-from tests.unit.doubles import FakeConsumption
+from nats_consumer.run import supervise
+from nats_consumer.run.supervise import Supervised, setup_operations
+from tests.unit.support.doubles import FakeConsumption
 
 
 class Pulling(JetstreamPullConsumer):

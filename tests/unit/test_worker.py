@@ -14,11 +14,12 @@ import pytest
 from asgiref.sync import sync_to_async
 from pytest_django import Settings
 
-from nats_consumer import JetstreamPullConsumer, operations, signals, supervise, worker
+from nats_consumer import JetstreamPullConsumer, operations
 from nats_consumer.exceptions import ConfigurationError, StreamNotFound, Unreachable, WorkerError
+from nats_consumer.run import stop, supervise, worker
+from nats_consumer.run.worker import Plan, run
 from nats_consumer.settings import ConsumerOptions
-from nats_consumer.worker import Plan, run
-from tests.unit.doubles import FakeConsumption
+from tests.unit.support.doubles import FakeConsumption
 from tests.waiting import becomes_true
 
 
@@ -194,7 +195,7 @@ def test_a_second_signal_ends_the_process_at_once(
     number: signal.Signals,
     code: int,
 ) -> None:
-    monkeypatch.setattr(signals, "SAME_SECONDS", 0.0)
+    monkeypatch.setattr(stop, "SAME_SECONDS", 0.0)
 
     class Slow(FakeConsumption):
         def start_tasks(self) -> None:

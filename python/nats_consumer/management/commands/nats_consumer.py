@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from nats_consumer import logs, registry, reload, settings
+from nats_consumer import settings
 from nats_consumer.consumer import NatsConsumer
-from nats_consumer.exceptions import ConfigurationError, NatsConsumerError
-from nats_consumer.options import (
+from nats_consumer.declare import registry
+from nats_consumer.declare.options import (
     Overrides,
     consumer_options,
     read_batch_size,
@@ -18,6 +18,8 @@ from nats_consumer.options import (
     read_fetch_timeout,
     shared_durables,
 )
+from nats_consumer.exceptions import ConfigurationError, NatsConsumerError
+from nats_consumer.run import logs, reload
 
 _Number = TypeVar("_Number", int, float)
 
@@ -87,7 +89,7 @@ class Command(BaseCommand):
             if shared := shared_durables(consumers):
                 raise CommandError("\n".join(shared))
             # Here, because it loads the engine, which a mistake above does not need.
-            from nats_consumer.worker import Plan, run
+            from nats_consumer.run.worker import Plan, run
 
             run(
                 Plan(

@@ -5,9 +5,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from nats_consumer import get_nats_client
-from nats_consumer.blocking import wait_for
 from nats_consumer.connect import spell_servers
 from nats_consumer.exceptions import NatsConsumerError, StreamNotFound
+from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.names import check_name
 
 

@@ -8,10 +8,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from nats_consumer import get_nats_client
 from nats_consumer.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
-from nats_consumer.blocking import wait_for
+from nats_consumer.client.jetstream import merged
 from nats_consumer.connect import spell_servers
 from nats_consumer.exceptions import NatsConsumerError
-from nats_consumer.jetstream import merged
+from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.names import check_name
 
 _FIELDS = (

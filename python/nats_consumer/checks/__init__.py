@@ -1,0 +1,213 @@
+"""System checks: what is wrong with the settings and the consumers, before anything runs."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import iscoroutinefunction
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, register
+from django.core.checks import Warning as CheckWarning
+
+from nats_consumer import connect, settings
+from nats_consumer.connect import callbacks, connect_options
+from nats_consumer.connect.secret import Address
+from nats_consumer.declare import registry
+from nats_consumer.declare.handler import ConsumerHandler, project_handlers
+from nats_consumer.declare.options import (
+    consumer_options,
+    default_durable,
+    left_out_message,
+    message_handler,
+    shared_durables,
+)
+from nats_consumer.exceptions import ConfigurationError
+from nats_consumer.run import event_loop
+
+from .unawaited import unawaited_calls
+from .warnings import filters_beside_subjects, misspelt, uncalled, without_effect, without_stream
+
+if TYPE_CHECKING:
+    from nats_consumer.consumer import NatsConsumer
+
+_SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatialite")
+
+
+@register("nats_consumer")
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """E001: NATS_CONSUMER has a wrong key, type or value."""
+    readers: list[Callable[[], object]] = [
+        lambda: settings.check_keys(connect.KEYS),
+        connect_options,
+        connect.check_sign_in,
+        callbacks,
+        default_durable,
+        settings.shutdown_timeout,
+        settings.embedded_store,
+        event_loop.check,
+    ]
+    problems: dict[str, None] = {}
+    for read in readers:
+        try:
+            read()
+        except ConfigurationError as error:
+            problems[str(error)] = None
+    return [Error(problem, id="nats_consumer.E001") for problem in problems]
+
+
+@register("nats_consumer")
+def check_secrets(**_: Any) -> list[CheckMessage]:
+    """W010: credentials where Django's debug page and its error reports show them."""
+    try:
+        servers = connect_options().servers
+    except ConfigurationError:
+        return []  # check_settings() says so
+    if not any(Address(server).has_credentials() for server in servers):
+        return []
+    return [
+        CheckWarning(
+            'A URL of NATS_CONSUMER["connect_args"]["servers"] holds credentials. Django hides '
+            "settings by their names, so its debug page and error reports show them.",
+            hint="Set user and password, or token, beside servers.",
+            id="nats_consumer.W010",
+        )
+    ]
+
+
+@register("nats_consumer")
+def check_consumers(**_: Any) -> list[CheckMessage]:
+    """E002 to E004, W001 and W005 to W008: what is wrong with each consumer. W002: two that
+    share a durable, which only the command that runs both refuses. W012: one that never runs."""
+    consumers = registry.consumers() if _has_settings() else []
+    messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
+    shared = shared_durables(consumers)
+    messages += [CheckWarning(text, id="nats_consumer.W002") for text in shared]
+    return [*messages, *map(_never_runs, without_stream())]
+
+
+def _never_runs(consumer: "type[NatsConsumer]") -> CheckMessage:
+    return CheckWarning(
+        f"{consumer.__name__} has no stream_name, so it never runs.",
+        hint="Name its stream. A base for others, which has no heirs yet, leaves out its subjects.",
+        obj=consumer,
+        id="nats_consumer.W012",
+    )
+
+
+def _has_settings() -> bool:
+    """Whether NATS_CONSUMER can be read; each consumer would repeat what E001 says of it."""
+    try:
+        settings.nats_consumer_settings()
+        default_durable()
+    except ConfigurationError:
+        return False
+    return True
+
+
+@register("nats_consumer")
+def check_handlers(**_: Any) -> list[CheckMessage]:
+    """W009: a ConsumerHandler that can be made without arguments lacks a method. W011: it lists a
+    wildcard in vain."""
+    return [each for found in project_handlers() for each in _handler_problems(*found)]
+
+
+def _handler_problems(
+    handler: type[ConsumerHandler], missing: list[str], in_vain: list[str]
+) -> Iterator[CheckMessage]:
+    if missing:
+        yield CheckWarning(
+            f"{handler.__name__} has no {', '.join(missing)}, to which its subjects lead: such "
+            "messages go to fallback_handle.",
+            hint="Write the method, or mark one with @handle, or take the subject from the list.",
+            obj=handler,
+            id="nats_consumer.W009",
+        )
+    for text in in_vain:
+        yield CheckWarning(
+            f"{handler.__name__}: {text}",
+            hint="Until then such messages go to fallback_handle.",
+            obj=handler,
+            id="nats_consumer.W011",
+        )
+
+
+@register("nats_consumer")
+def check_databases(**_: Any) -> list[CheckMessage]:
+    """W004: an SQLite database that the threads of a consumer will find locked."""
+    names = [each.__name__ for each in registry.consumers() if _writes_from_threads(each)]
+    if not names:
+        return []
+    return [
+        CheckWarning(
+            f"The SQLite database {alias!r} will often be locked: the threads of "
+            f"{', '.join(names)} write to it at the same time, and its transactions begin as "
+            "readers.",
+            hint='Give it "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20}, or the '
+            "consumers concurrency = 1.",
+            id="nats_consumer.W004",
+        )
+        for alias, database in django_settings.DATABASES.items()
+        if _begins_as_reader(database)
+    ]
+
+
+def _writes_from_threads(consumer: "type[NatsConsumer]") -> bool:
+    try:
+        blocks = not iscoroutinefunction(message_handler(consumer))
+        return blocks and consumer_options(consumer).concurrency > 1
+    except ConfigurationError:
+        return False  # check_consumers() says why
+
+
+def _begins_as_reader(database: dict[str, Any]) -> bool:
+    mode = (database.get("OPTIONS") or {}).get("transaction_mode") or "DEFERRED"
+    return database.get("ENGINE") in _SQLITE and mode.upper() == "DEFERRED"
+
+
+def _own_problems(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
+    try:
+        message_handler(consumer)
+    except ConfigurationError as error:
+        yield Error(
+            f"{consumer.__name__} cannot run: {error}", obj=consumer, id="nats_consumer.E002"
+        )
+        return
+    try:
+        consumer_options(consumer)
+    except ConfigurationError as error:
+        yield Error(str(error), obj=consumer, id="nats_consumer.E003")
+        return
+    for call in unawaited_calls(consumer):
+        yield Error(
+            f"{consumer.__name__}: its handle_message calls {call} without `await`, so the work is "
+            "never done and the message is acknowledged.",
+            hint=f"Write: await {call}",
+            obj=consumer,
+            id="nats_consumer.E004",
+        )
+    if text := left_out_message(consumer):
+        yield CheckWarning(text, obj=consumer, id="nats_consumer.W001")
+    yield from _doubts(consumer)
+
+
+def _doubts(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
+    name = consumer.__name__
+    if beside := filters_beside_subjects(consumer):
+        yield CheckWarning(
+            f"{name} filters by {', '.join(map(repr, beside))}, which none of its subjects can "
+            f"match: {', '.join(consumer.subjects)}.",
+            hint="Correct the filter, or add the subject that it is meant for to subjects.",
+            obj=consumer,
+            id="nats_consumer.W005",
+        )
+    for text in without_effect(consumer):
+        yield CheckWarning(f"{name}: {text}", obj=consumer, id="nats_consumer.W006")
+    for text in uncalled(consumer):
+        yield CheckWarning(f"{name}: {text}", obj=consumer, id="nats_consumer.W008")
+    for attribute, close in misspelt(consumer).items():
+        yield CheckWarning(
+            f"{name} has an attribute {attribute!r}, which nothing here reads. Did you mean "
+            f"{close!r}?",
+            hint="If it is your own, let its name begin with an underscore.",
+            obj=consumer,
+            id="nats_consumer.W007",
+        )

@@ -1,0 +1,121 @@
+"""What in a consumer class can run and is probably a mistake."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from inspect import isabstract
+
+from django.apps import apps
+
+from nats_consumer.consumer import NatsConsumer
+from nats_consumer.declare.options import START_ATTRIBUTES, declared_filter, is_overridden
+from nats_consumer.declare.registry import bases, project_classes
+from nats_consumer.exceptions import ConfigurationError
+from nats_consumer.names import overlap
+from nats_consumer.outcomes import ErrorAckBehavior
+
+_METHODS = ("handle_message", "handle_error", "setup")
+# The earlier packages called these; here nobody does.
+_OF_THE_ENGINE = (
+    "deliver_subject",
+    "handle_message_error",
+    "schedule_retry",
+    "setup_subscriptions",
+    "unsubscribe",
+    "wrap_handle_message",
+)
+_NOT_OF_THE_COMMAND = ("run", "start", "stop")
+# So close that "currency" is not taken for "concurrency".
+_ALIKE = 0.9
+
+
+def filters_beside_subjects(consumer: type[NatsConsumer]) -> list[str]:
+    """The filters that no subject of `subjects` can match."""
+    subjects = consumer.subjects or ()
+    if isinstance(subjects, str) or is_overridden(consumer, "get_filter_subject"):
+        return []
+    try:
+        filters = declared_filter(consumer)
+    except ConfigurationError:
+        return []  # consumer_options() says so
+    return [each for each in filters if subjects and not any(overlap(each, s) for s in subjects)]
+
+
+def without_effect(consumer: type[NatsConsumer]) -> Iterator[str]:
+    """What to say of each attribute that does nothing beside the others."""
+    policy = str(getattr(consumer.deliver_policy, "value", consumer.deliver_policy))
+    for needed, attribute in START_ATTRIBUTES.items():
+        if getattr(consumer, attribute) is not None and policy != needed:
+            yield (
+                f"{attribute} does nothing with deliver_policy {policy!r}. Set deliver_policy = "
+                f"{needed!r}, or leave {attribute} out."
+            )
+    if consumer.initial_retry_delay > consumer.max_retry_delay:
+        yield (
+            f"initial_retry_delay ({consumer.initial_retry_delay:g} s) is longer than "
+            f"max_retry_delay ({consumer.max_retry_delay:g} s), so every retry waits "
+            f"{consumer.max_retry_delay:g} s. Raise max_retry_delay."
+        )
+    # Of the class itself: a base of the project may have them for its pull consumers.
+    for attribute in ("batch_size", "fetch_timeout"):
+        if consumer.kind == "push" and attribute in vars(consumer):
+            yield (
+                f"{attribute} does nothing for a push consumer, to which the server sends by "
+                "itself. Leave it out, or derive from JetstreamPullConsumer."
+            )
+    behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+    if consumer.handle_error_ack_behavior is behavior and not hasattr(consumer, "handle_error"):
+        yield (
+            f"handle_error_ack_behavior {behavior.name} leaves the last word to handle_error, and "
+            "there is none. Write it, or choose another behavior."
+        )
+
+
+def without_stream() -> list[type[NatsConsumer]]:
+    """The classes of the installed apps that say what to consume and how, and nothing derives
+    from, but that never run, because they have no stream_name."""
+    return [
+        consumer
+        for consumer in bases()
+        if not consumer.stream_name
+        and not consumer.__subclasses__()
+        and not isabstract(consumer)
+        and hasattr(consumer, "handle_message")
+        and (consumer.subjects or consumer.filter_subject or consumer.filter_subjects)
+        and apps.get_containing_app_config(consumer.__module__)
+    ]
+
+
+def uncalled(consumer: type[NatsConsumer]) -> Iterator[str]:
+    """What to say of each method of the earlier packages that the class overrides in vain."""
+    for method in _OF_THE_ENGINE:
+        if is_overridden(consumer, method):
+            yield (
+                f"nothing calls its {method}(): fetching, retrying and settling are the engine's. "
+                "Move what it does into handle_message or handle_error."
+            )
+    for method in _NOT_OF_THE_COMMAND:
+        if is_overridden(consumer, method):
+            yield (
+                f"manage.py nats_consumer does not call its {method}(). Move what it prepares into "
+                "__init__, or run the consumer by code of your own."
+            )
+
+
+def misspelt(consumer: type[NatsConsumer]) -> dict[str, str]:
+    """The attributes that nothing reads, each with the one of ours that it looks like."""
+    ours = [*_METHODS, *(name for name in dir(NatsConsumer) if not name.startswith("_"))]
+    bare = {_bare(name): name for name in ours}
+    found: dict[str, str] = {}
+    for cls in project_classes(consumer):
+        for name in vars(cls):
+            if name.startswith("_") or name in ours:
+                continue
+            if close := get_close_matches(_bare(name), bare, n=1, cutoff=_ALIKE):
+                found[name] = bare[close[0]]
+    return found
+
+
+def _bare(name: str) -> str:
+    """The name without what is easily forgotten or added: underscores, case and the plural."""
+    joined = name.replace("_", "").lower()
+    return joined[:-3] + "y" if joined.endswith("ies") else joined.removesuffix("s")

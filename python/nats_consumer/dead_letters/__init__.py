@@ -1,0 +1,86 @@
+"""Dead letters, after they were stored: found, replayed, purged. The calls block; use them from
+`def` code, such as a command or a view."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nats_consumer.connect import connect_options, resolve
+from nats_consumer.declare import registry
+from nats_consumer.declare.options import durable_of
+from nats_consumer.exceptions import ConfigurationError, ConsumerNotFound
+
+if TYPE_CHECKING:
+    from nats_consumer._native import DeadLetters
+
+__all__ = [
+    "Selection",
+    "dead_letters",
+    "durable_called",
+    "streams_of_project",
+    "unknown_consumer",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which dead letters are meant: those that fit everything that is given. `consumer` is the
+    durable that gave the message up, `reason` a text that the reason contains; ages are seconds
+    since the dead letter was stored."""
+
+    consumer: str | None = None
+    reason: str | None = None
+    older_than: float | None = None
+    newer_than: float | None = None
+
+
+@contextmanager
+def dead_letters() -> "Iterator[DeadLetters]":
+    """A connection to the dead letters of the server in NATS_CONSUMER, closed at the end. Raises
+    ConfigurationError, Unreachable or Denied.
+
+        with dead_letters() as letters:
+            for letter in letters.select("orders", Selection(reason="worker lost")):
+                letters.replay(letter)
+
+    `select(stream, selection)` gives those that are there now, oldest first; `get(stream, number)`
+    one of them, or None. `replay(letter)` publishes the message again and, when a stream has
+    stored it, deletes the dead letter; it returns that stream and the message's sequence there. It
+    raises NotReplayable, PublishError or StreamError, and then the dead letter stays.
+    `delete(letter)` deletes it."""
+    # On first use: importing this, as the command line does, stays light.
+    from nats_consumer import _native
+
+    letters = _native.DeadLetters(resolve(connect_options()))
+    try:
+        yield letters
+    finally:
+        letters.close()
+
+
+def streams_of_project() -> list[str]:
+    """The streams that the project's consumers read."""
+    return sorted({str(consumer.stream_name) for consumer in registry.consumers()})
+
+
+def unknown_consumer(name: str) -> str | None:
+    """What to say where `name` is neither a consumer class of the project nor a durable of one."""
+    if not name:
+        return None
+    try:
+        registry.consumer_named(name)
+    except ConsumerNotFound as error:
+        is_durable = name in {durable_called(each.__name__) for each in registry.consumers()}
+        return None if is_durable else f"{error} It is taken for the name of a durable."
+    except ConfigurationError:
+        return None  # two classes have it, so it exists
+    return None
+
+
+def durable_called(name: str) -> str:
+    """The durable of the consumer class called `name`; `name` itself if there is no such class."""
+    try:
+        return durable_of(registry.consumer_named(name))[0]
+    except (ConsumerNotFound, ConfigurationError, ValueError):
+        return name

@@ -1,0 +1,1 @@
+"""Declarations: what consumer classes and their handlers say, read into options."""

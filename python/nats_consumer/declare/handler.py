@@ -1,0 +1,298 @@
+"""Routing inside a consumer: each message goes to the method that its subject names."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from asgiref.sync import iscoroutinefunction
+from django.apps import apps
+
+from nats_consumer import lanes
+from nats_consumer.names import is_wildcard, overlap, subject_problem
+
+from .retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from nats_consumer._native import Message, Router
+
+logger = logging.getLogger("nats_consumer.handler")
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_MARK = "_nats_subjects"
+
+
+def handle(*subjects: str) -> Callable[[_Method], _Method]:
+    """Mark a ConsumerHandler method as the handler of `subjects`, which may contain wildcards.
+    Decorators can be stacked. Raises TypeError or ValueError for what is not a subject."""
+    if not subjects:
+        raise TypeError('@handle needs at least one subject: @handle("orders.created").')
+    for subject in subjects:
+        if not isinstance(subject, str):
+            raise TypeError(
+                f'@handle takes subjects, not {subject!r}: @handle("orders.created", "orders.*").'
+            )
+        if problem := subject_problem(subject):
+            raise ValueError(f"@handle cannot match that: {problem}.")
+
+    def mark(method: _Method) -> _Method:
+        setattr(method, _MARK, (*subjects, *getattr(method, _MARK, ())))
+        return method
+
+    return mark
+
+
+class _SetByInit:
+    """Stands for what __init__ sets, until it has: an instance's own attribute goes first."""
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        raise TypeError(
+            f"__init__ of {owner.__name__} must call super().__init__(subjects), or "
+            "super().__init__() where @handle names them all."
+        )
+
+
+class ConsumerHandler:
+    """Calls one method per subject.
+
+    `subjects` maps each to `handle_<all after its first token>`: "orders.created" to
+    `handle_created`, "users.profile.updated" to `handle_profile_updated`; `.`, `-` and `_` all
+    separate tokens. A wildcard in it leads to no method. Methods marked with `@handle("orders.*")`
+    need no list. An exact subject goes before a mapped name that exists, that before wildcards, and
+    among them the most specific wins.
+
+    What has no method goes to `fallback_handle`. Methods may be `async def` or `def`.
+    """
+
+    _names: dict[str, str] = cast(Any, _SetByInit())
+    _marked: dict[str, str] = cast(Any, _SetByInit())
+
+    def __init__(self, subjects: Sequence[str] = ()) -> None:
+        if isinstance(subjects, str):
+            raise TypeError(f"subjects must be a list of subjects, not the text {subjects!r}.")
+        self.subjects = subjects
+        self.retry_policy = RetryPolicy()
+        self._names = self._map_names(subjects)
+        self._marked = self._collect_marked()
+        self._router, self._wildcard_names = self._build_router()
+        self._blocking = {name for name in self.get_handler_methods() if self._is_blocking(name)}
+        for wildcard in self.wildcards_in_vain():
+            logger.warning("%s: %s", type(self).__name__, _in_vain(wildcard))
+        if not subjects and not self._marked:
+            logger.warning(
+                "%s handles no subject: pass subjects to super().__init__(), or mark methods "
+                "with @handle.",
+                type(self).__name__,
+            )
+
+    def handle(self, message: "Message") -> Any:
+        """Pass the message to its method. Await the answer, unless you are in a plain `def`
+        handle_message: there the method has finished when this returns."""
+        subject = message.subject
+        name = self._name_for(subject)
+        method = getattr(self, name, None) if name else None
+        if not callable(method):
+            return lanes.call(self.fallback_handle, message, reason=self._reason(subject, name))
+        if name in self._blocking or lanes.in_thread_lane():
+            return lanes.call(method, message)
+        return method(message)
+
+    async def fallback_handle(self, msg: "Message", reason: str = "unknown") -> Any:
+        """Called with a message that no method takes; override it to decide. By default it is
+        handed back and comes again after the consumer's retry delay.
+
+        `reason` is "unhandled_subject" (not in the list of subjects, or covered by a wildcard in it
+        alone), "not_implemented" (the mapped method does not exist), "no_handler" (there is no list
+        and no @handle matches) or, of a message published to the text of a wildcard in the list,
+        "no_mapping"."""
+        delay = self.retry_policy.delay_after(msg.attempt)
+        logger.warning(
+            "%s has no handler for %r (%s); the message %s of stream %s comes again to the durable "
+            "%s in %g s.",
+            type(self).__name__,
+            msg.subject,
+            reason,
+            msg.metadata.sequence.stream,
+            msg.metadata.stream,
+            msg.metadata.consumer,
+            delay,
+        )
+        await msg.nak(delay)
+
+    def send_to_dlq(self, msg: "Message", reason: str = "unknown") -> Awaitable[None]:
+        """Store a copy of the message, with `reason`, in the dead letter stream `<stream>-dlq`.
+
+        Await it (in a plain `def` it has finished when it returns). The message itself stays to be
+        settled: ack it afterwards, or return. Raises PublishError or Unreachable if the copy could
+        not be stored; nothing is lost then, the message comes again."""
+        return msg.copy_to_dlq(reason)
+
+    def validate_handlers(self) -> list[str]:
+        """The names of the mapped methods that are missing, one for each subject that no method
+        takes."""
+        return [
+            name
+            for subject, name in self._names.items()
+            if not callable(getattr(self, self._name_for(subject) or name, None))
+        ]
+
+    def wildcards_in_vain(self) -> list[str]:
+        """The wildcards in the list of subjects that no @handle shares a subject with. A
+        fallback_handle or handle of one's own may decide about them."""
+        kind = type(self)
+        if not (
+            kind.handle is ConsumerHandler.handle
+            and kind.fallback_handle is ConsumerHandler.fallback_handle
+        ):
+            return []
+        return [
+            subject
+            for subject in self.subjects
+            if _has_wildcard(subject) and not any(overlap(each, subject) for each in self._marked)
+        ]
+
+    def get_handler_methods(self) -> list[str]:
+        """The names of all methods that a subject leads to, implemented or not."""
+        return [*self._names.values(), *self._marked.values()]
+
+    def _name_for(self, subject: str) -> str | None:
+        marked = self._marked.get(subject)
+        if marked:
+            return marked
+        mapped = self._names.get(subject)
+        if mapped and callable(getattr(self, mapped, None)):
+            return mapped
+        return self._matching(subject) or mapped
+
+    def _map_names(self, subjects: Sequence[str]) -> dict[str, str]:
+        names: dict[str, str] = {}
+        owners: dict[str, str] = {}
+        for subject in subjects:
+            if _has_wildcard(subject):
+                continue
+            name = _method_name(subject)
+            if owner := owners.get(name):
+                logger.warning(
+                    "%s: handler collision: %r and %r are both handled by %s(). Rename a subject, "
+                    "or mark a method of its own with @handle(%r).",
+                    type(self).__name__,
+                    subject,
+                    owner,
+                    name,
+                    subject,
+                )
+            owners.setdefault(name, subject)
+            names[subject] = name
+        _recommend_dots([subject for subject in names if "." not in subject])
+        return names
+
+    def _collect_marked(self) -> dict[str, str]:
+        marked: dict[str, str] = {}
+        for name, subjects in self._marks().items():
+            for subject in subjects:
+                if subject in marked:
+                    logger.warning(
+                        "%s: %r is marked on both %s() and %s(); %s() gets it.",
+                        type(self).__name__,
+                        subject,
+                        marked[subject],
+                        name,
+                        name,
+                    )
+                marked[subject] = name
+        return marked
+
+    def _marks(self) -> dict[str, list[str]]:
+        # By name, not by function: an override without the decorator keeps the subjects, and one
+        # with it has its own alone. vars() instead of getattr(), because that would evaluate the
+        # class's properties.
+        marks: dict[str, list[str]] = {}
+        for cls in reversed(type(self).__mro__):
+            for name, attribute in vars(cls).items():
+                if subjects := getattr(attribute, _MARK, ()):
+                    marks.pop(name, None)  # it is later than what its base has marked
+                    marks[name] = list(dict.fromkeys(subjects))
+        return marks
+
+    def _build_router(self) -> "tuple[Router | None, list[str]]":
+        patterns = [subject for subject in self._marked if is_wildcard(subject)]
+        if not patterns:
+            return None, []
+        # On first use, so that declaring consumers does not load the engine.
+        from nats_consumer._native import Router
+
+        return Router(patterns), [self._marked[pattern] for pattern in patterns]
+
+    def _matching(self, subject: str) -> str | None:
+        if self._router is None:
+            return None
+        index = self._router.find(subject)
+        return None if index is None else self._wildcard_names[index]
+
+    def _reason(self, subject: str, name: str | None) -> str:
+        if name:
+            return "not_implemented"
+        if not self.subjects:
+            return "no_handler"
+        return "no_mapping" if subject in self.subjects else "unhandled_subject"
+
+    def _is_blocking(self, name: str) -> bool:
+        method = getattr(self, name, None)
+        return callable(method) and not iscoroutinefunction(method)
+
+
+def project_handlers() -> Iterator[tuple[type[ConsumerHandler], list[str], list[str]]]:
+    """The handlers of the installed apps that nothing derives from, each with the names of the
+    methods it lacks, and what to say of each wildcard that it lists in vain. One that is not made
+    without arguments is left out: the worker looks at it."""
+    for handler in dict.fromkeys(_leaves(ConsumerHandler)):
+        if not apps.get_containing_app_config(handler.__module__):
+            continue
+        try:
+            made = _made_quietly(handler)
+            missing = made.validate_handlers()
+            in_vain = made.wildcards_in_vain()
+        except Exception:  # noqa: S112 - whatever it is, the start of its consumer tells
+            continue
+        yield handler, list(dict.fromkeys(missing)), [_in_vain(each) for each in in_vain]
+
+
+def _leaves(handler: type[ConsumerHandler]) -> Iterator[type[ConsumerHandler]]:
+    for heir in handler.__subclasses__():
+        if heir.__subclasses__():
+            yield from _leaves(heir)
+        else:
+            yield heir
+
+
+def _made_quietly(handler: type[ConsumerHandler]) -> ConsumerHandler:
+    # What it warns of when it is made is for the worker's log.
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        return handler()
+    finally:
+        logger.disabled = was_disabled
+
+
+def _has_wildcard(subject: str) -> bool:
+    return "*" in subject or ">" in subject
+
+
+def _in_vain(wildcard: str) -> str:
+    return (
+        f"{wildcard!r} in its list of subjects leads to no method, because it is a wildcard: mark "
+        f"a method with @handle({wildcard!r}) for it."
+    )
+
+
+def _method_name(subject: str) -> str:
+    tokens = subject.replace(".", "_").replace("-", "_").split("_")
+    return "handle_" + "_".join(tokens[1:] or tokens)
+
+
+def _recommend_dots(subjects: list[str]) -> None:
+    if subjects:
+        logger.info(
+            "RECOMMENDATION: separate the tokens of a subject with dots, as in 'orders.created', "
+            "so that filters such as 'orders.*' can match: %s",
+            subjects,
+        )

@@ -1,0 +1,46 @@
+"""Django's database connections, treated around a message as around a request."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections, connections
+
+logger = logging.getLogger("nats_consumer.worker")
+
+# Below the first retry's default delay: a connection that broke under one attempt is replaced
+# before the next one.
+_SECONDS_BETWEEN_CHECKS = 0.5
+
+
+@contextmanager
+def fresh_connections() -> Iterator[None]:
+    """Connections that are too old or broken are closed before and after the body."""
+    close_old_connections()
+    try:
+        yield
+    finally:
+        close_old_connections()
+
+
+def close_connections() -> None:
+    """Close this thread's connections; for the end of a thread."""
+    connections.close_all()
+
+
+async def idle() -> None:
+    """Wait until the shared thread in which async handlers use the database has nothing to do."""
+    await sync_to_async(close_connections)()
+
+
+async def keep_connections_fresh() -> None:
+    """The same for async handlers, whose database work Django sends to one shared thread: there,
+    twice a second, between two pieces of work. Ends only by being cancelled."""
+    while True:
+        await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
+        try:
+            await sync_to_async(close_old_connections)()
+        except Exception:
+            logger.exception("The database connections could not be checked.")

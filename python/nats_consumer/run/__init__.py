@@ -1,0 +1,1 @@
+"""Running consumers in a process: start, restart, stop."""

@@ -1,0 +1,268 @@
+"""One consumer, kept running: started, watched, and started again when it ends."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from nats_consumer import lanes
+from nats_consumer.declare.handler import ConsumerHandler
+from nats_consumer.declare.options import Overrides, consumer_options, left_out_message
+from nats_consumer.declare.retry import retry_policy
+from nats_consumer.declare.signatures import made_without_arguments
+from nats_consumer.exceptions import ConfigurationError, NatsConsumerError
+from nats_consumer.settings import ConsumerOptions
+from nats_consumer.streams.operation import StreamOperation
+
+from .dispatch import Dispatch, dispatch_for
+
+if TYPE_CHECKING:
+    from nats_consumer._native import Consumption
+    from nats_consumer.consumer import NatsConsumer
+
+logger = logging.getLogger("nats_consumer.consumer")
+
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
+# A consumer that ran for this long is taken to be well: its next pause is short again.
+_WELL_AFTER = 60.0
+# What still runs when a consumption ended by itself may take so long before a new one starts.
+_LEFT_OVER_SECONDS = 5.0
+# How long a drain waits for a start that is under way, so as to drain that too.
+_START_SECONDS = 5.0
+
+Consume = Callable[[ConsumerOptions, Dispatch], Awaitable["Consumption"]]
+Apply = Callable[[list[StreamOperation]], Awaitable[None]]
+
+
+class Supervised:
+    """One consumer class under supervision.
+
+    `consume` starts the engine for it; `apply`, if the streams are to be set up, executes the
+    operations of its setup(); `make` gives the instance, where it is not a new one. `first_start`
+    ends with the first start, or with its exception, which is for whoever waits for it to report;
+    all later ones are logged."""
+
+    def __init__(
+        self,
+        consumer_class: "type[NatsConsumer]",
+        *,
+        consume: Consume,
+        apply: Apply | None = None,
+        overrides: Overrides | None = None,
+        make: "Callable[[], NatsConsumer] | None" = None,
+    ) -> None:
+        self.name = consumer_class.__name__
+        self.first_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._make = make or partial(made_without_arguments, consumer_class)
+        self._consume = consume
+        self._apply = apply
+        self._overrides = overrides
+        self._setup_failure: Exception | None = None
+        self._consumer: NatsConsumer | None = None
+        self._dispatch: Dispatch | None = None
+        self._consumption: Consumption | None = None
+        self._draining = False
+        self._was_reported = False
+        self._not_starting = asyncio.Event()
+        self._not_starting.set()
+
+    async def set_up(self) -> None:
+        """Execute the operations of setup(), if they are to be. A failure is kept for the first
+        start, so that all consumers are set up before the first of them starts."""
+        try:
+            with _without_exit():
+                await self._apply_setup()
+        except Exception as error:
+            self._setup_failure = error
+
+    async def run(self) -> None:
+        """Keep the consumer running until it is drained or this is cancelled. What goes wrong is
+        logged by its name; the pauses before each new start grow from 1 to 30 seconds."""
+        loop = asyncio.get_running_loop()
+        pause = _FIRST_PAUSE
+        while not self._draining:
+            began = loop.time()
+            await self._run_once()
+            if self._draining:
+                return
+            if loop.time() - began > _WELL_AFTER:
+                pause = _FIRST_PAUSE
+            await asyncio.sleep(pause)
+            if self._draining:
+                return
+            if self._was_reported:  # Else whoever waits for the first start may yet give up.
+                logger.info("%s starts again after %g s.", self.name, pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new and let what runs finish, for up to `seconds`."""
+        self._draining = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._not_starting.wait(), min(seconds, _START_SECONDS))
+        if self._consumption is not None:
+            await self._drain(self._consumption, seconds)
+        if self._consumer is not None:
+            await self._consumer._disconnect()
+
+    async def _drain(self, consumption: "Consumption", seconds: float) -> None:
+        unfinished = await consumption.drain(seconds)
+        if unfinished and self._dispatch is not None:
+            logger.warning(
+                "%s: still running after %g s, so %s: %d.",
+                self.name,
+                seconds,
+                self._dispatch.interruption,
+                unfinished,
+            )
+
+    def stuck_threads(self) -> list[str]:
+        """The names of its threads that still run a handler."""
+        return self._dispatch.stuck_threads() if self._dispatch else []
+
+    async def _run_once(self) -> None:
+        self._not_starting.clear()
+        try:
+            with _without_exit():
+                consumption = await self._start()
+        except Exception as error:
+            self._report_start(error)
+            return
+        finally:
+            self._not_starting.set()
+        self._report_start(None)
+        try:
+            await self._until_finished(consumption)
+        except Exception as error:
+            logger.error("%s ended: %s", self.name, error, exc_info=is_unexpected(error))
+        finally:
+            self._consumption = None
+            if self._dispatch is not None:
+                self._dispatch.end()
+
+    async def _until_finished(self, consumption: "Consumption") -> None:
+        await consumption.finished()
+        if not self._draining:
+            logger.error("%s ended although nobody asked it to.", self.name)
+            await self._drain(consumption, _LEFT_OVER_SECONDS)
+
+    async def _start(self) -> "Consumption":
+        if self._setup_failure is not None:
+            failure, self._setup_failure = self._setup_failure, None
+            raise failure
+        consumer = self._instance()
+        options = consumer_options(consumer, self._overrides)
+        if left_out := left_out_message(consumer):
+            logger.warning("%s", left_out)
+        logger.debug("%s starts with %s.", self.name, options)
+        await self._apply_setup()
+        dispatch = dispatch_for(consumer, options.concurrency)
+        consumption = await self._consume(options, dispatch)
+        self._dispatch, self._consumption = dispatch, consumption
+        consumer._attach(consumption)
+        if self._draining:
+            return consumption  # drain() waits for it
+        dispatch.start(consumption)
+        logger.info(
+            "%s consumes %s from stream %s (durable %s, %s, %d at a time).",
+            self.name,
+            ", ".join(options.filter_subjects),
+            options.stream,
+            consumption.durable,
+            options.kind,
+            options.concurrency,
+        )
+        return consumption
+
+    def _instance(self) -> "NatsConsumer":
+        if self._consumer is None:
+            consumer = self._make()
+            _prepare_handlers(consumer)
+            self._consumer = consumer
+        return self._consumer
+
+    async def _apply_setup(self) -> None:
+        if self._apply is not None:
+            await self._apply(await setup_operations(self._instance()))
+            self._apply = None
+
+    def log_failed_start(self, error: BaseException) -> None:
+        """Log that the consumer did not start, with the traceback of an unexpected error."""
+        self._was_reported = True
+        logger.error(
+            "%s did not start: %s",
+            self.name,
+            error,
+            exc_info=error if is_unexpected(error) else None,
+        )
+
+    def _report_start(self, error: Exception | None) -> None:
+        if self.first_start.done():
+            if error is not None:
+                self.log_failed_start(error)
+        elif error is not None:
+            self.first_start.set_exception(error)
+        else:
+            self._was_reported = True
+            self.first_start.set_result(None)
+
+
+async def setup_operations(consumer: "NatsConsumer") -> list[StreamOperation]:
+    """What the consumer's setup() returns or yields, be it `async def` or `def`; nothing if there
+    is none. Raises ConfigurationError for anything but operations."""
+    setup = getattr(consumer, "setup", None)
+    answer = await lanes.call(setup) if setup is not None else None
+    if answer is None:
+        return []
+    if isinstance(answer, StreamOperation):
+        return [answer]
+    # A generator's body is setup()'s code, so it runs where a plain `def` does.
+    has_several = isinstance(answer, Iterable) and not isinstance(answer, str | bytes)
+    operations = await lanes.call(list, answer) if has_several else [answer]
+    for operation in operations:
+        if not isinstance(operation, StreamOperation):
+            raise ConfigurationError(
+                f"setup() of {consumer.consumer_name} must return operations such as "
+                f"operations.CreateStream(...), not {operation!r}."
+            )
+    return operations
+
+
+def _prepare_handlers(consumer: "NatsConsumer") -> None:
+    for handler in _handlers(consumer):
+        handler.retry_policy = retry_policy(consumer)
+        if missing := handler.validate_handlers():
+            logger.warning(
+                "%s: %s has no %s; such messages go to fallback_handle.",
+                consumer.consumer_name,
+                type(handler).__name__,
+                ", ".join(dict.fromkeys(missing)),
+            )
+
+
+def _handlers(consumer: "NatsConsumer") -> Iterator[ConsumerHandler]:
+    # vars() instead of getattr(), because that would evaluate properties.
+    attributes: dict[str, object] = {}
+    for cls in reversed(type(consumer).__mro__):
+        attributes.update(vars(cls))
+    attributes.update(vars(consumer))
+    for value in attributes.values():
+        if isinstance(value, ConsumerHandler):
+            yield value
+
+
+@contextmanager
+def _without_exit() -> Iterator[None]:
+    """What an __init__ or a setup() means by sys.exit() is that its consumer cannot start; the
+    others can."""
+    try:
+        yield
+    except SystemExit as error:
+        raise ConfigurationError(f"It called sys.exit({error}).") from error
+
+
+def is_unexpected(error: BaseException) -> bool:
+    """Whether the traceback says more than the message; those of our own errors say it all."""
+    return not isinstance(error, NatsConsumerError)

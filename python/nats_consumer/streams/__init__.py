@@ -1,0 +1,1 @@
+"""Operations on streams and durables, for setup() and for migrations."""

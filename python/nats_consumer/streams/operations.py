@@ -1,0 +1,291 @@
+"""Operations on streams and their consumers, each safe to run again: what setup() returns, and what
+Django migrations may contain. Times are seconds; enums may be plain strings."""
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.db.migrations.operations.base import OperationCategory
+
+from nats_consumer import api
+from nats_consumer.exceptions import ApiError, ConsumerGone, StreamMismatch, StreamNotFound
+from nats_consumer.names import check_name
+
+from .operation import StreamOperation, check_fields, takes
+
+if TYPE_CHECKING:
+    from nats_consumer.client.jetstream import JetStreamContext
+
+__all__ = [
+    "CreateConsumer",
+    "CreateOrUpdateStream",
+    "CreateStream",
+    "DeleteConsumer",
+    "DeleteStream",
+    "StreamOperation",
+    "UpdateStream",
+    "api",
+]
+
+logger = logging.getLogger("nats_consumer.server")
+
+_NAME_IN_USE = 10058
+# Of a configuration that is wrong, too; the text of the error tells them apart.
+_INVALID_CONFIG = 10052
+_UNCHANGEABLE = "update can not"
+
+
+class _Configured(StreamOperation):
+    """An operation that is given the fields of api.StreamConfig. Raises ValueError for a name that
+    no stream can have, ConfigurationError for a field that does not exist."""
+
+    @takes(of=api.StreamConfig)
+    def __init__(self, **fields: Any) -> None:
+        check_fields(fields, of=api.StreamConfig, where=type(self).__name__)
+        self.config = api.StreamConfig(**fields)
+        if self.config.name is None:
+            raise ValueError(f"{type(self).__name__} needs the stream's name: name='orders'.")
+        self.name = check_name(self.config.name, f"name of {type(self).__name__}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r})"
+
+    async def _update(self, jetstream: "JetStreamContext") -> None:
+        try:
+            await jetstream.update_stream(self.config)
+        except ApiError as error:
+            if error.err_code != _INVALID_CONFIG or _UNCHANGEABLE not in error.description:
+                raise
+            raise StreamMismatch(
+                f"Stream {self.name!r} cannot become what {self!r} says: {error.description}. "
+                "Leave that field as the stream has it, take a stream of another name, or delete "
+                f"this one with all its messages: manage.py nats_delete_stream {self.name}"
+            ) from error
+
+
+class _Creating(_Configured):
+    reversible = True
+    category = OperationCategory.ADDITION
+
+    async def undo(self, jetstream: "JetStreamContext") -> None:
+        """Delete the stream if it was never used: no message, no consumer."""
+        try:
+            state = (await jetstream.stream_info(self.name)).state
+        except StreamNotFound:
+            logger.warning("Stream %s does not exist, so it is not deleted.", self.name)
+            return
+        if state.last_seq or state.consumer_count:
+            logger.warning(
+                "Stream %s is in use, so it is kept with its messages. To delete it: manage.py "
+                "nats_delete_stream %s",
+                self.name,
+                self.name,
+            )
+            return
+        await jetstream.delete_stream(self.name)
+        logger.info("Stream %s is deleted.", self.name)
+
+
+class CreateStream(_Creating):
+    """Creates the stream. One that exists is left as it is, with a warning if it lacks a subject or
+    another given field is another one."""
+
+    async def apply(self, jetstream: "JetStreamContext") -> None:
+        """Create the stream unless it exists."""
+        try:
+            present = await jetstream.stream_info(self.name)
+        except StreamNotFound:
+            await self._create(jetstream)
+        else:
+            self._report(present.config)
+
+    async def _create(self, jetstream: "JetStreamContext") -> None:
+        try:
+            await jetstream.add_stream(self.config)
+        except ApiError as error:
+            # Another process created it meanwhile.
+            if error.err_code != _NAME_IN_USE:
+                raise
+            self._report((await jetstream.stream_info(self.name)).config)
+        else:
+            logger.info("Stream %s is created.", self.name)
+
+    def _report(self, present: api.StreamConfig) -> None:
+        missing = set(self.config.subjects or ()) - set(present.subjects or ())
+        if missing:
+            logger.warning(
+                "Stream %s exists without the subjects %s, and CreateStream changes nothing. Use "
+                "CreateOrUpdateStream to add them.",
+                self.name,
+                sorted(missing),
+            )
+        if different := list(self._differences(present)):
+            logger.warning(
+                "Stream %s exists with %s, and CreateStream changes nothing. Use "
+                "CreateOrUpdateStream to change it.",
+                self.name,
+                ", ".join(different),
+            )
+        if not missing and not different:
+            logger.info("Stream %s exists already; it is left as it is.", self.name)
+
+    def _differences(self, present: api.StreamConfig) -> Iterator[str]:
+        wanted, found = self.config.as_dict(), present.as_dict()
+        for name in sorted(wanted.keys() - {"name", "subjects"}):
+            if not _is_so(wanted[name], found.get(name)):
+                yield f"{name}={getattr(present, name)!r} instead of {getattr(self.config, name)!r}"
+
+
+def _is_so(wanted: Any, found: Any) -> bool:
+    """Whether the server has what was wanted. It fills in what is left out or none: a part of a
+    struct, a number that is 0."""
+    if isinstance(wanted, dict):
+        return all(_is_so(value, (found or {}).get(name)) for name, value in wanted.items())
+    if isinstance(wanted, list):
+        pairs = zip(wanted, found or (), strict=False)
+        return len(wanted) == len(found or ()) and all(_is_so(*pair) for pair in pairs)
+    is_unset = not wanted or wanted in ("none", "default")
+    return bool(wanted == found or (is_unset and found in (None, 0, -1)))
+
+
+class UpdateStream(_Configured):
+    """Changes the given fields of the stream and keeps the others. A stream that does not exist is
+    a warning."""
+
+    async def apply(self, jetstream: "JetStreamContext") -> None:
+        """Update the stream if it exists."""
+        try:
+            await self._update(jetstream)
+        except StreamNotFound:
+            logger.warning("Stream %s does not exist, so it is not updated.", self.name)
+        else:
+            logger.info("Stream %s is updated.", self.name)
+
+
+class CreateOrUpdateStream(_Creating):
+    """Creates the stream, or changes the given fields of the one that exists."""
+
+    async def apply(self, jetstream: "JetStreamContext") -> None:
+        """Update the stream, or create it."""
+        try:
+            await self._update(jetstream)
+        except StreamNotFound:
+            await jetstream.add_stream(self.config)
+            logger.info("Stream %s is created.", self.name)
+        else:
+            logger.info("Stream %s is updated.", self.name)
+
+
+class DeleteStream(StreamOperation):
+    """Deletes the stream with all its messages. One that does not exist is a warning."""
+
+    category = OperationCategory.REMOVAL
+
+    def __init__(self, stream_name: str) -> None:
+        self.name = check_name(stream_name, "name of DeleteStream")
+
+    async def apply(self, jetstream: "JetStreamContext") -> None:
+        """Delete the stream if it exists."""
+        try:
+            await jetstream.delete_stream(self.name)
+        except StreamNotFound:
+            logger.warning("Stream %s does not exist, so it is not deleted.", self.name)
+        else:
+            logger.info("Stream %s is deleted.", self.name)
+
+    def __repr__(self) -> str:
+        return f"DeleteStream({self.name!r})"
+
+
+class CreateConsumer(StreamOperation):
+    """Creates a durable consumer of `stream`, with the fields of api.ConsumerConfig. One that
+    exists is left as it is, with a warning if a given field is another one.
+
+    A consumer class makes its durable by itself, and keeps it as its attributes say; this is for
+    one that has to be there before, or that another program reads."""
+
+    reversible = True
+    category = OperationCategory.ADDITION
+
+    @takes("stream", of=api.ConsumerConfig)
+    def __init__(self, *, stream: str, **fields: Any) -> None:
+        check_fields(fields, of=api.ConsumerConfig, where="CreateConsumer")
+        self.config = api.ConsumerConfig(**fields)
+        self.stream = check_name(stream, "stream of CreateConsumer")
+        name = self.config.durable_name or self.config.name
+        if name is None:
+            raise ValueError("CreateConsumer needs the consumer's name: durable_name='billing'.")
+        self.name = check_name(name, "durable_name of CreateConsumer")
+        self._given = {*fields} - {"name", "durable_name"}
+
+    async def apply(self, jetstream: "JetStreamContext") -> None:
+        """Create the consumer unless it exists."""
+        try:
+            present = await jetstream.consumer_info(self.stream, self.name)
+        except ConsumerGone:
+            config = self.config.evolve(durable_name=self.name)
+            await jetstream.add_consumer(self.stream, config)
+            logger.info("Consumer %s of stream %s is created.", self.name, self.stream)
+        else:
+            self._report(present.config)
+
+    async def undo(self, jetstream: "JetStreamContext") -> None:
+        """Delete the consumer if nothing was ever delivered to it."""
+        try:
+            info = await jetstream.consumer_info(self.stream, self.name)
+        except (ConsumerGone, StreamNotFound):
+            _report_missing(self.stream, self.name)
+            return
+        if info.delivered.consumer_seq:
+            logger.warning(
+                "Consumer %s of stream %s is in use, so it is kept with its position.",
+                self.name,
+                self.stream,
+            )
+            return
+        await jetstream.delete_consumer(self.stream, self.name)
+        logger.info("Consumer %s of stream %s is deleted.", self.name, self.stream)
+
+    def _report(self, present: api.ConsumerConfig) -> None:
+        wanted, found = self.config.as_dict(), present.as_dict()
+        different = sorted(each for each in self._given if wanted.get(each) != found.get(each))
+        if different:
+            logger.warning(
+                "Consumer %s of stream %s exists with another %s, and CreateConsumer changes "
+                "nothing.",
+                self.name,
+                self.stream,
+                ", ".join(different),
+            )
+        else:
+            logger.info("Consumer %s exists already; it is left as it is.", self.name)
+
+    def __repr__(self) -> str:
+        return f"CreateConsumer(stream={self.stream!r}, durable_name={self.name!r})"
+
+
+class DeleteConsumer(StreamOperation):
+    """Deletes the consumer of the stream, with its position. One that does not exist is a
+    warning."""
+
+    category = OperationCategory.REMOVAL
+
+    def __init__(self, stream: str, name: str) -> None:
+        self.stream = check_name(stream, "stream of DeleteConsumer")
+        self.name = check_name(name, "name of DeleteConsumer")
+
+    async def apply(self, jetstream: "JetStreamContext") -> None:
+        """Delete the consumer if it exists."""
+        try:
+            await jetstream.delete_consumer(self.stream, self.name)
+        except (ConsumerGone, StreamNotFound):
+            _report_missing(self.stream, self.name)
+        else:
+            logger.info("Consumer %s of stream %s is deleted.", self.name, self.stream)
+
+    def __repr__(self) -> str:
+        return f"DeleteConsumer({self.stream!r}, {self.name!r})"
+
+
+def _report_missing(stream: str, name: str) -> None:
+    logger.warning("Consumer %s of stream %s does not exist, so it is not deleted.", name, stream)

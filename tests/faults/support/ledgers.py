@@ -1,0 +1,115 @@
+"""What several parties wrote down independently of each other, to be compared by the checker."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tests.faults.support.witness import Stored
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try to publish an order, and what came of it: TRY, then STORED or UNKNOWN."""
+
+    id: str
+    event: str
+    at: float
+    seq: int = 0
+    duplicate: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A handler's START, and its DONE, FAIL or CANCELLED."""
+
+    id: str
+    event: str
+    at: float
+    consumer: str
+    seq: int
+    delivery: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that was done to the system, from `began` to `healed`, both monotonic seconds.
+
+    `pid` is the one worker it happened to; None means that it may have met anybody."""
+
+    kind: str
+    began: float
+    healed: float
+    pid: int | None = None
+    loses_acks: bool = True
+
+    def since(self, seconds: float) -> "Fault":
+        """The fault, where it also undoes what was done so many seconds before."""
+        return replace(self, began=self.began - seconds)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A worker that was asked to stop: when, when it was gone, and its exit code."""
+
+    pid: int
+    asked: float
+    gone: float
+    grace: float
+    code: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the consumers promise: seconds, and attempts."""
+
+    ack_wait: float
+    attempts: int
+    longest_retry: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ledgers:
+    """Everything that is known of one run."""
+
+    policy: Policy
+    published: list[Try]
+    handled: list[Step]
+    stream: list[Stored]
+    dead: list[Stored]
+    ended: dict[str, set[int]]
+    """By durable: the sequences that the server was told to end."""
+    lag: dict[str, int]
+    """By durable: what the server has not delivered, or has no settlement of."""
+    effects: Counter[tuple[str, str]]
+    """By consumer and order: rows in the database."""
+    faults: list[Fault] = field(default_factory=list)
+    stops: list[Stop] = field(default_factory=list)
+
+
+def read(folder: Path, ledger: str) -> list[dict[str, Any]]:
+    """The lines of a ledger; none if nobody wrote any."""
+    path = folder / f"{ledger}.jsonl"
+    if not path.exists():
+        return []
+    # A write that goes over the end of a page is seen in parts: what has no end yet is to come.
+    written, _, _ = path.read_text().rpartition("\n")
+    return [json.loads(line) for line in written.splitlines()]
+
+
+def tries(folder: Path) -> list[Try]:
+    """The ledger of the producers."""
+    names = ("id", "event", "at", "seq", "duplicate")
+    return [Try(**_some(entry, names)) for entry in read(folder, "published")]
+
+
+def steps(folder: Path) -> list[Step]:
+    """The ledger of the handlers."""
+    names = ("id", "event", "at", "consumer", "seq", "delivery", "pid")
+    return [Step(**_some(entry, names)) for entry in read(folder, "handled")]
+
+
+def _some(entry: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: entry[name] for name in names if name in entry}
