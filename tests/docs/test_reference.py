@@ -86,7 +86,7 @@ def attributes_of_the_code() -> dict[str, Any]:
 
 def test_every_consumer_attribute_is_on_its_page_with_its_default() -> None:
     page: dict[str, list[str]] = {}
-    for heading in ("What to consume", "When it fails", "How much at once"):
+    for heading in ("What to consume", "Failures", "Concurrency"):
         page |= first_spans(ATTRIBUTES, heading)
     assert {name: written(row) for name, row in page.items()} == attributes_of_the_code()
 
@@ -99,7 +99,7 @@ def test_push_and_pull_add_no_attribute_of_their_own() -> None:
 def test_every_method_and_property_is_on_its_page() -> None:
     page = {
         name.partition("(")[0]
-        for heading in ("To read", "To run without the command")
+        for heading in ("Properties and methods", "Running without the command")
         for name in first_spans(ATTRIBUTES, heading)
     }
     public = {name for name in vars(NatsConsumer) if not name.startswith("_")}
@@ -144,7 +144,7 @@ def test_every_name_of_nats_py_is_on_the_page_of_exceptions() -> None:
 
 
 def test_the_errors_that_each_table_names_exist() -> None:
-    for page, heading in [("guides/publishing.md", "What can go wrong")]:
+    for page, heading in [("guides/publishing.md", "Errors")]:
         for row in rows(page, heading):
             assert spans(row[0])[0] in names_of_the_exceptions()
 
