@@ -1,16 +1,17 @@
-"""The stored figures: bench/results, and the tables in docs/performance.md."""
+"""The stored figures: bench/results, and the tables in docs/evidence/performance.md."""
 
 import json
 import re
 from typing import Any
 
+import overview
 from chart import chart
 from environments import BENCH, ROOT
 from table import table
 from targets import target_table
 
 _FOLDER = BENCH / "results"
-_DOCUMENT = ROOT / "docs" / "performance.md"
+_DOCUMENT = ROOT / "docs" / "evidence" / "performance.md"
 
 
 def load(workload: str) -> dict[str, Any] | None:
@@ -29,9 +30,10 @@ def store(summary: dict[str, Any]) -> None:
     (_FOLDER / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
     (_FOLDER / f"{name}.md").write_text(table(summary))
     (_FOLDER / f"{name}.svg").write_text(chart(summary))
-    picture = f"![{summary['title']}](../bench/results/{name}.svg)"
+    picture = f"![{summary['title']}](../../bench/results/{name}.svg)"
     _update_document(name, f"{picture}\n\n{table(summary)}")
     _update_document("targets", target_table(_all_targets()))
+    overview.write()
 
 
 def _all_targets() -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """`make bench`: this project, its peers and the limit, on one server, in turn.
 
 `python bench/run.py [WORKLOAD ...] [--quick] [--rounds N] [--only NAME]`. The figures go to
-bench/results and into docs/performance.md; a quick run only compares with them.
+bench/results and into the pages on performance; a quick run only compares with them.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def _run(workload: Workload, arguments: argparse.Namespace) -> None:
         print(comparison(summary, stored))
     if arguments.store:
         store(summary)
-        print("Stored in bench/results and docs/performance.md.")
+        print("Stored in bench/results and the pages on performance.")
     else:
         print("Nothing was stored: only complete runs of at least three rounds are.")
 
