@@ -10,13 +10,13 @@ import sys
 import time
 from typing import Any
 
-import meter
-from environments import environment
-from lineup import OURS, Contestant
-from match import Worker
-from server import Server, is_settled
-from streams import Streams
+from harness import meter
+from harness.environments import environment
+from harness.match import Worker
+from harness.server import Server, is_settled
+from harness.streams import Streams
 from workloads import WORKLOADS
+from workloads.lineup import OURS, Contestant
 
 _ROUNDS = 3
 _EVERY = 10

@@ -9,14 +9,14 @@ import os
 import signal
 import sys
 
-from compare import comparison
-from results import load, store
-from server import Server, version
-from services import Services
-from summary import summarise
-from table import table
-from targets import target_table
-from tournament import Tournament
+from harness.server import Server, version
+from harness.services import Services
+from harness.tournament import Tournament
+from report.compare import comparison
+from report.results import load, store
+from report.summary import summarise
+from report.table import table
+from report.targets import target_table
 from workloads import WORKLOADS, Workload
 
 _PATIENCE_SECONDS = 5.0
@@ -29,6 +29,11 @@ def main() -> int:
     quick = arguments.quick
     # So that what was started is ended, whoever ends the run.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments.tables:
+        for name in WORKLOADS:
+            if stored := load(name):
+                store(stored)
+        return 0
     wanted = arguments.workload or [
         name for name, each in WORKLOADS.items() if each.quick or not quick
     ]
@@ -79,6 +84,9 @@ def _arguments() -> argparse.Namespace:
         type=float,
         metavar="SECONDS",
         help="how long to wait before each match until nothing else runs (default: 5; quick: 0)",
+    )
+    parser.add_argument(
+        "--tables", action="store_true", help="only write tables and charts from the stored figures"
     )
     parser.add_argument(
         "--quick", action="store_true", default=os.environ.get("QUICK", "") not in ("", "0")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import ROOT
-from tests.docs.tables import spans
+from tests.docs.support.blocks import ROOT
+from tests.docs.support.tables import spans
 
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 RINGS = ["engine/src", "bridge/src", "python/nats_consumer"]
@@ -50,3 +50,10 @@ def test_the_files_that_a_page_names_exist(page: str) -> None:
 
 def exists(path: str) -> bool:
     return Path(ROOT, path).exists() or any(ROOT.glob(path))
+
+
+def test_the_benchmarks_page_names_every_workload() -> None:
+    table = (ROOT / "bench/README.md").read_text().split("| letter |", 1)[1].split("\n\n", 1)[0]
+    named = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    workloads = (ROOT / "bench/workloads/__init__.py").read_text()
+    assert named == re.findall(r'^ +name="(\w)"', workloads, re.MULTILINE)

@@ -4,11 +4,12 @@ import json
 import re
 from typing import Any
 
-import overview
-from chart import chart
-from environments import BENCH, ROOT
-from table import table
-from targets import target_table
+from harness.environments import BENCH, ROOT
+
+from report import overview
+from report.chart import chart
+from report.table import table
+from report.targets import target_table
 
 _FOLDER = BENCH / "results"
 _DOCUMENT = ROOT / "docs" / "evidence" / "performance.md"

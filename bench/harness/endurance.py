@@ -4,11 +4,12 @@ import json
 import time
 from collections.abc import Callable
 
-import meter
-from environments import Environment
-from lineup import Contestant
-from match import ContestantFailed, Result, Start, Worker
-from server import Server, is_settled
+from workloads.lineup import Contestant
+
+from harness import meter
+from harness.environments import Environment
+from harness.match import ContestantFailed, Result, Start, Worker
+from harness.server import Server, is_settled
 
 _BACKLOG_SECONDS = 90.0
 _POLL_SECONDS = 0.05

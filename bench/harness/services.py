@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import meter
-from postgres import Postgres
-from redis_server import Redis
+from harness import meter
+from harness.postgres import Postgres
+from harness.redis_server import Redis
 
 
 class Services:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from lineup import (
+from workloads.lineup import (
     BLOCKING,
     ENGINE,
     HUGE,

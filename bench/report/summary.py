@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from environments import Environment
-from match import Result
-from targets import judged
-from tournament import Standing
+from harness.environments import Environment
+from harness.match import Result
+from harness.tournament import Standing
 from workloads import Workload
+
+from report.targets import judged
 
 _PER = 100_000
 _QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p99.9": 0.999}

@@ -3,10 +3,11 @@
 import json
 import subprocess
 
-from environments import Environment
-from lineup import Contestant
-from server import Server
 from workloads import Workload
+from workloads.lineup import Contestant
+
+from harness.environments import Environment
+from harness.server import Server
 
 _FILL_SECONDS = 120
 _SLOW = "Beside"

@@ -5,16 +5,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import meter
-from endurance import endure
-from environments import Environment, NotAvailable, environment
-from lineup import Contestant
-from match import ContestantFailed, Result, Start, play
-from server import Server
-from services import Services
-from streams import Streams
-from timed import publish, sleep, take_tasks
 from workloads import Workload
+from workloads.lineup import Contestant
+
+from harness import meter
+from harness.endurance import endure
+from harness.environments import Environment, NotAvailable, environment
+from harness.match import ContestantFailed, Result, Start, play
+from harness.server import Server
+from harness.services import Services
+from harness.streams import Streams
+from harness.timed import publish, sleep, take_tasks
 
 # Others on the machine: how many cores they may keep busy, and how often a match is played where
 # they keep busy more.

@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from lineup import BESIDE
+from workloads.lineup import BESIDE
 
 
 @dataclass(frozen=True, kw_only=True)

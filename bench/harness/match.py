@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-import meter
-from environments import Environment
-from lineup import Contestant
-from server import Server, is_settled, seconds_to_settle
+from workloads.lineup import Contestant
+
+from harness import meter
+from harness.environments import Environment
+from harness.server import Server, is_settled, seconds_to_settle
 
 _READY_SECONDS = 30.0
 _RUN_SECONDS = 90.0

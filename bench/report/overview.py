@@ -1,14 +1,12 @@
-"""The short comparison: a table and a chart in docs/performance.md, from the stored figures.
-
-`python bench/overview.py` writes both from bench/results; `make bench` calls it.
-"""
+"""The short comparison: a table and a chart in docs/performance.md, from the stored figures."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from chart import chart
-from environments import BENCH, ROOT
+from harness.environments import BENCH, ROOT
+
+from report.chart import chart
 
 _FOLDER = BENCH / "results"
 _PAGE = ROOT / "docs" / "performance.md"
@@ -56,7 +54,3 @@ def _row(shown: str, backlog: dict[str, Any], timed: dict[str, Any] | None) -> s
         latency = f"{timed['latency_ms']['p50']:.2f} / {timed['latency_ms']['p99']:.2f}"
     figures = [f"{backlog['rate']:,}", f"{backlog['worker_cpu']:.2f}", f"{backlog['rss_mib']}"]
     return "| " + " | ".join([shown, *figures, latency]) + " |"
-
-
-if __name__ == "__main__":
-    write()

@@ -3,12 +3,13 @@
 import json
 from typing import Any
 
-import meter
-from environments import Environment
-from lineup import Contestant
-from match import ContestantFailed, Result, Worker
-from redis_server import Redis
-from server import Server
+from workloads.lineup import Contestant
+
+from harness import meter
+from harness.environments import Environment
+from harness.match import ContestantFailed, Result, Worker
+from harness.redis_server import Redis
+from harness.server import Server
 
 _RUN_SECONDS = 90.0
 

@@ -1,0 +1,1 @@
+"""Figures of a run, stored, shown, compared and judged by the targets."""
