@@ -30,4 +30,10 @@ LINTERS = [
     Step("mypy", [PYTHON, "-m", "mypy"]),
     Step("stubtest", [*STUBTEST, "--mypy-config-file", "pyproject.toml"]),
     Step("imports", [PYTHON, "make/imports.py"]),
+    Step(
+        "imports of the engine",
+        ["cargo", "test", "--quiet", "--package", "nats-consumer", "--test", "architecture"],
+        minutes=20,
+        environment=CARGO,
+    ),
 ]

@@ -21,26 +21,13 @@ mod host {
     #[path = "../src/host/wake.rs"]
     pub(crate) mod wake;
 }
-mod threads {
-    /// Stands for the timeouts of threads, which belong to the Python part.
-    pub(crate) mod late {
-        #[derive(Debug)]
-        pub(crate) enum Late {}
-
-        impl Late {
-            pub(crate) fn close(&self) {
-                match *self {}
-            }
-        }
-    }
-}
 
 const MANY: usize = 100;
 
 fn inbox(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let arrivals = runtime.block_on(Arrivals::new()).expect("a client");
-    let waiting = Waiting::new(None).expect("a socket pair");
+    let waiting = Waiting::new().expect("a socket pair");
     let arrive = || {
         // Those of the last time were handed back when they were dropped.
         black_box(arrivals.gather());

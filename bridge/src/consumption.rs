@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nats_consumer::{ConnectOptions, ConsumerOptions, consume_into};
+use nats_consumer as engine;
+use nats_consumer::consume_into;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::deliver::handler::Handler;
 use crate::deliver::inbox::Waiting;
-use crate::host::error::exceptions::ForkedProcess;
 use crate::host::future::{into_asyncio, nothing};
+use crate::host::process::Owned;
 use crate::host::runtime::runtime;
-use crate::options::{ConnectSettings, ConsumerSettings, seconds};
+use crate::host::seconds::seconds;
+use crate::options::{ConnectOptions, ConsumerOptions};
 use crate::tasks::Tasks;
 use crate::threads;
 use crate::threads::late::{Late, watch};
@@ -21,8 +23,8 @@ use crate::threads::late::{Late, watch};
 #[pyfunction]
 pub(crate) fn consume(
     py: Python<'_>,
-    connect: ConnectSettings,
-    consumer: ConsumerSettings,
+    connect: ConnectOptions,
+    consumer: ConsumerOptions,
     handle: Py<PyAny>,
     failed: Py<PyAny>,
 ) -> PyResult<Bound<'_, PyAny>> {
@@ -34,14 +36,15 @@ pub(crate) fn consume(
 }
 
 async fn start(
-    connect: ConnectOptions,
-    consumer: ConsumerOptions,
+    connect: engine::ConnectOptions,
+    consumer: engine::ConsumerOptions,
     handle: Py<PyAny>,
     failed: Py<PyAny>,
 ) -> Result<Consumption, nats_consumer::Error> {
-    let late =
-        consumer.handler_timeout.map(|limit| Late::new(consumer.name.clone(), limit, consumer.concurrency));
-    let waiting = Arc::new(Waiting::new(late).map_err(|error| {
+    let late = consumer
+        .handler_timeout
+        .map(|limit| Arc::new(Late::new(consumer.name.clone(), limit, consumer.concurrency)));
+    let waiting = Arc::new(Waiting::new().map_err(|error| {
         let text = "The operating system has no file descriptors left for a consumer.";
         nats_consumer::Error::new(nats_consumer::ErrorKind::Config, text).because(error)
     })?);
@@ -53,38 +56,39 @@ async fn start(
         timeout: consumer.handler_timeout,
     };
     let engine = Arc::new(consume_into(connect, consumer, waiting.clone()).await?);
-    Ok(Consumption { pid: std::process::id(), engine, waiting, handler: handler.into() })
+    Ok(Consumption { engine: Owned::new(engine), waiting, handler: handler.into(), late })
 }
 
 /// What one consumer consumes with.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Consumption {
-    pid: u32,
-    engine: Arc<nats_consumer::Consumption>,
+    engine: Owned<Arc<engine::Consumption>>,
     waiting: Arc<Waiting>,
     handler: Arc<Handler>,
+    /// Watches the threads if handlers have a timeout.
+    late: Option<Arc<Late>>,
 }
 
 #[pymethods]
 impl Consumption {
     #[getter]
     fn is_running(&self) -> bool {
-        self.engine.is_running()
+        self.engine.peek().is_running()
     }
 
     #[getter]
     fn is_connected(&self) -> bool {
-        self.engine.is_connected()
+        self.engine.peek().is_connected()
     }
 
     #[getter]
     fn durable(&self) -> &str {
-        self.engine.durable()
+        self.engine.peek().durable()
     }
 
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counters = PyDict::new(py);
-        for (name, value) in self.engine.counters().fields() {
+        for (name, value) in self.engine.peek().counters().fields() {
             counters.set_item(name, value)?;
         }
         Ok(counters)
@@ -92,28 +96,28 @@ impl Consumption {
 
     /// Runs `async def` handlers in Tasks of the running loop.
     fn start_tasks(&self, py: Python<'_>) -> PyResult<()> {
-        self.check_process()?;
+        self.engine.get()?;
         Tasks::start(py, self.handler.clone(), self.waiting.clone())
     }
 
     /// Runs plain `def` handlers in the calling thread until nothing will come any more.
     fn serve(&self, py: Python<'_>) -> PyResult<()> {
-        self.check_process()?;
-        threads::serve(py, &self.handler, &self.waiting)
+        self.engine.get()?;
+        threads::serve(py, &self.handler, &self.waiting, self.late.as_deref())
     }
 
     /// Runs `failed` in the calling thread for handlers that outlast their timeout, until nothing will come
     /// any more. Their threads are watched from now on.
     fn serve_late(&self, py: Python<'_>) -> PyResult<()> {
-        self.check_process()?;
-        let Some(late) = self.waiting.late() else { return Ok(()) };
-        runtime().spawn(watch(self.waiting.clone()));
+        self.engine.get()?;
+        let Some(late) = &self.late else { return Ok(()) };
+        runtime().spawn(watch(late.clone(), self.waiting.clone()));
         threads::serve_late(py, &self.handler, late)
     }
 
     /// Resolves when the consumption has been drained or stopped.
     fn finished<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let engine = self.engine.clone();
+        let engine = self.engine.get()?.clone();
         let waiting = async move {
             engine.finished().await;
             Ok(())
@@ -125,7 +129,7 @@ impl Consumption {
     /// Resolves to how many were not finished.
     fn drain<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let grace = seconds("timeout", timeout)?;
-        let engine = self.engine.clone();
+        let engine = self.engine.get()?.clone();
         into_asyncio(py, async move { Ok(engine.drain(grace).await) }, |py, unfinished| {
             Ok(unfinished.into_pyobject(py)?.into_any().unbind())
         })
@@ -133,25 +137,7 @@ impl Consumption {
 
     /// Ends at once: a drain without grace that nobody waits for.
     fn stop(&self) {
-        let engine = self.engine.clone();
+        let Ok(engine) = self.engine.get().cloned() else { return };
         runtime().spawn(async move { engine.drain(Duration::ZERO).await });
-    }
-}
-
-impl Consumption {
-    fn check_process(&self) -> PyResult<()> {
-        if self.pid == std::process::id() {
-            return Ok(());
-        }
-        Err(ForkedProcess::new_err(()))
-    }
-}
-
-impl Drop for Consumption {
-    fn drop(&mut self) {
-        if self.pid != std::process::id() {
-            // The engine's tasks live in the parent: dropping them here would end its consumption.
-            std::mem::forget(self.engine.clone());
-        }
     }
 }

@@ -10,23 +10,24 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::Mutex;
 
-use crate::host::error::exceptions::ForkedProcess;
 use crate::host::future::wait_for;
-use crate::options::{ConnectSettings, seconds};
+use crate::host::process::Owned;
+use crate::host::seconds::seconds;
+use crate::options::ConnectOptions;
 
 /// How long the last words may take when the connection is closed.
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// Mirror of `nats_consumer.dead_letters.Selection`.
 #[derive(FromPyObject)]
-pub(crate) struct SelectionSettings {
+pub(crate) struct SelectionOptions {
     consumer: Option<String>,
     reason: Option<String>,
     older_than: Option<f64>,
     newer_than: Option<f64>,
 }
 
-impl SelectionSettings {
+impl SelectionOptions {
     fn into_selection(self) -> PyResult<Selection> {
         let duration = |name, value: Option<f64>| value.map(|value| seconds(name, value)).transpose();
         Ok(Selection {
@@ -41,31 +42,25 @@ impl SelectionSettings {
 /// A connection to the dead letters of a server.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct DeadLetters {
-    pid: u32,
-    engine: Engine,
+    engine: Owned<Engine>,
 }
 
 #[pymethods]
 impl DeadLetters {
     #[new]
-    fn new(py: Python<'_>, options: ConnectSettings) -> PyResult<Self> {
+    fn new(py: Python<'_>, options: ConnectOptions) -> PyResult<Self> {
         let options = options.into_options()?;
         let engine = wait_for(py, async move { Engine::open(&options).await })?;
-        Ok(Self { pid: std::process::id(), engine })
+        Ok(Self { engine: Owned::new(engine) })
     }
 
     #[getter]
     fn server(&self) -> String {
-        self.engine.server()
+        self.engine.peek().server()
     }
 
     /// An iterator of the selected ones that are there now, oldest first.
-    fn select(
-        &self,
-        py: Python<'_>,
-        stream: String,
-        selection: SelectionSettings,
-    ) -> PyResult<StoredLetters> {
+    fn select(&self, py: Python<'_>, stream: String, selection: SelectionOptions) -> PyResult<StoredLetters> {
         let selection = selection.into_selection()?;
         let open = self.wait(py, async move |engine| Open::open(&engine, &stream, selection).await)?;
         Ok(StoredLetters { open: Arc::new(Mutex::new(open)) })
@@ -101,19 +96,7 @@ impl DeadLetters {
     where
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        if self.pid != std::process::id() {
-            return Err(ForkedProcess::new_err(()));
-        }
-        wait_for(py, work(self.engine.clone()))
-    }
-}
-
-impl Drop for DeadLetters {
-    fn drop(&mut self) {
-        if self.pid != std::process::id() {
-            // The socket is the parent's: closing it here would close it there.
-            std::mem::forget(self.engine.clone());
-        }
+        wait_for(py, work(self.engine.get()?.clone()))
     }
 }
 

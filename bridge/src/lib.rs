@@ -4,6 +4,7 @@
 //! engine or by the user's code. A message crosses from tokio to Python through [`deliver`], in [`tasks`] (for
 //! `async def` handlers) or [`threads`] (for `def`), and its outcome goes back by [`deliver::judge`].
 
+#![deny(unsafe_code)]
 #![allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
 
 mod client;
@@ -35,7 +36,7 @@ mod _native {
     #[pymodule_export]
     use crate::dead_letters::{DeadLetters, StoredLetter, StoredLetters};
     #[pymodule_export]
-    use crate::deliver::message::{Message, Metadata, SequencePair};
+    use crate::deliver::message::Message;
     #[pymodule_export]
     use crate::deliver::router::Router;
     #[pymodule_export]
@@ -44,6 +45,8 @@ mod _native {
     use crate::publish::drafts::Drafts;
     #[pymodule_export]
     use crate::publish::{Publisher, check_draft};
+    #[pymodule_export]
+    use crate::view::metadata::{Metadata, SequencePair};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

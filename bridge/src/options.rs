@@ -1,14 +1,15 @@
 //! The options of `nats_consumer.settings`, read attribute by attribute into the engine's.
 
-use std::time::Duration;
-
-use nats_consumer::{ConnectOptions, ConsumerOptions, Exhausted, Kind, RetryPolicy, Schedule, Start};
+use nats_consumer as engine;
+use nats_consumer::{Exhausted, Kind, RetryPolicy, Schedule, Start};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::host::seconds::seconds;
+
 /// Mirror of `nats_consumer.settings.ConnectOptions`.
 #[derive(FromPyObject)]
-pub(crate) struct ConnectSettings {
+pub(crate) struct ConnectOptions {
     servers: Vec<String>,
     name: Option<String>,
     user: Option<String>,
@@ -29,11 +30,11 @@ pub(crate) struct ConnectSettings {
     no_echo: bool,
 }
 
-impl ConnectSettings {
+impl ConnectOptions {
     /// The engine's options for a connection that gives up as its user asked.
-    pub(crate) fn into_options(self) -> PyResult<ConnectOptions> {
+    pub(crate) fn into_options(self) -> PyResult<engine::ConnectOptions> {
         let limit = usize::try_from(self.max_reconnect_attempts).ok();
-        Ok(ConnectOptions {
+        Ok(engine::ConnectOptions {
             servers: self.servers.into_iter().map(Into::into).collect(),
             name: self.name,
             user: self.user,
@@ -56,14 +57,14 @@ impl ConnectSettings {
 
     /// The engine's options for a worker, which never gives up: a worker that is alive but no longer
     /// consumes is what users of the older packages met.
-    pub(crate) fn into_lasting_options(self) -> PyResult<ConnectOptions> {
-        Ok(ConnectOptions { max_reconnects: None, ..self.into_options()? })
+    pub(crate) fn into_lasting_options(self) -> PyResult<engine::ConnectOptions> {
+        Ok(engine::ConnectOptions { max_reconnects: None, ..self.into_options()? })
     }
 }
 
 /// Mirror of `nats_consumer.settings.ConsumerOptions`.
 #[derive(FromPyObject)]
-pub(crate) struct ConsumerSettings {
+pub(crate) struct ConsumerOptions {
     name: String,
     stream: String,
     durable: String,
@@ -90,10 +91,10 @@ pub(crate) struct ConsumerSettings {
 /// What older versions called the durable of every class that named none.
 const OLDER_DURABLE: &str = "default";
 
-impl ConsumerSettings {
-    pub(crate) fn into_options(self) -> PyResult<ConsumerOptions> {
+impl ConsumerOptions {
+    pub(crate) fn into_options(self) -> PyResult<engine::ConsumerOptions> {
         let timeout = self.handler_timeout.map(|limit| seconds("handler_timeout", limit)).transpose()?;
-        Ok(ConsumerOptions {
+        Ok(engine::ConsumerOptions {
             start: self.start()?,
             retry: self.retry()?,
             kind: choose("kind", &self.kind, &[("pull", Kind::Pull), ("push", Kind::Push)])?,
@@ -156,16 +157,6 @@ impl ConsumerSettings {
         RetryPolicy::new(self.max_attempts, schedule)
             .map_err(|error| PyValueError::new_err(error.to_string()))
     }
-}
-
-/// Longer than any process runs: beyond it, a clock or a count of nanoseconds overflows.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// Seconds of Python as a duration, at most 100 years; `option` names them in the error.
-pub(crate) fn seconds(option: &str, value: f64) -> PyResult<Duration> {
-    let seconds = if value.is_finite() { value.min(LONGEST.as_secs_f64()) } else { value };
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| PyValueError::new_err(format!("{option} must be a number of seconds, not {value}")))
 }
 
 fn choose<T: Clone>(option: &str, value: &str, choices: &[(&str, T)]) -> PyResult<T> {

@@ -38,6 +38,8 @@
 //! | `client` | beside it: messages for a program that takes and settles them itself |
 //! | [`observe`] | counters |
 
+#![forbid(unsafe_code)]
+
 mod bind;
 mod client;
 pub mod config;

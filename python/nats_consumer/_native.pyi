@@ -24,6 +24,7 @@ __all__ = [
     "StoredLetter",
     "StoredLetters",
     "Subscription",
+    "check_draft",
     "connect",
     "consume",
     "take_logs",

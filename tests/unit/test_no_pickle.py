@@ -64,7 +64,7 @@ def test_only_settings_say_what_is_imported() -> None:
 
 
 def test_the_bridge_imports_no_such_module_either() -> None:
-    sources = sorted((CHECKOUT / "bridge/src").glob("*.rs"))
+    sources = sorted((CHECKOUT / "bridge/src").rglob("*.rs"))
     assert sources
     named = re.compile(rf'"({"|".join(UNPACKERS | {"builtins"})})"')
     assert [path.name for path in sources if named.search(path.read_text())] == []

@@ -8,20 +8,22 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Instant;
 
+use nats_consumer::Connection as Engine;
 use nats_consumer::api::{PREFIX, request_behind};
 use nats_consumer::publish::{publish, request, send};
 use nats_consumer::subscribe::Ordered;
-use nats_consumer::{Connection as Engine, Outgoing};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::client::events::Events;
 use crate::client::msg::{ANSWERS, Msg};
 use crate::client::subscription::{Limits, Pull, Subscription};
-use crate::host::error::exceptions::ForkedProcess;
 use crate::host::error::to_python;
 use crate::host::future::{begun, into_asyncio, nothing};
-use crate::options::{ConnectSettings, seconds};
+use crate::host::process::Owned;
+use crate::host::seconds::seconds;
+use crate::options::ConnectOptions;
+use crate::publish::outgoing::outgoing;
 use crate::publish::pub_ack::pub_ack;
 
 /// How long the last words may take when a connection is closed.
@@ -31,11 +33,11 @@ type Headers = Option<HashMap<String, String>>;
 
 /// Connects; resolves to a `Connection`.
 #[pyfunction]
-pub(crate) fn connect(py: Python<'_>, options: ConnectSettings) -> PyResult<Bound<'_, PyAny>> {
+pub(crate) fn connect(py: Python<'_>, options: ConnectOptions) -> PyResult<Bound<'_, PyAny>> {
     let options = options.into_options()?;
     let opening = async move {
         let engine = Engine::open(&options).await?;
-        Ok(Connection { pid: std::process::id(), engine, subscriptions: AtomicU64::new(ANSWERS) })
+        Ok(Connection { engine: Owned::new(engine), subscriptions: AtomicU64::new(ANSWERS) })
     };
     into_asyncio(py, opening, |py, connection| Ok(Py::new(py, connection)?.into_any()))
 }
@@ -43,8 +45,7 @@ pub(crate) fn connect(py: Python<'_>, options: ConnectSettings) -> PyResult<Boun
 /// A connection to NATS.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Connection {
-    pid: u32,
-    engine: Engine,
+    engine: Owned<Engine>,
     subscriptions: AtomicU64,
 }
 
@@ -52,48 +53,48 @@ pub(crate) struct Connection {
 impl Connection {
     #[getter]
     fn is_connected(&self) -> bool {
-        self.engine.is_up()
+        self.engine.peek().is_up()
     }
 
     #[getter]
     fn is_closed(&self) -> bool {
-        self.engine.is_closed()
+        self.engine.peek().is_closed()
     }
 
     #[getter]
     fn connected_url(&self) -> String {
-        self.engine.server()
+        self.engine.peek().server()
     }
 
     #[getter]
     fn named_servers(&self) -> Vec<String> {
-        self.engine.named_servers()
+        self.engine.peek().named_servers()
     }
 
     #[getter]
     fn discovered_servers(&self) -> Vec<String> {
-        self.engine.discovered_servers()
+        self.engine.peek().discovered_servers()
     }
 
     #[getter]
     fn max_payload(&self) -> usize {
-        self.engine.max_payload()
+        self.engine.peek().max_payload()
     }
 
     #[getter]
     fn client_id(&self) -> u64 {
-        self.engine.client().server_info().client_id
+        self.engine.peek().client().server_info().client_id
     }
 
     #[getter]
     fn server_version(&self) -> String {
-        self.engine.client().server_info().version
+        self.engine.peek().client().server_info().version
     }
 
     /// Messages in and out, bytes in and out, connections made.
     #[getter]
     fn statistics(&self) -> (u64, u64, u64, u64, u64) {
-        let counted = self.engine.client().statistics();
+        let counted = self.engine.peek().client().statistics();
         let [messages_in, messages_out, bytes_in, bytes_out, connects] = [
             &counted.in_messages,
             &counted.out_messages,
@@ -106,11 +107,11 @@ impl Connection {
     }
 
     fn new_inbox(&self) -> String {
-        self.engine.client().new_inbox()
+        self.engine.peek().client().new_inbox()
     }
 
     fn events(&self) -> Events {
-        Events::new(self.engine.happenings())
+        Events::new(self.engine.peek().happenings())
     }
 
     /// Resolves to a `Subscription`.
@@ -176,7 +177,7 @@ impl Connection {
         headers: Headers,
     ) -> PyResult<Bound<'py, PyAny>> {
         let engine = self.engine()?;
-        let outgoing = outgoing(subject, payload, headers)?;
+        let outgoing = outgoing(subject, payload, headers.as_ref())?;
         begun(py, async move { send(&engine, outgoing, reply).await }, nothing)
     }
 
@@ -190,7 +191,7 @@ impl Connection {
         headers: Headers,
     ) -> PyResult<Bound<'py, PyAny>> {
         let engine = self.engine()?;
-        let outgoing = outgoing(subject, payload, headers)?;
+        let outgoing = outgoing(subject, payload, headers.as_ref())?;
         let limit = seconds("timeout", timeout)?;
         let asking = async move {
             let answer = request(&engine, outgoing, limit).await?;
@@ -209,7 +210,7 @@ impl Connection {
         headers: Headers,
     ) -> PyResult<Bound<'py, PyAny>> {
         let engine = self.engine()?;
-        let outgoing = outgoing(subject, payload, headers)?;
+        let outgoing = outgoing(subject, payload, headers.as_ref())?;
         let limit = seconds("timeout", timeout)?;
         begun(py, async move { publish(&engine, outgoing, limit).await }, pub_ack)
     }
@@ -259,25 +260,10 @@ impl Connection {
         self.subscriptions.fetch_add(1, Relaxed) + 1
     }
 
-    /// After a fork the socket is the parent's: using it from both would garble the protocol.
+    /// The engine, of which a clone is another handle.
     fn engine(&self) -> PyResult<Engine> {
-        if self.pid == std::process::id() { Ok(self.engine.clone()) } else { Err(ForkedProcess::new_err(())) }
+        self.engine.get().cloned()
     }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if self.pid != std::process::id() {
-            std::mem::forget(self.engine.clone());
-        }
-    }
-}
-
-fn outgoing(subject: &str, payload: &[u8], headers: Headers) -> PyResult<Outgoing> {
-    let bare = Outgoing::to(subject, payload.to_vec());
-    let headers = headers.into_iter().flatten();
-    let whole = headers.fold(bare, |outgoing, (name, value)| outgoing?.header(&name, &value));
-    whole.map_err(|error| to_python(&error))
 }
 
 fn bytes(py: Python<'_>, answer: &[u8]) -> PyResult<Py<PyAny>> {

@@ -7,35 +7,34 @@ use nats_consumer::acknowledge::{Word, ack_confirmed, settle};
 use nats_consumer::publish::send;
 use nats_consumer::{Connection as Engine, Message, Outgoing};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyType};
 
-use crate::deliver::message::Metadata;
-use crate::host::error::exceptions::{MessageAlreadySettled, MessageError, NotJetStreamMessage};
+use crate::host::error::exceptions::{MessageAlreadySettled, MessageError};
 use crate::host::error::to_python;
 use crate::host::future::{begun, into_asyncio, nothing};
-use crate::options::seconds;
+use crate::host::seconds::seconds;
+use crate::view::metadata::Metadata;
 use crate::view::nats_py::message_class;
+use crate::view::{View, metadata, reply};
 
 /// In place of a subscription's number: all answers come by one.
 pub(crate) const ANSWERS: u64 = 0;
 
-/// A message; everything about it is made on first use.
+/// A message.
 #[pyclass(frozen, freelist = 1024, module = "nats_consumer._native")]
 pub(crate) struct Msg {
     message: Message,
     connection: Engine,
     sid: u64,
     is_settled: AtomicBool,
-    data: PyOnceLock<Py<PyBytes>>,
-    headers: PyOnceLock<Option<Py<PyDict>>>,
+    view: View,
 }
 
 impl Msg {
     /// A message of the subscription `sid`, or the answer to a request, of [`ANSWERS`].
     pub(crate) fn new(message: Message, connection: Engine, sid: u64) -> Self {
         let is_settled = AtomicBool::new(false);
-        Self { message, connection, sid, is_settled, data: PyOnceLock::new(), headers: PyOnceLock::new() }
+        Self { message, connection, sid, is_settled, view: View::new() }
     }
 
     fn say<'py>(&self, py: Python<'py>, word: Word) -> PyResult<Bound<'py, PyAny>> {
@@ -49,8 +48,7 @@ impl Msg {
     }
 
     fn check_stream(&self) -> PyResult<()> {
-        self.message.metadata().map_err(|_| NotJetStreamMessage::new_err(()))?;
-        Ok(())
+        metadata(&self.message).map(drop)
     }
 }
 
@@ -66,10 +64,9 @@ impl Msg {
         self.sid
     }
 
-    /// A copy, so that the engine's read buffer is free again.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
-        self.data.get_or_init(py, || PyBytes::new(py, self.message.payload()).unbind()).bind(py)
+        self.view.data(py, &self.message)
     }
 
     #[getter]
@@ -79,31 +76,12 @@ impl Msg {
 
     #[getter]
     fn reply(&self) -> &str {
-        self.message.reply().map_or("", |reply| reply.as_str())
+        reply(&self.message)
     }
 
-    /// One value a name, the first, as in nats-py; None without headers. A status is a header there.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Option<&Bound<'py, PyDict>>> {
-        let headers = self.headers.get_or_try_init(py, || {
-            if self.message.headers().is_none() && self.message.status().is_none() {
-                return Ok::<_, PyErr>(None);
-            }
-            let dict = PyDict::new(py);
-            if let Some((code, words)) = self.message.status() {
-                dict.set_item("Status", code.to_string())?;
-                if !words.is_empty() {
-                    dict.set_item("Description", words)?;
-                }
-            }
-            for (name, value) in self.message.header_lines() {
-                if !dict.contains(name)? {
-                    dict.set_item(name, value)?;
-                }
-            }
-            Ok(Some(dict.unbind()))
-        })?;
-        Ok(headers.as_ref().map(|dict| dict.bind(py)))
+        self.view.headers(py, &self.message)
     }
 
     #[getter]
@@ -113,10 +91,7 @@ impl Msg {
 
     #[getter]
     fn metadata(&self) -> PyResult<Metadata> {
-        self.message
-            .metadata()
-            .map(|metadata| Metadata::from(&metadata))
-            .map_err(|_| NotJetStreamMessage::new_err(()))
+        metadata(&self.message)
     }
 
     #[getter]

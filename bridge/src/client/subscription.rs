@@ -14,7 +14,7 @@ use pyo3::types::PyList;
 use crate::client::msg::Msg;
 use crate::host::error::to_python;
 use crate::host::future::{into_asyncio, nothing};
-use crate::options::seconds;
+use crate::host::seconds::seconds;
 
 /// How much may wait in a subscription.
 #[derive(FromPyObject)]

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use nats_consumer::{Delivery, Inbox};
+use tokio::sync::Notify;
 
 use crate::host::lock::lock;
 use crate::host::wake::Wake;
-use crate::threads::late::Late;
 
 /// The deliveries that no handler has started.
 #[derive(Debug)]
@@ -22,12 +22,11 @@ pub(crate) struct Waiting {
     is_recalled: AtomicBool,
     is_cancelled: AtomicBool,
     is_closed: AtomicBool,
-    /// Watches the threads, where handlers have a timeout.
-    late: Option<Arc<Late>>,
+    closed: Notify,
 }
 
 impl Waiting {
-    pub(crate) fn new(late: Option<Late>) -> std::io::Result<Self> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self {
             deliveries: Mutex::default(),
             wake: Wake::new()?,
@@ -36,16 +35,12 @@ impl Waiting {
             is_recalled: AtomicBool::new(false),
             is_cancelled: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
-            late: late.map(Arc::new),
+            closed: Notify::new(),
         })
     }
 
     pub(crate) fn wake(&self) -> &Wake {
         &self.wake
-    }
-
-    pub(crate) fn late(&self) -> Option<&Arc<Late>> {
-        self.late.as_ref()
     }
 
     /// The next delivery, if one waits.
@@ -110,6 +105,13 @@ impl Waiting {
         self.is_closed.load(Acquire)
     }
 
+    /// Resolves when nothing will come any more. For one task.
+    pub(crate) async fn closed(&self) {
+        if !self.is_closed() {
+            self.closed.notified().await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, VecDeque<Delivery>> {
         lock(&self.deliveries)
     }
@@ -139,8 +141,6 @@ impl Inbox for Waiting {
         drop(guard);
         self.arrived.notify_all();
         self.wake.signal();
-        if let Some(late) = &self.late {
-            late.close();
-        }
+        self.closed.notify_one();
     }
 }

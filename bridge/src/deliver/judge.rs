@@ -7,9 +7,9 @@ use pyo3::exceptions::{PyTimeoutError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use crate::deliver::awaitable::is_coroutine;
 use crate::deliver::message::Message;
 use crate::deliver::outcome::outcome_of;
-use crate::tasks::step::is_coroutine;
 
 /// What is left to do after an attempt.
 pub(crate) enum Verdict {

@@ -1,26 +1,26 @@
-//! The message that a handler gets. Everything about it is made on first use.
+//! The message that a handler gets.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nats_consumer::{Delivery, Outcome};
-use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyType};
 
-use crate::host::error::exceptions::{MessageAlreadySettled, NotJetStreamMessage};
+use crate::deliver::attempt::Attempt;
+use crate::deliver::settled::Settled;
+use crate::host::error::exceptions::MessageAlreadySettled;
 use crate::host::future::{into_asyncio, nothing, wait_for};
-use crate::options::seconds;
-use crate::threads::late::Run;
+use crate::host::seconds::seconds;
+use crate::view::metadata::Metadata;
 use crate::view::nats_py::message_class;
+use crate::view::{View, metadata, reply};
 
 /// A delivery in the hands of Python.
 #[pyclass(frozen, freelist = 1024, module = "nats_consumer._native")]
 pub(crate) struct Message {
     hold: Hold,
-    data: PyOnceLock<Py<PyBytes>>,
-    headers: PyOnceLock<Option<Py<PyDict>>>,
+    view: View,
 }
 
 /// Whose the delivery is.
@@ -28,9 +28,9 @@ enum Hold {
     /// Its handler's.
     Own(Delivery),
     /// Its handler's, until that runs late.
-    Timed(Arc<Run>),
+    Timed(Arc<Attempt>),
     /// That of `failed`, because its handler ran late.
-    Last(Arc<Run>),
+    Last(Arc<Attempt>),
 }
 
 impl Message {
@@ -39,29 +39,29 @@ impl Message {
     }
 
     /// For a handler that may run late: then it cannot settle the message any more.
-    pub(crate) fn timed(run: Arc<Run>) -> Self {
-        Self::of(Hold::Timed(run))
+    pub(crate) fn timed(attempt: Arc<Attempt>) -> Self {
+        Self::of(Hold::Timed(attempt))
     }
 
     /// For `failed`, when a handler that runs late had the last attempt.
-    pub(crate) fn last(run: Arc<Run>) -> Self {
-        Self::of(Hold::Last(run))
+    pub(crate) fn last(attempt: Arc<Attempt>) -> Self {
+        Self::of(Hold::Last(attempt))
     }
 
     fn of(hold: Hold) -> Self {
-        Self { hold, data: PyOnceLock::new(), headers: PyOnceLock::new() }
+        Self { hold, view: View::new() }
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
         match &self.hold {
             Hold::Own(delivery) => delivery,
-            Hold::Timed(run) | Hold::Last(run) => run.delivery(),
+            Hold::Timed(attempt) | Hold::Last(attempt) => attempt.delivery(),
         }
     }
 
     /// Whether it is settled, or not this holder's to settle any more.
     fn is_settled(&self) -> bool {
-        self.delivery().is_settled() || matches!(&self.hold, Hold::Timed(run) if run.is_late())
+        self.delivery().is_settled() || matches!(&self.hold, Hold::Timed(attempt) if attempt.is_late())
     }
 
     fn settle(&self, py: Python<'_>, outcome: Outcome) -> PyResult<Py<Settled>> {
@@ -79,38 +79,24 @@ impl Message {
         message_class(slf.get_type())
     }
 
-    /// A copy, so that the engine's read buffer is free again.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
-        self.data.get_or_init(py, || PyBytes::new(py, self.delivery().message().payload()).unbind()).bind(py)
+        self.view.data(py, self.delivery().message())
     }
 
     #[getter]
-    fn subject<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        PyString::new(py, self.delivery().message().subject())
+    fn subject(&self) -> &str {
+        self.delivery().message().subject()
     }
 
     #[getter]
     fn reply(&self) -> &str {
-        self.delivery().message().reply().map_or("", |reply| reply.as_str())
+        reply(self.delivery().message())
     }
 
-    /// One value a name, the first, as in nats-py; None without headers.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Option<&Bound<'py, PyDict>>> {
-        let headers = self.headers.get_or_try_init(py, || {
-            if self.delivery().message().headers().is_none() {
-                return Ok::<_, PyErr>(None);
-            }
-            let dict = PyDict::new(py);
-            for (name, value) in self.delivery().message().header_lines() {
-                if !dict.contains(name)? {
-                    dict.set_item(name, value)?;
-                }
-            }
-            Ok(Some(dict.unbind()))
-        })?;
-        Ok(headers.as_ref().map(|dict| dict.bind(py)))
+        self.view.headers(py, self.delivery().message())
     }
 
     #[getter]
@@ -120,8 +106,7 @@ impl Message {
 
     #[getter]
     fn metadata(&self) -> PyResult<Metadata> {
-        let metadata = self.delivery().message().metadata().map_err(|_| NotJetStreamMessage::new_err(()))?;
-        Ok(Metadata::from(&metadata))
+        metadata(self.delivery().message())
     }
 
     #[getter]
@@ -209,111 +194,4 @@ async fn confirm(delivery: &Delivery, limit: Duration) -> Result<(), nats_consum
 fn is_on_a_loop(py: Python<'_>) -> bool {
     let running = py.import("asyncio").and_then(|asyncio| asyncio.call_method0("_get_running_loop"));
     running.is_ok_and(|running| !running.is_none())
-}
-
-/// What settling returns: it is done already, but may be awaited, also by a task of its own: it has all that
-/// asyncio wants of a coroutine.
-#[pyclass(frozen, module = "nats_consumer._native")]
-pub(crate) struct Settled;
-
-impl Settled {
-    fn get(py: Python<'_>) -> PyResult<Py<Self>> {
-        static SETTLED: PyOnceLock<Py<Settled>> = PyOnceLock::new();
-        Ok(SETTLED.get_or_try_init(py, || Py::new(py, Self))?.clone_ref(py))
-    }
-}
-
-#[pymethods]
-impl Settled {
-    fn __await__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __next__(&self) -> Option<Py<PyAny>> {
-        None
-    }
-
-    fn send(&self, _value: &Bound<'_, PyAny>) -> PyResult<()> {
-        Err(PyStopIteration::new_err(()))
-    }
-
-    #[pyo3(signature = (error, *_rest))]
-    fn throw(&self, error: &Bound<'_, PyAny>, _rest: &Bound<'_, PyTuple>) -> PyResult<()> {
-        Err(PyErr::from_value(error.clone()))
-    }
-
-    fn close(&self) {}
-}
-
-/// Where a message is: in its stream, and among the consumer's deliveries.
-#[pyclass(frozen, get_all, module = "nats_consumer._native")]
-#[derive(Clone)]
-pub(crate) struct SequencePair {
-    stream: u64,
-    consumer: u64,
-}
-
-/// What the server tells about a delivery.
-#[pyclass(frozen, module = "nats_consumer._native")]
-pub(crate) struct Metadata {
-    #[pyo3(get)]
-    sequence: SequencePair,
-    #[pyo3(get)]
-    num_delivered: u64,
-    #[pyo3(get)]
-    num_pending: u64,
-    nanoseconds: i64,
-    #[pyo3(get)]
-    stream: String,
-    #[pyo3(get)]
-    consumer: String,
-    #[pyo3(get)]
-    domain: Option<String>,
-}
-
-impl From<&nats_consumer::Metadata<'_>> for Metadata {
-    fn from(metadata: &nats_consumer::Metadata<'_>) -> Self {
-        Self {
-            sequence: SequencePair { stream: metadata.stream_sequence, consumer: metadata.consumer_sequence },
-            num_delivered: metadata.delivered,
-            num_pending: metadata.pending,
-            nanoseconds: metadata.timestamp,
-            stream: metadata.stream.to_owned(),
-            consumer: metadata.consumer.to_owned(),
-            domain: metadata.domain.map(str::to_owned),
-        }
-    }
-}
-
-#[pymethods]
-impl Metadata {
-    #[getter]
-    fn timestamp<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let datetime = py.import("datetime")?;
-        let utc = datetime.getattr("timezone")?.getattr("utc")?;
-        let epoch = datetime.getattr("datetime")?.call1((1970, 1, 1, 0, 0, 0, 0, utc))?;
-        // By whole microseconds: a float of seconds is not exact.
-        let since = datetime.getattr("timedelta")?.call1((0, 0, self.nanoseconds / 1000))?;
-        epoch.call_method1("__add__", (since,))
-    }
-
-    fn __repr__(&self) -> String {
-        let SequencePair { stream: message, consumer: delivery } = self.sequence;
-        let Self { stream, consumer, num_delivered: attempt, num_pending: pending, .. } = self;
-        format!(
-            "<Metadata: message {message} of stream {stream}, delivery {delivery} of consumer {consumer}, \
-             attempt {attempt}, {pending} pending>"
-        )
-    }
-}
-
-#[pymethods]
-impl SequencePair {
-    fn __repr__(&self) -> String {
-        format!("SequencePair(stream={}, consumer={})", self.stream, self.consumer)
-    }
 }

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use crate::options::seconds;
+use crate::host::seconds::seconds;
 
 /// A class of `nats_consumer.outcomes`, looked up once.
 macro_rules! class {

@@ -14,7 +14,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::host::lock::lock;
-use crate::options::seconds;
+use crate::host::seconds::seconds;
 
 /// Records kept at the most while nobody takes them; then the oldest go.
 const CAPACITY: usize = 4096;

@@ -1,9 +1,12 @@
 //! The process that hosts the engine: its runtime, its locks, and the ways between tokio's threads and Python's.
 
+pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod future;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod panic;
+pub(crate) mod process;
 pub(crate) mod runtime;
+pub(crate) mod seconds;
 pub(crate) mod wake;

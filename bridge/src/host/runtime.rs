@@ -7,15 +7,19 @@ use std::sync::atomic::{AtomicPtr, Ordering::*};
 
 use tokio::runtime::{Builder, Runtime};
 
-struct Owned {
+struct OfProcess {
     pid: u32,
     runtime: Runtime,
 }
 
 /// Leaked on purpose, and no lock: a fork may happen at any moment.
-static CURRENT: AtomicPtr<Owned> = AtomicPtr::new(std::ptr::null_mut());
+static CURRENT: AtomicPtr<OfProcess> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The runtime of this process.
+#[allow(
+    unsafe_code,
+    reason = "an atomic pointer is the only lock-free cell for it, and a lock may be held at a fork"
+)]
 pub(crate) fn runtime() -> &'static Runtime {
     let pid = std::process::id();
     let current = CURRENT.load(Acquire);
@@ -25,7 +29,7 @@ pub(crate) fn runtime() -> &'static Runtime {
     {
         return &owned.runtime;
     }
-    let fresh = Box::into_raw(Box::new(Owned { pid, runtime: build() }));
+    let fresh = Box::into_raw(Box::new(OfProcess { pid, runtime: build() }));
     match CURRENT.compare_exchange(current, fresh, AcqRel, Acquire) {
         // SAFETY: as above; nobody frees what was just leaked.
         Ok(_) => unsafe { &(*fresh).runtime },

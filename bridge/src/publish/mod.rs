@@ -1,6 +1,7 @@
 //! Publishing from anywhere in a Django process, on one kept connection.
 
 pub(crate) mod drafts;
+pub(crate) mod outgoing;
 pub(crate) mod pub_ack;
 
 use std::collections::HashMap;
@@ -13,12 +14,14 @@ use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyList, PyString};
 
-use crate::host::error::exceptions::ForkedProcess;
 use crate::host::error::to_python;
 use crate::host::future::{gathered, wait_for};
+use crate::host::process::Owned;
 use crate::host::runtime::runtime;
-use crate::options::{ConnectSettings, seconds};
+use crate::host::seconds::seconds;
+use crate::options::ConnectOptions;
 use crate::publish::drafts::{Drafts, noted};
+use crate::publish::outgoing::outgoing;
 use crate::publish::pub_ack::{PubAcks, pub_ack};
 
 /// One message to publish: subject, payload, headers.
@@ -27,16 +30,15 @@ type Draft = (PyBackedStr, PyBackedBytes, Option<HashMap<String, String>>);
 /// A connection that is opened on first use and kept, for every thread and event loop of the process.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Publisher {
-    pid: u32,
-    engine: Arc<Engine>,
+    engine: Owned<Arc<Engine>>,
 }
 
 #[pymethods]
 impl Publisher {
     #[new]
-    fn new(options: ConnectSettings) -> PyResult<Self> {
-        let engine = Engine::new(options.into_lasting_options()?).into();
-        Ok(Self { pid: std::process::id(), engine })
+    fn new(options: ConnectOptions) -> PyResult<Self> {
+        let engine = Engine::new(options.into_lasting_options()?);
+        Ok(Self { engine: Owned::new(Arc::new(engine)) })
     }
 
     /// Publishes and waits for the stream's confirmation, the GIL released.
@@ -95,32 +97,20 @@ impl Publisher {
 
 impl Publisher {
     fn engine(&self) -> PyResult<Arc<Engine>> {
-        if self.pid == std::process::id() { Ok(self.engine.clone()) } else { Err(ForkedProcess::new_err(())) }
+        self.engine.get().cloned()
     }
 
     fn prepare(&self, draft: &Draft, timeout: f64) -> PyResult<(Arc<Engine>, Outgoing, Duration)> {
-        Ok((self.engine()?, outgoing(draft)?, seconds("timeout", timeout)?))
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        if self.pid != std::process::id() {
-            // The socket is the parent's: closing it here would close it there.
-            std::mem::forget(self.engine.clone());
-        }
+        Ok((self.engine()?, packed(draft)?, seconds("timeout", timeout)?))
     }
 }
 
 /// Raises what publishing the draft would raise before anything is sent.
 #[pyfunction]
 pub(crate) fn check_draft(draft: Draft) -> PyResult<()> {
-    outgoing(&draft).map(drop)
+    packed(&draft).map(drop)
 }
 
-fn outgoing((subject, payload, headers): &Draft) -> PyResult<Outgoing> {
-    let bare = Outgoing::to(subject, payload.to_vec());
-    let headers = headers.iter().flatten();
-    let whole = headers.fold(bare, |outgoing, (name, value)| outgoing?.header(name, value));
-    whole.map_err(|error| to_python(&error))
+fn packed((subject, payload, headers): &Draft) -> PyResult<Outgoing> {
+    outgoing(subject, payload, headers.as_ref())
 }

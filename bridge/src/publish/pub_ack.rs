@@ -1,4 +1,8 @@
 //! A stream's confirmation, as the `PubAck` of `nats_consumer.api`.
+#![allow(
+    unsafe_code,
+    reason = "PyO3 has no safe functions to untrack an object or to set a frozen attribute"
+)]
 
 use nats_consumer::PublishAck;
 use pyo3::prelude::*;

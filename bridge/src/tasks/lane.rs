@@ -9,13 +9,15 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
 
+use crate::deliver::awaitable::steps_of;
 use crate::deliver::judge::{Verdict, exhaust, raised, returned, timeout_error};
 use crate::deliver::message::Message;
+use crate::host::context::Context;
 use crate::host::lock::lock;
 use crate::host::panic::catch_panic;
 use crate::tasks::Tasks;
 use crate::tasks::rest::Rest;
-use crate::tasks::step::{Context, Step, as_coroutine, interrupt, resume};
+use crate::tasks::step::{Step, interrupt, resume};
 
 /// A Task gives the loop back after so many deliveries or so long, whichever comes first, so that timers,
 /// signals and other consumers get their turn.
@@ -135,14 +137,14 @@ impl Lane {
     /// Calls the handler, or `failed` after an `error`, and takes the first step in a context of its own.
     fn begin(&self, py: Python<'_>, message: Py<Message>, error: Option<PyErr>) -> PyResult<(Running, Step)> {
         let handler = self.tasks.get().handler();
-        let context = Context::copy(py)?;
+        let context = Context::of_caller(py)?;
         let mut coroutine = py.None();
         let step = context.run(py, || {
             let answer = match handler.call(py, &message, error.as_ref()) {
                 Ok(answer) => answer,
                 Err(raised) => return Ok(Step::Failed(raised)),
             };
-            let Some(steps) = as_coroutine(answer.bind(py))? else { return Ok(Step::Done(answer)) };
+            let Some(steps) = steps_of(answer.bind(py))? else { return Ok(Step::Done(answer)) };
             let step = resume(py, &steps);
             coroutine = steps;
             Ok(step)

@@ -7,7 +7,7 @@
 
 mod lane;
 mod rest;
-pub(crate) mod step;
+mod step;
 
 use std::sync::{Arc, Mutex};
 

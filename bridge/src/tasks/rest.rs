@@ -8,8 +8,8 @@ use std::sync::Mutex;
 
 use pyo3::prelude::*;
 
+use crate::host::context::Context;
 use crate::host::lock::lock;
-use crate::tasks::step::Context;
 
 /// A future as a Task wants it, which is done again and again.
 #[pyclass(frozen, module = "nats_consumer._native")]
@@ -66,7 +66,7 @@ impl Rest {
     /// The Task's word that it rests.
     #[pyo3(signature = (go_on, *, context))]
     fn add_done_callback(&self, go_on: Py<PyAny>, context: Py<PyAny>) {
-        *lock(&self.resting) = Some(Resting { go_on, context: Context::of(context) });
+        *lock(&self.resting) = Some(Resting { go_on, context: Context::from_python(context) });
     }
 
     /// The Task is cancelled: it goes on and finds out by itself.

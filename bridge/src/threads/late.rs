@@ -5,15 +5,14 @@
 //! stays occupied until its thread is free again. One timer watches all threads of a consumer.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nats_consumer::{Delivery, Place};
-use tokio::sync::Notify;
+use nats_consumer::Delivery;
 use tokio::time::sleep_until;
 use tracing::{error, warn};
 
+use crate::deliver::attempt::Attempt;
 use crate::deliver::inbox::Waiting;
 use crate::deliver::judge::{Verdict, fail, tell};
 use crate::host::lock::lock;
@@ -33,7 +32,6 @@ pub(crate) struct Late {
     state: Mutex<State>,
     /// Somebody waits for what is exhausted.
     changed: Condvar,
-    closed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -52,34 +50,21 @@ struct State {
 pub(crate) struct Run {
     number: u64,
     began: Instant,
-    delivery: Delivery,
+    attempt: Arc<Attempt>,
     thread: Arc<str>,
     hand: Arc<Hand>,
-    is_late: AtomicBool,
-    place: Mutex<Option<Place>>,
 }
 
 impl Run {
-    pub(crate) fn delivery(&self) -> &Delivery {
-        &self.delivery
-    }
-
-    /// Whether its time is over: the delivery is not its handler's any more.
-    pub(crate) fn is_late(&self) -> bool {
-        self.is_late.load(Acquire)
+    /// The attempt, to be shared with the message.
+    pub(crate) fn attempt(&self) -> Arc<Attempt> {
+        self.attempt.clone()
     }
 }
 
 impl Late {
     pub(crate) fn new(consumer: String, limit: Duration, threads: usize) -> Self {
-        Self {
-            consumer,
-            limit,
-            threads,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            closed: Notify::new(),
-        }
+        Self { consumer, limit, threads, state: Mutex::default(), changed: Condvar::new() }
     }
 
     pub(crate) fn limit(&self) -> Duration {
@@ -93,11 +78,9 @@ impl Late {
         let run = Arc::new(Run {
             number: state.begun,
             began: Instant::now(),
-            delivery,
+            attempt: Arc::new(Attempt::new(delivery)),
             thread: thread.clone(),
             hand: hand.clone(),
-            is_late: AtomicBool::new(false),
-            place: Mutex::default(),
         });
         state.running.insert(run.number, run.clone());
         run
@@ -111,7 +94,7 @@ impl Late {
         }
         state.late -= 1;
         drop(state);
-        drop(lock(&run.place).take());
+        run.attempt.free_place();
         false
     }
 
@@ -121,7 +104,7 @@ impl Late {
             target: LOG,
             consumer = self.consumer,
             "{}: its handler {said} after {:.1?}, too late to count. The thread {} is free again.",
-            tell(&run.delivery),
+            tell(run.attempt.delivery()),
             run.began.elapsed(),
             run.thread,
         );
@@ -135,10 +118,9 @@ impl Late {
         waiting.unwrap_or_else(PoisonError::into_inner).exhausted.pop_front()
     }
 
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         lock(&self.state).is_closed = true;
         self.changed.notify_all();
-        self.closed.notify_one();
     }
 
     /// When the next handler may be late. One that begins meanwhile is not late before that.
@@ -155,8 +137,7 @@ impl Late {
             && first.get().began.elapsed() >= self.limit
         {
             let run = first.remove();
-            run.is_late.store(true, Release);
-            *lock(&run.place) = Some(run.delivery.occupy());
+            run.attempt.run_late();
             overdue.push(run);
         }
         state.late += overdue.len();
@@ -166,13 +147,13 @@ impl Late {
 
     /// Judges the delivery as if its handler had raised.
     fn time_out(&self, run: Arc<Run>) {
-        let (verdict, follows) = fail(&run.delivery);
+        let (verdict, follows) = fail(run.attempt.delivery());
         warn!(
             target: LOG,
             consumer = self.consumer,
             "{} timed out after {:?} (handler_timeout); {follows}. Its handler still runs in the thread {}, \
              which cannot be ended: what it does from now on is ignored.",
-            tell(&run.delivery),
+            tell(run.attempt.delivery()),
             self.limit,
             run.thread,
         );
@@ -184,12 +165,11 @@ impl Late {
 }
 
 /// Watches the threads that take from `waiting`, until it is closed.
-pub(crate) async fn watch(waiting: Arc<Waiting>) {
-    let Some(late) = waiting.late() else { return };
-    while !waiting.is_closed() {
+pub(crate) async fn watch(late: Arc<Late>, waiting: Arc<Waiting>) {
+    loop {
         tokio::select! {
             () = sleep_until(late.next_look().into()) => {}
-            () = late.closed.notified() => return,
+            () = waiting.closed() => return late.close(),
         }
         let (overdue, is_stuck) = late.take_overdue();
         for run in overdue {

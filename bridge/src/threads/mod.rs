@@ -24,7 +24,12 @@ const FAST: Duration = Duration::from_micros(200);
 const MOST: usize = 16;
 
 /// One thread's work: returns when nothing will come any more.
-pub(crate) fn serve(py: Python<'_>, handler: &Handler, waiting: &Waiting) -> PyResult<()> {
+pub(crate) fn serve(
+    py: Python<'_>,
+    handler: &Handler,
+    waiting: &Waiting,
+    late: Option<&Late>,
+) -> PyResult<()> {
     let thread = Thread { name: name(py)?, hand: Arc::default() };
     let mut taken = VecDeque::with_capacity(MOST);
     let mut most = 1;
@@ -37,7 +42,7 @@ pub(crate) fn serve(py: Python<'_>, handler: &Handler, waiting: &Waiting) -> PyR
                 delivery.hand_back();
                 continue;
             }
-            match waiting.late() {
+            match late {
                 None => attempt(py, handler, delivery)?,
                 Some(late) => thread.attempt(py, handler, late, delivery)?,
             }
@@ -52,7 +57,7 @@ pub(crate) fn serve(py: Python<'_>, handler: &Handler, waiting: &Waiting) -> PyR
 /// their last attempt, whose own threads are busy.
 pub(crate) fn serve_late(py: Python<'_>, handler: &Handler, late: &Late) -> PyResult<()> {
     while let Some(run) = py.detach(|| late.next_exhausted()) {
-        let message = Py::new(py, Message::last(run))?;
+        let message = Py::new(py, Message::last(run.attempt()))?;
         give_up(py, handler, &message, &timeout_error(late.limit()));
     }
     Ok(())
@@ -71,7 +76,7 @@ impl Thread {
 
     fn attempt(&self, py: Python<'_>, handler: &Handler, late: &Late, delivery: Delivery) -> PyResult<()> {
         let run = late.begin(delivery, &self.name, &self.hand);
-        let message = Py::new(py, Message::timed(run.clone()))?;
+        let message = Py::new(py, Message::timed(run.attempt()))?;
         let answer = handler.call(py, &message, None);
         if late.end(&run) {
             return judge(py, handler, &message, answer);

@@ -1,0 +1,23 @@
+//! Values that stand for work that is not done yet.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+/// What can be resumed of what a handler returned: a coroutine itself, or the iterator of another
+/// awaitable. `None` when it is a result already.
+pub(crate) fn steps_of(returned: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    if is_coroutine(returned)? {
+        return Ok(Some(returned.clone().unbind()));
+    }
+    if returned.is_none() || !returned.hasattr("__await__")? {
+        return Ok(None);
+    }
+    Ok(Some(returned.call_method0("__await__")?.unbind()))
+}
+
+pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static COROUTINE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let coroutine = COROUTINE.import(value.py(), "types", "CoroutineType")?;
+    Ok(value.is_exact_instance(coroutine))
+}
