@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from nats_consumer import _native
-from nats_consumer.settings import ConnectOptions
+from nats_consumer.connect.options import ConnectOptions
 
 _START_SECONDS = 20.0
 _REQUEST_SECONDS = 30.0

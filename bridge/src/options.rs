@@ -1,4 +1,4 @@
-//! The options of `nats_consumer.settings`, read attribute by attribute into the engine's.
+//! `ConnectOptions` and `ConsumerOptions` of Python, read attribute by attribute into the engine's.
 
 use nats_consumer as engine;
 use nats_consumer::{Exhausted, Kind, RetryPolicy, Schedule, Start};
@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use crate::host::seconds::seconds;
 
-/// Mirror of `nats_consumer.settings.ConnectOptions`.
+/// Mirror of `nats_consumer.connect.options.ConnectOptions`.
 #[derive(FromPyObject)]
 pub(crate) struct ConnectOptions {
     servers: Vec<String>,
@@ -62,7 +62,7 @@ impl ConnectOptions {
     }
 }
 
-/// Mirror of `nats_consumer.settings.ConsumerOptions`.
+/// Mirror of `nats_consumer.declare.options.ConsumerOptions`.
 #[derive(FromPyObject)]
 pub(crate) struct ConsumerOptions {
     name: String,

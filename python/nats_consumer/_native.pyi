@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Any, Protocol, TypeAlias, final
 
 from .api import PubAck
+from .connect.options import ConnectOptions
 from .dead_letters import Selection
-from .settings import ConnectOptions, ConsumerOptions
+from .declare.options import ConsumerOptions
 
 __all__ = [
     "Connection",

@@ -3,7 +3,6 @@ server."""
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync, sync_to_async
 
@@ -19,15 +18,15 @@ from . import lanes
 from .api import PubAck
 from .declare.options import filter_of, message_handler
 from .exceptions import MessageAlreadySettled
+from .lanes.blocking import on_event_loop
 from .names import covers, is_wildcard
 from .outcomes import Ack, Drop, Outcome, Retry
-from .publish import MSG_ID, _draft, _on_event_loop, _publishers
+from .publish.drafts import MSG_ID, Draft, make_draft
+from .publish.publisher import replaced_by
 
 if TYPE_CHECKING:
-    from ._native import Drafts, Publisher
+    from ._native import Drafts
     from .consumer import NatsConsumer
-
-Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
 
 _STREAM = "captured"
 
@@ -55,16 +54,9 @@ def capture_published() -> Iterator[list[Published]]:
     """In the body, publish(), publish_many(), their async twins and publish_on_commit() of this
     process send nothing and append to the list that this gives. They raise for what cannot be
     sent, and succeed with everything else."""
-    pid = os.getpid()
     captured: list[Published] = []
-    before = _publishers.get(pid)
-    _publishers[pid] = cast("Publisher", _Recorder(captured))
-    try:
+    with replaced_by(_Recorder(captured)):
         yield captured
-    finally:
-        del _publishers[pid]
-        if before is not None:
-            _publishers[pid] = before
 
 
 class FakeMessage:
@@ -80,7 +72,7 @@ class FakeMessage:
         attempt: int = 1,
         stream: str = _STREAM,
     ) -> None:
-        self.subject, self.data, self.headers = _draft(subject, data, headers, None)
+        self.subject, self.data, self.headers = make_draft(subject, data, headers, None)
         self.header = self.headers
         self.reply = ""
         self.attempt = attempt
@@ -201,7 +193,7 @@ def deliver(
     its end first); handle_error is not called. `data` is what publish() takes; without a
     `subject` it is the one that the consumer asks for. Raises ValueError for a subject that the
     consumer would never get, or if it asks for several. On an event loop, use adeliver()."""
-    if _on_event_loop():
+    if on_event_loop():
         raise RuntimeError("deliver() cannot wait on an event loop. Use: await adeliver(...)")
     call = async_to_sync(adeliver)
     return call(consumer, data, subject=subject, headers=headers, attempt=attempt)

@@ -23,7 +23,7 @@ def asked_from(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
         threads.append(threading.current_thread())
         raise Unreachable("the embedded server did not start")
 
-    module = importlib.import_module("nats_consumer.publish")  # the name is the function, too
+    module = importlib.import_module("nats_consumer.publish.publisher")
     monkeypatch.setattr(module, "resolve", resolve)
     monkeypatch.setattr(module, "_publishers", {})
     return threads

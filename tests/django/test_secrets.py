@@ -13,7 +13,8 @@ from django.views.debug import technical_500_response
 from pytest_django import Settings
 
 from nats_consumer import get_nats_client, publish
-from nats_consumer.connect import connect_options, spell_servers
+from nats_consumer.connect.args import connect_options
+from nats_consumer.connect.resolve import display_servers
 from nats_consumer.exceptions import NatsConsumerError
 
 # Put together, so that no line of source code that a page quotes holds them.
@@ -91,7 +92,7 @@ def test_no_secret_is_on_djangos_debug_page(
     arguments: dict[str, Any],
     how: str,
 ) -> None:
-    monkeypatch.setattr(sys.modules["nats_consumer.publish"], "_publishers", {})
+    monkeypatch.setattr(sys.modules["nats_consumer.publish.publisher"], "_publishers", {})
     settings.NATS_CONSUMER = {"connect_args": arguments}
     raised = raised_by_arguments() if how == "arguments" else raised_by(how)
     page = shown(raised)
@@ -110,7 +111,7 @@ def test_no_secret_is_in_a_repr_an_error_or_a_log(
     _, error, _ = raised_by("client")
     logging.getLogger("shop").error("%r %s", options, options, exc_info=error)
     texts = [repr(options), str(options), repr(error), str(error), caplog.text]
-    texts += [spell_servers(None), f"{options}", repr(error.__cause__)]
+    texts += [display_servers(None), f"{options}", repr(error.__cause__)]
     for secret in (WORD, SEED):
         assert not [text for text in texts if secret in text]
     assert "127.0.0.1:1" in repr(options)

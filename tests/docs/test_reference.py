@@ -19,11 +19,12 @@ from nats_consumer import (
     NatsConsumer,
     __version__,
     checks,
-    connect,
     errors,
     exceptions,
 )
 from nats_consumer import settings as ours
+from nats_consumer.connect import args
+from nats_consumer.declare.options import ConsumerOptions
 from nats_consumer.js import errors as js_errors
 from tests.docs.support.blocks import ROOT
 from tests.docs.support.tables import first_spans, rows, section, spans
@@ -52,21 +53,21 @@ def test_every_setting_is_on_its_page_with_its_default(settings: Settings) -> No
 
 
 def test_every_connect_arg_is_on_its_page() -> None:
-    assert set(first_spans(SETTINGS, "connect_args")) == set(connect._TRANSLATIONS)
+    assert set(first_spans(SETTINGS, "connect_args")) == set(args._TRANSLATIONS)
     without_effect = set(spans(section(SETTINGS, "Accepted, without effect")))
-    assert without_effect == set(connect._IGNORED)
+    assert without_effect == set(args._IGNORED)
     callbacks = {name for name in spans(section(SETTINGS, "Callbacks")) if name.endswith("_cb")}
-    assert callbacks == set(connect._CALLBACKS)
+    assert callbacks == set(args._CALLBACKS)
 
 
 def test_what_is_refused_is_on_its_page_with_what_to_use() -> None:
     page = first_spans(SETTINGS, "Refused, with what to use instead")
-    assert {key: row[1] for key, row in page.items()} == connect._UNSUPPORTED
+    assert {key: row[1] for key, row in page.items()} == args._UNSUPPORTED
 
 
 def test_the_defaults_of_connect_args_are_those_of_the_code(settings: Settings) -> None:
     settings.NATS_CONSUMER = {}
-    options = connect.connect_options()
+    options = args.connect_options()
     engines_names = {
         "user_credentials": "credentials",
         "nkeys_seed": "nkey_seed",
@@ -184,8 +185,8 @@ def test_the_options_that_cross_the_bridge_have_a_page() -> None:
     """A field that no attribute and no setting sets would be an option that nobody can use."""
     computed = {"name", "stream", "durable", "durable_is_derived", "kind"}
     computed |= {"max_attempts", "retry_delays", "exhausted"}
-    found = {field.name for field in fields(ours.ConsumerOptions)} - computed
+    found = {field.name for field in fields(ConsumerOptions)} - computed
     assert found <= set(attributes_of_the_code())
     assert all(
-        field.default is MISSING for field in fields(ours.ConsumerOptions)
+        field.default is MISSING for field in fields(ConsumerOptions)
     )  # a default of its own could differ from the page's

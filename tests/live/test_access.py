@@ -139,7 +139,7 @@ async def test_publishing_without_the_permission_is_denied_and_not_a_timeout(
     permitting: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     permitting(["mail.>", "$JS.API.>"], SUBSCRIBE)
-    monkeypatch.setattr(sys.modules["nats_consumer.publish"], "_publishers", {})
+    monkeypatch.setattr(sys.modules["nats_consumer.publish.publisher"], "_publishers", {})
     with pytest.raises(Denied, match=r"permit this user to publish to orders\.created: allow"):
         await apublish("orders.created", b"")
     with pytest.raises(ExceptionGroup) as caught:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from nats_consumer.connect import embedded
-from nats_consumer.connect.embedded import server_url
+from nats_consumer.connect.embedded import locks, server_url
 from nats_consumer.exceptions import ConfigurationError, Unreachable
 from tests.waiting import eventually
 
@@ -72,7 +72,7 @@ def store(tmp_path: Path) -> Iterator[Path]:
 
 
 def is_held(lock: Path) -> bool:
-    return lock.exists() and embedded._is_held(lock)
+    return lock.exists() and locks.is_held(lock)
 
 
 def state_of(store: Path) -> dict[str, str | int]:

@@ -27,7 +27,7 @@ from nats_consumer import (
     publish_many,
     publish_on_commit,
 )
-from nats_consumer.connect import connect_options
+from nats_consumer.connect.args import connect_options
 from nats_consumer.exceptions import (
     ApiError,
     InvalidMessage,
@@ -36,7 +36,7 @@ from nats_consumer.exceptions import (
     PublishTimeout,
     Unreachable,
 )
-from nats_consumer.publish import _publishers
+from nats_consumer.publish.publisher import _publishers
 from tests.servers import NatsServer
 from tests.waiting import eventually
 

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from nats_consumer import JetstreamPullConsumer, _native
 from nats_consumer import settings as ours
-from nats_consumer.connect import connect_options, resolve, spell_servers
+from nats_consumer.connect.args import connect_options
+from nats_consumer.connect.options import ConnectOptions
+from nats_consumer.connect.resolve import display_servers, resolve
 from nats_consumer.consumer import ErrorAckBehavior
-from nats_consumer.declare.options import consumer_options
+from nats_consumer.declare.options import ConsumerOptions, consumer_options
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.names import check_name, covers, overlap, subject_problem
-from nats_consumer.settings import KEYS, ConnectOptions, ConsumerOptions
+from nats_consumer.settings import KEYS
 
 SCALARS = (
     st.none()
@@ -69,7 +71,7 @@ def test_connect_args_become_options_that_the_engine_takes_or_are_refused(argume
         except ConfigurationError:
             return
         assert isinstance(options, ConnectOptions)
-        assert "://" in spell_servers("nats://127.0.0.1:1")
+        assert "://" in display_servers("nats://127.0.0.1:1")
     _native.Publisher(options)  # it connects on first use
 
 

@@ -8,7 +8,9 @@ import pytest
 from pytest_django import Settings
 
 from nats_consumer.client.events import Callbacks
-from nats_consumer.connect import callbacks, connect_options, embedded, resolve, spell_servers
+from nats_consumer.connect import embedded
+from nats_consumer.connect.args import connect_callbacks, connect_options
+from nats_consumer.connect.resolve import display_servers, resolve
 from nats_consumer.exceptions import ConfigurationError, InvalidCallback
 
 
@@ -136,12 +138,12 @@ def test_callbacks_are_read_apart_from_the_options(settings: Settings) -> None:
 
     settings.NATS_CONSUMER = {"connect_args": {"error_cb": ours}}
     assert connect_options() == connect_options({"closed_cb": ours})
-    assert callbacks({"closed_cb": ours}) == Callbacks(error_cb=ours, closed_cb=ours)
+    assert connect_callbacks({"closed_cb": ours}) == Callbacks(error_cb=ours, closed_cb=ours)
 
 
 def test_a_callback_that_is_no_coroutine_function_is_refused() -> None:
     with pytest.raises(InvalidCallback, match="closed_cb must be a coroutine function"):
-        callbacks({"closed_cb": print})
+        connect_callbacks({"closed_cb": print})
 
 
 def test_the_embedded_server_is_started_only_to_connect(
@@ -189,4 +191,4 @@ def test_servers_are_spelled_without_their_credentials(
     settings: Settings, servers: Any, spelled: str
 ) -> None:
     settings.NATS_CONSUMER = {"connect_args": {"servers": servers}}
-    assert spell_servers("nats://127.0.0.1:7") == spelled
+    assert display_servers("nats://127.0.0.1:7") == spelled

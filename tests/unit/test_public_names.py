@@ -40,7 +40,7 @@ NAMES = {
     ),
     "nats_consumer.outcomes": "Ack DeadLetter Drop ErrorAckBehavior Outcome Retry",
     "nats_consumer.publish": "apublish apublish_many publish publish_many publish_on_commit",
-    "nats_consumer.settings": "ConnectOptions ConsumerOptions",
+    "nats_consumer.settings": "connect_args default_durable_name event_loop_policy",
     "nats_consumer.testing": "FakeMessage Published adeliver capture_published deliver",
 }
 COMMANDS = ["nats_consumer", "nats_delete_stream", "nats_dlq", "nats_update_stream"]

@@ -15,10 +15,10 @@ from asgiref.sync import sync_to_async
 from pytest_django import Settings
 
 from nats_consumer import JetstreamPullConsumer, operations
+from nats_consumer.declare.options import ConsumerOptions
 from nats_consumer.exceptions import ConfigurationError, StreamNotFound, Unreachable, WorkerError
 from nats_consumer.run import stop, supervise, worker
 from nats_consumer.run.worker import Plan, run
-from nats_consumer.settings import ConsumerOptions
 from tests.unit.support.doubles import FakeConsumption
 from tests.waiting import becomes_true
 

@@ -8,8 +8,9 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
 
-from nats_consumer import connect, settings
-from nats_consumer.connect import callbacks, connect_options
+from nats_consumer import settings
+from nats_consumer.connect import args
+from nats_consumer.connect.args import check_sign_in, connect_callbacks, connect_options
 from nats_consumer.connect.secret import Address
 from nats_consumer.declare import registry
 from nats_consumer.declare.handler import ConsumerHandler, project_handlers
@@ -36,10 +37,10 @@ _SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatial
 def check_settings(**_: Any) -> list[CheckMessage]:
     """E001: NATS_CONSUMER has a wrong key, type or value."""
     readers: list[Callable[[], object]] = [
-        lambda: settings.check_keys(connect.KEYS),
+        lambda: settings.check_keys(args.KEYS),
         connect_options,
-        connect.check_sign_in,
-        callbacks,
+        check_sign_in,
+        connect_callbacks,
         default_durable,
         settings.shutdown_timeout,
         settings.embedded_store,

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from nats_consumer.connect import callbacks, connect_options, resolve
+from nats_consumer.connect.args import connect_callbacks, connect_options
+from nats_consumer.connect.resolve import resolve
 from nats_consumer.connect.secret import conceal
 from nats_consumer.exceptions import (
     ConnectionClosed,
@@ -278,7 +279,7 @@ async def get_nats_client(**connect_args: Any) -> Client:
     from nats_consumer import _native
 
     connect_args = conceal(connect_args)
-    listener = Listener(callbacks(connect_args))
+    listener = Listener(connect_callbacks(connect_args))
     options = await asyncio.to_thread(resolve, connect_options(connect_args))
     connection = await _native.connect(options)
     listener.start(connection.events())

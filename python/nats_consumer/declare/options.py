@@ -14,7 +14,7 @@ from nats_consumer import settings
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.names import check_name, covers, overlap, subject_problem
 from nats_consumer.outcomes import ErrorAckBehavior
-from nats_consumer.settings import ConsumerOptions, number, whole
+from nats_consumer.validation import number, whole
 
 from .registry import class_of, label, project_classes
 from .retry import retry_policy
@@ -39,6 +39,34 @@ _EXHAUSTED = {
     ErrorAckBehavior.DEAD_LETTER: "dead_letter",
     ErrorAckBehavior.TERM: "term",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsumerOptions:
+    """One consumer as the engine runs it. Times are seconds. `retry_delays`, where given, replace
+    the computed delays, and the last one repeats."""
+
+    name: str
+    stream: str
+    durable: str
+    durable_is_derived: bool
+    kind: str
+    filter_subjects: list[str]
+    concurrency: int
+    batch_size: int
+    fetch_timeout: float
+    ack_wait: float
+    max_ack_pending: int | None
+    deliver_policy: str
+    start_sequence: int | None
+    start_time: str | None
+    max_attempts: int
+    initial_retry_delay: float
+    max_retry_delay: float
+    backoff_factor: float
+    retry_delays: list[float]
+    exhausted: str
+    handler_timeout: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

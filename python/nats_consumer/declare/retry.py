@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nats_consumer.exceptions import ConfigurationError
-from nats_consumer.settings import number, whole
+from nats_consumer.validation import number, whole
 
 from .registry import project_classes
 

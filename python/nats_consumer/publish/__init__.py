@@ -4,36 +4,22 @@ All threads and event loops of a process share one connection, opened on first u
 opens its own."""
 
 import asyncio
-import json
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
-from uuid import UUID
+from typing import Any
 
-from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
 
 from nats_consumer.api import PubAck
-from nats_consumer.client.outgoing import checked_headers
-from nats_consumer.connect import connect_options, resolve
-from nats_consumer.exceptions import Unserializable
+from nats_consumer.lanes.blocking import on_event_loop
 
-if TYPE_CHECKING:
-    from nats_consumer._native import Drafts, Publisher
+from .drafts import MsgId, make_draft, make_drafts
+from .publisher import current_publisher, is_open
 
 logger = logging.getLogger("nats_consumer.publish")
 
-MsgId: TypeAlias = str | int | UUID
-
-_Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
-
-MSG_ID = "Nats-Msg-Id"
 _DEFAULT_TIMEOUT = 5.0
-
-# By process id: after a fork the connection is the parent's.
-_publishers: dict[int, "Publisher"] = {}
 
 
 def publish(
@@ -55,10 +41,10 @@ def publish(
     type.
 
     On an event loop, use apublish(): this one holds the loop up, and warns of it once."""
-    if _on_event_loop():
+    if on_event_loop():
         _recommend_apublish()
-    draft = _draft(subject, data, headers, msg_id)
-    return _publisher().publish(draft, timeout)
+    draft = make_draft(subject, data, headers, msg_id)
+    return current_publisher().publish(draft, timeout)
 
 
 async def apublish(
@@ -70,9 +56,9 @@ async def apublish(
     timeout: float = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - it ends the engine's work too
 ) -> PubAck:
     """publish() for async code."""
-    draft = _draft(subject, data, headers, msg_id)
+    draft = make_draft(subject, data, headers, msg_id)
     # In a thread, because the first call may start the embedded server.
-    publisher = await asyncio.to_thread(_publisher) if _is_first() else _publisher()
+    publisher = current_publisher() if is_open() else await asyncio.to_thread(current_publisher)
     return await publisher.apublish(draft, timeout)
 
 
@@ -87,10 +73,10 @@ def publish_many(
     raised and none is sent.
 
     On an event loop, use apublish_many(): this one holds the loop up, and warns of it once."""
-    if _on_event_loop():
+    if on_event_loop():
         _recommend_apublish()
-    drafts = _drafts(messages)
-    return _all_stored(*_publisher().publish_many(drafts, timeout))
+    drafts = make_drafts(messages)
+    return _all_stored(*current_publisher().publish_many(drafts, timeout))
 
 
 async def apublish_many(
@@ -99,8 +85,8 @@ async def apublish_many(
     timeout: float = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - it ends the engine's work too
 ) -> list[PubAck]:
     """publish_many() for async code."""
-    drafts = _drafts(messages)
-    results = await asyncio.to_thread(lambda: _publisher().publish_many(drafts, timeout))
+    drafts = make_drafts(messages)
+    results = await asyncio.to_thread(lambda: current_publisher().publish_many(drafts, timeout))
     return _all_stored(*results)
 
 
@@ -122,31 +108,10 @@ def publish_on_commit(
 
     What publish() raises comes out of the `atomic` block although the data is committed, and what
     else waits for the commit does not run; with `robust`, Django logs it instead."""
-    draft = _draft(subject, data, headers, msg_id)
-    transaction.on_commit(lambda: _publisher().publish(draft, timeout), using=using, robust=robust)
-
-
-def _draft(
-    subject: str, data: Any, headers: Mapping[str, str] | None, msg_id: MsgId | None
-) -> _Draft:
-    if not isinstance(subject, str):
-        raise TypeError(f"subject must be text such as 'orders.created', not {subject!r}.")
-    lines = checked_headers(headers) if headers else None
-    if msg_id is not None:
-        lines = {**(lines or {}), MSG_ID: _checked_msg_id(msg_id)}
-    return subject, _encode(subject, data), lines
-
-
-def _drafts(messages: Iterable[tuple[str, Any]]) -> "Drafts":
-    """The messages, all of them checked. A note on what it raises says which one it is about."""
-    from nats_consumer import _native
-
-    return _native.Drafts(messages, _bare_draft)
-
-
-def _bare_draft(message: tuple[str, Any]) -> _Draft:
-    subject, data = message
-    return _draft(subject, data, None, None)
+    draft = make_draft(subject, data, headers, msg_id)
+    transaction.on_commit(
+        lambda: current_publisher().publish(draft, timeout), using=using, robust=robust
+    )
 
 
 def _all_stored(stored: list[PubAck], failed: list[Exception]) -> list[PubAck]:
@@ -157,34 +122,6 @@ def _all_stored(stored: list[PubAck], failed: list[Exception]) -> list[PubAck]:
     return stored
 
 
-def _checked_msg_id(msg_id: MsgId) -> str:
-    if isinstance(msg_id, bool) or not isinstance(msg_id, str | int | UUID):
-        raise TypeError(f"msg_id must be text, an int or a UUID, not {msg_id!r}.")
-    return str(msg_id)
-
-
-def _encode(subject: str, data: Any) -> bytes:
-    if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)
-    if isinstance(data, str):
-        return data.encode()
-    try:
-        return json.dumps(data, cls=DjangoJSONEncoder).encode()
-    except (TypeError, ValueError) as error:
-        raise Unserializable(
-            f"The data for {subject!r} cannot be written as JSON: {error}. Publish what Django's "
-            "encoder knows, or encode it yourself and publish bytes."
-        ) from error
-
-
-def _on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 @cache
 def _recommend_apublish() -> None:
     """Warn of it, the first time."""
@@ -192,20 +129,3 @@ def _recommend_apublish() -> None:
         "publish() or publish_many() is called on an event loop, which stands still until the "
         "stream has confirmed. Write `await apublish(...)` or `await apublish_many(...)` there."
     )
-
-
-def _is_first() -> bool:
-    return os.getpid() not in _publishers
-
-
-def _publisher() -> "Publisher":
-    pid = os.getpid()
-    publisher = _publishers.get(pid)
-    if publisher is None:
-        # Now only: importing nats_consumer, as every management command does, stays light.
-        from nats_consumer import _native
-
-        # Two threads at once make two and keep one; the other has not connected yet.
-        options = resolve(connect_options({}))
-        publisher = _publishers.setdefault(pid, _native.Publisher(options))
-    return publisher

@@ -4,9 +4,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from nats_consumer import _native
-from nats_consumer.connect import connect_options, resolve
+from nats_consumer.connect.args import connect_options
+from nats_consumer.connect.resolve import resolve
+from nats_consumer.declare.options import ConsumerOptions
 from nats_consumer.exceptions import StreamMismatch, StreamNotFound
-from nats_consumer.settings import ConsumerOptions
 
 if TYPE_CHECKING:
     from .dispatch import Dispatch

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 
 from nats_consumer import lanes
 from nats_consumer.declare.handler import ConsumerHandler
-from nats_consumer.declare.options import Overrides, consumer_options, left_out_message
+from nats_consumer.declare.options import (
+    ConsumerOptions,
+    Overrides,
+    consumer_options,
+    left_out_message,
+)
 from nats_consumer.declare.retry import retry_policy
 from nats_consumer.declare.signatures import made_without_arguments
 from nats_consumer.exceptions import ConfigurationError, NatsConsumerError
-from nats_consumer.settings import ConsumerOptions
 from nats_consumer.streams.operation import StreamOperation
 
 from .dispatch import Dispatch, dispatch_for

@@ -14,7 +14,7 @@ from nats_consumer.api.wire import Struct
 from nats_consumer.client import get_nats_client
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.lanes.blocking import wait_for
-from nats_consumer.settings import unknown_key
+from nats_consumer.validation import unknown_key
 
 if TYPE_CHECKING:
     from django.db.backends.base.schema import BaseDatabaseSchemaEditor

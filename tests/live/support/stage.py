@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer, _native
 from nats_consumer.api import PubAck
 from nats_consumer.client import Client
-from nats_consumer.connect import connect_options
+from nats_consumer.connect.args import connect_options
+from nats_consumer.declare.options import ConsumerOptions
 from nats_consumer.run.dispatch import Dispatch
 from nats_consumer.run.supervise import Supervised
-from nats_consumer.settings import ConsumerOptions
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 

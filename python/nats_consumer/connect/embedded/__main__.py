@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from . import main
+from .supervisor import main
 
 if __name__ == "__main__":
     sys.exit(main(Path(sys.argv[1])))

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from nats_consumer import get_nats_client
-from nats_consumer.connect import spell_servers
+from nats_consumer.connect.resolve import display_servers
 from nats_consumer.exceptions import NatsConsumerError, StreamNotFound
 from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.names import check_name
@@ -40,7 +40,7 @@ class Command(BaseCommand):
 
     async def _describe(self, name: str) -> None:
         async with await get_nats_client() as client:
-            self.stdout.write(f"Server: {spell_servers(client.connected_url)}")
+            self.stdout.write(f"Server: {display_servers(client.connected_url)}")
             state = (await client.jetstream().stream_info(name)).state
             self.stdout.write(
                 f"Stream {name} has {_count(state.messages, 'message')} "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from nats_consumer.connect import spell_servers
+from nats_consumer.connect.resolve import display_servers
 from nats_consumer.dead_letters import (
     Selection,
     dead_letters,
@@ -79,7 +79,7 @@ class Command(BaseCommand):
             if unknown := unknown_consumer(options.get("consumer") or ""):
                 self.stderr.write(unknown)
             with dead_letters() as letters:
-                self.stdout.write(f"Server: {spell_servers(letters.server)}")
+                self.stdout.write(f"Server: {display_servers(letters.server)}")
                 verbs[options["verb"]](letters, streams, options)
         except (NatsConsumerError, ValueError) as error:
             raise CommandError(str(error)) from error

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from nats_consumer import get_nats_client
 from nats_consumer.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats_consumer.client.jetstream import merged
-from nats_consumer.connect import spell_servers
+from nats_consumer.connect.resolve import display_servers
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.names import check_name
@@ -70,7 +70,7 @@ class Command(BaseCommand):
 
     async def _update(self, config: StreamConfig) -> None:
         async with await get_nats_client() as client:
-            self.stdout.write(f"Server: {spell_servers(client.connected_url)}")
+            self.stdout.write(f"Server: {display_servers(client.connected_url)}")
             jetstream = client.jetstream()
             present = (await jetstream.stream_info(str(config.name))).config
             changes = list(_changes(present, config))

@@ -1,0 +1,46 @@
+"""Options completed with what has to be looked up outside the settings."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from nats_consumer import settings
+from nats_consumer.exceptions import ConfigurationError
+
+from .args import connect_options
+from .options import EMBEDDED, SEED, ConnectOptions
+from .secret import Address, Secret
+
+
+def resolve(options: ConnectOptions) -> ConnectOptions:
+    """The options with what has to be looked up: starts or joins the embedded server, reads the
+    nkey seed. Blocking. Raises ConfigurationError if a file cannot be read."""
+    if options.servers == [EMBEDDED]:
+        from .embedded import server_url
+
+        options = replace(options, servers=[server_url(settings.embedded_store())])
+    if options.nkey_seed and not options.nkey_seed.startswith(SEED):
+        options = replace(options, nkey_seed=_read_seed(options.nkey_seed))
+    return options
+
+
+def display_servers(connected_url: str | None) -> str:
+    """The servers that NATS_CONSUMER names, without credentials: for a command to say where it
+    acts. `connected_url` is what the server calls itself, which names the embedded one."""
+    servers = connect_options().servers
+    if servers == [EMBEDDED]:
+        return f"{connected_url} ({EMBEDDED})"
+    return ", ".join(Address(server).without_credentials() for server in servers)
+
+
+def _read_seed(path: str) -> str:
+    try:
+        seed = Secret(Path(path).read_text().strip())
+    except OSError as error:
+        raise ConfigurationError(
+            f'connect_args["nkeys_seed"] is the path of a file with the seed: {error}.'
+        ) from error
+    if not seed.startswith(SEED):
+        raise ConfigurationError(
+            f'connect_args["nkeys_seed"]: {path} holds no seed, which begins with {SEED}.'
+        )
+    return seed
