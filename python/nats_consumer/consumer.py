@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from .client import Client, get_nats_client
-from .declare import options, registry
+from .declare import registry
+from .declare.durable import declared_durable
+from .declare.filters import declared_filter
+from .declare.options import Overrides
 from .exceptions import StreamNotFound, WorkerError
 from .names import check_name
 from .outcomes import ErrorAckBehavior
@@ -89,17 +92,17 @@ class NatsConsumer:
     def get(cls, name: str) -> "type[NatsConsumer]":
         """The registered consumer class called `name`, or "app_label.Name" where two apps have one
         of that name. Raises ConsumerNotFound, and ConfigurationError if the name is ambiguous."""
-        return registry.consumer_named(name)
+        return cast("type[NatsConsumer]", registry.consumer_named(name))
 
     @classmethod
     def get_consumer(cls, name: str) -> "type[NatsConsumer]":
         """As get()."""
-        return registry.consumer_named(name)
+        return cls.get(name)
 
     @classmethod
     def filter(cls, names: Sequence[str] | None = None) -> "list[type[NatsConsumer]]":
         """The registered classes called `names`; all if there are none. Raises like get()."""
-        return registry.consumers_named(names)
+        return cast("list[type[NatsConsumer]]", registry.consumers_named(names))
 
     @property
     def consumer_name(self) -> str:
@@ -108,12 +111,12 @@ class NatsConsumer:
 
     def get_durable_name(self) -> str:
         """The durable this consumer asks for. Override it where attributes cannot say it."""
-        return options.declared_durable(self)[0]
+        return declared_durable(self)[0]
 
     def get_filter_subject(self) -> str:
         """The subject this consumer asks for; the first, if it has several filters. Override it
         where attributes cannot say it."""
-        return options.declared_filter(self)[0]
+        return declared_filter(self)[0]
 
     @staticmethod
     def get_message_id(msg: "Message") -> str:
@@ -142,7 +145,7 @@ class NatsConsumer:
         itself; the command needs neither this nor stop(). Raises ConfigurationError,
         StreamNotFound, Unreachable and the like; what ends the consumer later is logged, and it is
         started again."""
-        await self._begin(options.Overrides()).started()
+        await self._begin(Overrides()).started()
 
     async def run(self, batch_size: int | None = None, timeout: float | None = None) -> None:  # noqa: ASYNC109 - of a request, not of this call
         """start(), unless it runs already, and return when stop() was called. Cancelled, it stops
@@ -150,7 +153,7 @@ class NatsConsumer:
         fetch_timeout."""
         own = self._own_run
         if own is None or own.is_over:
-            own = self._begin(options.Overrides(batch_size=batch_size, fetch_timeout=timeout))
+            own = self._begin(Overrides(batch_size=batch_size, fetch_timeout=timeout))
             await own.started()
         try:
             await own.ended()
@@ -196,7 +199,7 @@ class NatsConsumer:
         """Whether the connection of this consumer is up."""
         return self._consumption is not None and self._consumption.is_connected
 
-    def _begin(self, overrides: options.Overrides) -> "OwnRun":
+    def _begin(self, overrides: Overrides) -> "OwnRun":
         # On first use: declaring consumers does not load the engine.
         from .run.own_run import OwnRun
 

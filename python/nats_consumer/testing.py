@@ -16,7 +16,8 @@ from asgiref.sync import async_to_sync, sync_to_async
 
 from . import lanes
 from .api import PubAck
-from .declare.options import filter_of, message_handler
+from .declare.filters import filter_of
+from .declare.options import message_handler
 from .exceptions import MessageAlreadySettled
 from .lanes.blocking import on_event_loop
 from .names import covers, is_wildcard

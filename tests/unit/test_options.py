@@ -9,7 +9,8 @@ from pytest_django import Settings
 from nats_consumer import ErrorAckBehavior, JetstreamPullConsumer, JetstreamPushConsumer
 from nats_consumer.api import DeliverPolicy
 from nats_consumer.consumer import NatsConsumer
-from nats_consumer.declare.options import Overrides, consumer_options, filter_of, subjects_left_out
+from nats_consumer.declare.filters import filter_of, subjects_left_out
+from nats_consumer.declare.options import Overrides, consumer_options
 from nats_consumer.exceptions import ConfigurationError
 
 

@@ -1,7 +1,7 @@
 """System checks: what is wrong with the settings and the consumers, before anything runs."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings as django_settings
@@ -13,22 +13,19 @@ from nats_consumer.connect import args
 from nats_consumer.connect.args import check_sign_in, connect_callbacks, connect_options
 from nats_consumer.connect.secret import Address
 from nats_consumer.declare import registry
+from nats_consumer.declare.declaration import Declaration
+from nats_consumer.declare.durable import default_durable, shared_durables
+from nats_consumer.declare.filters import left_out_message
 from nats_consumer.declare.handler import ConsumerHandler, project_handlers
 from nats_consumer.declare.options import (
     consumer_options,
-    default_durable,
-    left_out_message,
     message_handler,
-    shared_durables,
 )
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.run import event_loop
 
 from .unawaited import unawaited_calls
 from .warnings import filters_beside_subjects, misspelt, uncalled, without_effect, without_stream
-
-if TYPE_CHECKING:
-    from nats_consumer.consumer import NatsConsumer
 
 _SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatialite")
 
@@ -85,7 +82,7 @@ def check_consumers(**_: Any) -> list[CheckMessage]:
     return [*messages, *map(_never_runs, without_stream())]
 
 
-def _never_runs(consumer: "type[NatsConsumer]") -> CheckMessage:
+def _never_runs(consumer: type[Declaration]) -> CheckMessage:
     return CheckWarning(
         f"{consumer.__name__} has no stream_name, so it never runs.",
         hint="Name its stream. A base for others, which has no heirs yet, leaves out its subjects.",
@@ -151,7 +148,7 @@ def check_databases(**_: Any) -> list[CheckMessage]:
     ]
 
 
-def _writes_from_threads(consumer: "type[NatsConsumer]") -> bool:
+def _writes_from_threads(consumer: type[Declaration]) -> bool:
     try:
         blocks = not iscoroutinefunction(message_handler(consumer))
         return blocks and consumer_options(consumer).concurrency > 1
@@ -164,7 +161,7 @@ def _begins_as_reader(database: dict[str, Any]) -> bool:
     return database.get("ENGINE") in _SQLITE and mode.upper() == "DEFERRED"
 
 
-def _own_problems(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
+def _own_problems(consumer: type[Declaration]) -> Iterator[CheckMessage]:
     try:
         message_handler(consumer)
     except ConfigurationError as error:
@@ -190,7 +187,7 @@ def _own_problems(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
     yield from _doubts(consumer)
 
 
-def _doubts(consumer: "type[NatsConsumer]") -> Iterator[CheckMessage]:
+def _doubts(consumer: type[Declaration]) -> Iterator[CheckMessage]:
     name = consumer.__name__
     if beside := filters_beside_subjects(consumer):
         yield CheckWarning(

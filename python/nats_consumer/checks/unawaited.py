@@ -5,16 +5,13 @@ import ast
 import inspect
 from collections.abc import Iterator
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nats_consumer.declare.declaration import Declaration, project_classes
 from nats_consumer.declare.handler import ConsumerHandler
-from nats_consumer.declare.registry import project_classes
-
-if TYPE_CHECKING:
-    from nats_consumer.consumer import NatsConsumer
 
 
-def unawaited_calls(consumer: "type[NatsConsumer]") -> list[str]:
+def unawaited_calls(consumer: type[Declaration]) -> list[str]:
     """The calls in an `async def handle_message` whose answer nobody awaits, as they are written.
     Only what certainly is a ConsumerHandler's: set in the class, or in an __init__."""
     method = getattr(consumer, "handle_message", None)
@@ -43,7 +40,7 @@ def _handled_by(call: ast.Call) -> str | None:
     return None
 
 
-def _is_handler(consumer: "type[NatsConsumer]", attribute: str) -> bool:
+def _is_handler(consumer: type[Declaration], attribute: str) -> bool:
     made = [kind for cls in project_classes(consumer) for kind in _made(cls, attribute)]
     # What an __init__ sets hides what the class has.
     return all(

@@ -7,8 +7,10 @@ from inspect import isabstract
 from django.apps import apps
 
 from nats_consumer.consumer import NatsConsumer
-from nats_consumer.declare.options import START_ATTRIBUTES, declared_filter, is_overridden
-from nats_consumer.declare.registry import bases, project_classes
+from nats_consumer.declare.declaration import Declaration, is_overridden, project_classes
+from nats_consumer.declare.filters import declared_filter
+from nats_consumer.declare.options import START_ATTRIBUTES
+from nats_consumer.declare.registry import bases
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.names import overlap
 from nats_consumer.outcomes import ErrorAckBehavior
@@ -28,7 +30,7 @@ _NOT_OF_THE_COMMAND = ("run", "start", "stop")
 _ALIKE = 0.9
 
 
-def filters_beside_subjects(consumer: type[NatsConsumer]) -> list[str]:
+def filters_beside_subjects(consumer: type[Declaration]) -> list[str]:
     """The filters that no subject of `subjects` can match."""
     subjects = consumer.subjects or ()
     if isinstance(subjects, str) or is_overridden(consumer, "get_filter_subject"):
@@ -40,7 +42,7 @@ def filters_beside_subjects(consumer: type[NatsConsumer]) -> list[str]:
     return [each for each in filters if subjects and not any(overlap(each, s) for s in subjects)]
 
 
-def without_effect(consumer: type[NatsConsumer]) -> Iterator[str]:
+def without_effect(consumer: type[Declaration]) -> Iterator[str]:
     """What to say of each attribute that does nothing beside the others."""
     policy = str(getattr(consumer.deliver_policy, "value", consumer.deliver_policy))
     for needed, attribute in START_ATTRIBUTES.items():
@@ -70,7 +72,7 @@ def without_effect(consumer: type[NatsConsumer]) -> Iterator[str]:
         )
 
 
-def without_stream() -> list[type[NatsConsumer]]:
+def without_stream() -> list[type[Declaration]]:
     """The classes of the installed apps that say what to consume and how, and nothing derives
     from, but that never run, because they have no stream_name."""
     return [
@@ -85,7 +87,7 @@ def without_stream() -> list[type[NatsConsumer]]:
     ]
 
 
-def uncalled(consumer: type[NatsConsumer]) -> Iterator[str]:
+def uncalled(consumer: type[Declaration]) -> Iterator[str]:
     """What to say of each method of the earlier packages that the class overrides in vain."""
     for method in _OF_THE_ENGINE:
         if is_overridden(consumer, method):
@@ -101,7 +103,7 @@ def uncalled(consumer: type[NatsConsumer]) -> Iterator[str]:
             )
 
 
-def misspelt(consumer: type[NatsConsumer]) -> dict[str, str]:
+def misspelt(consumer: type[Declaration]) -> dict[str, str]:
     """The attributes that nothing reads, each with the one of ours that it looks like."""
     ours = [*_METHODS, *(name for name in dir(NatsConsumer) if not name.startswith("_"))]
     bare = {_bare(name): name for name in ours}

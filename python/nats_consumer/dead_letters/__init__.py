@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nats_consumer.connect.args import connect_options
 from nats_consumer.connect.resolve import resolve
 from nats_consumer.declare import registry
-from nats_consumer.declare.options import durable_of
+from nats_consumer.declare.durable import durable_of
 from nats_consumer.exceptions import ConfigurationError, ConsumerNotFound
 
 if TYPE_CHECKING:

@@ -3,50 +3,32 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 from inspect import isabstract
-from typing import TYPE_CHECKING
 
 from django.apps import apps
 
 from nats_consumer.exceptions import ConfigurationError, ConsumerNotFound
 
-if TYPE_CHECKING:
-    from nats_consumer.consumer import NatsConsumer
+from .declaration import Declaration, label
 
-_declared: dict[str, type["NatsConsumer"]] = {}
-
-
-def label(consumer: type["NatsConsumer"]) -> str:
-    """The class with its module, so that two of one name can be told apart."""
-    return f"{consumer.__module__}.{consumer.__qualname__}"
+_declared: dict[str, type[Declaration]] = {}
 
 
-def class_of(consumer: "type[NatsConsumer] | NatsConsumer") -> type["NatsConsumer"]:
-    """The class itself, or that of an instance."""
-    return consumer if isinstance(consumer, type) else type(consumer)
-
-
-def project_classes(consumer: "type[NatsConsumer] | NatsConsumer") -> list[type]:
-    """The consumer's class and what it derives from, without our own classes."""
-    own = "nats_consumer.consumer"
-    return [cls for cls in class_of(consumer).__mro__ if cls.__module__ != own]
-
-
-def register(consumer: type["NatsConsumer"]) -> None:
+def register(consumer: type[Declaration]) -> None:
     """Remember the class."""
     _declared[label(consumer)] = consumer
 
 
-def consumers() -> list[type["NatsConsumer"]]:
+def consumers() -> list[type[Declaration]]:
     """The classes that can be run, in the order of their definition."""
     return [consumer for consumer in _declared.values() if not _is_base(consumer)]
 
 
-def bases() -> list[type["NatsConsumer"]]:
+def bases() -> list[type[Declaration]]:
     """The classes that cannot be run, in the order of their definition."""
     return [consumer for consumer in _declared.values() if _is_base(consumer)]
 
 
-def consumer_named(name: str) -> type["NatsConsumer"]:
+def consumer_named(name: str) -> type[Declaration]:
     """The class called `name`, or "app_label.Name". Raises ConsumerNotFound, listing what there
     is, and ConfigurationError if several classes have that name."""
     found = [consumer for consumer in consumers() if name in _names(consumer)]
@@ -57,23 +39,23 @@ def consumer_named(name: str) -> type["NatsConsumer"]:
     raise ConsumerNotFound(_why_not_found(name))
 
 
-def consumers_named(names: Iterable[str] | None) -> list[type["NatsConsumer"]]:
+def consumers_named(names: Iterable[str] | None) -> list[type[Declaration]]:
     """The classes called `names`, each once, in their order of definition; all of them if there
     are no names. Raises like consumer_named."""
     chosen = [consumer_named(name) for name in names or ()]
     return [consumer for consumer in consumers() if not chosen or consumer in chosen]
 
 
-def _names(consumer: type["NatsConsumer"]) -> tuple[str, ...]:
+def _names(consumer: type[Declaration]) -> tuple[str, ...]:
     return consumer.__name__, _app_name(consumer), label(consumer)
 
 
-def _app_name(consumer: type["NatsConsumer"]) -> str:
+def _app_name(consumer: type[Declaration]) -> str:
     config = apps.get_containing_app_config(consumer.__module__)
     return f"{config.label}.{consumer.__name__}" if config else label(consumer)
 
 
-def _unique_names(found: list[type["NatsConsumer"]]) -> list[str]:
+def _unique_names(found: list[type[Declaration]]) -> list[str]:
     """The shortest names that tell the classes apart."""
     for names in zip(*map(_names, found), strict=True):
         if len(set(names)) == len(found):
@@ -81,7 +63,7 @@ def _unique_names(found: list[type["NatsConsumer"]]) -> list[str]:
     return list(map(label, found))
 
 
-def _ambiguous(name: str, found: list[type["NatsConsumer"]]) -> str:
+def _ambiguous(name: str, found: list[type[Declaration]]) -> str:
     places = " and ".join(map(label, found))
     return (
         f"{name!r} names {len(found)} consumers: {places}. Write "
@@ -89,7 +71,7 @@ def _ambiguous(name: str, found: list[type["NatsConsumer"]]) -> str:
     )
 
 
-def _is_base(consumer: type["NatsConsumer"]) -> bool:
+def _is_base(consumer: type[Declaration]) -> bool:
     # A class that lacks its handler and has heirs is a base; without heirs it is a mistake, which
     # the checks report.
     if not consumer.stream_name or isabstract(consumer):
@@ -98,7 +80,7 @@ def _is_base(consumer: type["NatsConsumer"]) -> bool:
     return not has_handler and bool(consumer.__subclasses__())
 
 
-def _what_it_lacks(base: type["NatsConsumer"]) -> str:
+def _what_it_lacks(base: type[Declaration]) -> str:
     if isabstract(base):
         methods = ", ".join(sorted(vars(base)["__abstractmethods__"]))
         return f"is abstract: derive a class from it that implements {methods}."

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.validation import number, whole
 
-from .registry import project_classes
-
-if TYPE_CHECKING:
-    from nats_consumer.consumer import NatsConsumer
+from .declaration import Declared, project_classes
 
 _COUNTED_BY_RETRIES = ("max_retries", "initial_retry_delay", "max_retry_delay", "backoff_factor")
 _COUNTED_BY_DELIVERIES = ("max_deliver", "backoff_delays")
@@ -37,7 +33,7 @@ class RetryPolicy:
             return self.max_delay
 
 
-def retry_policy(consumer: "type[NatsConsumer] | NatsConsumer") -> RetryPolicy:
+def retry_policy(consumer: Declared) -> RetryPolicy:
     """The policy that the attributes describe. Raises ConfigurationError if both families are
     used, or a value is wrong."""
     by_deliveries = _declared(consumer, _COUNTED_BY_DELIVERIES)
@@ -58,7 +54,7 @@ def retry_policy(consumer: "type[NatsConsumer] | NatsConsumer") -> RetryPolicy:
     )
 
 
-def _policy_by_deliveries(consumer: "type[NatsConsumer] | NatsConsumer") -> RetryPolicy:
+def _policy_by_deliveries(consumer: Declared) -> RetryPolicy:
     limit = _DEFAULT_MAX_DELIVER if consumer.max_deliver is None else consumer.max_deliver
     given: object = consumer.backoff_delays or ()
     if not isinstance(given, Iterable):
@@ -71,7 +67,7 @@ def _policy_by_deliveries(consumer: "type[NatsConsumer] | NatsConsumer") -> Retr
     )
 
 
-def _declared(consumer: "type[NatsConsumer] | NatsConsumer", names: Sequence[str]) -> list[str]:
+def _declared(consumer: Declared, names: Sequence[str]) -> list[str]:
     """Which of `names` the project set itself, on the class, a base of it or the instance."""
     namespaces = [vars(consumer), *map(vars, project_classes(consumer))]
     return [name for name in names if any(space.get(name) is not None for space in namespaces)]

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from inspect import Signature, getattr_static, isfunction, signature
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from nats_consumer.exceptions import ConfigurationError
 
-if TYPE_CHECKING:
-    from nats_consumer.consumer import NatsConsumer
+from .declaration import Declared
+
+_T = TypeVar("_T")
 
 _PARAMETERS = {
     "handle_message": ("message",),
@@ -15,7 +16,7 @@ _PARAMETERS = {
 }
 
 
-def check_signatures(consumer: "type[NatsConsumer] | NatsConsumer") -> None:
+def check_signatures(consumer: Declared) -> None:
     """Raises ConfigurationError if handle_message or handle_error cannot be called."""
     faults = [
         f"{name} must take ({', '.join(('self', *parameters))}), not {found}."
@@ -26,7 +27,7 @@ def check_signatures(consumer: "type[NatsConsumer] | NatsConsumer") -> None:
         raise ConfigurationError(" ".join(faults))
 
 
-def made_without_arguments(consumer: "type[NatsConsumer]") -> "NatsConsumer":
+def made_without_arguments(consumer: type[_T]) -> _T:
     """An instance of the class. Raises ConfigurationError if its __init__ needs arguments."""
     found = _signature(consumer, "__init__")
     if found and not _takes(found, 1):

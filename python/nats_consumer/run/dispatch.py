@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from asgiref.sync import iscoroutinefunction
 
 from nats_consumer import lanes
+from nats_consumer.declare.declaration import Declaration
 from nats_consumer.declare.options import message_handler
 from nats_consumer.declare.retry import retry_policy
 from nats_consumer.lanes.database import close_connections, fresh_connections
@@ -20,7 +21,6 @@ from nats_consumer.outcomes import ErrorAckBehavior, Outcome, Retry
 
 if TYPE_CHECKING:
     from nats_consumer._native import Consumption, Message
-    from nats_consumer.consumer import NatsConsumer
 
 logger = logging.getLogger("nats_consumer.handler")
 
@@ -37,7 +37,7 @@ class Dispatch(ABC):
     interruption: ClassVar[str]
     """What becomes of the handlers that still run when a drain's time is over."""
 
-    def __init__(self, consumer: "NatsConsumer") -> None:
+    def __init__(self, consumer: Declaration) -> None:
         self._name = consumer.consumer_name
         self._behavior = consumer.handle_error_ack_behavior
         policy = retry_policy(consumer)
@@ -120,7 +120,7 @@ class LoopDispatch(Dispatch):
 
     interruption = "cancelled and handed back"
 
-    def __init__(self, consumer: "NatsConsumer", threads: int) -> None:
+    def __init__(self, consumer: Declaration, threads: int) -> None:
         super().__init__(consumer)
         # For what is a plain `def` beside it: handle_error, and the methods of a ConsumerHandler.
         self._threads = lanes.Threads(self._name, threads)
@@ -161,7 +161,7 @@ class ThreadDispatch(Dispatch):
 
     interruption = "handed back, although their threads go on until the process ends"
 
-    def __init__(self, consumer: "NatsConsumer", threads: int) -> None:
+    def __init__(self, consumer: Declaration, threads: int) -> None:
         super().__init__(consumer)
         self._count = threads
         self._handle_message = message_handler(consumer)
@@ -234,7 +234,7 @@ class ThreadDispatch(Dispatch):
         return self._final_word(message, answer)
 
 
-def dispatch_for(consumer: "NatsConsumer", concurrency: int) -> Dispatch:
+def dispatch_for(consumer: Declaration, concurrency: int) -> Dispatch:
     """The dispatch that the consumer's handle_message needs, for `concurrency` messages at once.
     Raises ConfigurationError if it has none."""
     if iscoroutinefunction(message_handler(consumer)):

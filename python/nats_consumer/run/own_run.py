@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import ExitStack
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
 from nats_consumer import _native
 from nats_consumer.declare.options import Overrides
@@ -12,10 +11,7 @@ from nats_consumer.settings import shutdown_timeout
 
 from .consume import consume
 from .logs import LogPump
-from .supervise import Supervised
-
-if TYPE_CHECKING:
-    from nats_consumer.consumer import NatsConsumer
+from .supervise import Runnable, Supervised
 
 # What the handlers of a run inherit, so that one of them can stop it without waiting for itself.
 _around: ContextVar["OwnRun | None"] = ContextVar("_around", default=None)
@@ -24,7 +20,7 @@ _around: ContextVar["OwnRun | None"] = ContextVar("_around", default=None)
 class OwnRun:
     """From start to stop, on the running event loop, of one instance."""
 
-    def __init__(self, consumer: "NatsConsumer", overrides: Overrides) -> None:
+    def __init__(self, consumer: Runnable, overrides: Overrides) -> None:
         self._supervised = Supervised(
             type(consumer), consume=consume, overrides=overrides, make=lambda: consumer
         )

@@ -5,15 +5,16 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from nats_consumer import lanes
+from nats_consumer.declare.declaration import Declaration
+from nats_consumer.declare.filters import left_out_message
 from nats_consumer.declare.handler import ConsumerHandler
 from nats_consumer.declare.options import (
     ConsumerOptions,
     Overrides,
     consumer_options,
-    left_out_message,
 )
 from nats_consumer.declare.retry import retry_policy
 from nats_consumer.declare.signatures import made_without_arguments
@@ -24,7 +25,6 @@ from .dispatch import Dispatch, dispatch_for
 
 if TYPE_CHECKING:
     from nats_consumer._native import Consumption
-    from nats_consumer.consumer import NatsConsumer
 
 logger = logging.getLogger("nats_consumer.consumer")
 
@@ -41,6 +41,16 @@ Consume = Callable[[ConsumerOptions, Dispatch], Awaitable["Consumption"]]
 Apply = Callable[[list[StreamOperation]], Awaitable[None]]
 
 
+class Runnable(Declaration, Protocol):
+    """A consumer that the engine can run."""
+
+    def _attach(self, consumption: "Consumption") -> None:
+        """Count from now on with this consumption."""
+
+    async def _disconnect(self) -> None:
+        """Close its own client."""
+
+
 class Supervised:
     """One consumer class under supervision.
 
@@ -51,12 +61,12 @@ class Supervised:
 
     def __init__(
         self,
-        consumer_class: "type[NatsConsumer]",
+        consumer_class: type[Runnable],
         *,
         consume: Consume,
         apply: Apply | None = None,
         overrides: Overrides | None = None,
-        make: "Callable[[], NatsConsumer] | None" = None,
+        make: Callable[[], Runnable] | None = None,
     ) -> None:
         self.name = consumer_class.__name__
         self.first_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -65,7 +75,7 @@ class Supervised:
         self._apply = apply
         self._overrides = overrides
         self._setup_failure: Exception | None = None
-        self._consumer: NatsConsumer | None = None
+        self._consumer: Runnable | None = None
         self._dispatch: Dispatch | None = None
         self._consumption: Consumption | None = None
         self._draining = False
@@ -180,7 +190,7 @@ class Supervised:
         )
         return consumption
 
-    def _instance(self) -> "NatsConsumer":
+    def _instance(self) -> Runnable:
         if self._consumer is None:
             consumer = self._make()
             _prepare_handlers(consumer)
@@ -213,7 +223,7 @@ class Supervised:
             self.first_start.set_result(None)
 
 
-async def setup_operations(consumer: "NatsConsumer") -> list[StreamOperation]:
+async def setup_operations(consumer: Declaration) -> list[StreamOperation]:
     """What the consumer's setup() returns or yields, be it `async def` or `def`; nothing if there
     is none. Raises ConfigurationError for anything but operations."""
     setup = getattr(consumer, "setup", None)
@@ -234,7 +244,7 @@ async def setup_operations(consumer: "NatsConsumer") -> list[StreamOperation]:
     return operations
 
 
-def _prepare_handlers(consumer: "NatsConsumer") -> None:
+def _prepare_handlers(consumer: Declaration) -> None:
     for handler in _handlers(consumer):
         handler.retry_policy = retry_policy(consumer)
         if missing := handler.validate_handlers():
@@ -246,7 +256,7 @@ def _prepare_handlers(consumer: "NatsConsumer") -> None:
             )
 
 
-def _handlers(consumer: "NatsConsumer") -> Iterator[ConsumerHandler]:
+def _handlers(consumer: Declaration) -> Iterator[ConsumerHandler]:
     # vars() instead of getattr(), because that would evaluate properties.
     attributes: dict[str, object] = {}
     for cls in reversed(type(consumer).__mro__):

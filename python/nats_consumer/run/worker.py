@@ -7,7 +7,7 @@ import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nats_consumer import _native
 from nats_consumer.client import get_nats_client
@@ -19,10 +19,7 @@ from nats_consumer.streams.operation import StreamOperation
 from . import event_loop, logs
 from .consume import consume
 from .stop import SAME_SECONDS, set_by_signals
-from .supervise import Supervised, is_unexpected
-
-if TYPE_CHECKING:
-    from nats_consumer.consumer import NatsConsumer
+from .supervise import Runnable, Supervised, is_unexpected
 
 logger = logging.getLogger("nats_consumer.worker")
 
@@ -41,7 +38,7 @@ class Plan:
     or None for the setting event_loop_policy. `exits` says that the process has nothing else to do
     afterwards, so that a late signal may not change its status."""
 
-    consumers: "Sequence[type[NatsConsumer]]"
+    consumers: Sequence[type[Runnable]]
     setup: bool = False
     overrides: Overrides = field(default_factory=Overrides)
     shutdown_timeout: float
@@ -106,7 +103,7 @@ class _Worker:
             await stopping.wait()
             return await self._end()
 
-    def _supervise(self, consumer: "type[NatsConsumer]") -> Supervised:
+    def _supervise(self, consumer: type[Runnable]) -> Supervised:
         return Supervised(
             consumer,
             consume=consume,

@@ -9,14 +9,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from nats_consumer import settings
 from nats_consumer.consumer import NatsConsumer
-from nats_consumer.declare import registry
+from nats_consumer.declare.durable import shared_durables
 from nats_consumer.declare.options import (
     Overrides,
     consumer_options,
     read_batch_size,
     read_concurrency,
     read_fetch_timeout,
-    shared_durables,
 )
 from nats_consumer.exceptions import ConfigurationError, NatsConsumerError
 from nats_consumer.run import logs, reload
@@ -107,7 +106,7 @@ class Command(BaseCommand):
 
 
 def _consumers(names: list[str]) -> list[type[NatsConsumer]]:
-    consumers = registry.consumers_named(names)
+    consumers = NatsConsumer.filter(names)
     if consumers:
         return consumers
     searched = ", ".join(config.name for config in apps.get_app_configs())
