@@ -52,9 +52,10 @@ fuzz: $(VENV)/.built ## Try 100,000 inputs on everything that reads what comes f
 		--reruns=0 --timeout=0
 
 .PHONY: docs
-docs: ## Build the documentation of the engine into target/doc
-	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --package nats-consumer
-	@echo "target/doc/nats_consumer/index.html"
+docs: $(VENV)/.built $(VENV)/.docs ## Build the documentation site into target/site
+	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --package nats-consumer
+	@$(VENV)/bin/python make/site.py target/site --rust target/doc
+	@echo "target/site/index.html"
 
 .PHONY: clean
 clean: ## Remove everything that the other verbs made
@@ -76,6 +77,10 @@ $(VENV)/.installed: pyproject.toml
 # What the faults happen to, beside our own: servers that fork, a task queue, a database's driver.
 $(VENV)/.faults: $(VENV)/.installed
 	@$(VENV)/bin/python -m pip install --quiet --group faults
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	@$(VENV)/bin/python -m pip install --quiet --group docs
 	@touch $@
 
 $(VENV)/.audit: $(VENV)/.installed
