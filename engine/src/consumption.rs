@@ -18,6 +18,7 @@ use crate::handle::delivery::Delivery;
 use crate::handle::{Handler, Inbox, Tasks};
 use crate::observe::{Counters, Snapshot};
 use crate::settle::Settler;
+use crate::shared::Shared;
 use crate::suspect::Suspects;
 use crate::suspect::gate::Gate;
 use crate::watch::Supervisor;
@@ -57,24 +58,25 @@ pub async fn consume_into(
     let durable = bind(&connection, &consumer, None).await?;
     // An inherited durable is the consumer's own from now on.
     let options = Arc::new(ConsumerOptions { durable: durable.name.clone(), inherits: None, ..consumer });
-    let settler = Settler::new(options.clone(), connection.clone());
-    let suspects = Suspects::new(Gate::new(settler.clone(), inbox.clone()));
+    let shared = Shared::new(options.clone(), connection.clone());
+    let settler = Settler::new(shared.clone());
+    let suspects = Suspects::new(settler.clone(), Gate::new(shared.clone(), inbox.clone()));
     let (alive, is_alive) = watch::channel(true);
     let supervisor = Supervisor {
         connect,
         options,
         settler: settler.clone(),
         suspects: suspects.clone(),
-        stop: settler.defect.stop(),
+        stop: shared.defect.stop(),
         seen: Mutex::default(),
     };
     let stop = supervisor.stop.clone();
     let name = durable.name.clone();
     let (fetching, writing) = (TaskTracker::new(), TaskTracker::new());
-    fetching.spawn(settler.watched(supervisor.run(connection, durable)));
-    fetching.spawn(settler.watched(suspects.clone().run(stop.clone())));
+    fetching.spawn(shared.watched(supervisor.run(connection, durable)));
+    fetching.spawn(shared.watched(suspects.clone().run(stop.clone())));
     let written = CancellationToken::new();
-    writing.spawn(settler.watched(settler.clone().write(written.clone())));
+    writing.spawn(shared.watched(settler.clone().write(written.clone())));
     fetching.close();
     writing.close();
     Ok(Consumption {
@@ -118,19 +120,22 @@ impl Consumption {
     /// The counters now.
     #[must_use]
     pub fn counters(&self) -> Snapshot {
-        Snapshot { in_flight: self.settler.places.held() as u64, ..self.settler.counters.snapshot() }
+        Snapshot {
+            in_flight: self.settler.shared.places.held() as u64,
+            ..self.settler.shared.counters.snapshot()
+        }
     }
 
     /// The counters themselves, which outlive the consumption.
     #[must_use]
     pub fn live_counters(&self) -> Arc<Counters> {
-        self.settler.counters.clone()
+        self.settler.shared.counters.clone()
     }
 
     /// Whether the server can be reached now.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.settler.connection().is_up()
+        self.settler.shared.connection().is_up()
     }
 
     /// Whether it has neither been stopped nor drained, nor been ended by a bug of the engine.
@@ -145,7 +150,7 @@ impl Consumption {
         let mut is_alive = self.is_alive.clone();
         tokio::select! {
             _ = is_alive.wait_for(|alive| !alive) => {}
-            () = self.settler.defect.found() => {}
+            () = self.settler.shared.defect.found() => {}
         }
     }
 
@@ -155,7 +160,7 @@ impl Consumption {
     /// It ends within `grace` and a few seconds, also while disconnected.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.stop.cancel();
-        let places = &self.settler.places;
+        let places = &self.settler.shared.places;
         let began = Instant::now();
         // Also without any grace: what was dropped instead would come again as late as after a failure.
         self.hand_back_what_waits().await;
@@ -171,7 +176,7 @@ impl Consumption {
         self.inbox.close();
         self.written.cancel();
         let _ = timeout(LAST_WORDS, self.writing.wait()).await;
-        self.settler.connection().close(LAST_WORDS).await;
+        self.settler.shared.connection().close(LAST_WORDS).await;
         let _ = self.alive.send(false);
         unfinished
     }

@@ -52,6 +52,7 @@ mod fail_point;
 mod fetch;
 pub mod handle;
 mod jetstream;
+mod lock;
 pub mod message;
 pub mod observe;
 pub mod outcome;
@@ -59,6 +60,7 @@ pub mod publish;
 pub mod retry;
 pub mod route;
 mod settle;
+mod shared;
 mod suspect;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -3,7 +3,7 @@
 //! A task moves messages out of async-nats at once, because async-nats drops what overflows without a word.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_nats::{StatusCode, Subject, Subscriber};
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::connect::{Connection, Happening};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::status::is_status;
+use crate::lock::lock;
 use crate::message::Message;
 use crate::route::{Pattern, PatternError, validate_publish_subject};
 
@@ -227,7 +228,7 @@ impl Kept {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     fn end(&self) {

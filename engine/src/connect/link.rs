@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use async_nats::{ClientError, Event, ServerError};
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::connect::denial::Denial;
+use crate::lock::lock;
 
 /// Happenings kept for whoever listens slowly.
 const EVENT_CAPACITY: usize = 256;
@@ -119,7 +120,7 @@ impl Events {
     }
 
     fn listeners(&self) -> MutexGuard<'_, Option<Listeners>> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.listeners)
     }
 
     /// The pause before the next try to reconnect. Doubles from 10 ms up to the longest one, so that a short
@@ -148,7 +149,7 @@ const SOUND: Duration = Duration::from_secs(5);
 
 impl Losses {
     fn note(&self, event: &Event) {
-        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connected = lock(&self.connected);
         match event {
             Event::Connected => *connected = Some(Instant::now()),
             Event::Disconnected if connected.is_some_and(|since| since.elapsed() < SOUND) => {
@@ -170,7 +171,7 @@ struct Trouble(Mutex<String>);
 
 impl Trouble {
     fn note(&self, event: &Event, consumer: Option<&str>, servers: &str) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.0);
         match event {
             Event::Connected => told.clear(),
             Event::ClientError(ClientError::Other(text)) if *told != *text => {
@@ -211,7 +212,7 @@ impl Told {
             // Each has a name of its own.
             denial.subject = format!("{}.>", self.inboxes);
         }
-        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut subjects = lock(&self.subjects);
         // Beyond it, the subject of an acknowledgement has numbers.
         let kind: Vec<_> = denial.subject.split('.').take(4).collect();
         if subjects.len() < MOST_TOLD && subjects.insert(format!("{:?} {}", denial.act, kind.join("."))) {

@@ -73,7 +73,11 @@ impl Fetch<'_> {
         let generation = link.borrow_and_update().generation;
         let mut pull = Pull {
             demand: Demand::new(Instant::now(), self.options.fetch_timeout),
-            window: Window::new(Instant::now(), self.options.concurrency, self.settler.places.settled()),
+            window: Window::new(
+                Instant::now(),
+                self.options.concurrency,
+                self.settler.shared.places.settled(),
+            ),
             inbox,
             next: next_subject(&self.options.stream, &self.durable.name).into(),
             generation,
@@ -83,7 +87,7 @@ impl Fetch<'_> {
         loop {
             let now = Instant::now();
             let mark = pull.ask(self, now).await;
-            let places = &self.settler.places;
+            let places = &self.settler.shared.places;
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
@@ -206,7 +210,7 @@ impl Pull<'_> {
     /// Asks for as many as there are places. Where too few are free, returns how many may be held when it
     /// is worth asking again.
     async fn ask(&mut self, fetch: &Fetch<'_>, now: Instant) -> Option<usize> {
-        let places = &fetch.settler.places;
+        let places = &fetch.settler.shared.places;
         let held = places.held();
         self.window.observe(now, places.settled(), held, places.held_bytes());
         let size = self.window.size();
@@ -263,7 +267,7 @@ impl Pull<'_> {
     fn count_repairs(&mut self, fetch: &Fetch<'_>) {
         let repairs = self.demand.take_repairs();
         if repairs > 0 {
-            fetch.settler.counters.repairs.fetch_add(repairs, Relaxed);
+            fetch.settler.shared.counters.repairs.fetch_add(repairs, Relaxed);
         }
     }
 

@@ -54,8 +54,8 @@ pub(crate) fn admit(
     messages: &mut Vec<async_nats::Message>,
     deliveries: &mut Vec<Delivery>,
 ) {
-    settler.counters.received.fetch_add(messages.len() as u64, Relaxed);
-    settler.places.take(messages.len(), messages.iter().map(|message| message.length).sum());
+    settler.shared.counters.received.fetch_add(messages.len() as u64, Relaxed);
+    settler.shared.places.take(messages.len(), messages.iter().map(|message| message.length).sum());
     fail_point::pass("fetched");
     let leases = settler.open_leases(messages.iter().map(|message| reply_of(message.reply.as_ref())));
     deliveries.extend(messages.drain(..).zip(leases).map(|(raw, lease)| {
@@ -108,7 +108,7 @@ impl Delivery {
             Outcome::Ack => self.close(Verdict::Ack),
             Outcome::Retry { .. } if self.is_last_to_run() => {
                 warn!(
-                    consumer = settler.options().name,
+                    consumer = settler.shared.options.name,
                     subject = %self.message.subject(),
                     sequence = self.sequence(),
                     attempt = self.attempt,
@@ -117,11 +117,13 @@ impl Delivery {
                 self.bury(EXHAUSTED.into(), error);
             }
             Outcome::Retry { after } => {
-                count(&settler.counters.retried);
-                self.close(Verdict::Nak(after.unwrap_or_else(|| settler.retry().delay(self.attempt))));
+                count(&settler.shared.counters.retried);
+                self.close(Verdict::Nak(
+                    after.unwrap_or_else(|| settler.shared.options.retry.delay(self.attempt)),
+                ));
             }
             Outcome::Drop { reason } => {
-                count(&settler.counters.dropped);
+                count(&settler.shared.counters.dropped);
                 self.log_drop(&reason);
                 self.close(Verdict::Term(reason));
             }
@@ -141,7 +143,7 @@ impl Delivery {
     pub fn succeed(&self) {
         let _ = self.settle(Outcome::Ack);
         if self.state.load(Acquire) == ACKED {
-            count(&self.settler.counters.succeeded);
+            count(&self.settler.shared.counters.succeeded);
         }
     }
 
@@ -155,7 +157,7 @@ impl Delivery {
     /// Occupies a place beyond the settlement, for a handler that still runs although the delivery is settled.
     pub fn occupy(&self) -> Place {
         let bytes = self.message.size();
-        self.settler.places.take(1, bytes);
+        self.settler.shared.places.take(1, bytes);
         Place { settler: self.settler.clone(), bytes }
     }
 
@@ -163,8 +165,8 @@ impl Delivery {
     /// last attempt: then [`exhaust`](Self::exhaust) has the final word.
     #[must_use]
     pub fn fail(&self) -> Option<Outcome> {
-        count(&self.settler.counters.failed);
-        match self.settler.retry().next(self.attempt) {
+        count(&self.settler.shared.counters.failed);
+        match self.settler.shared.options.retry.next(self.attempt) {
             Next::Retry(after) => Some(Outcome::Retry { after: Some(after) }),
             // Beyond: the last attempt may have been cut short, and the final word was never spoken.
             Next::Exhausted | Next::Beyond => None,
@@ -174,12 +176,12 @@ impl Delivery {
     /// The configured final word on a message whose attempts are used up.
     #[must_use]
     pub fn final_outcome(&self) -> Outcome {
-        self.settler.final_outcome(EXHAUSTED)
+        self.settler.shared.final_outcome(EXHAUSTED)
     }
 
     /// Gives the message its final treatment, unless somebody settled it. `error` is kept with a dead letter.
     pub fn exhaust(&self, outcome: Outcome, error: Option<String>) {
-        count(&self.settler.counters.exhausted);
+        count(&self.settler.shared.counters.exhausted);
         let _ = self.settle_because(outcome, error);
     }
 
@@ -200,7 +202,7 @@ impl Delivery {
     /// Hands the message back, to come again after the delay: no attempt was made.
     pub(crate) fn hand_back_for(&self, delay: Duration) {
         if self.decide(SETTLED).is_ok() {
-            count(&self.settler.counters.handed_back);
+            count(&self.settler.shared.counters.handed_back);
             self.close(Verdict::Nak(delay));
         }
     }
@@ -225,7 +227,7 @@ impl Delivery {
 
     fn log_dead_letter(&self, reason: &str) {
         warn!(
-            consumer = self.settler.options().name,
+            consumer = self.settler.shared.options.name,
             subject = %self.message.subject(),
             sequence = self.sequence(),
             "a message becomes a dead letter: {}",
@@ -235,7 +237,7 @@ impl Delivery {
 
     fn log_drop(&self, reason: &str) {
         info!(
-            consumer = self.settler.options().name,
+            consumer = self.settler.shared.options.name,
             subject = %self.message.subject(),
             sequence = self.sequence(),
             "a message is dropped: {}",
@@ -250,18 +252,18 @@ impl Delivery {
 
     /// Whether one that asks for another attempt is given up: it has asked often enough.
     fn is_last_to_run(&self) -> bool {
-        self.settler.options().exhausted != Exhausted::Nak && self.attempt >= self.last_to_run()
+        self.settler.shared.options.exhausted != Exhausted::Nak && self.attempt >= self.last_to_run()
     }
 
     /// The last delivery that runs where nobody can tell whether the message ended its workers.
     pub(crate) fn last_to_run(&self) -> u64 {
-        self.settler.retry().max_attempts().saturating_add(HEADROOM)
+        self.settler.shared.options.retry.max_attempts().saturating_add(HEADROOM)
     }
 
     /// Makes it a dead letter without running it.
     pub(crate) fn give_up(&self) {
         warn!(
-            consumer = self.settler.options().name,
+            consumer = self.settler.shared.options.name,
             subject = %self.message.subject(),
             attempt = self.attempt,
             "worker lost: no worker survived the attempts at this message, it is not run again"
@@ -319,7 +321,7 @@ pub struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.settler.places.release(self.bytes);
+        self.settler.shared.places.release(self.bytes);
     }
 }
 
@@ -335,7 +337,7 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         if *self.state.get_mut() == OPEN {
             debug!(subject = %self.message.subject(), "a delivery was dropped unsettled and is handed back");
-            self.close(Verdict::Nak(self.settler.retry().delay(self.attempt)));
+            self.close(Verdict::Nak(self.settler.shared.options.retry.delay(self.attempt)));
         }
     }
 }

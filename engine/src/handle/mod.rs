@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -18,6 +18,7 @@ use tracing::{error, warn};
 use crate::defect::describe;
 use crate::fail_point;
 use crate::handle::delivery::Delivery;
+use crate::lock::lock;
 use crate::message::Message;
 use crate::outcome::{HandlerError, IntoOutcome, Outcome};
 
@@ -173,8 +174,4 @@ fn judge(delivery: &Delivery, error: &HandlerError) {
     }
     error!(%subject, attempt, "the handler failed for the last time: {error}");
     delivery.exhaust(delivery.final_outcome(), Some(error.to_string()));
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

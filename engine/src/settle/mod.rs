@@ -6,12 +6,11 @@
 
 pub(crate) mod hook;
 pub(crate) mod lease;
-pub(crate) mod places;
 pub(crate) mod verdict;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering::*};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::{Client, Subject};
@@ -20,20 +19,18 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::config::{ConsumerOptions, Exhausted};
+use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::dead_letter::store::{DeadLetter, DeadLetters};
-use crate::defect::Defect;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
 use crate::jetstream::api::API_TIMEOUT;
-use crate::observe::{Counters, count};
-use crate::outcome::Outcome;
-use crate::retry::RetryPolicy;
+use crate::lock::lock;
+use crate::observe::count;
 use crate::settle::hook::Hook;
 use crate::settle::lease::Leases;
-use crate::settle::places::Places;
 use crate::settle::verdict::Verdict;
+use crate::shared::Shared;
 
 /// Settlements of a busy consumer wait so long for each other: one write for all of them spares the worker and
 /// the server a third of their work (docs/decisions/0010).
@@ -59,47 +56,27 @@ pub(crate) struct Settlement {
 /// Settles the deliveries of one consumption.
 #[derive(Debug)]
 pub(crate) struct Settler {
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) places: Places,
-    options: Arc<ConsumerOptions>,
-    pub(crate) defect: Defect,
+    pub(crate) shared: Arc<Shared>,
     dead_letters: DeadLetters,
-    connection: Mutex<Connection>,
-    runtime: tokio::runtime::Handle,
     queue: Mutex<Vec<Settlement>>,
     leases: Mutex<Leases>,
     is_signalled: AtomicBool,
-    is_over: AtomicBool,
     work: Notify,
     many: usize,
 }
 
 impl Settler {
-    /// A settler of the current tokio runtime; [`write`](Self::write) must run beside it.
-    pub(crate) fn new(options: Arc<ConsumerOptions>, connection: Connection) -> Arc<Self> {
+    /// A settler; [`write`](Self::write) must run beside it.
+    pub(crate) fn new(shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
-            counters: Arc::default(),
-            places: Places::new(),
-            defect: Defect::default(),
-            dead_letters: DeadLetters::of(&options),
-            leases: Mutex::new(Leases::new(options.ack_wait)),
-            many: many(&options),
-            options,
-            connection: Mutex::new(connection),
-            runtime: tokio::runtime::Handle::current(),
+            dead_letters: DeadLetters::of(&shared.options),
+            leases: Mutex::new(Leases::new(shared.options.ack_wait)),
+            many: many(&shared.options),
+            shared,
             queue: Mutex::default(),
             is_signalled: AtomicBool::new(false),
-            is_over: AtomicBool::new(false),
             work: Notify::new(),
         })
-    }
-
-    /// A task of this consumption, which ends if it panics.
-    pub(crate) fn watched<T>(&self, task: T) -> impl Future<Output = ()> + Send + use<T>
-    where
-        T: Future<Output = ()> + Send,
-    {
-        self.defect.watch(&self.options.name, task)
     }
 
     /// Begins the leases of deliveries that just arrived, known by their reply subjects.
@@ -122,16 +99,16 @@ impl Settler {
         hook: Option<Arc<dyn Hook>>,
     ) {
         let (settler, size) = (self.clone(), letter.message.size());
-        self.runtime.spawn(self.watched(async move {
+        self.shared.spawn(async move {
             let verdict = match settler.copy_to_dead_letters(&letter).await {
                 Ok(()) => {
                     fail_point::pass("stored");
                     Verdict::Term(letter.reason)
                 }
                 Err(error) => {
-                    let delay = settler.options.retry.longest();
+                    let delay = settler.shared.options.retry.longest();
                     warn!(
-                        consumer = settler.options.name,
+                        consumer = settler.shared.options.name,
                         subject = %letter.message.subject(),
                         "a dead letter could not be stored ({error}); the message is handed back for {delay:?}"
                     );
@@ -142,14 +119,14 @@ impl Settler {
                 Some(hook) => settler.close_hooked(hook, reply, lease, size, verdict),
                 None => settler.close(reply, lease, size, verdict),
             }
-        }));
+        });
     }
 
     /// Has the last verdict on a delivery written, and gives back its place.
     pub(crate) fn close(&self, reply: Subject, lease: usize, size: usize, verdict: Verdict) {
         self.enqueue(reply, lease, verdict);
         // Only now: when nothing is held any more, a drain has the last words written.
-        self.places.release(size);
+        self.shared.places.release(size);
     }
 
     /// As [`close`](Self::close), and runs the hook: before the message can come again.
@@ -162,7 +139,7 @@ impl Settler {
         verdict: Verdict,
     ) {
         let settler = self.clone();
-        self.runtime.spawn(self.watched(async move {
+        self.shared.spawn(async move {
             if verdict.is_final() {
                 settler.close(reply, lease, size, verdict);
                 hook.run(&settler).await;
@@ -170,17 +147,12 @@ impl Settler {
                 hook.run(&settler).await;
                 settler.close(reply, lease, size, verdict);
             }
-        }));
-    }
-
-    /// Whether nothing is written any more.
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(Acquire)
+        });
     }
 
     pub(crate) async fn copy_to_dead_letters(&self, letter: &DeadLetter) -> Result<()> {
-        self.dead_letters.store(&self.connection(), letter).await?;
-        count(&self.counters.dead_lettered);
+        self.dead_letters.store(&self.shared.connection(), letter).await?;
+        count(&self.shared.counters.dead_lettered);
         Ok(())
     }
 
@@ -207,7 +179,7 @@ impl Settler {
 
     /// Acknowledges by a request, which the server answers.
     pub(crate) async fn confirm(&self, reply: Subject, limit: Duration) -> bool {
-        let client = self.connection().client().clone();
+        let client = self.shared.connection().client().clone();
         let request = async_nats::Request::new().payload(Verdict::Ack.wire()).timeout(Some(limit));
         matches!(tokio::time::timeout(limit, client.send_request(reply, request)).await, Ok(Ok(_)))
     }
@@ -232,7 +204,7 @@ impl Settler {
         }
         // What was settled while the last batch was written.
         self.write_out().await;
-        self.is_over.store(true, Release);
+        self.shared.end();
     }
 
     /// Waits for more to write, unless the last write was long ago.
@@ -244,7 +216,7 @@ impl Settler {
     }
 
     async fn write_out(&self) {
-        let connection = self.connection();
+        let connection = self.shared.connection();
         if !connection.is_up() {
             return;
         }
@@ -277,7 +249,7 @@ impl Settler {
 
     /// Tells the server of every delivery that has been quiet for a third of `ack_wait`.
     async fn renew_leases(&self) {
-        let connection = self.connection();
+        let connection = self.shared.connection();
         if !connection.is_up() {
             return;
         }
@@ -291,7 +263,7 @@ impl Settler {
 
     /// Somebody may have made the server's patience shorter than declared; a longer one changes nothing.
     pub(crate) fn follow(&self, ack_wait: Duration) {
-        lock(&self.leases).follow(ack_wait.min(self.options.ack_wait));
+        lock(&self.leases).follow(ack_wait.min(self.shared.options.ack_wait));
     }
 
     /// Hands back what its handlers will never settle; later words of theirs are no news to the server.
@@ -305,36 +277,9 @@ impl Settler {
             .map(|(key, reply)| (key, reply.clone()))
             .collect();
         for (key, reply) in rest {
-            count(&self.counters.handed_back);
+            count(&self.shared.counters.handed_back);
             self.enqueue(reply, key, Verdict::Nak(Duration::ZERO));
         }
-    }
-
-    pub(crate) fn options(&self) -> &ConsumerOptions {
-        &self.options
-    }
-
-    pub(crate) fn retry(&self) -> &RetryPolicy {
-        &self.options.retry
-    }
-
-    /// What the options say becomes of a message whose attempts are used up.
-    pub(crate) fn final_outcome(&self, reason: &str) -> Outcome {
-        match self.options.exhausted {
-            Exhausted::Ack => Outcome::Ack,
-            Exhausted::Nak => Outcome::Retry { after: Some(self.options.retry.longest()) },
-            Exhausted::Term => Outcome::Drop { reason: reason.to_owned() },
-            Exhausted::DeadLetter => Outcome::DeadLetter { reason: reason.to_owned() },
-        }
-    }
-
-    pub(crate) fn connection(&self) -> Connection {
-        lock(&self.connection).clone()
-    }
-
-    /// From now on write to this connection.
-    pub(crate) fn move_to(&self, connection: Connection) {
-        *lock(&self.connection) = connection;
     }
 }
 
@@ -344,10 +289,6 @@ async fn publish(client: &Client, reply: Subject, verdict: &Verdict) {
     let _ = client.publish(reply, verdict.wire()).await;
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,7 +296,8 @@ mod tests {
     #[tokio::test]
     async fn what_said_that_it_is_alive_at_the_end_of_a_drain_is_handed_back_all_the_same() {
         let connection = Connection::to_nowhere().await.unwrap();
-        let settler = Settler::new(Arc::new(ConsumerOptions::pull("orders", "billing")), connection);
+        let options = Arc::new(ConsumerOptions::pull("orders", "billing"));
+        let settler = Settler::new(Shared::new(options, connection));
         let lease = settler.open_leases([Subject::from_static("reply")].into_iter())[0];
         settler.enqueue("reply".into(), lease, Verdict::InProgress);
         settler.hand_back_the_rest();

@@ -2,7 +2,7 @@
 //! of them are shut, so that nobody else can be what ended the process.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::{MutexGuard as Turn, Notify};
@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use crate::handle::Inbox;
 use crate::handle::delivery::Delivery;
-use crate::settle::Settler;
+use crate::lock::lock;
+use crate::shared::Shared;
 
 /// How long all others wait for those that run to end. Beyond it they go on.
 const QUIET_AT_MOST: Duration = Duration::from_secs(10);
@@ -23,7 +24,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 pub(crate) struct Gate {
     house: Arc<House>,
     inbox: Arc<dyn Inbox>,
-    pub(crate) settler: Arc<Settler>,
+    shared: Arc<Shared>,
     /// What came while the gate was shut.
     aside: Mutex<Vec<Delivery>>,
     /// How many deliveries are in hand that no handler has: aside, or kept by somebody.
@@ -61,12 +62,12 @@ impl House {
 }
 
 impl Gate {
-    pub(crate) fn new(settler: Arc<Settler>, inbox: Arc<dyn Inbox>) -> Arc<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, inbox: Arc<dyn Inbox>) -> Arc<Self> {
         let house = House::of_this_process();
         let gate = Arc::new(Self {
             house: house.clone(),
             inbox,
-            settler,
+            shared,
             aside: Mutex::default(),
             kept: AtomicUsize::new(0),
             outlasting: AtomicUsize::new(0),
@@ -111,7 +112,7 @@ impl Gate {
 
     /// Waits until the handlers have no more than so many deliveries.
     async fn fallen_to(&self, count: usize) {
-        let places = &self.settler.places;
+        let places = &self.shared.places;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -133,7 +134,7 @@ impl Gate {
 
     /// How many deliveries the handlers have; those that arrive at this moment may be among them.
     fn running(&self) -> usize {
-        self.settler.places.held().saturating_sub(self.kept.load(SeqCst))
+        self.shared.places.held().saturating_sub(self.kept.load(SeqCst))
     }
 
     /// So many deliveries in hand are kept from the handlers.
@@ -195,8 +196,4 @@ impl Drop for Shut<'_> {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

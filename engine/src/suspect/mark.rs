@@ -91,7 +91,7 @@ pub(crate) struct Mark {
 impl Hook for Mark {
     /// Ends the mark, however long the server is away, unless the consumption is over before.
     fn run<'a>(&'a self, settler: &'a Settler) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(self.end(|| (!settler.is_over()).then(|| settler.connection())))
+        Box::pin(self.end(|| (!settler.shared.is_over()).then(|| settler.shared.connection())))
     }
 }
 

@@ -8,7 +8,7 @@ pub(crate) mod gate;
 pub(crate) mod mark;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -20,7 +20,9 @@ use tracing::{info, warn};
 use crate::config::Exhausted;
 use crate::error::{Error, Result};
 use crate::handle::delivery::{Delivery, HEADROOM};
+use crate::lock::lock;
 use crate::message::Message;
+use crate::settle::Settler;
 use crate::settle::hook::Hook;
 use crate::suspect::gate::Gate;
 use crate::suspect::mark::{Found, Mark, Progress, longest_silence, may_pass};
@@ -39,6 +41,7 @@ const WITHOUT_MARKS: Duration = Duration::from_secs(600);
 /// The suspects of one consumption.
 #[derive(Debug)]
 pub(crate) struct Suspects {
+    settler: Arc<Settler>,
     gate: Arc<Gate>,
     waiting: Mutex<Waiting>,
     arrived: Notify,
@@ -108,8 +111,9 @@ impl Vain {
 }
 
 impl Suspects {
-    pub(crate) fn new(gate: Arc<Gate>) -> Arc<Self> {
+    pub(crate) fn new(settler: Arc<Settler>, gate: Arc<Gate>) -> Arc<Self> {
         Arc::new(Self {
+            settler,
             gate,
             waiting: Mutex::default(),
             arrived: Notify::new(),
@@ -120,7 +124,7 @@ impl Suspects {
 
     /// Takes the suspects out of what arrived; the rest goes to the handlers.
     pub(crate) fn put(&self, deliveries: &mut Vec<Delivery>) {
-        let options = self.gate.settler.options();
+        let options = &self.settler.shared.options;
         // Where the final word is NAK, coming again is ordinary.
         let limit = if options.exhausted == Exhausted::Nak { u64::MAX } else { options.retry.max_attempts() };
         deliveries
@@ -179,7 +183,7 @@ impl Suspects {
                     Ok(left) => {
                         vain = Vain::default();
                         if let Some(left) = left {
-                            watching.spawn(self.gate.settler.watched(self.clone().watch(left)));
+                            watching.spawn(self.settler.shared.watched(self.clone().watch(left)));
                         }
                     }
                     Err(error) => self.try_again(suspect, &error, &mut vain).await,
@@ -193,14 +197,14 @@ impl Suspects {
     /// a delivery.
     async fn try_again(&self, suspect: Suspect, error: &Error, vain: &mut Vain) {
         lock(&self.waiting).queue.push_front(suspect);
-        let settler = &self.gate.settler;
-        let pause = may_pass(error).then(|| vain.pause(settler.connection().is_up())).flatten();
+        let shared = &self.settler.shared;
+        let pause = may_pass(error).then(|| vain.pause(shared.connection().is_up())).flatten();
         let Some(pause) = pause else {
             self.do_without_marks(error);
             return;
         };
         info!(
-            consumer = settler.options().name,
+            consumer = shared.options.name,
             "a message that came again after its last attempt has no mark yet: {error} Trying again in {pause:?}."
         );
         tokio::time::sleep(pause).await;
@@ -242,7 +246,7 @@ impl Suspects {
 
     /// The mark as another worker left it.
     async fn find(&self, mark: &Mark) -> Result<Option<Found>> {
-        let found = mark.find(&self.gate.settler.connection()).await?;
+        let found = mark.find(&self.settler.shared.connection()).await?;
         // A process that is here is not lost.
         Ok(found.filter(|found| !found.is_own && found.progress != Progress::Ended))
     }
@@ -257,7 +261,7 @@ impl Suspects {
     }
 
     async fn run_alone(&self, number: u64, mark: Arc<Mark>) -> Result<()> {
-        let settler = &self.gate.settler;
+        let shared = &self.settler.shared;
         let shut = self.gate.shut_all().await;
         let is_alone = shut.quiet().await;
         let Some(mut delivery) = self.take(number) else { return Ok(()) };
@@ -266,11 +270,11 @@ impl Suspects {
         delivery.set_hook(Some(mark.clone()));
         lock(&self.waiting).tried.insert(number, mark.clone());
         let marking = Marking { suspects: self, number, delivery: Some(delivery) };
-        mark.begin(&settler.connection(), progress).await?;
+        mark.begin(&shared.connection(), progress).await?;
         let Some(delivery) = marking.done() else { return Ok(()) };
         lock(&self.waiting).tried.remove(&number);
         info!(
-            consumer = settler.options().name,
+            consumer = shared.options.name,
             subject = %delivery.message().subject(),
             attempt = delivery.attempt(),
             "a message came again after its last attempt: it runs once more, alone"
@@ -278,7 +282,7 @@ impl Suspects {
         self.remember(&mark);
         self.gate.let_in(delivery);
         if is_alone && !shut.quiet().await {
-            mark.renew(&settler.connection(), Some(Progress::Accompanied)).await;
+            mark.renew(&shared.connection(), Some(Progress::Accompanied)).await;
         }
         Ok(())
     }
@@ -288,12 +292,12 @@ impl Suspects {
         let mut marks = lock(&self.marks);
         marks.retain(|mark| mark.strong_count() > 0);
         marks.push(Arc::downgrade(mark));
-        let (settler, mark) = (self.gate.settler.clone(), Arc::downgrade(mark));
+        let (shared, mark) = (self.settler.shared.clone(), Arc::downgrade(mark));
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(longest_silence(settler.options().ack_wait) / 3).await;
+                tokio::time::sleep(longest_silence(shared.options.ack_wait) / 3).await;
                 let Some(mark) = mark.upgrade() else { return };
-                if settler.is_over() || mark.renew(&settler.connection(), None).await {
+                if shared.is_over() || mark.renew(&shared.connection(), None).await {
                     return;
                 }
             }
@@ -304,16 +308,16 @@ impl Suspects {
     pub(crate) async fn end_marks(&self) {
         let marks: Vec<_> = lock(&self.marks).iter().filter_map(Weak::upgrade).collect();
         for mark in marks {
-            mark.run(&self.gate.settler).await;
+            mark.run(&self.settler).await;
         }
     }
 
     /// Waits whether the worker whose mark was found is alive, only out of the server's reach for a while: then
     /// it writes its mark again, or ends it.
     async fn watch(self: Arc<Self>, Left { number, mark, found }: Left) {
-        let settler = &self.gate.settler;
-        tokio::time::sleep(longest_silence(settler.options().ack_wait)).await;
-        let is_lost = match mark.find(&settler.connection()).await {
+        let shared = &self.settler.shared;
+        tokio::time::sleep(longest_silence(shared.options.ack_wait)).await;
+        let is_lost = match mark.find(&shared.connection()).await {
             Ok(Some(now)) => now.sequence == found.sequence,
             _ => false,
         };
@@ -331,7 +335,7 @@ impl Suspects {
     /// Hands it back for a while.
     fn put_off(&self, number: u64) {
         if let Some(delivery) = self.take(number) {
-            delivery.hand_back_for(self.gate.settler.options().ack_wait);
+            delivery.hand_back_for(self.settler.shared.options.ack_wait);
         }
     }
 
@@ -342,7 +346,7 @@ impl Suspects {
     fn do_without_marks(&self, error: &Error) {
         *lock(&self.without_marks_until) = Some(Instant::now() + WITHOUT_MARKS);
         warn!(
-            consumer = self.gate.settler.options().name,
+            consumer = self.settler.shared.options.name,
             "the marks of messages that came again after their last attempt cannot be kept: {error} For the next \
              ten minutes such messages run beside others, up to {HEADROOM} times more, and are given up then, though \
              they may not be what ended their workers."
@@ -356,10 +360,6 @@ impl Suspects {
             self.gate.put(&mut vec![delivery]);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

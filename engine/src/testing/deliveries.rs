@@ -10,6 +10,7 @@ use crate::connect::Connection;
 use crate::error::Result;
 use crate::handle::delivery::{Delivery, admit};
 use crate::settle::Settler;
+use crate::shared::Shared;
 
 const PAYLOAD: &[u8] = &[b'x'; 128];
 
@@ -24,7 +25,8 @@ impl Arrivals {
     /// [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable), if the client does not wait for its server.
     pub async fn new() -> Result<Self> {
         let connection = Connection::to_nowhere().await?;
-        Ok(Self(Settler::new(Arc::new(ConsumerOptions::pull("orders", "billing")), connection)))
+        let options = Arc::new(ConsumerOptions::pull("orders", "billing"));
+        Ok(Self(Settler::new(Shared::new(options, connection))))
     }
 
     /// So many messages of 128 bytes become deliveries.

@@ -3,7 +3,7 @@
 pub(crate) mod quarantine;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::demand::Problem;
 use crate::fetch::{Fetch, fetch};
 use crate::jetstream::api::call;
+use crate::lock::lock;
 use crate::observe::count;
 use crate::settle::Settler;
 use crate::suspect::Suspects;
@@ -74,7 +75,7 @@ impl Supervisor {
         loop {
             let began = tokio::time::Instant::now();
             let Some(problem) = self.fetch(&connection, &durable).await else { return };
-            count(&self.settler.counters.repairs);
+            count(&self.settler.shared.counters.repairs);
             let is_denied = problem == Problem::Denied;
             if !is_denied {
                 warn!(consumer = self.options.name, "{}; repairing", self.describe(&problem));
@@ -128,7 +129,7 @@ impl Supervisor {
             let now = link.borrow_and_update().generation;
             if now != generation {
                 generation = now;
-                count(&self.settler.counters.repairs);
+                count(&self.settler.shared.counters.repairs);
                 self.sweep(connection, durable).await;
             }
         }
@@ -144,7 +145,7 @@ impl Supervisor {
 
     async fn renew_if_silent(&self, connection: &Connection) {
         if connection.is_up() && connection.renew_if_silent(DOUBT).await {
-            count(&self.settler.counters.repairs);
+            count(&self.settler.shared.counters.repairs);
         }
     }
 
@@ -159,7 +160,7 @@ impl Supervisor {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seen)
     }
 
     /// Tries again with growing pauses until the durable is bound; `None` when stopped meanwhile.
@@ -187,7 +188,7 @@ impl Supervisor {
         if connection.is_closed() {
             *connection = Connection::open(&self.connect).await?;
             connection.name(&self.options.name);
-            self.settler.move_to(connection.clone());
+            self.settler.shared.move_to(connection.clone());
         }
         let position = self.seen().position.clone();
         let resume_at = position.resume_at(connection, &self.options.stream).await?;
@@ -226,7 +227,7 @@ impl Supervisor {
                     self.seen().crowd = crowd(&info);
                     self.follow(durable, &info["config"]);
                     self.mend(connection, durable, &info).await;
-                    let received = Some(self.settler.counters.snapshot().received);
+                    let received = Some(self.settler.shared.counters.snapshot().received);
                     if before.is_none() || received == before {
                         self.warn_if_nothing_can_come(connection).await;
                     }
@@ -323,7 +324,7 @@ impl Supervisor {
     fn warn_if_full(&self, info: &Value) {
         let pending = info["num_ack_pending"].as_i64().unwrap_or_default();
         let limit = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
-        let settled = self.settler.places.settled();
+        let settled = self.settler.shared.places.settled();
         let is_full = limit > 0 && pending >= limit;
         // A backlog fills the places of a push consumer for a moment; what matters is that it stays so.
         let is_stuck = is_full && self.seen().full_at == Some(settled);

@@ -1,0 +1,83 @@
+//! The parts of one consumption share its options, counters, places and connection.
+
+pub(crate) mod places;
+
+use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::{Arc, Mutex};
+
+use crate::config::{ConsumerOptions, Exhausted};
+use crate::connect::Connection;
+use crate::defect::Defect;
+use crate::lock::lock;
+use crate::observe::Counters;
+use crate::outcome::Outcome;
+use crate::shared::places::Places;
+
+/// State that all parts of one consumption read or change.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Arc<ConsumerOptions>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) places: Places,
+    pub(crate) defect: Defect,
+    connection: Mutex<Connection>,
+    runtime: tokio::runtime::Handle,
+    is_over: AtomicBool,
+}
+
+impl Shared {
+    /// State of a consumption whose tasks run on the current tokio runtime.
+    pub(crate) fn new(options: Arc<ConsumerOptions>, connection: Connection) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            counters: Arc::default(),
+            places: Places::new(),
+            defect: Defect::default(),
+            connection: Mutex::new(connection),
+            runtime: tokio::runtime::Handle::current(),
+            is_over: AtomicBool::new(false),
+        })
+    }
+
+    /// A task that ends the consumption if it panics.
+    pub(crate) fn watched<T>(&self, task: T) -> impl Future<Output = ()> + Send + use<T>
+    where
+        T: Future<Output = ()> + Send,
+    {
+        self.defect.watch(&self.options.name, task)
+    }
+
+    /// Runs a [watched](Self::watched) task on the consumption's runtime, from any thread.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(self.watched(task));
+    }
+
+    /// The connection that the consumption uses now.
+    pub(crate) fn connection(&self) -> Connection {
+        lock(&self.connection).clone()
+    }
+
+    /// Replaces the connection.
+    pub(crate) fn move_to(&self, connection: Connection) {
+        *lock(&self.connection) = connection;
+    }
+
+    /// Whether the last settlements have been written.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Acquire)
+    }
+
+    pub(crate) fn end(&self) {
+        self.is_over.store(true, Release);
+    }
+
+    /// The outcome that the options give a message whose attempts are used up.
+    pub(crate) fn final_outcome(&self, reason: &str) -> Outcome {
+        match self.options.exhausted {
+            Exhausted::Ack => Outcome::Ack,
+            Exhausted::Nak => Outcome::Retry { after: Some(self.options.retry.longest()) },
+            Exhausted::Term => Outcome::Drop { reason: reason.to_owned() },
+            Exhausted::DeadLetter => Outcome::DeadLetter { reason: reason.to_owned() },
+        }
+    }
+}
