@@ -9,6 +9,8 @@ use futures_util::FutureExt;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tracing::error;
 
+use crate::observe::target::CONSUMER;
+
 /// Whether a task of one consumption has panicked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Defect(CancellationToken);
@@ -23,8 +25,9 @@ impl Defect {
         async move {
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
                 error!(
+                    target: CONSUMER,
                     consumer,
-                    "a task of the engine panicked ({}), so its consumption ends. This is a bug of nats-consumer: \
+                    "A task of the engine panicked ({}), so this consumer ends. This is a bug of nats-consumer: \
                      please report it",
                     describe(panic.as_ref())
                 );

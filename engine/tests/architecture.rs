@@ -59,6 +59,17 @@ fn the_engine_knows_nothing_of_python() {
 }
 
 #[test]
+fn every_log_event_names_its_target() {
+    let macros = ["debug!(", "info!(", "warn!(", "error!("];
+    for path in rust_files("src") {
+        let code = code(&path);
+        for event in macros.iter().flat_map(|name| code.split(name).skip(1)) {
+            assert!(event.trim_start().starts_with("target: "), "{} logs without a target", path.display());
+        }
+    }
+}
+
+#[test]
 fn an_import_is_found_however_it_is_written() {
     let code =
         "use crate::error::Error;\nuse crate::{retry::{Next, RetryPolicy}, route};\ncrate::settle::ack()";

@@ -71,7 +71,7 @@ def test_a_filter_that_nothing_matches_any_more_is_told(stage: Stage, consumer: 
     stage.settled(consumer)
     config = stage.witness.stream(STREAM)["config"]
     stage.witness.ask(f"STREAM.UPDATE.{STREAM}", {**config, "subjects": ["sales.>"]})
-    worker.command.wait_for(f"{consumer}: nothing new can come: no subject of the stream")
+    worker.command.wait_for(f"{consumer}: Nothing new can arrive: no subject of the stream")
     stage.witness.ask(f"STREAM.UPDATE.{STREAM}", config)
     assert stage.produce(20, name="after").finish() == 0
     stage.settled(consumer)
@@ -84,7 +84,7 @@ def test_two_consumers_that_use_one_durable_by_mistake_share_its_messages(stage:
     stage.attributes |= {"durable_name": "shared", "concurrency": 5}
     one = stage.work("Pulled").is_ready()
     other = stage.work("PulledInThreads", ack_wait=20.0).is_ready()
-    one.command.wait_for("somebody changed the durable on the server: ack_wait differ")
+    one.command.wait_for("The durable was changed on the server: ack_wait differ")
     assert stage.produce(200).finish() == 0
     stage.settled("shared")
     eventually(lambda: len(stage.handled()) == 200, 20, stage.story)

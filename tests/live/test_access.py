@@ -171,7 +171,7 @@ async def test_a_denied_push_subscription_is_named_once_and_does_not_count_as_co
         await becomes_true(lambda: "permit this user to subscribe to _deliver." in caplog.text)
     assert caplog.text.count("does not permit") == 1
     assert "Push: The NATS server does not permit" in caplog.text
-    assert "consuming again" not in caplog.text
+    assert "Consuming again" not in caplog.text
 
 
 async def test_a_lost_connection_is_logged_with_the_consumers_name_and_the_server(
@@ -184,8 +184,8 @@ async def test_a_lost_connection_is_logged_with_the_consumers_name_and_the_serve
         await operations.CreateStream(name="orders", subjects=["orders.>"]).execute(client)
     async with running(pull):
         server.stop()
-        await becomes_true(lambda: "Pull: lost the connection to NATS" in caplog.text)
-        vain = f"Pull: not connected to NATS yet: nobody can be reached at {server.url}"
+        await becomes_true(lambda: "Pull: Lost the connection to NATS" in caplog.text)
+        vain = f"Pull: Not connected to NATS yet: nobody can be reached at {server.url}"
         await becomes_true(lambda: vain in caplog.text)
 
 

@@ -110,7 +110,7 @@ async def test_the_reason_of_a_drop_is_in_the_log(
             await stage.publish("one")
             await stage.everything_is_settled(consumer)
     assert (
-        "Orders: a message is dropped: nobody wants it "
+        "Orders: A message is dropped: nobody wants it "
         f"(subject={stage.stream}.created, sequence=1)" in caplog.messages
     )
 
@@ -133,7 +133,7 @@ async def test_the_reason_of_a_dead_letter_is_in_the_log(
             await stage.publish("one")
             await stage.everything_is_settled(consumer)
     assert (
-        "Orders: a message becomes a dead letter: it is poison "
+        "Orders: A message becomes a dead letter: it is poison "
         f"(subject={stage.stream}.created, sequence=1)" in caplog.messages
     )
 

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use crate::bind::durable::merge;
 use crate::config::ConsumerOptions;
+use crate::observe::target::CONSUMER;
 
 /// No version declares these: a message beyond `max_deliver` would stay in the stream, unseen, and `backoff`
 /// would change the delays of retries.
@@ -36,9 +37,10 @@ impl Drift {
     pub(crate) fn tell(&self, options: &ConsumerOptions) {
         if !self.fields.is_empty() {
             warn!(
+                target: CONSUMER,
                 consumer = options.name,
-                "somebody changed the durable on the server: {} differ from the declaration. It is consumed as it is, \
-                 but max_deliver and backoff are taken away; a worker that starts puts back what it declares.",
+                "The durable was changed on the server: {} differ from the declaration. Consuming continues. max_deliver \
+                 and backoff are removed now; the next worker that starts restores the other fields.",
                 self.fields.join(", ")
             );
         }

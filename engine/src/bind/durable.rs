@@ -12,6 +12,7 @@ use crate::config::{ConsumerOptions, Kind, Start};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::api::{PREFIX, call};
+use crate::observe::target::CONSUMER;
 use crate::route::Pattern;
 
 /// The server's answer when the deliver subject of a durable that somebody listens to is to change.
@@ -65,7 +66,7 @@ pub(crate) async fn bind(
     let Some(found) = found else {
         let config = wanted(options, &name, resume_at, allowed);
         declare(connection, options, &name, &config).await?;
-        info!(consumer = options.name, stream = options.stream, durable = name, "the durable was created");
+        info!(target: CONSUMER, consumer = options.name, stream = options.stream, durable = name, "The durable was created.");
         return Ok(durable(&name, &config));
     };
     refuse_what_cannot_change(options, &name, &found)?;
@@ -75,10 +76,11 @@ pub(crate) async fn bind(
         let config = Value::Object(config.clone());
         declare(connection, options, &name, &config).await?;
         info!(
+            target: CONSUMER,
             consumer = options.name,
             stream = options.stream,
             durable = name,
-            "the durable differed from its declaration and was updated: {}",
+            "The durable differed from its declaration and was updated: {}.",
             changed.join(", ")
         );
     }
@@ -97,9 +99,10 @@ async fn find(connection: &Connection, options: &ConsumerOptions) -> Result<(Str
             |config: &Value| kind(config) == options.kind && filters(config) == wanted_filters(options);
         if let Some(config) = found.filter(fits) {
             info!(
+                target: CONSUMER,
                 consumer = options.name,
                 stream = options.stream,
-                "the durable `{older}` of an older version is taken over with its position"
+                "The durable `{older}` of an older version is taken over with its position."
             );
             return Ok((older.clone(), Some(config)));
         }
@@ -206,9 +209,10 @@ async fn move_to_own_subject(
         }
         Err(error) if matches!(error.kind(), ErrorKind::Api { err_code: IN_USE, .. }) => {
             warn!(
+                target: CONSUMER,
                 consumer = options.name,
                 durable = name,
-                "an older worker still gets the messages of this durable: stop it, and they come here"
+                "An older worker still receives the messages of this durable. Stop it to receive them here."
             );
             Ok(())
         }

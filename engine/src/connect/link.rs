@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::connect::denial::Denial;
 use crate::lock::lock;
+use crate::observe::target::CONNECTION;
 
 /// Happenings kept for whoever listens slowly.
 const EVENT_CAPACITY: usize = 256;
@@ -175,7 +176,7 @@ impl Trouble {
         match event {
             Event::Connected => told.clear(),
             Event::ClientError(ClientError::Other(text)) if *told != *text => {
-                warn!(consumer, "not connected to NATS yet: {} ({text}); trying on", hint(text, servers));
+                warn!(target: CONNECTION, consumer, "Not connected to NATS yet: {} ({text}); still trying.", hint(text, servers));
                 told.clone_from(text);
             }
             _ => {}
@@ -205,7 +206,7 @@ const MOST_TOLD: usize = 64;
 impl Told {
     fn note(&self, text: &str, consumer: Option<&str>) {
         let Some(mut denial) = Denial::read(text) else {
-            warn!(consumer, error = text, "the NATS server reported an error");
+            warn!(target: CONNECTION, consumer, error = text, "The NATS server reported an error.");
             return;
         };
         if denial.subject.starts_with(&format!("{}.", self.inboxes)) {
@@ -216,7 +217,7 @@ impl Told {
         // Beyond it, the subject of an acknowledgement has numbers.
         let kind: Vec<_> = denial.subject.split('.').take(4).collect();
         if subjects.len() < MOST_TOLD && subjects.insert(format!("{:?} {}", denial.act, kind.join("."))) {
-            warn!(consumer, "{denial}");
+            warn!(target: CONNECTION, consumer, "{denial}");
         }
     }
 }
@@ -234,23 +235,23 @@ fn note(link: &watch::Sender<Link>, event: &Event, consumer: Option<&str>) {
                 link.generation += 1;
             });
             if link.borrow().generation > 1 {
-                info!(consumer, "connected to NATS again");
+                info!(target: CONNECTION, consumer, "Connected to NATS again.");
             }
         }
         Event::Disconnected => {
             link.send_modify(|link| link.is_up = false);
-            warn!(consumer, "lost the connection to NATS; reconnecting");
+            warn!(target: CONNECTION, consumer, "Lost the connection to NATS; reconnecting.");
         }
         Event::Closed => {
             link.send_modify(|link| link.is_up = false);
         }
         Event::LameDuckMode => {
-            warn!(consumer, "the NATS server is shutting down; expect a reconnect");
+            warn!(target: CONNECTION, consumer, "The NATS server is shutting down; a reconnect follows.");
         }
         Event::ServerError(ServerError::Other(_)) => {}
         // What matters of these is told by the loss of the connection itself.
-        Event::Draining | Event::ClientError(_) => debug!("NATS connection: {event}"),
-        other => warn!(consumer, "NATS connection: {other}"),
+        Event::Draining | Event::ClientError(_) => debug!(target: CONNECTION, "NATS connection: {event}"),
+        other => warn!(target: CONNECTION, consumer, "NATS connection: {other}"),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::connect::dial::{client_options, inboxes, parse_servers, spell, spell_
 use crate::connect::link::Events;
 pub use crate::connect::link::{Happening, Link};
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::target::CONNECTION;
 
 /// The pause between two tries of the first connection.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -261,7 +262,7 @@ impl Connection {
             return false;
         }
         if let Some(events) = self.events.upgrade() {
-            warn!(consumer = events.consumer(), "nothing comes over the connection to NATS; making it anew");
+            warn!(target: CONNECTION, consumer = events.consumer(), "The connection to NATS is silent; opening a new one.");
         }
         timeout(limit, self.client.force_reconnect()).await.is_ok()
     }

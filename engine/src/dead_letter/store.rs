@@ -16,6 +16,7 @@ use crate::error::{ErrorKind, Result};
 use crate::jetstream::api::call;
 use crate::jetstream::stream::create_stream;
 use crate::message::Message;
+use crate::observe::target::DEAD_LETTER;
 use crate::publish::{Outgoing, publish};
 
 /// How long the dead-letter stream may take to confirm a copy.
@@ -148,7 +149,7 @@ impl DeadLetters {
             "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0,
         });
         if create_stream(connection, &config).await? {
-            info!(stream = name, "the dead-letter stream was created");
+            info!(target: DEAD_LETTER, stream = name, "The dead letter stream was created.");
         }
         Ok(())
     }

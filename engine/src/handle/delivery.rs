@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::fail_point;
 use crate::message::Message;
 use crate::observe::count;
+use crate::observe::target::{DEAD_LETTER, HANDLER};
 use crate::outcome::Outcome;
 use crate::retry::Next;
 use crate::settle::Settler;
@@ -108,11 +109,12 @@ impl Delivery {
             Outcome::Ack => self.close(Verdict::Ack),
             Outcome::Retry { .. } if self.is_last_to_run() => {
                 warn!(
+                    target: DEAD_LETTER,
                     consumer = settler.shared.options.name,
                     subject = %self.message.subject(),
                     sequence = self.sequence(),
                     attempt = self.attempt,
-                    "another attempt is wanted beyond the limit: the message is kept as a dead letter"
+                    "The handler asked for another attempt beyond the limit; the message becomes a dead letter."
                 );
                 self.bury(EXHAUSTED.into(), error);
             }
@@ -227,20 +229,22 @@ impl Delivery {
 
     fn log_dead_letter(&self, reason: &str) {
         warn!(
+            target: DEAD_LETTER,
             consumer = self.settler.shared.options.name,
             subject = %self.message.subject(),
             sequence = self.sequence(),
-            "a message becomes a dead letter: {}",
+            "A message becomes a dead letter: {}",
             spell(reason)
         );
     }
 
     fn log_drop(&self, reason: &str) {
         info!(
+            target: HANDLER,
             consumer = self.settler.shared.options.name,
             subject = %self.message.subject(),
             sequence = self.sequence(),
-            "a message is dropped: {}",
+            "A message is dropped: {}",
             spell(reason)
         );
     }
@@ -263,10 +267,11 @@ impl Delivery {
     /// Makes it a dead letter without running it.
     pub(crate) fn give_up(&self) {
         warn!(
+            target: DEAD_LETTER,
             consumer = self.settler.shared.options.name,
             subject = %self.message.subject(),
             attempt = self.attempt,
-            "worker lost: no worker survived the attempts at this message, it is not run again"
+            "Worker lost: no worker survived the attempts at this message; it does not run again."
         );
         // Whatever the final word is: nobody has seen this message fail, so it is kept.
         self.exhaust(Outcome::DeadLetter { reason: "worker lost".into() }, None);
@@ -336,7 +341,7 @@ impl Drop for AckOnDrop<'_> {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if *self.state.get_mut() == OPEN {
-            debug!(subject = %self.message.subject(), "a delivery was dropped unsettled and is handed back");
+            debug!(target: HANDLER, subject = %self.message.subject(), "A delivery was dropped unsettled and is handed back.");
             self.close(Verdict::Nak(self.settler.shared.options.retry.delay(self.attempt)));
         }
     }

@@ -20,6 +20,7 @@ use crate::fail_point;
 use crate::handle::delivery::Delivery;
 use crate::lock::lock;
 use crate::message::Message;
+use crate::observe::target::HANDLER;
 use crate::outcome::{HandlerError, IntoOutcome, Outcome};
 
 /// Handles messages. Closures and functions are handlers:
@@ -126,7 +127,7 @@ impl Queue {
 async fn keep_running(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Duration>) {
     let running = || AssertUnwindSafe(run(queue.clone(), handler.clone(), timeout)).catch_unwind();
     while let Err(panic) = running().await {
-        error!("a task that runs handlers panicked ({}) and goes on", describe(panic.as_ref()));
+        error!(target: HANDLER, "A task that runs handlers panicked ({}) and was restarted.", describe(panic.as_ref()));
     }
 }
 
@@ -168,10 +169,10 @@ fn judge(delivery: &Delivery, error: &HandlerError) {
     let subject = delivery.message().subject();
     let attempt = delivery.attempt();
     if let Some(outcome) = error.outcome().cloned().or(retry) {
-        warn!(%subject, attempt, "the handler failed: {error}");
+        warn!(target: HANDLER, %subject, attempt, "The handler failed: {error}");
         let _ = delivery.settle(outcome);
         return;
     }
-    error!(%subject, attempt, "the handler failed for the last time: {error}");
+    error!(target: HANDLER, %subject, attempt, "The handler failed for the last time: {error}");
     delivery.exhaust(delivery.final_outcome(), Some(error.to_string()));
 }

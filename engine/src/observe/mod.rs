@@ -1,5 +1,7 @@
 //! What can be observed: one list of counters, read by Rust, by Python and by tests alike.
 
+pub mod target;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 macro_rules! counters {

@@ -27,6 +27,7 @@ use crate::fail_point;
 use crate::jetstream::api::API_TIMEOUT;
 use crate::lock::lock;
 use crate::observe::count;
+use crate::observe::target::DEAD_LETTER;
 use crate::settle::hook::Hook;
 use crate::settle::lease::Leases;
 use crate::settle::verdict::Verdict;
@@ -108,9 +109,10 @@ impl Settler {
                 Err(error) => {
                     let delay = settler.shared.options.retry.longest();
                     warn!(
+                        target: DEAD_LETTER,
                         consumer = settler.shared.options.name,
                         subject = %letter.message.subject(),
-                        "a dead letter could not be stored ({error}); the message is handed back for {delay:?}"
+                        "A dead letter could not be stored ({error}); the message comes again in {delay:?}."
                     );
                     Verdict::Nak(delay)
                 }

@@ -22,6 +22,7 @@ use crate::jetstream::api::call;
 use crate::jetstream::stored;
 use crate::jetstream::stream::create_stream;
 use crate::message::Message;
+use crate::observe::target::CONSUMER;
 use crate::publish::{Outgoing, publish};
 use crate::settle::Settler;
 use crate::settle::hook::Hook;
@@ -156,7 +157,7 @@ impl Mark {
         }
         written.progress = progress.unwrap_or(written.progress);
         if let Err(error) = self.store(connection, written.progress).await {
-            warn!(mark = self.subject, "a mark could not be written again: {error}");
+            warn!(target: CONSUMER, mark = self.subject, "A mark could not be renewed: {error}");
         }
         false
     }
@@ -179,7 +180,7 @@ impl Mark {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {
-                    warn!(mark = self.subject, "a mark could not be ended: {error}");
+                    warn!(target: CONSUMER, mark = self.subject, "A mark could not be ended: {error}");
                     return;
                 }
             }
@@ -218,7 +219,7 @@ impl Mark {
             "discard": "old",
         });
         if create_stream(connection, &config).await? {
-            info!(stream = self.stream(), "the stream of marks was created");
+            info!(target: CONSUMER, stream = self.stream(), "The stream of marks was created.");
         }
         Ok(())
     }

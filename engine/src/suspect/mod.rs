@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::handle::delivery::{Delivery, HEADROOM};
 use crate::lock::lock;
 use crate::message::Message;
+use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
 use crate::settle::hook::Hook;
 use crate::suspect::gate::Gate;
@@ -204,8 +205,9 @@ impl Suspects {
             return;
         };
         info!(
+            target: CONSUMER,
             consumer = shared.options.name,
-            "a message that came again after its last attempt has no mark yet: {error} Trying again in {pause:?}."
+            "A message that came again after its last attempt has no mark yet: {error} Trying again in {pause:?}."
         );
         tokio::time::sleep(pause).await;
     }
@@ -274,10 +276,11 @@ impl Suspects {
         let Some(delivery) = marking.done() else { return Ok(()) };
         lock(&self.waiting).tried.remove(&number);
         info!(
+            target: CONSUMER,
             consumer = shared.options.name,
             subject = %delivery.message().subject(),
             attempt = delivery.attempt(),
-            "a message came again after its last attempt: it runs once more, alone"
+            "A message came again after its last attempt; it runs once more, alone."
         );
         self.remember(&mark);
         self.gate.let_in(delivery);
@@ -346,8 +349,9 @@ impl Suspects {
     fn do_without_marks(&self, error: &Error) {
         *lock(&self.without_marks_until) = Some(Instant::now() + WITHOUT_MARKS);
         warn!(
+            target: CONSUMER,
             consumer = self.settler.shared.options.name,
-            "the marks of messages that came again after their last attempt cannot be kept: {error} For the next \
+            "The marks of messages that came again after their last attempt cannot be stored: {error} For the next \
              ten minutes such messages run beside others, up to {HEADROOM} times more, and are given up then, though \
              they may not be what ended their workers."
         );

@@ -23,6 +23,7 @@ use crate::fetch::{Fetch, fetch};
 use crate::jetstream::api::call;
 use crate::lock::lock;
 use crate::observe::count;
+use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
 use crate::suspect::Suspects;
 use crate::watch::quarantine::sweep;
@@ -78,7 +79,7 @@ impl Supervisor {
             count(&self.settler.shared.counters.repairs);
             let is_denied = problem == Problem::Denied;
             if !is_denied {
-                warn!(consumer = self.options.name, "{}; repairing", self.describe(&problem));
+                warn!(target: CONSUMER, consumer = self.options.name, "{}; repairing.", self.describe(&problem));
             }
             if began.elapsed() > LONGEST_PAUSE {
                 pause = SHORTEST_PAUSE;
@@ -87,7 +88,7 @@ impl Supervisor {
             (connection, durable) = repaired;
             // What was denied may be denied again.
             if !is_denied {
-                info!(consumer = self.options.name, "consuming again");
+                info!(target: CONSUMER, consumer = self.options.name, "Consuming again.");
             }
         }
     }
@@ -154,7 +155,7 @@ impl Supervisor {
         match sweep(connection, &self.options, &durable.name, &self.settler, after).await {
             Ok(swept) => self.seen().swept = swept,
             Err(error) => {
-                debug!(consumer = self.options.name, "could not look for unreadable messages: {error}");
+                debug!(target: CONSUMER, consumer = self.options.name, "The stream could not be searched for unreadable messages: {error}");
             }
         }
     }
@@ -179,7 +180,9 @@ impl Supervisor {
             *pause = (*pause * 2).min(LONGEST_PAUSE);
             match tried {
                 Ok(durable) => return Some((connection, durable)),
-                Err(error) => error!(consumer = self.options.name, "{error} Trying again in {:?}.", *pause),
+                Err(error) => {
+                    error!(target: CONSUMER, consumer = self.options.name, "{error} Trying again in {:?}.", *pause)
+                }
             }
         }
     }
@@ -248,7 +251,7 @@ impl Supervisor {
     fn warn_if_refused(&self, error: &Error) {
         let is_refused = matches!(error.kind(), ErrorKind::Api { .. });
         if is_refused && !self.seen().is_refused {
-            warn!(consumer = self.options.name, "the durable cannot be looked at: {error}");
+            warn!(target: CONSUMER, consumer = self.options.name, "The durable cannot be inspected: {error}");
         }
         self.seen().is_refused = is_refused;
     }
@@ -263,8 +266,9 @@ impl Supervisor {
         let has_nothing = has_nothing_for(&self.options, &info["config"]);
         if has_nothing && !self.seen().has_nothing {
             warn!(
+                target: CONSUMER,
                 consumer = self.options.name,
-                "nothing new can come: no subject of the stream `{stream}` ({}) matches the filter ({}). Change one \
+                "Nothing new can arrive: no subject of the stream `{stream}` ({}) matches the filter ({}). Change one \
                  of them.",
                 info["config"]["subjects"],
                 self.options.filter_subjects.join(", ")
@@ -299,12 +303,13 @@ impl Supervisor {
         match upsert(connection, &self.options.stream, &durable.name, &Value::Object(mended)).await {
             Ok(()) => allowed.into_iter().for_each(|allowed| {
                 info!(
+                    target: CONSUMER,
                     consumer = self.options.name,
-                    "messages are large: the server may send {allowed} at once"
+                    "Messages are large: max_ack_pending is now {allowed}."
                 );
             }),
             Err(error) => {
-                warn!(consumer = self.options.name, "{error}");
+                warn!(target: CONSUMER, consumer = self.options.name, "{error}");
                 self.seen().flow = None;
             }
         }
@@ -330,9 +335,10 @@ impl Supervisor {
         let is_stuck = is_full && self.seen().full_at == Some(settled);
         if is_stuck && !self.seen().was_told {
             warn!(
+                target: CONSUMER,
                 consumer = self.options.name,
-                "all {limit} deliveries that may be unsettled are under way or wait for a retry: nothing new comes \
-                 until some are settled. Raise max_ack_pending, or mend what makes the handlers fail."
+                "All {limit} deliveries that max_ack_pending allows are running or wait for a retry: nothing new arrives \
+                 until some are settled. Raise max_ack_pending, or fix the handlers that fail."
             );
         }
         let mut seen = self.seen();
@@ -349,19 +355,19 @@ impl Supervisor {
     fn describe(&self, problem: &Problem) -> String {
         let stream = &self.options.stream;
         match problem {
-            Problem::Gone => format!("the durable or its stream `{stream}` is gone from the server"),
+            Problem::Gone => format!("The durable or its stream `{stream}` is gone from the server"),
             Problem::Silent => self.seen().crowd.map_or_else(
-                || format!("nothing was heard from the stream `{stream}` though something should be"),
+                || format!("The stream `{stream}` is silent although heartbeats are due"),
                 |most| {
                     format!(
-                        "nothing comes here while {most} requests of others wait, which is all the durable takes: \
-                         run fewer workers, or make it anew with a larger max_waiting"
+                        "No messages: other workers hold all {most} pull requests that the durable allows (max_waiting). \
+                         Run fewer workers, or create it again with a larger max_waiting"
                     )
                 },
             ),
-            Problem::Closed => String::from("the connection to NATS was closed"),
-            Problem::Denied => String::from("a permission is missing"),
-            Problem::Refused(why) => format!("the server refused a pull request ({why})"),
+            Problem::Closed => String::from("The connection to NATS was closed"),
+            Problem::Denied => String::from("A permission is missing"),
+            Problem::Refused(why) => format!("The server refused a pull request ({why})"),
         }
     }
 }

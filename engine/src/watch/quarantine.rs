@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::jetstream::api::call;
 use crate::jetstream::stored::{self, Stored};
 use crate::message::Message;
+use crate::observe::target::DEAD_LETTER;
 use crate::route::Pattern;
 use crate::settle::Settler;
 
@@ -71,10 +72,11 @@ async fn put_away(
 ) -> Result<()> {
     let Stored { sequence, subject, headers, payload, .. } = stored;
     warn!(
+        target: DEAD_LETTER,
         consumer = options.name,
         %subject,
         sequence,
-        "a message with headers that cannot be parsed broke the connection; it becomes a dead letter"
+        "A message with unreadable headers broke the connection; it becomes a dead letter."
     );
     // The server settles by stream sequence; the other numbers of a reply subject only it knows.
     let reply = format!("$JS.ACK.{}.{durable}.1.{sequence}.{sequence}.0.0", options.stream);

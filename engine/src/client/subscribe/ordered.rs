@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::api::{API_TIMEOUT, request_behind};
 use crate::jetstream::status::is_status;
 use crate::message::{Message, Metadata};
+use crate::observe::target::CONNECTION;
 
 /// Before the consumer is asked for again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -254,7 +255,7 @@ impl Reader {
             }
         };
         if let (Some(why), Some(source)) = (lost, self.source.take_if(|_| lost.is_some())) {
-            debug!(stream = self.ordered.stream, consumer = source.consumer, "made anew: {why}");
+            debug!(target: CONNECTION, stream = self.ordered.stream, consumer = source.consumer, "Subscribed again: {why}");
             self.leave(source);
         }
         Ok(())
