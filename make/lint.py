@@ -2,7 +2,7 @@
 
 import sys
 
-from linters import LINTERS
+from linters import PYTHON_SOURCES, RUST
 from steps import Step, run_all
 
 ADVISORIES = [
@@ -12,4 +12,4 @@ ADVISORIES = [
 ]
 
 if __name__ == "__main__":
-    sys.exit(run_all("lint", LINTERS + ADVISORIES))
+    sys.exit(run_all("lint", [PYTHON_SOURCES + ADVISORIES, RUST]))

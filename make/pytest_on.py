@@ -1,4 +1,6 @@
-"""Run the Python tests against the wheel on another Python: `pytest_on.py 3.13 DJANGO FOLDER`.
+"""Run the Python tests against the wheel on another Python.
+
+`pytest_on.py 3.13 DJANGO FOLDER ARGUMENTS...`: FOLDER has the wheel, ARGUMENTS are for pytest.
 
 The wheel is installed into `.venv-3.13`, never the checkout: that is how users get it.
 """
@@ -10,7 +12,7 @@ from pathlib import Path
 from steps import NOT_RUN, ROOT
 
 
-def main(version: str, django: str, wheels: str) -> int:
+def main(version: str, django: str, wheels: str, *arguments: str) -> int:
     """Make or bring up to date the environment, then return pytest's exit code."""
     wheel = next(Path(wheels).glob("*.whl"), None)
     if wheel is None:
@@ -26,7 +28,7 @@ def main(version: str, django: str, wheels: str) -> int:
     subprocess.run([*install, "--group", "test", django], check=True)
     subprocess.run([*install, "--force-reinstall", "--no-deps", wheel], check=True)
     subprocess.run([*pip, "check"], check=True)
-    return subprocess.run([python, "-m", "pytest"], check=False).returncode
+    return subprocess.run([python, "-m", "pytest", *arguments], check=False).returncode
 
 
 def _runs(python: Path) -> bool:

@@ -1,23 +1,27 @@
-"""Steps: commands that run one after another, live and bounded, and are summed up at the end.
+"""Steps: commands in lanes. Lanes run at the same time, the steps of one lane one after another.
 
-A failed step stops none of the others: one run tells everything that is wrong.
-A command that cannot do its work on this machine says why and exits with `NOT_RUN`.
+The output of a step is printed when the step ends, so that steps do not mix; meanwhile a line
+says now and then what runs. A failed step stops no other step: one run tells everything that is
+wrong. A command that cannot do its work on this machine says why and exits with `NOT_RUN`.
 """
 
 import os
+import queue
 import re
 import shlex
 import signal
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_RUN = 75  # sysexits.h: EX_TEMPFAIL
 _INTERRUPTED = 130
+_PROGRESS_SECONDS = 15.0
 
 _HEADS = {"passed": "passed", "not run": "not run", "failed": "FAILED"}
 
@@ -69,73 +73,178 @@ class TestCount:
 
 @dataclass
 class Step:
-    """A named command; after `minutes` it is ended and has failed."""
+    """A named command. It waits for the step `after` of another lane, and does not run if that one
+    failed.
+
+    `minutes` is for what hangs, not for what is slow: a busy machine may take its time. Tests have
+    limits of their own.
+    """
 
     name: str
     command: Sequence[str | Path]
-    minutes: float = 10
+    after: str | None = None
+    minutes: float = 60
     environment: Mapping[str, str | Path] = field(default_factory=dict)
 
-    def run(self, count: TestCount) -> str:
-        """Run the command, pass its output on line by line; return passed, failed or not run."""
-        command = [str(part) for part in self.command]
-        print(f"\n--- {self.name}: {shlex.join(_shortened(command))}", flush=True)
-        started = time.monotonic()
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **{key: str(value) for key, value in self.environment.items()}},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        # In a thread: a process that outlives the command may hold the pipe open.
-        reader = threading.Thread(target=_pass_on, args=(process, count), daemon=True)
-        reader.start()
-        try:
-            result = _result(process.wait(timeout=self.minutes * 60))
-        except subprocess.TimeoutExpired:
-            print(f"{self.name}: ended after {self.minutes:.2g} minutes", flush=True)
-            result = "failed"
-        finally:
-            _end_group(process)
-        reader.join(timeout=5)
-        print(f"--- {self.name}: {result}, {time.monotonic() - started:.1f} s", flush=True)
-        return result
+
+Lane = Sequence[Step]
 
 
-def run_all(verb: str, steps: Iterable[Step], notes: Sequence[str] = ()) -> int:
-    """Run every step, print the notes and what became of the steps, and return the exit code: 0, 1
-    if a step failed, 130 if Ctrl-C or SIGTERM ended it."""
-    # Steps are sessions of their own: whoever ends this ends them.
+def run_all(verb: str, lanes: Sequence[Lane], notes: Sequence[str] = ()) -> int:
+    """Run every lane, print the notes and a summary of the steps, and return the exit code: 0, 1 if
+    a step failed, 130 if Ctrl-C or SIGTERM ended it."""
+    # Steps are sessions of their own: a signal that ends this process does not reach them.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    count = TestCount()
-    results: dict[str, list[str]] = {"passed": [], "not run": [], "failed": []}
-    for step in steps:
-        try:
-            results[step.run(count)].append(step.name)
-        except KeyboardInterrupt:
-            done = _steps(sum(map(len, results.values())))
-            print(f"\nmake {verb}: stopped during {step.name}, after {done}", flush=True)
-            return _INTERRUPTED
+    run = _Run(lanes)
+    try:
+        run.wait()
+    except KeyboardInterrupt:
+        running = " and ".join(run.stop())
+        done = _steps(len(run.results))
+        print(f"\nmake {verb}: stopped during {running}, after {done}", flush=True)
+        return _INTERRUPTED
     print()
     for note in notes:
         print(note)
-    if count != TestCount():
-        print(count)
-    print(_sum(verb, results), flush=True)
-    return 1 if results["failed"] else 0
+    if run.count != TestCount():
+        print(run.count)
+    print(_sum(verb, run.results), flush=True)
+    return 1 if "failed" in run.results.values() else 0
 
 
-def _sum(verb: str, results: Mapping[str, Sequence[str]]) -> str:
+class _Run:
+    """The lanes under way: what has ended, and what runs."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self.results: dict[str, str] = {}
+        self.count = TestCount()
+        self._lanes = [list(lane) for lane in lanes]
+        self._processes: dict[str, _Process] = {}
+        self._ended: queue.Queue[_Process] = queue.Queue()
+
+    def wait(self) -> None:
+        """Run all steps to their ends."""
+        self._start_what_can()
+        while self._processes:
+            try:
+                self._take(self._ended.get(timeout=_PROGRESS_SECONDS))
+            except queue.Empty:
+                self._report()
+        assert not any(self._lanes), "a step waits for one that does not exist"
+
+    def stop(self) -> list[str]:
+        """End what runs, and return its names."""
+        for process in self._processes.values():
+            process.end()
+            process.output()
+        return list(self._processes)
+
+    def _start_what_can(self) -> None:
+        busy = {id(process.lane) for process in self._processes.values()}
+        for lane in self._lanes:
+            while lane and id(lane) not in busy:
+                if (after := lane[0].after) is not None and after not in self.results:
+                    break
+                step = lane.pop(0)
+                if after is not None and self.results[after] != "passed":
+                    self._skip(step)
+                    continue
+                self._processes[step.name] = _Process(step, lane, self._ended)
+                busy.add(id(lane))
+
+    def _skip(self, step: Step) -> None:
+        print(f"--- {step.name}: not run, because {step.after} did not pass", flush=True)
+        self.results[step.name] = "not run"
+
+    def _take(self, process: "_Process") -> None:
+        step = process.step
+        del self._processes[step.name]
+        command = shlex.join(_shortened(step.command))
+        print(f"\n--- {step.name}: {command}")
+        for line in process.output():
+            print(line, end="")
+            self.count.add(line)
+        self.results[step.name] = process.result
+        print(f"--- {step.name}: {process.result}, {process.seconds:.1f} s", flush=True)
+        self._start_what_can()
+
+    def _report(self) -> None:
+        running = [process.progress() for process in self._processes.values()]
+        print("... " + "; ".join(running), flush=True)
+
+
+class _Process:
+    """A running step. Its end is put into `ended`; then `result`, `seconds` and `output` hold."""
+
+    def __init__(self, step: Step, lane: list[Step], ended: "queue.Queue[_Process]") -> None:
+        self.step = step
+        self.lane = lane
+        self.result = ""
+        self.seconds = 0.0
+        self._ended = ended
+        self._started = time.monotonic()
+        # A file, not a pipe: a process that outlives the command may hold it open.
+        self._output = tempfile.TemporaryFile(  # noqa: SIM115 - `output` closes it
+            "w+", encoding="utf-8", errors="replace"
+        )
+        self._process = subprocess.Popen(
+            [str(part) for part in step.command],
+            cwd=ROOT,
+            env={**os.environ, **{key: str(value) for key, value in step.environment.items()}},
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def output(self) -> list[str]:
+        """Everything that the step printed. Closes the file: call it once, after the end."""
+        self._output.seek(0)
+        with self._output:
+            return self._output.readlines()
+
+    def progress(self) -> str:
+        """The name, the time so far and the last line of output."""
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        return f"{self.step.name} {minutes}:{seconds:02} {self._last_line()}".rstrip()
+
+    def end(self) -> None:
+        """End what is left of the step: all of it, or the processes that it left running."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self._process.pid, number)
+                self._process.wait(timeout=10)
+            except ProcessLookupError:
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+    def _wait(self) -> None:
+        try:
+            self.result = _result(self._process.wait(timeout=self.step.minutes * 60))
+        except subprocess.TimeoutExpired:
+            self._output.write(f"{self.step.name}: ended after {self.step.minutes:.2g} minutes\n")
+            self._output.flush()
+            self.result = "failed"
+        self.end()
+        self.seconds = time.monotonic() - self._started
+        self._ended.put(self)
+
+    def _last_line(self) -> str:
+        size = os.fstat(self._output.fileno()).st_size
+        end = os.pread(self._output.fileno(), 400, max(0, size - 400)).decode(errors="replace")
+        lines = [line.strip() for line in _plain(end).splitlines() if line.strip()]
+        return lines[-1][-60:] if lines else ""
+
+
+def _sum(verb: str, results: Mapping[str, str]) -> str:
     """A line for each result, and one that counts them."""
-    lines = [f"{_HEADS[result]}: {', '.join(names)}" for result, names in results.items() if names]
-    counts = f"{_steps(len(results['passed']))} passed, {len(results['failed'])} failed"
-    if results["not run"]:
-        counts += f", {len(results['not run'])} not run"
+    names = {head: [name for name, result in results.items() if result == head] for head in _HEADS}
+    lines = [f"{_HEADS[head]}: {', '.join(these)}" for head, these in names.items() if these]
+    counts = f"{_steps(len(names['passed']))} passed, {len(names['failed'])} failed"
+    if names["not run"]:
+        counts += f", {len(names['not run'])} not run"
     return "\n".join([*lines, f"make {verb}: {counts}"])
 
 
@@ -147,29 +256,9 @@ def _result(code: int) -> str:
     return {0: "passed", NOT_RUN: "not run"}.get(code, "failed")
 
 
-def _pass_on(process: subprocess.Popen[str], count: TestCount) -> None:
-    assert process.stdout is not None
-    with process.stdout as output:
-        for line in output:
-            print(line, end="", flush=True)
-            count.add(line)
-
-
-def _end_group(process: subprocess.Popen[str]) -> None:
-    """End what is left of a step: all of it after its time, or what it forgot to end itself."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(timeout=10)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
 def _plain(line: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", line.rstrip("\n"))
 
 
-def _shortened(command: list[str]) -> list[str]:
-    return [part.removeprefix(f"{ROOT}/") for part in command]
+def _shortened(command: Sequence[str | Path]) -> list[str]:
+    return [str(part).removeprefix(f"{ROOT}/") for part in command]

@@ -1,6 +1,6 @@
-"""`make test`: the linters, the Rust tests and the Python tests, all of them, then what came of it.
+"""`make test`: the linters, the Rust tests and the Python tests, then what came of them.
 
-With QUICK in the environment, the Python tests run on our own Python only.
+With ALL in the environment also: every fault, and the wheel on every other Python found here.
 """
 
 import os
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from linters import CARGO, LINTERS, PYTHON
+from linters import CARGO, PYTHON, PYTHON_SOURCES, RUST
 from steps import ROOT, Step, run_all
 
 NATS_SERVER = Path(PYTHON).with_name("nats-server")
@@ -21,56 +21,64 @@ OTHER_PYTHONS = {
     "3.13": "Django~=6.1.0",
     "3.14": "Django~=6.1.0",
 }
-WHEEL = "target/wheel"
+WHEELS = "target/wheel"
+# Most tests wait for a server or a process most of their time.
+WORKERS = str(3 * (os.cpu_count() or 2))
+IN_PARALLEL = ["--numprocesses", WORKERS, "--dist", "worksteal"]
 
 
 def main() -> int:
     """Run all steps and return the exit code."""
-    rust, rust_notes = rust_steps()
-    elsewhere, elsewhere_notes = elsewhere_steps()
-    here = Step("pytest", [PYTHON, "-m", "pytest"], minutes=20)
-    return run_all("test", [*LINTERS, *rust, here, *elsewhere], rust_notes + elsewhere_notes)
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    tests, notes = rust_steps()
+    rust = [*RUST, *tests]
+    python = [*PYTHON_SOURCES, Step("pytest", [PYTHON, "-m", "pytest", *IN_PARALLEL], "build")]
+    if not os.environ.get("ALL"):
+        notes += [f"Tested on Python {own}. ALL=1 tests on all Pythons, and every fault."]
+        return run_all("test", [python, rust], notes)
+    elsewhere, more_notes = elsewhere_steps(own)
+    python += [Step("faults", ["make", "--no-print-directory", "faults"], "build"), *elsewhere]
+    return run_all("test", [python, [*rust, wheel()]], notes + more_notes)
 
 
 def rust_steps() -> tuple[list[Step], list[str]]:
-    """Unit and integration tests, doc tests, and the examples compiled."""
+    """Unit and integration tests with the examples compiled, and doc tests."""
     environment: dict[str, str | Path] = {**CARGO, "NATS_SERVER": NATS_SERVER}
     notes = []
     if shutil.which("cargo-nextest"):
-        runner = ["cargo", "nextest", "run"]
+        runner = ["cargo", "nextest", "run", "--status-level", "slow"]
     else:
-        runner = ["cargo", "test", "--no-fail-fast", "--lib", "--tests"]
+        runner = ["cargo", "test", "--no-fail-fast", "--lib", "--tests", "--examples"]
         notes.append("cargo-nextest was not found: the Rust tests ran under `cargo test`.")
     commands = {
         "rust tests": [*runner, *ENGINE],
         "rust doc tests": ["cargo", "test", "--doc", *ENGINE],
-        "rust examples": ["cargo", "build", "--examples", *ENGINE],
     }
-    return [Step(name, command, 20, environment) for name, command in commands.items()], notes
+    steps = [Step(name, command, environment=environment) for name, command in commands.items()]
+    return steps, notes
 
 
-def elsewhere_steps() -> tuple[list[Step], list[str]]:
-    """One wheel, as users get it, tested on every other Python that this machine has."""
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if os.environ.get("QUICK"):
-        return [], [f"QUICK: tested on Python {own} only."]
+def elsewhere_steps(own: str) -> tuple[list[Step], list[str]]:
+    """The wheel, as users get it, tested on every other Python that this machine has."""
     others = [version for version in OTHER_PYTHONS if version != own]
     found = [version for version in others if _is_found(version)]
     missing = [version for version in others if version not in found]
     notes = [f"Pythons for the tests: {', '.join([own, *found])}."]
     if missing:
         notes.append(f"Not found, so not tested on: {', '.join(missing)}.")
-    if not found:
-        return [], notes
-    shutil.rmtree(ROOT / WHEEL, ignore_errors=True)  # no test of an older wheel
+    return [_pytest_on(version) for version in found], notes
+
+
+def wheel() -> Step:
+    """Build the wheel that the other Pythons install, and leave no older one beside it."""
+    shutil.rmtree(ROOT / WHEELS, ignore_errors=True)
     maturin = [PYTHON, "-m", "maturin", "build", "--release", "--interpreter", PYTHON]
-    build = Step("wheel", [*maturin, "--out", WHEEL], 20, CARGO)
-    return [build, *(_pytest_on(version) for version in found)], notes
+    return Step("wheel", [*maturin, "--out", WHEELS], environment=CARGO)
 
 
 def _pytest_on(version: str) -> Step:
-    command = [PYTHON, "make/pytest_on.py", version, OTHER_PYTHONS[version], WHEEL]
-    return Step(f"pytest on {version} with {OTHER_PYTHONS[version]}", command, minutes=20)
+    command = [PYTHON, "make/pytest_on.py", version, OTHER_PYTHONS[version], WHEELS, *IN_PARALLEL]
+    return Step(f"pytest on {version} with {OTHER_PYTHONS[version]}", command, after="wheel")
 
 
 def _is_found(version: str) -> bool:

@@ -1,13 +1,15 @@
-"""The closing lines of the test runners, as `make test` counts them."""
+"""The lanes and steps of `make test`, and how it counts tests by closing lines."""
 
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from make import steps as steps_module
 from make.steps import NOT_RUN, Step, TestCount, run_all
 
 
@@ -47,14 +49,14 @@ def usual_sigterm() -> Iterator[None]:
     signal.signal(signal.SIGTERM, usual)
 
 
-def test_every_step_runs_and_what_failed_has_a_line_of_its_own(
+def test_every_step_runs_and_a_failed_one_has_a_line_of_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     steps = [
         _python("first", "raise SystemExit(3)"),
         _python("second", "print('=== 2 passed in 1s ===')"),
     ]
-    assert run_all("test", steps) == 1
+    assert run_all("test", [steps]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-4:] == [
         "2 passed, 0 failed",
@@ -67,36 +69,90 @@ def test_every_step_runs_and_what_failed_has_a_line_of_its_own(
 def test_a_step_that_cannot_run_here_fails_nothing_but_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run_all("lint", [_python("audit", f"raise SystemExit({NOT_RUN})")]) == 0
+    assert run_all("lint", [[_python("audit", f"raise SystemExit({NOT_RUN})")]]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == ["not run: audit", "make lint: 0 steps passed, 0 failed, 1 not run"]
 
 
+def test_lanes_run_at_the_same_time_and_their_output_does_not_mix(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)  # opening it waits for the other end: one step alone would wait for ever
+    lanes = [
+        [_python("reader", f"print('a'); open({str(fifo)!r}).read(); print('b')")],
+        [_python("writer", f"print('c'); open({str(fifo)!r}, 'w').close(); print('d')")],
+    ]
+    assert run_all("test", lanes) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("a") + 1] == "b"
+    assert lines[lines.index("c") + 1] == "d"
+
+
+def test_a_step_waits_for_the_step_of_another_lane_that_it_needs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tests = Step("tests", [sys.executable, "-c", ""], after="build")
+    assert run_all("test", [[tests], [_python("lint", ""), _python("build", "")]]) == 0
+    assert "passed: lint, build, tests" in capsys.readouterr().out
+
+
+def test_a_step_does_not_run_if_the_step_that_it_needs_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tests = Step("tests", [sys.executable, "-c", ""], after="build")
+    assert run_all("test", [[tests], [_python("build", "raise SystemExit(1)")]]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "--- tests: not run, because build did not pass" in lines
+    assert lines[-1] == "make test: 0 steps passed, 1 failed, 1 not run"
+
+
+def test_a_line_says_now_and_then_what_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(steps_module, "_PROGRESS_SECONDS", 0.05)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    step = _python("tests", f"print('42%', flush=True); open({str(gate)!r}).read()")
+
+    def report(run: Any) -> None:
+        usual(run)
+        if "42%" in capsys.readouterr().out:
+            gate.open("w").close()
+
+    usual = steps_module._Run._report
+    monkeypatch.setattr(steps_module._Run, "_report", report)
+    assert run_all("test", [[step]]) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_whoever_stops_it_gets_a_sentence_and_no_further_step(
+def test_a_signal_ends_the_running_steps_and_starts_no_other(
     number: signal.Signals, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
-    # Who was started in the background by a script ignores SIGINT, and so do we then.
+    # A shell that starts a job in the background makes it ignore SIGINT.
     before = signal.signal(number, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(number, before))
     stopping = f"import os; os.kill({os.getpid()}, {number:d}); input()"
-    waiting = Step("second", ["sh", "-c", f"{sys.executable} -c '{stopping}'; exec sleep 60"], 1)
-    assert run_all("test", [_python("first", ""), waiting, _python("third", "")]) == 130
+    waiting = Step("second", ["sh", "-c", f"{sys.executable} -c '{stopping}'; exec sleep 60"])
+    assert run_all("test", [[_python("first", ""), waiting, _python("third", "")]]) == 130
     output = capsys.readouterr().out
     assert output.splitlines()[-1] == "make test: stopped during second, after 1 step"
     assert "third" not in output
 
 
-def test_a_step_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_step_that_hangs_is_ended_with_all_that_it_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     child = f"(echo started; exec sleep 60) >{fifo} & wait"
-    assert Step("hangs", ["sh", "-c", child], minutes=1 / 60).run(TestCount()) == "failed"
+    assert run_all("test", [[Step("hangs", ["sh", "-c", child], minutes=1 / 60)]]) == 1
+    assert "hangs: ended after 0.017 minutes" in capsys.readouterr().out
     os.set_blocking(reader, True)
     with os.fdopen(reader) as pipe:
         assert pipe.read() == "started\n"  # and then its end: nobody writes any more
 
 
-def _python(name: str, code: str, minutes: float = 1) -> Step:
-    return Step(name, [sys.executable, "-c", code], minutes)
+def _python(name: str, code: str) -> Step:
+    return Step(name, [sys.executable, "-c", code])

@@ -1,0 +1,41 @@
+"""`make wheels`: the wheel for this platform and the sdist, in `dist/`.
+
+On Linux zig links them, so that the wheel runs on every system with the C library that its tag
+names, not only on those as new as this one. `TARGET` in the environment names another platform by
+its Rust target, whose standard library cargo must have.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+
+from steps import ROOT
+
+DIST = ROOT / "dist"
+# glibc 2.28 and musl 1.2: what pip's oldest supported systems have.
+_COMPATIBILITY = {"gnu": "manylinux_2_28", "musl": "musllinux_1_2"}
+
+
+def main() -> int:
+    """Build both; return maturin's exit code."""
+    target = os.environ.get("TARGET", "")
+    shutil.rmtree(DIST, ignore_errors=True)
+    # One wheel serves every Python: it is built for the stable ABI of 3.11.
+    command = [sys.executable, "-m", "maturin", "build", "--release", "--sdist", "--locked"]
+    command += ["--out", str(DIST), "--interpreter", sys.executable, *_linux(target)]
+    if target:
+        command += ["--target", target]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def _linux(target: str) -> list[str]:
+    if not (target or platform.system().lower()).count("linux"):
+        return []
+    library = "musl" if "musl" in target else "gnu"
+    return ["--zig", "--compatibility", _COMPATIBILITY[library]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
