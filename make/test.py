@@ -46,7 +46,7 @@ def rust_steps() -> tuple[list[Step], list[str]]:
     environment: dict[str, str | Path] = {**CARGO, "NATS_SERVER": NATS_SERVER}
     notes = []
     if shutil.which("cargo-nextest"):
-        runner = ["cargo", "nextest", "run", "--status-level", "slow"]
+        runner = ["cargo", "nextest", "run", "--status-level", "slow", "--test-threads", WORKERS]
     else:
         runner = ["cargo", "test", "--no-fail-fast", "--lib", "--tests", "--examples"]
         notes.append("cargo-nextest was not found: the Rust tests ran under `cargo test`.")
