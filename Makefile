@@ -41,6 +41,22 @@ bench: $(VENV)/.optimized ## Measure against the peers and native Rust (QUICK=1:
 faults: $(VENV)/.built $(VENV)/.faults ## Kill, freeze and cut everything under load, and compare the ledgers
 	@$(VENV)/bin/python -m pytest tests/faults -n 4 --reruns=0
 
+.PHONY: servers
+servers: $(VENV)/.built ## Test against other versions of nats-server (SERVERS="2.10 2.15")
+	@$(VENV)/bin/python make/servers.py $(or $(SERVERS),2.10 2.11 2.12 2.14 2.15) -n 4
+
+.PHONY: wheels
+wheels: $(VENV)/.release ## Build the wheel and the sdist into dist/ (TARGET=a Rust target)
+	@TARGET=$(TARGET) $(VENV)/bin/python make/wheels.py
+
+.PHONY: install
+install: $(VENV)/.installed ## Install the wheel of dist/ as a user does, and follow the quickstart (ON="3.13 Django~=6.0.0")
+	@$(VENV)/bin/python make/try_install.py wheel $(or $(ON),3.11)
+
+.PHONY: matrix
+matrix: $(VENV)/.installed ## Run the Python tests with the wheel of dist/ (ON="3.13 Django~=6.0.0")
+	@$(VENV)/bin/python make/pytest_on.py $(ON) -n 4
+
 .PHONY: soak
 soak: $(VENV)/.built ## A random mix of faults (MINUTES=10, SEED=n)
 	@$(VENV)/bin/python -m tests.faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
@@ -81,6 +97,11 @@ $(VENV)/.faults: $(VENV)/.installed
 
 $(VENV)/.docs: $(VENV)/.installed
 	@$(VENV)/bin/python -m pip install --quiet --group docs
+	@touch $@
+
+# What links the wheels.
+$(VENV)/.release: $(VENV)/.installed
+	@$(VENV)/bin/python -m pip install --quiet --group release
 	@touch $@
 
 $(VENV)/.audit: $(VENV)/.installed

@@ -1,6 +1,6 @@
 """Run the Python tests against the wheel on another Python.
 
-`pytest_on.py 3.13 DJANGO FOLDER ARGUMENTS...`: FOLDER has the wheel, ARGUMENTS are for pytest.
+`pytest_on.py 3.13 Django~=6.0.0 ARGUMENTS...`: the wheel is in `dist/`, ARGUMENTS are for pytest.
 
 The wheel is installed into `.venv-3.13`, never the checkout: that is how users get it.
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 from steps import NOT_RUN, ROOT
 
 
-def main(version: str, django: str, wheels: str, *arguments: str) -> int:
+def main(version: str, django: str, *arguments: str) -> int:
     """Make or bring up to date the environment, then return pytest's exit code."""
-    wheel = next(Path(wheels).glob("*.whl"), None)
+    wheel = next((ROOT / "dist").glob("*.whl"), None)
     if wheel is None:
-        print(f"there is no wheel in {wheels}: its build failed")
+        print("There is no wheel in dist: run `make wheels`.")
         return NOT_RUN
     environment = ROOT / f".venv-{version}"
     python = environment / "bin/python"

@@ -1,6 +1,7 @@
 """`make test`: the linters, the Rust tests and the Python tests, then what came of them.
 
-With ALL in the environment also: every fault, and the wheel on every other Python found here.
+With ALL in the environment also: every fault, the oldest nats-server, and the wheel and the sdist,
+installed as users do, on every Python found here.
 """
 
 import os
@@ -10,18 +11,19 @@ import sys
 from pathlib import Path
 
 from linters import CARGO, PYTHON, PYTHON_SOURCES, RUST
+from servers import OLDEST
 from steps import ROOT, Step, run_all
 
 NATS_SERVER = Path(PYTHON).with_name("nats-server")
+MAKE = ["make", "--no-print-directory"]
 ENGINE = ["--package", "nats-consumer"]
-# The Django that each Python beside our own is tested with.
-OTHER_PYTHONS = {
+# The Django that each Python is tested with.
+DJANGO_ON = {
     "3.11": "Django~=5.2.0",
     "3.12": "Django~=6.0.0",
     "3.13": "Django~=6.1.0",
     "3.14": "Django~=6.1.0",
 }
-WHEELS = "target/wheel"
 # Most tests wait for a server or a process most of their time.
 WORKERS = str(3 * (os.cpu_count() or 2))
 IN_PARALLEL = ["--numprocesses", WORKERS, "--dist", "worksteal"]
@@ -37,8 +39,8 @@ def main() -> int:
         notes += [f"Tested on Python {own}. ALL=1 tests on all Pythons, and every fault."]
         return run_all("test", [python, rust], notes)
     elsewhere, more_notes = elsewhere_steps(own)
-    python += [Step("faults", ["make", "--no-print-directory", "faults"], "build"), *elsewhere]
-    return run_all("test", [python, [*rust, wheel()]], notes + more_notes)
+    python += [Step("faults", [*MAKE, "faults"], "build"), *elsewhere]
+    return run_all("test", [python, [*rust, Step("wheels", [*MAKE, "wheels"])]], notes + more_notes)
 
 
 def rust_steps() -> tuple[list[Step], list[str]]:
@@ -59,26 +61,31 @@ def rust_steps() -> tuple[list[Step], list[str]]:
 
 
 def elsewhere_steps(own: str) -> tuple[list[Step], list[str]]:
-    """The wheel, as users get it, tested on every other Python that this machine has."""
-    others = [version for version in OTHER_PYTHONS if version != own]
+    """The wheel and the sdist, as users get them, on every Python that this machine has; and the
+    oldest nats-server."""
+    others = [version for version in DJANGO_ON if version != own]
     found = [version for version in others if _is_found(version)]
     missing = [version for version in others if version not in found]
     notes = [f"Pythons for the tests: {', '.join([own, *found])}."]
     if missing:
         notes.append(f"Not found, so not tested on: {', '.join(missing)}.")
-    return [_pytest_on(version) for version in found], notes
+    server = [PYTHON, "make/servers.py", OLDEST, *IN_PARALLEL]
+    return [
+        Step(f"nats-server {OLDEST}", server, after="build"),
+        *(_quickstart("wheel", version) for version in [own, *found]),
+        _quickstart("sdist", own),
+        *(_pytest_on(version) for version in found),
+    ], notes
 
 
-def wheel() -> Step:
-    """Build the wheel that the other Pythons install, and leave no older one beside it."""
-    shutil.rmtree(ROOT / WHEELS, ignore_errors=True)
-    maturin = [PYTHON, "-m", "maturin", "build", "--release", "--interpreter", PYTHON]
-    return Step("wheel", [*maturin, "--out", WHEELS], environment=CARGO)
+def _quickstart(kind: str, version: str) -> Step:
+    command = [PYTHON, "make/try_install.py", kind, version, DJANGO_ON[version]]
+    return Step(f"quickstart with the {kind} on {version}", command, after="wheels")
 
 
 def _pytest_on(version: str) -> Step:
-    command = [PYTHON, "make/pytest_on.py", version, OTHER_PYTHONS[version], WHEELS, *IN_PARALLEL]
-    return Step(f"pytest on {version} with {OTHER_PYTHONS[version]}", command, after="wheel")
+    command = [PYTHON, "make/pytest_on.py", version, DJANGO_ON[version], *IN_PARALLEL]
+    return Step(f"pytest on {version} with {DJANGO_ON[version]}", command, after="wheels")
 
 
 def _is_found(version: str) -> bool:

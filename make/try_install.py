@@ -5,6 +5,7 @@ project are in a folder of their own: nothing of the checkout is on a path there
 without a compiler.
 """
 
+import importlib
 import os
 import re
 import shlex
@@ -16,11 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from steps import NOT_RUN, ROOT
 
 sys.path.insert(0, str(ROOT))
-from tests.docs.blocks import Block, blocks
+blocks = importlib.import_module("tests.docs.blocks").blocks
 
 PATTERNS = {"wheel": "*.whl", "sdist": "*.tar.gz"}
 QUICKSTART = ROOT / "docs/quickstart.md"
@@ -70,7 +72,7 @@ class User:
         subprocess.run(command, cwd=self._here, env=variables, check=True)
         subprocess.run([*pip, "check"], cwd=self._here, env=self._variables, check=True)
 
-    def follow(self, page: list[Block]) -> None:
+    def follow(self, page: list[Any]) -> None:
         """Write the files, run the commands and the snippets, in the order of the page."""
         with self._the_worker_ends():
             for block in page:

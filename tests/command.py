@@ -43,11 +43,11 @@ class Command:
         """Everything it printed so far."""
         return "".join(self._lines)
 
-    def wait_for(self, text: str, timeout: float = 20) -> str:
+    def wait_for(self, text: str, timeout: float = 60) -> str:
         """Wait for a line of output with `text` in it and return the line."""
         return self.wait_for_lines(text, 1, timeout)[0]
 
-    def wait_for_lines(self, text: str, count: int, timeout: float = 20) -> list[str]:
+    def wait_for_lines(self, text: str, count: int, timeout: float = 60) -> list[str]:
         """Wait for `count` lines of output with `text` in them and return all there are."""
 
         def find() -> list[str] | None:
@@ -67,7 +67,7 @@ class Command:
         """Send a signal, SIGTERM if not told otherwise."""
         self._process.send_signal(number)
 
-    def finish(self, timeout: float = 30) -> int:
+    def finish(self, timeout: float = 60) -> int:
         """Wait until it has ended; return its exit code."""
         try:
             code = self._process.wait(timeout)

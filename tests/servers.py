@@ -13,8 +13,8 @@ from typing import Any
 
 from tests.waiting import eventually
 
-START_TIMEOUT = 20
-STOP_TIMEOUT = 20
+START_TIMEOUT = 60
+STOP_TIMEOUT = 60
 
 
 class NatsServer:

@@ -12,7 +12,7 @@ PAUSE = 0.01
 
 def eventually(
     condition: Callable[[], Value | None],
-    timeout: float = 10,
+    timeout: float = 30,
     explain: Callable[[], object] = lambda: "",
 ) -> Value:
     """Call `condition` until it returns something true, and return that.
@@ -28,7 +28,7 @@ def eventually(
 
 async def becomes_true(
     condition: Callable[[], Value | None],
-    within: float = 10,
+    within: float = 30,
     explain: Callable[[], object] = lambda: "",
 ) -> Value:
     """As `eventually`, within so many seconds, while the event loop goes on."""
