@@ -50,8 +50,8 @@ wheels: $(VENV)/.release ## Build the wheel and the sdist into dist/ (TARGET=a R
 	@TARGET=$(TARGET) $(VENV)/bin/python make/wheels.py
 
 .PHONY: install
-install: $(VENV)/.installed ## Install the wheel of dist/ as a user does, and follow the quickstart (ON="3.13 Django~=6.0.0")
-	@$(VENV)/bin/python make/try_install.py wheel $(or $(ON),3.11)
+install: $(VENV)/.installed ## Install from dist/ as a user does, and follow the quickstart (ON="3.13 Django~=6.0.0", KIND=sdist)
+	@$(VENV)/bin/python make/try_install.py $(or $(KIND),wheel) $(or $(ON),3.11)
 
 .PHONY: matrix
 matrix: $(VENV)/.installed ## Run the Python tests with the wheel of dist/ (ON="3.13 Django~=6.0.0")
@@ -66,6 +66,10 @@ fuzz: $(VENV)/.built ## Try 100,000 inputs on everything that reads what comes f
 	@PROPTEST_CASES=$(or $(CASES),100000) cargo test --profile fuzz --package nats-consumer --lib --test route --test retry
 	@CASES=$(or $(CASES),100000) $(VENV)/bin/python -m pytest tests/unit -m hypothesis --hypothesis-profile=fuzz \
 		--reruns=0 --timeout=0
+
+.PHONY: version
+version: $(VENV)/.installed ## Print the version (TAG=v3.0.0b1: and what that release lacks)
+	@TAG=$(TAG) $(VENV)/bin/python make/version.py
 
 .PHONY: docs
 docs: $(VENV)/.built $(VENV)/.docs ## Build the documentation site into target/site

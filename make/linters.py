@@ -5,19 +5,14 @@ import sys
 from steps import Step
 
 PYTHON = sys.executable
-# PyO3 asks an interpreter for its configuration. If it changes, cargo builds everything again.
-CARGO = {"PYO3_PYTHON": PYTHON}
+CARGO = [PYTHON, "make/cargo.py"]
 STUBTEST = [PYTHON, "-m", "mypy.stubtest", "nats_consumer._native"]
 
 # Cargo's steps wait for each other, because cargo locks `target`.
 RUST = [
     Step("build", ["make", "--no-print-directory", ".venv/.built"]),
     Step("cargo fmt", ["cargo", "fmt", "--all", "--check"]),
-    Step(
-        "clippy",
-        ["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
-        environment=CARGO,
-    ),
+    Step("clippy", [*CARGO, "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     Step(
         "cargo doc",
         ["cargo", "doc", "--package", "nats-consumer", "--no-deps"],

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from linters import CARGO, PYTHON, PYTHON_SOURCES, RUST
+from linters import PYTHON, PYTHON_SOURCES, RUST
 from servers import OLDEST
 from steps import ROOT, Step, run_all
 
@@ -45,7 +45,7 @@ def main() -> int:
 
 def rust_steps() -> tuple[list[Step], list[str]]:
     """Unit and integration tests with the examples compiled, and doc tests."""
-    environment: dict[str, str | Path] = {**CARGO, "NATS_SERVER": NATS_SERVER}
+    environment = {"NATS_SERVER": NATS_SERVER}
     notes = []
     if shutil.which("cargo-nextest"):
         runner = ["cargo", "nextest", "run", "--status-level", "slow", "--test-threads", WORKERS]

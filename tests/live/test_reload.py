@@ -117,7 +117,7 @@ async def test_only_python_of_the_project_counts(shop: Shop) -> None:
 
 async def test_it_runs_without_debug_and_says_what_it_is_meant_for(shop: Shop) -> None:
     worker = shop.start()
-    assert worker.lines_with("WARNING nats_consumer.reload: DEBUG is False")
+    assert worker.lines_with("WARNING nats_consumer.worker: DEBUG is False")
     worker.interrupt()
     assert worker.finish() == 0
     settings = shop.project.folder / "settings.py"
