@@ -1,20 +1,25 @@
-"""`make lint`: the linters, and the known vulnerabilities of what we depend on."""
+"""`make lint`: the linters, the workflow files, and the known vulnerabilities of dependencies."""
 
 import sys
+from pathlib import Path
 
-from linters import PYTHON_SOURCES, RUST
-from steps import Step, run_all
+from linters import PYTHON, PYTHON_SOURCES, RUST
+from steps import ROOT, Step, run_all
 
 # `make test` runs it among the Rust tests.
 ENGINE_IMPORTS = Step(
     "imports of the engine",
     ["cargo", "test", "--quiet", "--package", "nats-consumer", "--test", "architecture"],
 )
+WORKFLOWS = Step(
+    "workflows",
+    [Path(PYTHON).with_name("actionlint"), *sorted(ROOT.glob(".github/workflows/*.yml"))],
+)
 ADVISORIES = [
-    Step("cargo deny", [sys.executable, "make/advisories.py", "deny"]),
-    Step("cargo advisories", [sys.executable, "make/advisories.py", "cargo"]),
-    Step("pip-audit", [sys.executable, "make/advisories.py", "pip"]),
+    Step("cargo deny", [PYTHON, "make/advisories.py", "deny"]),
+    Step("cargo advisories", [PYTHON, "make/advisories.py", "cargo"]),
+    Step("pip-audit", [PYTHON, "make/advisories.py", "pip"]),
 ]
 
 if __name__ == "__main__":
-    sys.exit(run_all("lint", [[*PYTHON_SOURCES, *ADVISORIES], [*RUST, ENGINE_IMPORTS]]))
+    sys.exit(run_all("lint", [[*PYTHON_SOURCES, WORKFLOWS, *ADVISORIES], [*RUST, ENGINE_IMPORTS]]))

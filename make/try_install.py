@@ -2,7 +2,7 @@
 
 `try_install.py wheel 3.12 [DJANGO]`: the file is in `dist/`. The virtual environment and the
 project are in a folder of their own: nothing of the checkout is on a path there. A wheel must do
-without a compiler.
+without a compiler. `container` follows the Dockerfile of the guide to deploying, with the wheel.
 """
 
 import importlib
@@ -19,13 +19,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from container import Container
 from steps import NOT_RUN, ROOT
 
+# The tests are no package that make/ could import by its name.
 sys.path.insert(0, str(ROOT))
-blocks = importlib.import_module("tests.docs.blocks").blocks
+blocks = importlib.import_module("tests.docs.support.blocks").blocks
+NatsServer = importlib.import_module("tests.servers").NatsServer
+Project = importlib.import_module("tests.live.support.project").Project
 
-PATTERNS = {"wheel": "*.whl", "sdist": "*.tar.gz"}
+PATTERNS = {"wheel": "*.whl", "sdist": "*.tar.gz", "container": "*.whl"}
+DEPLOYING = ROOT / "docs/guides/deploying.md"
 QUICKSTART = ROOT / "docs/quickstart.md"
+CONSUMERS = """
+from nats_consumer import JetstreamPullConsumer, operations
+
+
+class Orders(JetstreamPullConsumer):
+    stream_name = "orders"
+    filter_subject = "orders.>"
+
+    def setup(self):
+        return operations.CreateStream(name="orders", subjects=["orders.>"])
+
+    def handle_message(self, message):
+        pass
+"""
 _TIMEOUT = 180
 _OURS = ("VIRTUAL_ENV", "PYTHONPATH", "PYO3_PYTHON", "DJANGO_SETTINGS_MODULE", "NATS_SERVER")
 _PLAIN = {name: value for name, value in os.environ.items() if name not in _OURS}
@@ -40,11 +59,35 @@ def main(kind: str, version: str, *requirements: str) -> int:
         return NOT_RUN
     python = subprocess.check_output([ROOT / "make/find-python", version], text=True).strip()
     with tempfile.TemporaryDirectory(prefix="quickstart-") as folder:
-        user = User(Path(folder))
-        user.install(python, found[-1], kind, requirements)
-        user.follow(blocks(QUICKSTART))
-    print(f"the quickstart works with {found[-1].name} on Python {version}")
+        if kind == "container":
+            _run_container(Path(folder), python, [str(found[-1]), *requirements])
+        else:
+            user = User(Path(folder))
+            user.install(python, found[-1], kind, requirements)
+            user.follow(blocks(QUICKSTART))
+    page = DEPLOYING if kind == "container" else QUICKSTART
+    print(f"{page.name} works with {found[-1].name} on Python {version}")
     return 0
+
+
+def _run_container(folder: Path, python: str, requirements: list[str]) -> None:
+    """Build what the Dockerfile describes, start it, and stop it as `docker stop` does."""
+    folder.chmod(0o755)  # the container's user is not ours
+    server = NatsServer(folder)
+    server.start()
+    context = Project(folder / "context", server.url, CONSUMERS).folder
+    (context / "requirements.txt").write_text("\n".join(requirements))
+    container = Container(folder / "root", python, context, {**_PLAIN, "PATH": "/usr/bin:/bin"})
+    [dockerfile] = [each.text for each in blocks(DEPLOYING) if each.language == "dockerfile"]
+    container.build(dockerfile)
+    log = folder / "container.log"
+    process = container.start(log)
+    try:
+        _eventually(lambda: "Orders consumes" in log.read_text(), log.read_text)
+        assert process.stop(_TIMEOUT) == 0, log.read_text()
+    finally:
+        process.end()
+        server.stop()
 
 
 class User:

@@ -17,6 +17,9 @@ _STABLE = "5 - Production/Stable"
 def main() -> int:
     """Print the version and the problems; return 1 if there are any."""
     package = _read("Cargo.toml")["workspace"]["package"]
+    crates = [_read(f"{crate}/Cargo.toml")["package"] for crate in ("engine", "bridge")]
+    if not all("repository" in crate for crate in crates):
+        package.pop("repository", None)
     version = python_version(package["version"])
     print(version)
     if not (tag := os.environ.get("TAG")):
@@ -49,7 +52,7 @@ def problems(
             heading, changelog, re.MULTILINE
         ),
         f"pyproject.toml lacks the classifier `{status}`.": status not in project["classifiers"],
-        "Cargo.toml has no `repository`: set it where the comment says.": not package.get(
+        "The crates have no `repository`: uncomment it in the three Cargo.toml.": not package.get(
             "repository"
         ),
     }

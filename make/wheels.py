@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from steps import ROOT
 
@@ -19,15 +20,21 @@ _COMPATIBILITY = {"gnu": "manylinux_2_28", "musl": "musllinux_1_2"}
 
 
 def main() -> int:
-    """Build both; return maturin's exit code."""
+    """Build both; return the exit code of the first maturin that failed, else 0."""
     target = os.environ.get("TARGET", "")
     shutil.rmtree(DIST, ignore_errors=True)
     # One wheel serves every Python: it is built for the stable ABI of 3.11.
-    command = [sys.executable, "-m", "maturin", "build", "--release", "--sdist", "--locked"]
-    command += ["--out", str(DIST), "--interpreter", sys.executable, *_linux(target)]
+    wheel = ["build", "--release", "--locked", "--interpreter", sys.executable, *_linux(target)]
     if target:
-        command += ["--target", target]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+        wheel += ["--target", target]
+    return _maturin("sdist") or _maturin(*wheel)
+
+
+def _maturin(*arguments: str) -> int:
+    # maturin looks for zig beside the python on the path.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-m", "maturin", *arguments, "--out", str(DIST)]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}).returncode
 
 
 def _linux(target: str) -> list[str]:
