@@ -1,10 +1,11 @@
 """`make servers`: the tests that depend most on the server, against other versions of nats-server.
 
-`servers.py 2.10 2.15`: the newest release of each is installed below `target/servers`. Arguments
-that start with a dash are for pytest.
+`servers.py 2.10 2.15`: the newest release of each is installed below `target/servers`. All other
+arguments are for pytest.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +33,8 @@ OLDEST = "2.10"
 
 def main(*arguments: str) -> int:
     """Test each version; return 1 if the tests failed on one of them."""
-    options = [each for each in arguments if each.startswith("-")]
-    versions = [each for each in arguments if not each.startswith("-")]
+    versions = [each for each in arguments if re.fullmatch(r"\d+\.\d+", each)]
+    options = [each for each in arguments if each not in versions]
     return max(_test_on(version, options) for version in versions)
 
 
