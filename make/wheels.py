@@ -10,9 +10,12 @@ import platform
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+from readme import readme_for_the_index
 from steps import ROOT
+from version import python_version
 
 DIST = ROOT / "dist"
 # glibc 2.28 and musl 1.2: what pip's oldest supported systems have.
@@ -27,7 +30,9 @@ def main() -> int:
     wheel = ["build", "--release", "--locked", "--interpreter", sys.executable, *_linux(target)]
     if target:
         wheel += ["--target", target]
-    return _maturin("sdist") or _maturin(*wheel)
+    package = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]
+    with readme_for_the_index(python_version(package["version"])):
+        return _maturin("sdist") or _maturin(*wheel)
 
 
 def _maturin(*arguments: str) -> int:
