@@ -86,7 +86,7 @@ async def test_list_of_the_stream_that_keeps_them_names_the_one_they_come_from(
     await give_up("one")
     printed = dlq("list", f"{stage.stream}-dlq")
     assert f"{stage.stream}-dlq: 0 dead letters" in printed
-    assert f"Those of {stage.stream} are listed with --stream {stage.stream}." in printed
+    assert f"To list the dead letters of {stage.stream}, use --stream {stage.stream}." in printed
 
 
 @pytest.mark.parametrize("options", [[], ["--yes"], ["--dry-run"]])
@@ -146,7 +146,7 @@ async def test_replay_brings_the_message_back_as_it_was(stage: Stage, give_up: G
     await give_up()
     printed = dlq("replay", "1", "--stream", stage.stream)
     assert f"is message 2 of {stage.stream} now" in printed
-    assert "fresh Nats-Msg-Id" in printed
+    assert "new Nats-Msg-Id" in printed
     assert kept(stage) == 0
 
     seen: list[tuple[str, bytes, dict[str, str]]] = []
@@ -233,7 +233,7 @@ async def test_a_consumer_that_does_not_exist_is_pointed_out(stage: Stage, give_
     selected = ("list", stage.stream, "--consumer")
     printed = await asyncio.to_thread(dlq, *selected, "Order")
     assert "There is no consumer 'Order'. Did you mean 'Orders'?" in printed
-    assert "It is taken for the name of a durable." in printed
+    assert "Treating it as a durable name." in printed
     assert "no consumer" not in await asyncio.to_thread(dlq, *selected, "Orders")
 
 

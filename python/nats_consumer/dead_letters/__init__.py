@@ -1,5 +1,5 @@
-"""Dead letters, after they were stored: found, replayed, purged. The calls block; use them from
-`def` code, such as a command or a view."""
+"""Stored dead letters: select, replay and delete them. The calls block; use them from `def` code,
+such as a command or a view."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +26,9 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which dead letters are meant: those that fit everything that is given. `consumer` is the
-    durable that gave the message up, `reason` a text that the reason contains; ages are seconds
-    since the dead letter was stored."""
+    """A selection of dead letters: those that match every given field. `consumer` is the durable
+    that gave up on the message, `reason` a text that the reason contains; ages are seconds since
+    the dead letter was stored."""
 
     consumer: str | None = None
     reason: str | None = None
@@ -66,14 +66,14 @@ def streams_of_project() -> list[str]:
 
 
 def unknown_consumer(name: str) -> str | None:
-    """What to say where `name` is neither a consumer class of the project nor a durable of one."""
+    """A warning if `name` is neither a consumer class of the project nor a durable of one."""
     if not name:
         return None
     try:
         registry.consumer_named(name)
     except ConsumerNotFound as error:
         is_durable = name in {durable_called(each.__name__) for each in registry.consumers()}
-        return None if is_durable else f"{error} It is taken for the name of a durable."
+        return None if is_durable else f"{error} Treating it as a durable name."
     except ConfigurationError:
         return None  # two classes have it, so it exists
     return None
