@@ -1,4 +1,4 @@
-"""The classes that a project derives its consumers from."""
+"""Consumer classes: a project derives its own from them."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -23,18 +23,18 @@ __all__ = ["ErrorAckBehavior", "JetstreamPullConsumer", "JetstreamPushConsumer",
 
 
 class NatsConsumer:
-    """What push and pull consumers share. A subclass with a `stream_name` is registered under its
-    class name and can be run; one without is a base for others, and so is an abstract one, and one
-    without `handle_message` that others derive from.
+    """The base of push and pull consumers. A subclass with a `stream_name` is registered under its
+    class name and can be run. A class is only a base for others if it has no `stream_name`, is
+    abstract, or has subclasses but no `handle_message`.
 
     Write `handle_message(self, message)`, and if you want `handle_error(self, message, error,
     attempt)`, called once after the last attempt, and `setup(self)`, which returns operations for
     `manage.py nats_consumer --setup`. Each may be `async def` or `def`; a `def handle_message`
     runs in its own thread and may block, for instance on the ORM.
 
-    A return settles the message as done; an exception has it delivered again. Times are seconds.
-    A `handle_message` that outlasts `handler_timeout` has failed: as `async def` it is cancelled; a
-    `def` runs on in its thread, and what it does from then on is ignored.
+    Returning acknowledges the message; an exception makes the server deliver it again. Times are
+    seconds. A `handle_message` that exceeds `handler_timeout` has failed: an `async def` is
+    cancelled; a `def` continues in its thread, and its result is ignored.
     """
 
     kind: ClassVar[str] = ""
@@ -77,8 +77,8 @@ class NatsConsumer:
         *args: Any,  # noqa: ARG002
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
-        """`nats_client` is what the property of that name gives then. Other arguments are ignored,
-        so that a subclass can pass on what it got."""
+        """`nats_client`: client returned by the `nats_client` property. Other arguments are
+        ignored, so that a subclass can pass on its own."""
         self._given_client = nats_client
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -110,12 +110,12 @@ class NatsConsumer:
         return type(self).__name__
 
     def get_durable_name(self) -> str:
-        """The durable this consumer asks for. Override it where attributes cannot say it."""
+        """The durable of this consumer. Override it if attributes are not enough."""
         return declared_durable(self)[0]
 
     def get_filter_subject(self) -> str:
-        """The subject this consumer asks for; the first, if it has several filters. Override it
-        where attributes cannot say it."""
+        """The filter subject of this consumer; the first, if it has several. Override it if
+        attributes are not enough."""
         return declared_filter(self)[0]
 
     @staticmethod
@@ -136,21 +136,20 @@ class NatsConsumer:
 
     @property
     def nats_client(self) -> Awaitable[Client]:
-        """For handlers: `client = await self.nats_client`. Connected when it is first asked for,
-        and kept until the consumer stops; its messages come over another connection."""
+        """A client for handlers: `client = await self.nats_client`. It connects on first use and
+        stays open until the consumer stops. The consumer's messages use another connection."""
         return self._connected_client()
 
     async def start(self) -> None:
-        """Begin to consume, on the running event loop, and return. For code that runs a consumer
-        itself; the command needs neither this nor stop(). Raises ConfigurationError,
-        StreamNotFound, Unreachable and the like; what ends the consumer later is logged, and it is
-        started again."""
+        """Start consuming on the running event loop, and return. For code that runs a consumer
+        without the command. Raises ConfigurationError, StreamNotFound, Unreachable and other
+        NatsConsumerErrors. If the consumer ends later, the error is logged and it restarts."""
         await self._begin(Overrides()).started()
 
     async def run(self, batch_size: int | None = None, timeout: float | None = None) -> None:  # noqa: ASYNC109 - of a request, not of this call
-        """start(), unless it runs already, and return when stop() was called. Cancelled, it stops
-        before it ends. `batch_size` and `timeout` (seconds) replace the attributes batch_size and
-        fetch_timeout."""
+        """start(), unless it is running, and wait until stop() is called. If it is cancelled, it
+        stops the consumer first. `batch_size` and `timeout` (seconds) replace the attributes
+        batch_size and fetch_timeout."""
         own = self._own_run
         if own is None or own.is_over:
             own = self._begin(Overrides(batch_size=batch_size, fetch_timeout=timeout))
@@ -161,8 +160,8 @@ class NatsConsumer:
             await self.stop()
 
     async def stop(self) -> None:
-        """Take nothing new, let what runs finish for up to NATS_CONSUMER["shutdown_timeout"]
-        seconds, and disconnect. In a handler it returns at once, and the rest follows. Raises
+        """Stop fetching, let running handlers finish for up to NATS_CONSUMER["shutdown_timeout"]
+        seconds, and disconnect. In a handler it returns at once and stops in the background. Raises
         WorkerError under the command, which stops by a signal."""
         own = self._own_run
         if own is None and self.is_running:
@@ -175,18 +174,18 @@ class NatsConsumer:
 
     @property
     def total_success_count(self) -> int:
-        """How many messages this consumer has handled."""
+        """Number of messages that this consumer has handled."""
         return self._earlier_successes + self._count("succeeded")
 
     @property
     def total_error_count(self) -> int:
-        """How many messages failed for good: their last attempt raised."""
+        """Number of messages whose last attempt failed."""
         return self._earlier_errors + self._count("exhausted")
 
     @property
     def total_repair_count(self) -> int:
-        """How often consuming had stopped and was repaired: a lost connection, a request for
-        messages that was refused or not answered, a durable that was gone."""
+        """Number of repairs: after a lost connection, a refused or unanswered request for
+        messages, or a deleted durable."""
         return self._earlier_repairs + self._count("repairs")
 
     @property
@@ -235,19 +234,19 @@ class NatsConsumer:
         return 0 if self._consumption is None else self._consumption.counters()[counter]
 
 
-# The name that the earlier packages had for it.
+# The name in the earlier packages.
 NatsConsumerBase = NatsConsumer
 
 
 class JetstreamPushConsumer(NatsConsumer):
-    """The server sends messages as they come: low latency. One at a time and in order unless
-    `concurrency` says more; replicas share the work."""
+    """A consumer that the server pushes messages to: low latency. Handles one message at a time, in
+    order, unless `concurrency` is higher. Replicas share the work."""
 
     kind = "push"
 
 
 class JetstreamPullConsumer(NatsConsumer):
-    """The worker asks for messages in batches: high throughput. `concurrency` messages are handled
-    at once: as many as `batch_size`, or 10 threads where handle_message is a plain `def`."""
+    """A consumer that requests messages in batches: high throughput. Handles `concurrency` messages
+    at once; the default is `batch_size`, or 10 threads if handle_message is a plain `def`."""
 
     kind = "pull"

@@ -1,4 +1,4 @@
-"""Every error of the package. A class's docstring is its message when it is raised without one.
+"""Exceptions of the package. A class's docstring is the default message.
 
 Each derives from the name that nats-py has for it (`errors`, `js.errors`), where there is one."""
 # ruff: noqa: N818 - named for what happened, as in "except StreamNotFound"
@@ -28,7 +28,7 @@ class NatsConsumerError(errors.Error):
         return str(self.args[0]) if len(self.args) == 1 else str(self.args)
 
 
-# The name that the earlier packages had for it.
+# The name in the earlier packages.
 DjangoNatsError = NatsConsumerError
 
 
@@ -53,7 +53,7 @@ class NoServers(Unreachable, errors.NoServersError):
 
 
 class Disconnected(Unreachable, errors.ConnectionReconnectingError):
-    """The connection is lost for the moment and will come back. Try again then."""
+    """The connection is lost and is being restored. Try again then."""
 
 
 class ConnectionClosed(Unreachable, errors.ConnectionClosedError):
@@ -63,7 +63,7 @@ class ConnectionClosed(Unreachable, errors.ConnectionClosedError):
 
 
 class ConnectionDraining(Unreachable, errors.ConnectionDrainingError):
-    """The connection is about to close, so that nothing new can be sent. Open another one."""
+    """The connection is closing, so nothing new can be sent. Open another one."""
 
 
 class Denied(Unreachable, errors.AuthorizationError, errors.NoServersError):
@@ -86,7 +86,7 @@ class FetchTimeout(RequestTimeout, js_errors.FetchTimeoutError):
 
 
 class NoResponders(NatsConsumerError, errors.NoRespondersError):
-    """Nobody answers requests on this subject. Start whoever does, or correct the subject."""
+    """No service answers requests on this subject. Start it, or correct the subject."""
 
 
 class SubscriptionEnded(NatsConsumerError, errors.BadSubscriptionError):
@@ -94,7 +94,7 @@ class SubscriptionEnded(NatsConsumerError, errors.BadSubscriptionError):
 
 
 class SlowConsumer(NatsConsumerError, errors.SlowConsumerError):
-    """A subscription holds as many messages as it may, and those that came then were dropped.
+    """A subscription is full, and new messages were dropped.
 
     Take them faster, or raise pending_msgs_limit and pending_bytes_limit."""
 
@@ -170,15 +170,15 @@ class BadRequest(ApiError, js_errors.BadRequestError):
 
 
 class NotFound(ApiError, js_errors.NotFoundError):
-    """What was asked for does not exist, a message for example."""
+    """The requested item, such as a message, does not exist."""
 
 
 class ServerFailed(ApiError, js_errors.ServerError):
-    """The server could not do what was asked; its log says more."""
+    """The server failed to do this; see its log."""
 
 
 class ServiceUnavailable(ApiError, js_errors.ServiceUnavailableError):
-    """Nobody serves JetStream. Enable it, or wait until the cluster has a leader."""
+    """JetStream is not available. Enable it, or wait until the cluster has a leader."""
 
 
 _BY_CODE = {400: BadRequest, 404: NotFound, 500: ServerFailed, 503: ServiceUnavailable}
@@ -210,9 +210,9 @@ class Unserializable(InvalidMessage, TypeError):
 
 
 class TooManyUnconfirmed(PublishError, js_errors.TooManyStalledMsgsError):
-    """As many messages as may be were published and not confirmed yet.
+    """The maximum number of unconfirmed messages is reached.
 
-    Wait for some of them, or raise publish_async_max_pending."""
+    Wait for some confirmations, or raise publish_async_max_pending."""
 
 
 class PayloadTooLarge(PublishError, errors.MaxPayloadError):
@@ -232,7 +232,8 @@ class NotJetStreamMessage(MessageError, errors.NotJSMessageError):
 
 
 class NotReplayable(MessageError):
-    """The dead letter cannot be published again: its payload is gone, or it is not one of ours.
+    """The dead letter cannot be published again: its payload is gone, or another program
+    stored it.
 
     Look at it with `manage.py nats_dlq show`, then purge it."""
 

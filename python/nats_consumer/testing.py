@@ -1,5 +1,4 @@
-"""For the tests of a project: hand a message to a consumer, and catch what is published, without a
-server."""
+"""Test support without a server: deliver messages to consumers, capture published ones."""
 
 import asyncio
 import json
@@ -34,7 +33,7 @@ _STREAM = "captured"
 
 @dataclass(frozen=True)
 class Published:
-    """What was to be published."""
+    """A captured message."""
 
     subject: str
     data: bytes
@@ -61,8 +60,8 @@ def capture_published() -> Iterator[list[Published]]:
 
 
 class FakeMessage:
-    """A message as a handler gets it, that no server has sent; data as for publish(). `outcome` is
-    what it was settled with, or None; `dead_letters` are the reasons of send_to_dlq()."""
+    """A message for a handler, without a server; data as for publish(). `outcome` is how it was
+    settled, or None; `dead_letters` are the reasons of send_to_dlq()."""
 
     def __init__(
         self,

@@ -61,8 +61,8 @@ def test_credentials_in_a_url_are_w010_which_does_not_repeat_them(
     ("setting", "message"),
     [
         ({"event_loop_policy": 5}, "must be a dotted path such as 'uvloop.EventLoopPolicy', not 5"),
-        ({"event_loop_policy": "os.path.join"}, "os.path.join is none"),
-        ({"event_loop_policy": "decimal.Decimal"}, "decimal.Decimal is none"),
+        ({"event_loop_policy": "os.path.join"}, "os.path.join is not one"),
+        ({"event_loop_policy": "decimal.Decimal"}, "decimal.Decimal is not one"),
         ({"connect_args": {"servers": []}}, "connect_args['servers'] is empty. Name a server"),
         ({"embedded_store": 5}, "must be the path of a folder, not 5"),
         ({"embedded_store": ""}, "must be the path of a folder, not ''"),
@@ -256,7 +256,7 @@ def test_two_consumers_that_share_a_durable_on_a_stream_are_w002(
     message = found()["nats_consumer.W002"]
     assert "OrderConsumer and" in message
     assert "MailConsumer share the durable 'shared' on stream 'orders'" in message
-    assert "durable_name of its own" in message
+    assert "its own durable_name" in message
     assert ("default_durable_name" in message) is by_setting
 
 
@@ -276,7 +276,7 @@ def test_subjects_that_will_not_arrive_are_w001() -> None:
     subjects = ["orders.created", "orders.updated", "orders.shipped"]
     declare("OrderConsumer", filter_subject=None, subjects=subjects)
     message = found()["nats_consumer.W001"]
-    assert "will not arrive: orders.updated, orders.shipped" in message
+    assert "do not arrive: orders.updated, orders.shipped" in message
     assert "Set filter_subject" in message
 
 
@@ -439,8 +439,7 @@ def test_a_base_of_an_app_that_leaves_the_stream_to_its_heirs_passes() -> None:
 def test_a_misspelt_attribute_is_w007(name: str, meant: str) -> None:
     declare("OrderConsumer", **{name: 3})
     assert (
-        f"an attribute {name!r}, which nothing here reads. Did you mean {meant!r}?"
-        in (found()["nats_consumer.W007"])
+        f"an unknown attribute {name!r}. Did you mean {meant!r}?" in (found()["nats_consumer.W007"])
     )
 
 

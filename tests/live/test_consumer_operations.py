@@ -47,7 +47,7 @@ async def test_a_consumer_that_exists_is_left_as_it_is(
     await create(stage, ack_wait=5).execute(stage.client)
     assert [each for each in caplog.records if each.levelname == "WARNING"] == []
     await create(stage, ack_wait=6, max_ack_pending=7).execute(stage.client)
-    assert "exists with another ack_wait, max_ack_pending" in caplog.text
+    assert "exists with a different ack_wait, max_ack_pending" in caplog.text
     config = stage.server.consumer(stage.stream, "billing")["config"]
     assert config["ack_wait"] == 5 * 10**9
 

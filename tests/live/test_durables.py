@@ -160,7 +160,7 @@ async def test_without_a_filter_the_first_subject_is_it_and_a_warning_names_the_
         await stage.publish("yes", event="created")
         await becomes_true(lambda: orders.seen)
     assert orders.seen == ["yes"]
-    assert f"these will not arrive: {stage.stream}.paid" in caplog.text
+    assert f"These subjects do not arrive: {stage.stream}.paid" in caplog.text
 
 
 def durables(stage: Stage) -> list[str]:

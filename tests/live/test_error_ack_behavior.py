@@ -79,7 +79,7 @@ async def test_handle_error_that_settles_nothing_has_the_message_handed_back(
         await becomes_true(lambda: len(consumer.attempts) == 3)
     times = [moment for _, moment in consumer.attempts]
     assert times[2] - times[1] >= 0.2
-    assert "handle_error settled nothing" in caplog.text
+    assert "leaves settling to handle_error, which settled nothing" in caplog.text
 
 
 async def test_term_discards_it(stage: Stage) -> None:

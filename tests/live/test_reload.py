@@ -192,7 +192,7 @@ async def test_the_embedded_server_writes_its_store_unnoticed_and_comes_again(
     worker.wait_for("Stream orders is created")
     worker.wait_for("Orders consumes")
     project.write("shop/consumers.py", EMBEDDED.format(version=2))
-    worker.wait_for("Stream orders exists already")
+    worker.wait_for("Stream orders already exists")
     worker.wait_for_lines("Orders consumes", 2)
     assert len(worker.lines_with(" changed: ")) == 1
     worker.interrupt()

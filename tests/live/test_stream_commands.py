@@ -66,7 +66,7 @@ async def test_a_duplicate_window_longer_than_the_age_is_shortened_and_named(sta
 
 
 async def test_an_update_that_changes_nothing_says_so(stage: Stage) -> None:
-    assert "is so already" in manage("nats_update_stream", stage.stream, "--max-age", "0")
+    assert "is already up to date" in manage("nats_update_stream", stage.stream, "--max-age", "0")
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_an_nkey_seed_is_read_from_its_file(tmp_path: Path) -> None:
 def test_an_nkey_file_without_a_seed_is_named(tmp_path: Path) -> None:
     file = tmp_path / "user.nk"
     file.write_text("UBJ5\n")
-    with pytest.raises(ConfigurationError, match=r"user\.nk holds no seed") as caught:
+    with pytest.raises(ConfigurationError, match=r"user\.nk does not contain a seed") as caught:
         resolve(connect_options({"nkeys_seed": str(file)}))
     assert "UBJ5" not in str(caught.value)
 

@@ -160,7 +160,7 @@ def test_the_default_fallback_hands_the_message_back_with_the_retry_delay(
 
     asyncio.run(route())
     assert message.settled == [("nak", 8.0)]
-    assert "the message 7 of stream orders comes again to the durable billing in 8 s" in caplog.text
+    assert "Message 7 of stream orders is redelivered to the durable billing in 8 s" in caplog.text
 
 
 def test_a_copy_for_the_dead_letters_leaves_the_message_to_be_settled() -> None:

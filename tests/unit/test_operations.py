@@ -29,7 +29,7 @@ def test_a_stream_is_created_once(caplog: pytest.LogCaptureFixture) -> None:
     execute(create, connection)
     assert connection.streams["orders"]["storage"] == "file"
     assert "created" in caplog.records[0].getMessage()
-    assert "exists already" in caplog.records[1].getMessage()
+    assert "already exists" in caplog.records[1].getMessage()
 
 
 def test_creating_a_stream_that_lacks_subjects_changes_nothing_and_says_so(
@@ -54,7 +54,7 @@ def test_creating_a_stream_that_is_configured_differently_names_the_differences(
     execute(create, connection)
     assert connection.streams["orders"]["storage"] == "file"
     (record,) = caplog.records
-    assert "with max_age=60.0 instead of 5, storage='file' instead of 'memory', and Cre" in (
+    assert "with max_age=60.0 instead of 5, storage='file' instead of 'memory'. Cre" in (
         record.getMessage()
     )
 

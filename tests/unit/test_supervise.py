@@ -198,7 +198,7 @@ def test_a_consumption_that_ends_by_itself_is_drained_and_started_again(
     first, second = engine.consumptions
     assert (first.drained_for, second.drained_for) == (supervise._LEFT_OVER_SECONDS, 5.0)
     assert pauses == [1]
-    assert "Pulling ended although nobody asked it to." in caplog.text
+    assert "Pulling ended without being asked to." in caplog.text
 
 
 def test_what_has_ended_by_itself_is_not_drained_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +247,7 @@ def test_a_consumer_whose_constructor_fails_is_reported_by_name(
 
 @pytest.mark.parametrize(
     ("blocking", "text"),
-    [(False, "so cancelled and handed back: 2"), (True, "although their threads go on")],
+    [(False, "2. They are cancelled and handed back"), (True, "their threads continue")],
 )
 def test_what_a_drain_could_not_finish_is_reported_as_it_is(
     blocking: bool, text: str, caplog: pytest.LogCaptureFixture
@@ -273,7 +273,7 @@ def test_what_a_drain_could_not_finish_is_reported_as_it_is(
         await task
 
     asyncio.run(asyncio.wait_for(run(), timeout=10))
-    assert "still running after 5 s" in caplog.text
+    assert "handlers still running after 5 s" in caplog.text
     assert text in caplog.text
 
 
@@ -357,7 +357,9 @@ def test_a_consumer_whose_init_needs_arguments_does_not_start_and_says_so() -> N
             super().__init__()
 
     async def test(supervised: Supervised) -> None:
-        with pytest.raises(ConfigurationError, match=r"Named is made without .* \(self, name: str"):
+        with pytest.raises(
+            ConfigurationError, match=r"Named is created without .* \(self, name: str"
+        ):
             await supervised.first_start
 
     supervise_it(test, Engine(), consumer=Named)
@@ -398,7 +400,7 @@ def test_subjects_that_will_not_arrive_are_named_at_the_start(
         await engine.running()
 
     supervise_it(test, engine, consumer=First)
-    assert "these will not arrive: orders.updated" in caplog.text
+    assert "These subjects do not arrive: orders.updated" in caplog.text
 
 
 def _exits_in_init(_: Any) -> None:

@@ -1,4 +1,4 @@
-"""System checks: what is wrong with the settings and the consumers, before anything runs."""
+"""System checks of settings and consumers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -85,7 +85,7 @@ def check_consumers(**_: Any) -> list[CheckMessage]:
 def _never_runs(consumer: type[Declaration]) -> CheckMessage:
     return CheckWarning(
         f"{consumer.__name__} has no stream_name, so it never runs.",
-        hint="Name its stream. A base for others, which has no heirs yet, leaves out its subjects.",
+        hint="Set stream_name. If it is a base class for others, remove its subjects.",
         obj=consumer,
         id="nats_consumer.W012",
     )
@@ -113,9 +113,9 @@ def _handler_problems(
 ) -> Iterator[CheckMessage]:
     if missing:
         yield CheckWarning(
-            f"{handler.__name__} has no {', '.join(missing)}, to which its subjects lead: such "
+            f"{handler.__name__} has no {', '.join(missing)}, which its subjects need. Such "
             "messages go to fallback_handle.",
-            hint="Write the method, or mark one with @handle, or take the subject from the list.",
+            hint="Write the method, mark one with @handle, or remove the subject from the list.",
             obj=handler,
             id="nats_consumer.W009",
         )
@@ -176,24 +176,24 @@ def _own_problems(consumer: type[Declaration]) -> Iterator[CheckMessage]:
         return
     for call in unawaited_calls(consumer):
         yield Error(
-            f"{consumer.__name__}: its handle_message calls {call} without `await`, so the work is "
-            "never done and the message is acknowledged.",
+            f"{consumer.__name__}: its handle_message calls {call} without `await`, so the handler "
+            "never runs and the message is acknowledged.",
             hint=f"Write: await {call}",
             obj=consumer,
             id="nats_consumer.E004",
         )
     if text := left_out_message(consumer):
         yield CheckWarning(text, obj=consumer, id="nats_consumer.W001")
-    yield from _doubts(consumer)
+    yield from _warnings(consumer)
 
 
-def _doubts(consumer: type[Declaration]) -> Iterator[CheckMessage]:
+def _warnings(consumer: type[Declaration]) -> Iterator[CheckMessage]:
     name = consumer.__name__
     if beside := filters_beside_subjects(consumer):
         yield CheckWarning(
             f"{name} filters by {', '.join(map(repr, beside))}, which none of its subjects can "
             f"match: {', '.join(consumer.subjects)}.",
-            hint="Correct the filter, or add the subject that it is meant for to subjects.",
+            hint="Fix the filter or the subjects.",
             obj=consumer,
             id="nats_consumer.W005",
         )
@@ -203,9 +203,8 @@ def _doubts(consumer: type[Declaration]) -> Iterator[CheckMessage]:
         yield CheckWarning(f"{name}: {text}", obj=consumer, id="nats_consumer.W008")
     for attribute, close in misspelt(consumer).items():
         yield CheckWarning(
-            f"{name} has an attribute {attribute!r}, which nothing here reads. Did you mean "
-            f"{close!r}?",
-            hint="If it is your own, let its name begin with an underscore.",
+            f"{name} has an unknown attribute {attribute!r}. Did you mean {close!r}?",
+            hint="If the attribute is your own, start its name with an underscore.",
             obj=consumer,
             id="nats_consumer.W007",
         )

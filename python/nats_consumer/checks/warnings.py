@@ -1,4 +1,4 @@
-"""What in a consumer class can run and is probably a mistake."""
+"""Warnings about a consumer class: it can run, but probably not as intended."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -49,7 +49,7 @@ def without_effect(consumer: type[Declaration]) -> Iterator[str]:
         if getattr(consumer, attribute) is not None and policy != needed:
             yield (
                 f"{attribute} does nothing with deliver_policy {policy!r}. Set deliver_policy = "
-                f"{needed!r}, or leave {attribute} out."
+                f"{needed!r}, or remove {attribute}."
             )
     if consumer.initial_retry_delay > consumer.max_retry_delay:
         yield (
@@ -61,8 +61,8 @@ def without_effect(consumer: type[Declaration]) -> Iterator[str]:
     for attribute in ("batch_size", "fetch_timeout"):
         if consumer.kind == "push" and attribute in vars(consumer):
             yield (
-                f"{attribute} does nothing for a push consumer, to which the server sends by "
-                "itself. Leave it out, or derive from JetstreamPullConsumer."
+                f"{attribute} does nothing for a push consumer: the server decides when "
+                "to send. Remove it, or derive from JetstreamPullConsumer."
             )
     behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
     if consumer.handle_error_ack_behavior is behavior and not hasattr(consumer, "handle_error"):
@@ -92,14 +92,14 @@ def uncalled(consumer: type[Declaration]) -> Iterator[str]:
     for method in _OF_THE_ENGINE:
         if is_overridden(consumer, method):
             yield (
-                f"nothing calls its {method}(): fetching, retrying and settling are the engine's. "
-                "Move what it does into handle_message or handle_error."
+                f"nothing calls its {method}(): the engine fetches, retries and settles. "
+                "Move its code into handle_message or handle_error."
             )
     for method in _NOT_OF_THE_COMMAND:
         if is_overridden(consumer, method):
             yield (
-                f"manage.py nats_consumer does not call its {method}(). Move what it prepares into "
-                "__init__, or run the consumer by code of your own."
+                f"manage.py nats_consumer does not call its {method}(). Move its code into "
+                "__init__, or run the consumer from your own code."
             )
 
 

@@ -1,4 +1,4 @@
-"""A connection of your own: publish, request, subscribe, and look after streams."""
+"""The client: publish, request, subscribe, and manage streams."""
 # ruff: noqa: ASYNC109 - the parameters are those of nats-py
 
 import asyncio
@@ -58,8 +58,8 @@ class Client:
         reply: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Send a message to whoever listens now: nothing is stored or confirmed. To store it, use
-        jetstream().publish()."""
+        """Send a message to the current subscribers: it is not stored or confirmed. To store it,
+        use jetstream().publish()."""
         lines = checked_headers(headers) if headers else None
         sending = self._connection.publish(subject, checked_payload(payload), reply or None, lines)
         self._waiting_bytes += len(payload)

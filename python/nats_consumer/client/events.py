@@ -1,4 +1,4 @@
-"""What happens to a client's connection, and whom it tells."""
+"""Events of a client's connection, passed to its callbacks."""
 
 import asyncio
 import logging
@@ -89,7 +89,7 @@ def _error(text: str) -> NatsConsumerError:
 
 def _slow(subject: str) -> SlowConsumer:
     error = SlowConsumer(
-        f"The subscription to {subject!r} is full, and what came then was dropped. Take messages "
+        f"The subscription to {subject!r} is full, and new messages were dropped. Take messages "
         "faster, or raise pending_msgs_limit and pending_bytes_limit."
     )
     error.subject = subject

@@ -111,7 +111,7 @@ class Subscription:
 
     async def next_msg(self, timeout: float | None = 1.0) -> "Msg":
         """The next message. Raises RequestTimeout when none came within `timeout` seconds (None
-        waits for ever), SubscriptionEnded or ConnectionClosed when none will come."""
+        waits without limit), SubscriptionEnded or ConnectionClosed when none will come."""
         self._refuse_with_callback("next_msg()")
         message = await self._next(timeout)
         if message is not None:

@@ -75,8 +75,7 @@ def check_sign_in() -> None:
     # A token beside a user is no fault: nats-py takes both.
     if arguments.get("nkeys_seed") is not None and arguments.get("nkeys_seed_str") is not None:
         raise ConfigurationError(
-            f"{_SETTING} has both nkeys_seed and nkeys_seed_str. Keep the one that the server asks "
-            "for."
+            f"{_SETTING} has both nkeys_seed and nkeys_seed_str. Keep one of them."
         )
 
 

@@ -10,7 +10,7 @@ SEED = "SU"
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectOptions:
-    """How to reach the server. Times are seconds; `max_reconnect_attempts` -1 means for ever."""
+    """Options of a connection. Times are seconds; `max_reconnect_attempts` -1: no limit."""
 
     servers: list[str]
     name: str | None = None

@@ -41,6 +41,6 @@ def _read_seed(path: str) -> str:
         ) from error
     if not seed.startswith(SEED):
         raise ConfigurationError(
-            f'connect_args["nkeys_seed"]: {path} holds no seed, which begins with {SEED}.'
+            f'connect_args["nkeys_seed"]: {path} does not contain a seed, which begins with {SEED}.'
         )
     return seed

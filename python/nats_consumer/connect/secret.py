@@ -1,5 +1,5 @@
-"""Texts that may be used but not shown: logs, tracebacks and Django's debug page spell values by
-their repr()."""
+"""Secrets in settings: logs, tracebacks and Django's debug page show the repr() of a value, which
+hides them."""
 
 from collections.abc import Mapping
 from typing import Any, Self

@@ -60,6 +60,6 @@ def _shared_durable(stream: str | None, durable: str, consumers: list[type[Decla
     cause = ' because of NATS_CONSUMER["default_durable_name"]' if by_setting else ""
     return (
         f"{' and '.join(map(label, consumers))} share the durable {durable!r} on stream "
-        f"{stream!r}{cause}, so each would get only a part of the messages. Give each a "
-        "durable_name of its own."
+        f"{stream!r}{cause}, so each would get only a part of the messages. Give each "
+        "its own durable_name."
     )

@@ -38,12 +38,12 @@ def declared_filter(consumer: Declared) -> list[str]:
 def _checked_filters(filters: list[str]) -> list[str]:
     problems = [problem for problem in map(subject_problem, filters) if problem]
     if problems:
-        raise ConfigurationError(f"it cannot filter by that: {'; '.join(problems)}.")
+        raise ConfigurationError(f"it cannot use this filter: {'; '.join(problems)}.")
     for one, other in combinations(filters, 2):
         if overlap(one, other):
             raise ConfigurationError(
                 f"its filter_subjects {one!r} and {other!r} overlap, which the server refuses. "
-                "Keep the wider one, or give each a consumer of its own."
+                "Keep the wider one, or use one consumer for each."
             )
     return filters
 
@@ -64,9 +64,9 @@ def left_out_message(consumer: Declared) -> str | None:
     if not left_out:
         return None
     return (
-        f"{class_of(consumer).__name__} has no filter, so it gets {consumer.subjects[0]!r} alone; "
-        f"these will not arrive: {', '.join(left_out)}. Set filter_subject (such as 'orders.*') "
-        "or filter_subjects."
+        f"{class_of(consumer).__name__} has no filter, so it receives only "
+        f"{consumer.subjects[0]!r}. These subjects do not arrive: {', '.join(left_out)}. Set "
+        "filter_subject (such as 'orders.*') or filter_subjects."
     )
 
 

@@ -1,4 +1,4 @@
-"""Routing inside a consumer: each message goes to the method that its subject names."""
+"""Handler classes: they route each message to a method by its subject."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -60,7 +60,7 @@ class ConsumerHandler:
     need no list. An exact subject goes before a mapped name that exists, that before wildcards, and
     among them the most specific wins.
 
-    What has no method goes to `fallback_handle`. Methods may be `async def` or `def`.
+    A message that matches no method goes to `fallback_handle`. Methods may be `async def` or `def`.
     """
 
     _names: dict[str, str] = cast(Any, _SetByInit())
@@ -97,8 +97,8 @@ class ConsumerHandler:
         return method(message)
 
     async def fallback_handle(self, msg: "Message", reason: str = "unknown") -> Any:
-        """Called with a message that no method takes; override it to decide. By default it is
-        handed back and comes again after the consumer's retry delay.
+        """Called with a message that matches no method; override it to decide. By default the
+        message is redelivered after the consumer's retry delay.
 
         `reason` is "unhandled_subject" (not in the list of subjects, or covered by a wildcard in it
         alone), "not_implemented" (the mapped method does not exist), "no_handler" (there is no list
@@ -106,7 +106,7 @@ class ConsumerHandler:
         "no_mapping"."""
         delay = self.retry_policy.delay_after(msg.attempt)
         logger.warning(
-            "%s has no handler for %r (%s); the message %s of stream %s comes again to the durable "
+            "%s has no handler for %r (%s). Message %s of stream %s is redelivered to the durable "
             "%s in %g s.",
             type(self).__name__,
             msg.subject,

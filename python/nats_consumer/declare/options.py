@@ -128,7 +128,7 @@ def _kind(consumer: Declared) -> str:
 
 def _stream(consumer: Declared) -> str:
     if not consumer.stream_name:
-        raise ConfigurationError("it has no stream_name. Give it the stream to consume from.")
+        raise ConfigurationError("it has no stream_name. Set it to the stream to consume.")
     return check_name(consumer.stream_name, "stream_name")
 
 

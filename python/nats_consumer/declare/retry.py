@@ -15,7 +15,7 @@ _DEFAULT_MAX_DELIVER = 5
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often a message is tried and how long it waits in between, in seconds."""
+    """The number of attempts of a message and the delays between them, in seconds."""
 
     max_attempts: int = 4
     initial_delay: float = 1.0

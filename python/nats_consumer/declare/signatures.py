@@ -1,4 +1,4 @@
-"""Whether the methods that a project writes take what they are given."""
+"""Signatures of handler methods, checked before the first call."""
 
 from collections.abc import Callable
 from inspect import Signature, getattr_static, isfunction, signature
@@ -32,8 +32,8 @@ def made_without_arguments(consumer: type[_T]) -> _T:
     found = _signature(consumer, "__init__")
     if found and not _takes(found, 1):
         raise ConfigurationError(
-            f"{consumer.__name__} is made without arguments, but its __init__ takes {found}. Give "
-            "them defaults, or set them as attributes of the class."
+            f"{consumer.__name__} is created without arguments, but its __init__ takes {found}. "
+            "Give them defaults, or set them as attributes of the class."
         )
     return consumer()
 

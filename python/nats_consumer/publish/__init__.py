@@ -126,6 +126,6 @@ def _all_stored(stored: list[PubAck], failed: list[Exception]) -> list[PubAck]:
 def _recommend_apublish() -> None:
     """Warn of it, the first time."""
     logger.warning(
-        "publish() or publish_many() is called on an event loop, which stands still until the "
-        "stream has confirmed. Write `await apublish(...)` or `await apublish_many(...)` there."
+        "publish() or publish_many() was called on an event loop and blocks it until the stream "
+        "confirms. Use `await apublish(...)` or `await apublish_many(...)` instead."
     )

@@ -1,5 +1,4 @@
-"""How the engine calls a consumer: on the event loop if handle_message is `async def`, in threads
-if it is a plain `def`."""
+"""Calls from the engine: `async def` handlers on the event loop, `def` handlers in threads."""
 
 import asyncio
 import logging
@@ -59,7 +58,7 @@ class Dispatch(ABC):
         """The names of the threads that still run a handler."""
 
     def _log_failure(self, message: "Message", error: Exception) -> None:
-        # Handed back, it may fail for ever: its traceback is shown once.
+        # Handed back, it may fail without end: its traceback is shown once.
         is_first = message.attempt <= self._attempts
         logger.error(
             "%s: attempt %d (%s %d) at message %d of %s failed with %s: %s; %s.",
@@ -80,8 +79,8 @@ class Dispatch(ABC):
             return "the handler had settled it"
         endings = {
             ErrorAckBehavior.ACK: "it is acknowledged",
-            ErrorAckBehavior.NAK: f"it is handed back, again in {self._final_delay:g} s",
-            ErrorAckBehavior.DEAD_LETTER: f"it is kept in {self._dead_letters}",
+            ErrorAckBehavior.NAK: f"it is redelivered in {self._final_delay:g} s",
+            ErrorAckBehavior.DEAD_LETTER: f"it is stored in {self._dead_letters}",
             ErrorAckBehavior.TERM: "it is dropped",
             ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR: "it is left to handle_error",
         }
@@ -100,15 +99,15 @@ class Dispatch(ABC):
         if not implemented or message.is_acked:
             return None
         logger.warning(
-            "%s: handle_error settled nothing although handle_error_ack_behavior leaves it to it. "
-            "The message comes again in %g s; call message.ack(), nak() or term() there.",
+            "%s: handle_error_ack_behavior leaves settling to handle_error, which settled nothing. "
+            "The message is redelivered in %g s. Call message.ack(), nak() or term() there.",
             self._name,
             self._final_delay,
         )
         return Retry(after=self._final_delay)
 
     def _after_broken_handle_error(self, message: "Message") -> Outcome | None:
-        logger.exception("%s: handle_error itself failed.", self._name)
+        logger.exception("%s: handle_error failed.", self._name)
         # What handle_error was to do is not done: hand the message back rather than let it go.
         if message.is_acked or self._behavior is ErrorAckBehavior.DEAD_LETTER:
             return None
@@ -159,7 +158,7 @@ class LoopDispatch(Dispatch):
 class ThreadDispatch(Dispatch):
     """For `def handle_message`: threads of its own, where blocking and the ORM are fine."""
 
-    interruption = "handed back, although their threads go on until the process ends"
+    interruption = "handed back; their threads continue until the process ends"
 
     def __init__(self, consumer: Declaration, threads: int) -> None:
         super().__init__(consumer)
@@ -212,7 +211,7 @@ class ThreadDispatch(Dispatch):
         try:
             serve()
         except BaseException:
-            logger.exception("%s: a thread of it was interrupted and goes on.", self._name)
+            logger.exception("%s: a thread was interrupted and continues.", self._name)
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""Which event loop consumers run on."""
+"""The event loop that consumers run on."""
 
 import asyncio
 import logging
@@ -79,7 +79,7 @@ def _factory_of(path: str, what: str) -> Factory:
     if not callable(getattr(policy, "new_event_loop", None)):
         raise ConfigurationError(
             f"{what} must be the dotted path of an event loop policy such as {_UVLOOP!r}: {path} "
-            "is none."
+            "is not one."
         )
     made = policy() if isinstance(policy, type) else policy
     new_event_loop: Factory = made.new_event_loop

@@ -1,5 +1,5 @@
-"""--reload: the command runs in a child process, which is drained and started anew whenever a
-Python file of the project changes."""
+"""--reload: the command runs in a child process, which restarts when a Python file of the project
+changes."""
 
 import logging
 import os
@@ -57,7 +57,7 @@ def run() -> int:
             "--reload needs watchfiles. Install it: pip install 'django-nats-consumer[reload]'"
         ) from error
     if not settings.DEBUG:
-        logger.warning("DEBUG is False, and --reload is meant for development.")
+        logger.warning("DEBUG is False, but --reload is meant for development.")
     return _Reloader(watch, source_folders()).run()
 
 
@@ -107,7 +107,7 @@ class _Reloader:
     def _restart(
         self, child: subprocess.Popen[bytes], changed: list[str]
     ) -> subprocess.Popen[bytes]:
-        logger.info("%s changed: the consumers are drained and started anew.", changed[0])
+        logger.info("%s changed: restarting the consumers.", changed[0])
         self._is_draining = True
         child.terminate()
         child.wait()

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first says to drain, a later one ends the process."""
+"""SIGTERM and Ctrl-C: the first signal drains, a later one ends the process."""
 
 import asyncio
 import atexit

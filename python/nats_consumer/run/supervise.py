@@ -108,7 +108,7 @@ class Supervised:
             if self._draining:
                 return
             if self._was_reported:  # Else whoever waits for the first start may yet give up.
-                logger.info("%s starts again after %g s.", self.name, pause)
+                logger.info("%s restarts after %g s.", self.name, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def drain(self, seconds: float) -> None:
@@ -125,11 +125,11 @@ class Supervised:
         unfinished = await consumption.drain(seconds)
         if unfinished and self._dispatch is not None:
             logger.warning(
-                "%s: still running after %g s, so %s: %d.",
+                "%s: handlers still running after %g s: %d. They are %s.",
                 self.name,
                 seconds,
-                self._dispatch.interruption,
                 unfinished,
+                self._dispatch.interruption,
             )
 
     def stuck_threads(self) -> list[str]:
@@ -159,7 +159,7 @@ class Supervised:
     async def _until_finished(self, consumption: "Consumption") -> None:
         await consumption.finished()
         if not self._draining:
-            logger.error("%s ended although nobody asked it to.", self.name)
+            logger.error("%s ended without being asked to.", self.name)
             await self._drain(consumption, _LEFT_OVER_SECONDS)
 
     async def _start(self) -> "Consumption":

@@ -56,8 +56,8 @@ def run(plan: Plan) -> None:
     with logs.LogPump(_native.take_logs), asyncio.Runner(loop_factory=loop_factory) as runner:
         still_running = _run_through(runner.get_loop(), _Worker(plan).run())
         if still_running:
-            # Python would wait for it for ever.
-            logger.warning("These did not end and are left behind: %s.", ", ".join(still_running))
+            # Python would wait for it forever.
+            logger.warning("The process ends while these still run: %s.", ", ".join(still_running))
             logs.flush()
             os._exit(0)
 
@@ -75,8 +75,8 @@ def _run_through(
             if task.done():
                 raise
             logger.error(
-                "A task called sys.exit(%s). It has ended, and the worker goes on: send it SIGTERM "
-                "to end it.",
+                "A task called sys.exit(%s). The task has ended, and the worker continues. Send "
+                "SIGTERM to stop the worker.",
                 error,
             )
 
@@ -142,8 +142,8 @@ class _Worker:
     async def _end(self) -> list[str]:
         timeout = self._plan.shutdown_timeout
         logger.info(
-            "Draining: running handlers have up to %g s. A second signal, %g s after the first or "
-            "later, ends the process at once.",
+            "Draining: running handlers have up to %g s to finish. A second signal, at least %g s "
+            "after the first, ends the process at once.",
             timeout,
             SAME_SECONDS,
         )

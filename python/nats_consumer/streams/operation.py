@@ -1,4 +1,4 @@
-"""What all operations have in common: setup() returns them, and Django migrations contain them."""
+"""The base of all operations: setup() returns them, and Django migrations contain them."""
 # ruff: noqa: ARG002 - the signatures are Django's
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,5 +1,5 @@
-"""Operations on streams and their consumers, each safe to run again: what setup() returns, and what
-Django migrations may contain. Times are seconds; enums may be plain strings."""
+"""Operations on streams and durables, idempotent, for setup() and for Django migrations. Times are
+seconds; enums may be plain strings."""
 
 import logging
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ class _Configured(StreamOperation):
                 raise
             raise StreamMismatch(
                 f"Stream {self.name!r} cannot become what {self!r} says: {error.description}. "
-                "Leave that field as the stream has it, take a stream of another name, or delete "
+                "Keep the stream's value, use another stream name, or delete "
                 f"this one with all its messages: manage.py nats_delete_stream {self.name}"
             ) from error
 
@@ -114,20 +114,20 @@ class CreateStream(_Creating):
         missing = set(self.config.subjects or ()) - set(present.subjects or ())
         if missing:
             logger.warning(
-                "Stream %s exists without the subjects %s, and CreateStream changes nothing. Use "
+                "Stream %s exists without the subjects %s. CreateStream does not change it. Use "
                 "CreateOrUpdateStream to add them.",
                 self.name,
                 sorted(missing),
             )
         if different := list(self._differences(present)):
             logger.warning(
-                "Stream %s exists with %s, and CreateStream changes nothing. Use "
+                "Stream %s exists with %s. CreateStream does not change it. Use "
                 "CreateOrUpdateStream to change it.",
                 self.name,
                 ", ".join(different),
             )
         if not missing and not different:
-            logger.info("Stream %s exists already; it is left as it is.", self.name)
+            logger.info("Stream %s already exists and is unchanged.", self.name)
 
     def _differences(self, present: api.StreamConfig) -> Iterator[str]:
         wanted, found = self.config.as_dict(), present.as_dict()
@@ -251,14 +251,14 @@ class CreateConsumer(StreamOperation):
         different = sorted(each for each in self._given if wanted.get(each) != found.get(each))
         if different:
             logger.warning(
-                "Consumer %s of stream %s exists with another %s, and CreateConsumer changes "
-                "nothing.",
+                "Consumer %s of stream %s exists with a different %s. CreateConsumer does not "
+                "change it.",
                 self.name,
                 self.stream,
                 ", ".join(different),
             )
         else:
-            logger.info("Consumer %s exists already; it is left as it is.", self.name)
+            logger.info("Consumer %s already exists and is unchanged.", self.name)
 
     def __repr__(self) -> str:
         return f"CreateConsumer(stream={self.stream!r}, durable_name={self.name!r})"

@@ -1,4 +1,4 @@
-"""Publishing to streams, and all that JetStream offers over one connection."""
+"""JetStream over one connection: publishing, streams, consumers, subscriptions."""
 # ruff: noqa: ASYNC109 - the parameters are those of nats-py
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Subscribing to what a stream stores: a consumer that is pulled from, or one that pushes."""
+"""Subscriptions to a stream: pull and push consumers."""
 
 import json
 from collections.abc import Awaitable, Callable

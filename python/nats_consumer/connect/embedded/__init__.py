@@ -148,6 +148,6 @@ def _await_server(store: Path) -> str:
             raise not_started(store, "its supervisor gave up")
         if waited > START_TIMEOUT and not is_slow:
             is_slow = True
-            logger.warning("The embedded NATS server is still starting: it reads %s.", store)
+            logger.warning("The embedded NATS server is still starting: it is reading %s.", store)
         time.sleep(POLL_INTERVAL)
     raise not_started(store, f"no answer in {RECOVERY_TIMEOUT:.0f} s")

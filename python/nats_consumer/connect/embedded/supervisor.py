@@ -25,7 +25,7 @@ def main(store: Path) -> int:
     supervisor = open_lock(store / "supervisor.lock")
     if not try_exclusive(supervisor):
         # Started by a process that was killed before it saw it.
-        logger.info("Another supervisor looks after %s.", store)
+        logger.info("Another supervisor is running for %s.", store)
         return 0
     if os.fork() != 0:
         return 0
@@ -50,7 +50,7 @@ def _supervise(store: Path, users: int) -> None:
         server.start(previous.port if previous else FREE_PORT)
         while not try_exclusive(users):
             if server.has_ended():
-                logger.warning("nats-server ended by itself; restarting it.")
+                logger.warning("nats-server ended unexpectedly; restarting it.")
                 server.start(server.port)
             time.sleep(_WATCH_INTERVAL)
         logger.info("The last user is gone; ending nats-server.")

@@ -27,7 +27,7 @@ class Command(BaseCommand):
     """Ends with status 0 after a drain, 1 if nothing could be started, 130 or 143 after a second
     signal, which is one that comes a second after the first or later."""
 
-    help = "Run NATS consumers until SIGTERM or Ctrl-C, then let what runs finish."
+    help = "Run NATS consumers until SIGTERM or Ctrl-C, then let running handlers finish."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Each option replaces an attribute of the consumers or a setting."""
@@ -35,15 +35,15 @@ class Command(BaseCommand):
             "names", nargs="*", metavar="NAME", help="class names, or app_label.Name; default: all"
         )
         parser.add_argument(
-            "--setup", action="store_true", help="first execute what setup() returns"
+            "--setup", action="store_true", help="first run the operations that setup() returns"
         )
         parser.add_argument(
-            "--reload", action="store_true", help="start anew when a Python file changes"
+            "--reload", action="store_true", help="restart when a Python file changes"
         )
         parser.add_argument(
             "--log-level",
             choices=["DEBUG", "INFO", "WARNING", "ERROR"],
-            help="what the nats_consumer loggers show (default: as LOGGING says, or INFO)",
+            help="level of the nats_consumer loggers (default: as LOGGING says, or INFO)",
         )
         parser.add_argument(
             "--batch-size",
@@ -66,7 +66,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--shutdown-timeout",
             type=_reading(float, settings.shutdown_timeout),
-            help="how long running handlers may go on after SIGTERM, in seconds (default: 25)",
+            help="seconds that running handlers may take after SIGTERM (default: 25)",
         )
 
     def handle(self, *_: Any, **options: Any) -> None:

@@ -37,11 +37,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """One option for each field."""
         parser.add_argument("name", metavar="NAME", help="the stream")
-        parser.add_argument("--subjects", nargs="+", help="all subjects that it is to have")
+        parser.add_argument("--subjects", nargs="+", help="all subjects of the stream")
         parser.add_argument("--max-msgs", type=int, help="messages to keep; -1: no limit")
         parser.add_argument("--max-bytes", type=int, help="bytes to keep; -1: no limit")
         parser.add_argument(
-            "--max-age", type=float, metavar="SECONDS", help="how long to keep; 0: for ever"
+            "--max-age", type=float, metavar="SECONDS", help="how long to keep; 0: forever"
         )
         parser.add_argument("--max-msg-size", type=int, help="bytes of one message; -1: no limit")
         parser.add_argument("--storage", choices=_values(StorageType))
@@ -75,7 +75,7 @@ class Command(BaseCommand):
             present = (await jetstream.stream_info(str(config.name))).config
             changes = list(_changes(present, config))
             if not changes:
-                self.stdout.write(f"Stream {config.name} is so already.")
+                self.stdout.write(f"Stream {config.name} is already up to date.")
                 return
             self.stdout.write(f"Stream {config.name}:")
             for change in changes:
