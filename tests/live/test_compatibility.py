@@ -307,7 +307,7 @@ def test_a_missing_method_of_a_handler_is_w009(make_project: Callable[..., Proje
     """)
     check = project.run("manage.py", "check", "--tag", "nats_consumer")
     assert check.finish() == 0, check.output
-    assert "Partial has no handle_paid, to which its subjects lead" in check.output
+    assert "Partial has no handle_paid, which its subjects need" in check.output
     assert check.output.count("nats_consumer.W009") == 1
     assert "Wild: 'orders.*' in its list of subjects leads to no method" in check.output
     assert check.output.count("nats_consumer.W011") == 1

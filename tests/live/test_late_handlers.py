@@ -270,7 +270,7 @@ async def test_a_drain_counts_a_late_handler_and_leaves_it_behind(
             await stage.publish("slow")
             await stage.everything_is_settled(Orders)
         assert not release.is_set()
-    assert "handed back, their threads continue until the process ends: 1." in caplog.text
+    assert "1. They are handed back; their threads continue until the process ends." in caplog.text
 
 
 async def test_quick_blocking_handlers_are_not_touched(stage: Stage) -> None:

@@ -145,7 +145,7 @@ async def test_replay_brings_the_message_back_as_it_was(stage: Stage, give_up: G
     await stage.jetstream.publish(subject, b"\x00\xff{", headers=headers)
     await give_up()
     printed = dlq("replay", "1", "--stream", stage.stream)
-    assert f"is message 2 of {stage.stream} now" in printed
+    assert f"is now message 2 of {stage.stream}" in printed
     assert "new Nats-Msg-Id" in printed
     assert kept(stage) == 0
 
