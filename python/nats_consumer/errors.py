@@ -85,7 +85,7 @@ class MaxPayloadError(Error):
 
 
 class InvalidCallbackTypeError(Error):
-    """A callback is no coroutine function."""
+    """A callback is not a coroutine function."""
 
 
 class InvalidUserCredentialsError(Error):

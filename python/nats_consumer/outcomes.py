@@ -1,5 +1,5 @@
 """What a handler decides about a message: raise one of these, or return it."""
-# ruff: noqa: N818 - an outcome is no error
+# ruff: noqa: N818 - an outcome is not an error
 
 from datetime import timedelta
 from enum import Enum
@@ -33,7 +33,7 @@ class Ack(Outcome):
 class Retry(Outcome):
     """Deliver the message again after `after`: seconds, a timedelta, or None for the delay of the
     consumer's retry attributes. Raises ValueError for a delay that is negative or not finite,
-    TypeError for one that is no number."""
+    TypeError if it is not a number."""
 
     def __init__(self, after: float | timedelta | None = None) -> None:
         seconds = after.total_seconds() if isinstance(after, timedelta) else after

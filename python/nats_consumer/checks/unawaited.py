@@ -50,7 +50,7 @@ def _is_handler(consumer: type[Declaration], attribute: str) -> bool:
 
 
 def _is_handler_class(each: object) -> bool:
-    # With a handle() of its own it may well be a plain `def`.
+    # An overridden handle() may be a plain `def`.
     return (
         isinstance(each, type)
         and issubclass(each, ConsumerHandler)

@@ -40,7 +40,7 @@ class Limits(NamedTuple):
 
 
 def check_callback(callback: object) -> None:
-    """Raises InvalidCallback for what is given as a callback and is no coroutine function."""
+    """Raises InvalidCallback if a callback is given that is not a coroutine function."""
     if callback is not None and not is_coroutine_function(callback):
         raise InvalidCallback(f"cb must be a coroutine function, not {callback!r}.")
 

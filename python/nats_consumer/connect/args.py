@@ -72,7 +72,7 @@ def connect_options(overrides: Mapping[str, Any] | None = None) -> ConnectOption
 def check_sign_in() -> None:
     """Raises ConfigurationError if the setting `connect_args` says in several ways who we are."""
     arguments = settings.connect_args()
-    # A token beside a user is no fault: nats-py takes both.
+    # A token beside a user is allowed: nats-py accepts both.
     if arguments.get("nkeys_seed") is not None and arguments.get("nkeys_seed_str") is not None:
         raise ConfigurationError(
             f"{_SETTING} has both nkeys_seed and nkeys_seed_str. Keep one of them."
@@ -123,7 +123,7 @@ def _servers(what: str, servers: Any) -> dict[str, Any]:
 
 
 def _server_problem(server: object) -> str | None:
-    """Why that is no server, without a word of its URL."""
+    """The reason why this is not a server, without its URL."""
     if not isinstance(server, str):
         return f"it is of type {type(server).__name__}"
     text = server.strip()

@@ -67,5 +67,5 @@ def _secret(value: Any) -> Any:
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            return value  # whoever reads it refuses it
+            return value  # the reader refuses it
     return Secret(value) if isinstance(value, str) else value

@@ -42,7 +42,7 @@ def handle(*subjects: str) -> Callable[[_Method], _Method]:
 
 
 class _SetByInit:
-    """Stands for what __init__ sets, until it has: an instance's own attribute goes first."""
+    """A placeholder until __init__ sets the attribute on the instance."""
 
     def __get__(self, instance: object, owner: type) -> Any:
         raise TypeError(
@@ -173,7 +173,7 @@ class ConsumerHandler:
             if owner := owners.get(name):
                 logger.warning(
                     "%s: handler collision: %r and %r are both handled by %s(). Rename a subject, "
-                    "or mark a method of its own with @handle(%r).",
+                    "or mark another method with @handle(%r).",
                     type(self).__name__,
                     subject,
                     owner,

@@ -156,7 +156,7 @@ class LoopDispatch(Dispatch):
 
 
 class ThreadDispatch(Dispatch):
-    """For `def handle_message`: threads of its own, where blocking and the ORM are fine."""
+    """For `def handle_message`: its own threads, where it may block and use the ORM."""
 
     interruption = "handed back; their threads continue until the process ends"
 

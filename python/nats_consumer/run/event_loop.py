@@ -43,8 +43,8 @@ def factory(choice: str | None) -> Factory | None:
 
 
 def check() -> None:
-    """Raises ConfigurationError if event_loop_policy is no path, or leads to something else than a
-    policy. One whose package is not installed passes: only where consumers run need it be there."""
+    """Raises ConfigurationError if event_loop_policy is not the path of a policy. A policy whose
+    package is not installed passes: it is needed only where consumers run."""
     path = settings.event_loop_policy()
     if path is None:
         return

@@ -65,6 +65,6 @@ def flush() -> None:
     Python's own clean-up."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        # A pipe nobody reads any more, or a write that a signal interrupted: exit all the same.
+        # A pipe without a reader, or a write that a signal interrupted: exit anyway.
         with suppress(Exception):
             stream.flush()

@@ -32,7 +32,7 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 # A consumer that ran for this long is taken to be well: its next pause is short again.
 _WELL_AFTER = 60.0
-# What still runs when a consumption ended by itself may take so long before a new one starts.
+# How long running handlers may take when a consumption has ended, before a new one starts.
 _LEFT_OVER_SECONDS = 5.0
 # How long a drain waits for a start that is under way, so as to drain that too.
 _START_SECONDS = 5.0
@@ -56,7 +56,7 @@ class Supervised:
 
     `consume` starts the engine for it; `apply`, if the streams are to be set up, executes the
     operations of its setup(); `make` gives the instance, where it is not a new one. `first_start`
-    ends with the first start, or with its exception, which is for whoever waits for it to report;
+    ends with the first start, or with its exception, which the code that waits for it reports;
     all later ones are logged."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Supervised:
             await asyncio.sleep(pause)
             if self._draining:
                 return
-            if self._was_reported:  # Else whoever waits for the first start may yet give up.
+            if self._was_reported:  # Else the caller may give up after the first start.
                 logger.info("%s restarts after %g s.", self.name, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -224,7 +224,7 @@ class Supervised:
 
 
 async def setup_operations(consumer: Declaration) -> list[StreamOperation]:
-    """What the consumer's setup() returns or yields, be it `async def` or `def`; nothing if there
+    """The operations that setup() returns or yields, as `async def` or `def`; none if there
     is none. Raises ConfigurationError for anything but operations."""
     setup = getattr(consumer, "setup", None)
     answer = await lanes.call(setup) if setup is not None else None

@@ -66,7 +66,7 @@ def _run_through(
     loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, list[str]]
 ) -> list[str]:
     """Run `work` to its end, although asyncio ends the loop where a task raises SystemExit: one
-    handler's task is not to end all others. Whoever awaits that task hears of it all the same."""
+    handler's task is not to end all others. Code that awaits the task still gets the exception."""
     task = loop.create_task(work)
     while True:
         try:

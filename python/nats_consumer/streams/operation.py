@@ -52,7 +52,7 @@ class StreamOperation(Operation):
         raise NotImplementedError(f"{self!r} cannot be undone.")
 
     async def execute(self, nats_client: "Client | None" = None) -> None:
-        """Make the change, over `nats_client` or a connection of its own. Raises Unreachable,
+        """Make the change, over `nats_client` or its own connection. Raises Unreachable,
         SubjectsOverlap and other StreamErrors."""
         if nats_client is not None:
             await self.apply(nats_client.jetstream())

@@ -201,7 +201,7 @@ class CreateConsumer(StreamOperation):
     """Creates a durable consumer of `stream`, with the fields of api.ConsumerConfig. One that
     exists is left as it is, with a warning if a given field is another one.
 
-    A consumer class makes its durable by itself, and keeps it as its attributes say; this is for
+    A consumer class creates its durable and keeps it as its attributes say; this is for
     one that has to be there before, or that another program reads."""
 
     reversible = True

@@ -27,7 +27,7 @@ class PullSubscription:
         self, batch: int = 1, timeout: float | None = 5.0, heartbeat: float | None = None
     ) -> list["Msg"]:
         """Up to `batch` messages: those that are there now, or else those that come within
-        `timeout` seconds; None waits for ever. The server says every `heartbeat` seconds that it is
+        `timeout` seconds; None: no limit. The server says every `heartbeat` seconds that it is
         alive. Acknowledge each.
 
         Raises FetchTimeout when there was none, ConsumerGone, ApiError, Disconnected,

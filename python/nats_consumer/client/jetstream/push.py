@@ -1,4 +1,4 @@
-"""Messages that a consumer sends by itself."""
+"""Push subscriptions: the server sends the messages."""
 
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ class PushSubscription(Subscription):
 
     async def consumer_info(self) -> ConsumerInfo:
         """How the consumer is configured and how far it is. That of an ordered subscription is
-        made anew now and then, with another name."""
+        recreated now and then, with another name."""
         consumer = self._native.consumer or self._consumer
         return await self._durables.consumer_info(self._stream, consumer)
 

@@ -170,7 +170,7 @@ class Subscriptions(Streams, Durables):
         if ordered_consumer or not config.deliver_subject:
             raise ConfigurationError(
                 f"Consumer {consumer!r} has no deliver_subject: use pull_subscribe_bind(). To read "
-                "in order, use subscribe(ordered_consumer=True), which has a consumer of its own."
+                "in order, use subscribe(ordered_consumer=True), which has its own consumer."
             )
         if cb and not manual_ack and config.ack_policy not in _NOT_ACKNOWLEDGED:
             cb = acknowledging(cb)
@@ -197,7 +197,7 @@ class Subscriptions(Streams, Durables):
         if config.durable_name or config.deliver_group or config.deliver_subject:
             raise ConfigurationError(
                 "An ordered consumer has no durable name, no queue and no deliver_subject: it is "
-                "made anew when a message is missing. Leave them out."
+                "recreated when a message is missing. Leave them out."
             )
         check_name(stream, "name of a stream")
         wire = json.dumps(config.evolve(name=None).as_dict()).encode()

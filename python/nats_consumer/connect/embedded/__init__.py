@@ -6,7 +6,7 @@ last user is gone. What JetStream stored stays in `store` for the next run.
 
 Locks in the store say who is there (flock: the kernel releases them however a process ends):
 
-    start.lock       exclusive: by whoever starts or joins, for that moment
+    start.lock       exclusive: by a process while it starts or joins the server
     users.lock       shared: by each process that uses the server, for the rest of its life;
                      exclusive: by the supervisor, once nobody is left, while it ends the server
     supervisor.lock  exclusive: by the supervisor, for the rest of its life
@@ -119,7 +119,7 @@ def _start_supervisor(store: Path) -> None:
     command = [sys.executable, "-m", "nats_consumer.connect.embedded", str(store)]
     with (store / "server.log").open("ab") as log:
         try:
-            # A session of its own, so that the terminal's Ctrl-C does not reach it. The process
+            # Its own session, so that the terminal's Ctrl-C does not reach it. The process
             # that is started here forks the supervisor and ends at once: nothing is left to reap.
             launch = subprocess.run(
                 command,

@@ -23,7 +23,7 @@ POLL_INTERVAL = 0.02
 class State:
     """What `server.json` says about the running server.
 
-    The name is made anew by each supervisor, and the server tells it to whoever connects: a state
+    Each supervisor creates a new name, and the server tells it to every client: a state
     file that a crash left behind is known by it, even where its port or pid has a new owner.
     """
 

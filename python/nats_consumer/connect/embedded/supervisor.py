@@ -36,7 +36,7 @@ def main(store: Path) -> int:
         logger.error("%s", error)
         return 1
     finally:
-        # In this order: whoever gets users.lock must not find a supervisor that is about to go.
+        # In this order: the next holder of users.lock must not find a supervisor that is ending.
         os.close(supervisor)
         os.close(users)
     return 0

@@ -12,7 +12,7 @@ from nats_consumer.names import check_name
 
 
 class Command(BaseCommand):
-    """Ends with status 0, or 1 if there is no such stream or nobody could be asked."""
+    """Ends with status 0, or 1 if there is no such stream or confirmation was not possible."""
 
     help = "Delete a JetStream stream with all its messages and consumers."
 

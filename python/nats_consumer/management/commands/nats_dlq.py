@@ -43,7 +43,7 @@ class Command(BaseCommand):
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
         listing = verbs.add_parser("list", help="one line for each dead letter")
-        # A name of its own: one that is left out would undo --stream.
+        # Its own name, because an omitted positional would reset --stream.
         listing.add_argument("named", nargs="?", metavar="STREAM", help="as --stream")
         add_selection(listing)
         listing.add_argument(
