@@ -67,7 +67,9 @@ def test_every_promise_is_shown_by_a_test_or_says_that_it_is_not() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("page", [EVIDENCE, "evidence/faults.md", "evidence/guarantees.md"])
+@pytest.mark.parametrize(
+    "page", [EVIDENCE, *(f"evidence/{name}.md" for name in ("faults", "guarantees", "security"))]
+)
 def test_the_tests_that_a_page_names_exist(page: str) -> None:
     known = known_tests()
     # Names of tests are sentences: at least three words.
