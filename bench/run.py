@@ -27,7 +27,7 @@ def main() -> int:
     """Run what the command line asks for; return the exit code."""
     arguments = _arguments()
     quick = arguments.quick
-    # So that what was started is ended, whoever ends the run.
+    # Everything that was started ends with the run, also after a SIGTERM.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.tables:
         for name in WORKLOADS:

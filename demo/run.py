@@ -15,7 +15,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the shop against a NATS server of its own.")
     parser.add_argument("--orders", type=_positive, default=2_000, help="default: %(default)s")
     orders = parser.parse_args().orders
-    # Whoever ends the demo, the worker is drained and the server ends.
+    # However the demo ends, the worker drains and the server ends.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -1,4 +1,4 @@
-"""The live view: a table that is drawn anew on a terminal, a line a second anywhere else."""
+"""The live view: a table that is redrawn on a terminal, one line a second elsewhere."""
 
 import shutil
 import sys

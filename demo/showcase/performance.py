@@ -83,7 +83,7 @@ def _prepare(store: Path) -> None:
     for model in (Order, PaymentAttempt, Milestone):
         model.objects.all().delete()
     asyncio.run(_make_streams_anew())
-    print("Set-up      database migrated and emptied, streams made anew")
+    print("Set-up      database migrated and emptied, streams recreated")
 
 
 async def _make_streams_anew() -> None:

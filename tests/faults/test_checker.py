@@ -198,7 +198,7 @@ PLANTED = {
         ),
         "after a cut it took 20",
     ),
-    "one message that waited for ever": (
+    "one message that waited forever": (
         changed(handled=[*without(3, "DONE"), *attempt(3, 2, "DONE", 99)]),
         "sequence 3 was handled only after 96",
     ),

@@ -36,7 +36,7 @@ def end_its_connections(postgres: Postgres) -> None:
 
 
 @pytest.mark.parametrize("harm", [Postgres.restart, end_its_connections])
-@pytest.mark.parametrize("age", [0, None], ids=["no kept connections", "kept for ever"])
+@pytest.mark.parametrize("age", [0, None], ids=["no kept connections", "kept without limit"])
 @pytest.mark.parametrize("checks", [False, True], ids=["unchecked", "health checks"])
 def test_the_next_delivery_works_when_the_database_is_back(
     stage: Stage, postgres: Postgres, harm: Callable[[Postgres], None], age: object, checks: bool

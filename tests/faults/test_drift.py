@@ -57,9 +57,9 @@ def test_a_durable_that_would_expire_is_kept_through_a_deploy(stage: Stage, cons
     stage.stop(after)
     stage.passes(15)
     assert stage.produce(20, name="after").finish() == 0
-    anew = stage.work(consumer).is_ready()
+    second = stage.work(consumer).is_ready()
     stage.settled(consumer)
-    stage.stop(anew)
+    stage.stop(second)
     report = stage.check(consumer)
     assert report.counts["starts"] == 40
 

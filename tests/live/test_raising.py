@@ -18,7 +18,7 @@ class Unusual(BaseException):
 
 
 class Raising(Sequence[str]):
-    """Raises an error to whoever looks at it."""
+    """Raises an error when it is read."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error

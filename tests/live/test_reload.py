@@ -1,5 +1,5 @@
-"""manage.py nats_consumer --reload: started anew when Python of the project changes, and drained
-before that."""
+"""manage.py nats_consumer --reload: the worker drains and restarts when Python of the project
+changes."""
 
 import os
 import signal
@@ -84,8 +84,8 @@ async def test_what_runs_may_finish_before_it_starts_anew(shop: Shop, stage: Sta
     assert len(worker.lines_with("began one")) == 1
     lines = worker.output.splitlines()
     finished = next(i for i, line in enumerate(lines) if "version 1 finished one" in line)
-    anew = next(i for i, line in enumerate(lines) if "this is version 2" in line)
-    assert finished < anew
+    second = next(i for i, line in enumerate(lines) if "this is version 2" in line)
+    assert finished < second
 
 
 async def test_a_mistake_is_waited_out(shop: Shop) -> None:

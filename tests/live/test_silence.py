@@ -53,7 +53,7 @@ def proxy(stage: Stage, settings: Settings, nats_server: NatsServer) -> Iterator
 
 
 def consumer(base: type[NatsConsumer]) -> type[NatsConsumer]:
-    """It asks anew every second and expects a heartbeat three times as often."""
+    """It sends a request every second and expects a heartbeat three times as often."""
 
     class Orders(base):  # type: ignore[valid-type, misc]
         fetch_timeout = 1.0
@@ -130,7 +130,7 @@ async def test_a_pull_that_nobody_answers_is_noticed_and_repaired(
 ) -> None:
     async with running(consumer(stage.Pull)) as orders:
         with proxy.dropping(UP, ASKS) as dropped:
-            # Once by asking again, and once by binding the durable anew.
+            # Once by a new request, and once by binding the durable again.
             await becomes_true(lambda: orders.total_repair_count >= 2)
         assert len(dropped) >= 2
         await consumes(stage, orders)

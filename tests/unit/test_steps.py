@@ -78,7 +78,7 @@ def test_lanes_run_at_the_same_time_and_their_output_does_not_mix(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)  # opening it waits for the other end: one step alone would wait for ever
+    os.mkfifo(fifo)  # opening it waits for the other end: a single step would wait forever
     lanes = [
         [_python("reader", f"print('a'); open({str(fifo)!r}).read(); print('b')")],
         [_python("writer", f"print('c'); open({str(fifo)!r}, 'w').close(); print('d')")],

@@ -197,7 +197,7 @@ class _Consumed:
             yield f"sequence {seq} was ended without a dead letter"
 
     def _slow(self) -> Iterator[str]:
-        """After each fault somebody is handled soon, and nobody waits for ever."""
+        """After each fault some message is handled soon, and none waits forever."""
         for fault in filter(self._is_alone, self.faults):
             waits = [
                 self._wait(step, fault) for step in self.done.values() if step.at > fault.healed
