@@ -69,6 +69,7 @@ pub async fn consume_into(
         suspects: suspects.clone(),
         stop: shared.defect.stop(),
         seen: Mutex::default(),
+        search: tokio::sync::Mutex::default(),
     };
     let stop = supervisor.stop.clone();
     let name = durable.name.clone();

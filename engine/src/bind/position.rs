@@ -14,6 +14,10 @@ use crate::jetstream::stored;
 pub(crate) struct Position {
     /// Up to here every message of the stream is settled.
     acknowledged: Option<u64>,
+    /// The last message that was sent to somebody.
+    delivered: Option<u64>,
+    /// When the durable was created.
+    created: Option<String>,
     /// When that was seen, by the server's clock.
     seen: Option<SystemTime>,
     /// When the stream was created: one that was made anew counts from 1 again.
@@ -24,6 +28,8 @@ impl Position {
     /// Takes note of what the server knows of the durable.
     pub(crate) fn note(&mut self, durable: &Value) {
         self.acknowledged = durable["ack_floor"]["stream_seq"].as_u64();
+        self.created = durable["created"].as_str().map(str::to_owned);
+        self.delivered = durable["delivered"]["stream_seq"].as_u64();
         self.seen = durable["ts"].as_str().and_then(|text| humantime::parse_rfc3339(text).ok());
     }
 
@@ -50,6 +56,15 @@ impl Position {
             return Ok(None);
         }
         Ok(Some(acknowledged + 1))
+    }
+
+    pub(crate) fn created(&self) -> Option<&str> {
+        self.created.as_deref()
+    }
+
+    /// Messages that were delivered before and come again, settled or not, where the durable begins at this sequence.
+    pub(crate) fn repeats(&self, resume_at: u64) -> u64 {
+        self.delivered.map_or(0, |delivered| delivered.saturating_add(1).saturating_sub(resume_at))
     }
 
     /// Whether the message was stored after its sequence was seen to be settled. One that is not there, or may not

@@ -309,6 +309,9 @@ impl Delivery {
     /// Gives back the place and has the verdict written.
     fn close(&self, verdict: Verdict) {
         let (reply, lease, size) = (self.reply(), self.lease, self.message.size());
+        if !verdict.is_final() && self.attempt >= self.settler.shared.last_attempt() {
+            self.settler.shared.note_returned(&self.message);
+        }
         match self.hook.clone() {
             Some(hook) => self.settler.close_hooked(hook, reply, lease, size, verdict),
             None => self.settler.close(reply, lease, size, verdict),

@@ -108,6 +108,7 @@ impl Settler {
                 }
                 Err(error) => {
                     let delay = settler.shared.options.retry.longest();
+                    settler.shared.note_returned(&letter.message);
                     warn!(
                         target: DEAD_LETTER,
                         consumer = settler.shared.options.name,

@@ -2,6 +2,7 @@
 
 pub(crate) mod places;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Arc, Mutex};
 
@@ -9,9 +10,13 @@ use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
 use crate::defect::Defect;
 use crate::lock::lock;
+use crate::message::Message;
 use crate::observe::Counters;
 use crate::outcome::Outcome;
 use crate::shared::places::Places;
+
+/// Handed back messages that are remembered; each that is forgotten may run as a suspect.
+const MOST_RETURNED: usize = 10_000;
 
 /// State that all parts of one consumption read or change.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct Shared {
     connection: Mutex<Connection>,
     runtime: tokio::runtime::Handle,
     is_over: AtomicBool,
+    /// Stream sequences that this process handed back at or beyond their last attempt.
+    returned: Mutex<HashSet<u64>>,
 }
 
 impl Shared {
@@ -36,6 +43,7 @@ impl Shared {
             connection: Mutex::new(connection),
             runtime: tokio::runtime::Handle::current(),
             is_over: AtomicBool::new(false),
+            returned: Mutex::default(),
         })
     }
 
@@ -69,6 +77,25 @@ impl Shared {
 
     pub(crate) fn end(&self) {
         self.is_over.store(true, Release);
+    }
+
+    /// The last attempt that is ordinary; none is beyond it where the final word is NAK.
+    pub(crate) fn last_attempt(&self) -> u64 {
+        if self.options.exhausted == Exhausted::Nak { u64::MAX } else { self.options.retry.max_attempts() }
+    }
+
+    /// Notes that this process hands the message back although its attempts are used up.
+    pub(crate) fn note_returned(&self, message: &Message) {
+        let mut returned = lock(&self.returned);
+        if returned.len() >= MOST_RETURNED {
+            returned.clear();
+        }
+        returned.extend(message.metadata().map(|metadata| metadata.stream_sequence));
+    }
+
+    /// Whether this process handed the message back; asked once for each delivery.
+    pub(crate) fn forget_returned(&self, message: &Message) -> bool {
+        message.metadata().is_ok_and(|metadata| lock(&self.returned).remove(&metadata.stream_sequence))
     }
 
     /// The outcome that the options give a message whose attempts are used up.

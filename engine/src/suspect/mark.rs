@@ -4,8 +4,9 @@
 //! near. A mark is written before such a message runs, and ended before it may come again; one that is found
 //! unended was left behind by a worker that died (docs/decisions/0014).
 
+use std::fmt;
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -21,6 +22,7 @@ use crate::fail_point;
 use crate::jetstream::api::call;
 use crate::jetstream::stored;
 use crate::jetstream::stream::create_stream;
+use crate::lock::lock;
 use crate::message::Message;
 use crate::observe::target::CONSUMER;
 use crate::publish::{Outgoing, publish};
@@ -60,6 +62,13 @@ struct Word {
     worker: String,
     progress: Progress,
     losses: u64,
+    #[serde(default = "alone")]
+    group: usize,
+}
+
+/// Marks of an older version name no group: their messages ran one at a time.
+fn alone() -> usize {
+    1
 }
 
 /// A mark as it was found.
@@ -70,6 +79,8 @@ pub(crate) struct Found {
     pub(crate) progress: Progress,
     /// How many workers were lost before with the message running in company.
     pub(crate) losses: u64,
+    /// How many suspects ran together with it, itself included.
+    pub(crate) group: usize,
     /// Whether this very process wrote it, which therefore is not lost.
     pub(crate) is_own: bool,
 }
@@ -81,12 +92,19 @@ struct Written {
 }
 
 /// The mark of one message of one durable.
-#[derive(Debug)]
 pub(crate) struct Mark {
     source: String,
     subject: String,
     losses: u64,
+    group: usize,
+    members: std::sync::Mutex<Option<Arc<dyn Send + Sync>>>,
     written: Mutex<Written>,
+}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mark").field("subject", &self.subject).finish_non_exhaustive()
+    }
 }
 
 impl Hook for Mark {
@@ -97,17 +115,24 @@ impl Hook for Mark {
 }
 
 impl Mark {
-    /// The mark of a message, not written yet. `losses` is how many workers were lost with it in company.
+    /// The mark of a message, not written yet. `losses` is how many workers were lost with it in company, and `group`
+    /// how many suspects run together.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when the message does not come from a durable.
-    pub(crate) fn of(message: &Message, losses: u64) -> Result<Self> {
+    pub(crate) fn of(message: &Message, losses: u64, group: usize) -> Result<Self> {
         let place = message.metadata()?;
         let (stream, durable) = (place.stream, place.consumer);
         // The time tells the message from one that had its sequence before the stream was made anew.
         let subject = format!("_mark.{stream}.{durable}.{}.{}", place.stream_sequence, place.timestamp);
         let written = Mutex::new(Written { progress: Progress::Ended, is_confirmed: false });
-        Ok(Self { source: stream.to_owned(), subject, losses, written })
+        let source = stream.to_owned();
+        Ok(Self { source, subject, losses, group, members: std::sync::Mutex::default(), written })
+    }
+
+    /// Keeps the group alive for as long as the mark.
+    pub(crate) fn join(&self, group: Arc<dyn Send + Sync>) {
+        *lock(&self.members) = Some(group);
     }
 
     fn stream(&self) -> String {
@@ -122,12 +147,17 @@ impl Mark {
             stored => stored?,
         };
         let Some(stored) = stored else { return Ok(None) };
-        let Word { worker, progress, losses } = serde_json::from_slice(&stored.payload).map_err(|error| {
-            let text =
-                format!("The mark at {} cannot be read: purge the stream {}.", self.subject, self.stream());
-            Error::new(ErrorKind::Config, text).because(error)
-        })?;
-        Ok(Some(Found { sequence: stored.sequence, progress, losses, is_own: worker == this_worker() }))
+        let Word { worker, progress, losses, group } =
+            serde_json::from_slice(&stored.payload).map_err(|error| {
+                let text = format!(
+                    "The mark at {} cannot be read: purge the stream {}.",
+                    self.subject,
+                    self.stream()
+                );
+                Error::new(ErrorKind::Config, text).because(error)
+            })?;
+        let is_own = worker == this_worker();
+        Ok(Some(Found { sequence: stored.sequence, progress, losses, group, is_own }))
     }
 
     /// Writes that the message is about to run, and waits until that is confirmed. Where that fails, or nobody
@@ -187,8 +217,15 @@ impl Mark {
         }
     }
 
+    /// Writes that the message has ended although it never ran.
+    pub(crate) async fn note_end(&self, connection: &Connection) {
+        if let Err(error) = self.store(connection, Progress::Ended).await {
+            warn!(target: CONSUMER, mark = self.subject, "A mark could not be written: {error}");
+        }
+    }
+
     async fn store(&self, connection: &Connection, progress: Progress) -> Result<()> {
-        let word = Word { worker: this_worker(), progress, losses: self.losses };
+        let word = Word { worker: this_worker(), progress, losses: self.losses, group: self.group };
         let payload = json!(word).to_string().into();
         let mark = Outgoing::with_headers(self.subject.clone(), HeaderMap::new(), payload);
         let stored = match publish(connection, mark.clone(), STORE_TIMEOUT).await {

@@ -1,8 +1,9 @@
 //! Suspects: messages whose attempts are used up, and yet they came again.
 //!
 //! Each may have ended its worker, or may only have been near one that ended: handed back at a drain, in the
-//! same prefetch, on a lost connection. So it runs once more, under a mark and with nothing beside it. Where
-//! such a run ends the worker, the mark tells the next one whose fault it was (docs/decisions/0014).
+//! same prefetch, on a lost connection. So it runs once more, under a mark: alone if it came alone, in a group if
+//! several came. Where such a run ends the worker, the marks tell the next one who ran, and smaller groups find the
+//! guilty one (docs/decisions/0014).
 
 pub(crate) mod gate;
 pub(crate) mod mark;
@@ -11,13 +12,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Exhausted;
 use crate::error::{Error, Result};
 use crate::handle::delivery::{Delivery, HEADROOM};
 use crate::lock::lock;
@@ -30,6 +31,13 @@ use crate::suspect::mark::{Found, Mark, Progress, longest_silence, may_pass};
 
 /// Workers that a suspect may lose in company: there it may have been another one's fault.
 const LOSSES: u64 = 3;
+
+/// Suspects that run under marks of one group.
+const LARGEST_GROUP: usize = 64;
+
+/// The share of a group that runs together after its worker was lost: two more lost workers lead from the largest
+/// group to one message.
+const GROUP_DIVISOR: usize = 8;
 
 /// Tries in a row to keep a mark. The pauses between them double, so that they last half a minute together: longer
 /// than an election, or the restart of a server.
@@ -48,6 +56,8 @@ pub(crate) struct Suspects {
     arrived: Notify,
     /// The marks of those that run.
     marks: Mutex<Vec<Weak<Mark>>>,
+    /// The group that runs after a larger one was lost; such groups run one after the other.
+    regrouped: Mutex<Weak<Group>>,
     without_marks_until: Mutex<Option<Instant>>,
 }
 
@@ -68,11 +78,31 @@ struct Suspect {
     number: u64,
     /// How many workers were lost with it in company, where that was found out.
     losses: Option<u64>,
+    /// With how many it may run.
+    group: usize,
+}
+
+/// Wakes the suspects that wait for their turn when the last of the group has been settled.
+#[derive(Debug)]
+struct Group(Weak<Suspects>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(suspects) = self.0.upgrade() {
+            suspects.arrived.notify_one();
+        }
+    }
+}
+
+/// Suspects that run together.
+struct Members {
+    count: usize,
+    group: Arc<Group>,
 }
 
 /// The mark that another worker left behind, or still keeps.
 #[derive(Debug)]
-struct Left {
+struct FoundMark {
     number: u64,
     mark: Arc<Mark>,
     found: Found,
@@ -101,9 +131,9 @@ impl Drop for Marking<'_> {
 
 /// The tries in a row that were in vain though the server could be reached.
 #[derive(Debug, Default)]
-struct Vain(u32);
+struct FailedTries(u32);
 
-impl Vain {
+impl FailedTries {
     /// The pause before the next try; `None` after the last one.
     fn pause(&mut self, is_up: bool) -> Option<Duration> {
         self.0 += u32::from(is_up);
@@ -119,17 +149,20 @@ impl Suspects {
             waiting: Mutex::default(),
             arrived: Notify::new(),
             marks: Mutex::default(),
+            regrouped: Mutex::default(),
             without_marks_until: Mutex::default(),
         })
     }
 
     /// Takes the suspects out of what arrived; the rest goes to the handlers.
     pub(crate) fn put(&self, deliveries: &mut Vec<Delivery>) {
-        let options = &self.settler.shared.options;
-        // Where the final word is NAK, coming again is ordinary.
-        let limit = if options.exhausted == Exhausted::Nak { u64::MAX } else { options.retry.max_attempts() };
+        let shared = &self.settler.shared;
+        let limit = shared.last_attempt();
         deliveries
-            .extract_if(.., |delivery| delivery.attempt() > limit)
+            // A message that this process itself handed back has ended no worker.
+            .extract_if(.., |delivery| {
+                delivery.attempt() > limit && !shared.forget_returned(delivery.message())
+            })
             .for_each(|delivery| self.keep(delivery));
         if !deliveries.is_empty() {
             self.gate.put(deliveries);
@@ -140,7 +173,7 @@ impl Suspects {
         let mut waiting = lock(&self.waiting);
         let number = waiting.known;
         waiting.known += 1;
-        waiting.queue.push_back(Suspect { number, losses: None });
+        waiting.queue.push_back(Suspect { number, losses: None, group: LARGEST_GROUP });
         self.insert(&mut waiting, number, delivery);
         self.arrived.notify_one();
     }
@@ -167,39 +200,75 @@ impl Suspects {
         recalled.into_values().chain(self.gate.recall()).collect()
     }
 
-    /// Looks at one suspect after the other until `stop`.
+    /// Looks at the suspects, group by group, until `stop`.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut watching = JoinSet::new();
         let looking = async {
-            let mut vain = Vain::default();
+            let mut failed = FailedTries::default();
             loop {
-                let next = lock(&self.waiting).queue.pop_front();
-                let Some(suspect) = next else {
-                    vain = Vain::default();
+                let group = self.next_group();
+                if group.is_empty() {
+                    failed = FailedTries::default();
                     self.arrived.notified().await;
                     continue;
-                };
+                }
                 while watching.try_join_next().is_some() {}
-                match self.look_at(suspect).await {
-                    Ok(left) => {
-                        vain = Vain::default();
-                        if let Some(left) = left {
+                let members = self.members(&group);
+                let looks = group.iter().map(|suspect| self.look_at(*suspect, &members));
+                let mut errors = Vec::new();
+                for (suspect, looked) in group.iter().zip(join_all(looks).await) {
+                    match looked {
+                        Ok(None) => {}
+                        Ok(Some(left)) => {
                             watching.spawn(self.settler.shared.watched(self.clone().watch(left)));
                         }
+                        Err(error) => errors.push((*suspect, error)),
                     }
-                    Err(error) => self.try_again(suspect, &error, &mut vain).await,
+                }
+                match errors.first() {
+                    None => failed = FailedTries::default(),
+                    Some((_, error)) => self.try_again(&errors, error, &mut failed).await,
                 }
             }
         };
         let _: Option<()> = stop.run_until_cancelled(looking).await;
     }
 
-    /// Puts the suspect to the front again. It stays here meanwhile: each time it was handed back would count as
+    /// The suspects that may run together now.
+    fn next_group(&self) -> Vec<Suspect> {
+        let mut waiting = lock(&self.waiting);
+        let has_to_wait = |suspect: &Suspect| {
+            (2..LARGEST_GROUP).contains(&suspect.group) && lock(&self.regrouped).strong_count() > 0
+        };
+        let Some(first) = waiting.queue.iter().find(|suspect| !has_to_wait(suspect)).copied() else {
+            return Vec::new();
+        };
+        let mut group = Vec::new();
+        waiting.queue.retain(|suspect| {
+            let joins = suspect.group == first.group && group.len() < first.group;
+            if joins {
+                group.push(*suspect);
+            }
+            !joins
+        });
+        group
+    }
+
+    /// What the marks of a group share.
+    fn members(self: &Arc<Self>, group: &[Suspect]) -> Members {
+        let members = Members { count: group.len(), group: Arc::new(Group(Arc::downgrade(self))) };
+        if group[0].group < LARGEST_GROUP {
+            *lock(&self.regrouped) = Arc::downgrade(&members.group);
+        }
+        members
+    }
+
+    /// Puts the suspects to the front again. They stay here meanwhile: each time they were handed back would count as
     /// a delivery.
-    async fn try_again(&self, suspect: Suspect, error: &Error, vain: &mut Vain) {
-        lock(&self.waiting).queue.push_front(suspect);
+    async fn try_again(&self, errors: &[(Suspect, Error)], error: &Error, failed: &mut FailedTries) {
+        self.put_first(errors);
         let shared = &self.settler.shared;
-        let pause = may_pass(error).then(|| vain.pause(shared.connection().is_up())).flatten();
+        let pause = may_pass(error).then(|| failed.pause(shared.connection().is_up())).flatten();
         let Some(pause) = pause else {
             self.do_without_marks(error);
             return;
@@ -212,8 +281,14 @@ impl Suspects {
         tokio::time::sleep(pause).await;
     }
 
+    fn put_first(&self, errors: &[(Suspect, Error)]) {
+        let mut waiting = lock(&self.waiting);
+        errors.iter().rev().for_each(|(suspect, _)| waiting.queue.push_front(*suspect));
+    }
+
     /// Runs the suspect, unless another worker's mark is found.
-    async fn look_at(&self, Suspect { number, losses }: Suspect) -> Result<Option<Left>> {
+    async fn look_at(&self, suspect: Suspect, members: &Members) -> Result<Option<FoundMark>> {
+        let Suspect { number, losses, .. } = suspect;
         let Some((message, tried)) = self.held(number) else { return Ok(None) };
         if self.is_without_marks() {
             self.take(number).into_iter().for_each(|delivery| self.run_unmarked(delivery));
@@ -221,15 +296,19 @@ impl Suspects {
         }
         let mark = match tried {
             Some(mark) => mark,
-            None => Arc::new(Mark::of(&message, losses.unwrap_or_default())?),
+            None => Arc::new(Mark::of(&message, losses.unwrap_or_default(), members.count)?),
         };
         if losses.is_none()
             && let Some(found) = self.find(&mark).await?
         {
             self.forget_mark(number);
-            return Ok(Some(Left { number, mark, found }));
+            return Ok(Some(FoundMark { number, mark, found }));
         }
-        self.run_alone(number, mark).await?;
+        if members.count > 1 {
+            self.run_together(number, mark, members).await?;
+        } else {
+            self.run_alone(number, mark).await?;
+        }
         Ok(None)
     }
 
@@ -262,19 +341,28 @@ impl Suspects {
         }
     }
 
+    async fn run_together(&self, number: u64, mark: Arc<Mark>, members: &Members) -> Result<()> {
+        let Some(delivery) = self.mark(number, &mark, Progress::Accompanied).await? else { return Ok(()) };
+        mark.join(members.group.clone());
+        info!(
+            target: CONSUMER,
+            consumer = self.settler.shared.options.name,
+            subject = %delivery.message().subject(),
+            attempt = delivery.attempt(),
+            "A message came again after its last attempt; it runs once more, in a group of {}.",
+            members.count
+        );
+        self.remember(&mark);
+        self.gate.put(&mut vec![delivery]);
+        Ok(())
+    }
+
     async fn run_alone(&self, number: u64, mark: Arc<Mark>) -> Result<()> {
         let shared = &self.settler.shared;
         let shut = self.gate.shut_all().await;
         let is_alone = shut.quiet().await;
-        let Some(mut delivery) = self.take(number) else { return Ok(()) };
         let progress = if is_alone { Progress::Alone } else { Progress::Accompanied };
-        // Before it is written: whatever happens from here on, it is ended before the message comes again.
-        delivery.set_hook(Some(mark.clone()));
-        lock(&self.waiting).tried.insert(number, mark.clone());
-        let marking = Marking { suspects: self, number, delivery: Some(delivery) };
-        mark.begin(&shared.connection(), progress).await?;
-        let Some(delivery) = marking.done() else { return Ok(()) };
-        lock(&self.waiting).tried.remove(&number);
+        let Some(delivery) = self.mark(number, &mark, progress).await? else { return Ok(()) };
         info!(
             target: CONSUMER,
             consumer = shared.options.name,
@@ -288,6 +376,19 @@ impl Suspects {
             mark.renew(&shared.connection(), Some(Progress::Accompanied)).await;
         }
         Ok(())
+    }
+
+    /// Writes the mark of the suspect, and takes the suspect; `None` when it was recalled.
+    async fn mark(&self, number: u64, mark: &Arc<Mark>, progress: Progress) -> Result<Option<Delivery>> {
+        let Some(mut delivery) = self.take(number) else { return Ok(None) };
+        // Before it is written: whatever happens from here on, it is ended before the message comes again.
+        delivery.set_hook(Some(mark.clone()));
+        lock(&self.waiting).tried.insert(number, mark.clone());
+        let marking = Marking { suspects: self, number, delivery: Some(delivery) };
+        mark.begin(&self.settler.shared.connection(), progress).await?;
+        let Some(delivery) = marking.done() else { return Ok(None) };
+        lock(&self.waiting).tried.remove(&number);
+        Ok(Some(delivery))
     }
 
     /// The mark of what runs for long is written again and again, which shows that its worker is alive.
@@ -317,7 +418,7 @@ impl Suspects {
 
     /// Waits whether the worker whose mark was found is alive, only out of the server's reach for a while: then
     /// it writes its mark again, or ends it.
-    async fn watch(self: Arc<Self>, Left { number, mark, found }: Left) {
+    async fn watch(self: Arc<Self>, FoundMark { number, mark, found }: FoundMark) {
         let shared = &self.settler.shared;
         tokio::time::sleep(longest_silence(shared.options.ack_wait)).await;
         let is_lost = match mark.find(&shared.connection()).await {
@@ -327,12 +428,19 @@ impl Suspects {
         let losses = found.losses + 1;
         if !is_lost {
             self.put_off(number);
+        } else if found.group > 1 {
+            let group = (found.group / GROUP_DIVISOR).max(1);
+            self.queue(Suspect { number, losses: Some(found.losses), group });
         } else if found.progress == Progress::Accompanied && losses < LOSSES {
-            lock(&self.waiting).queue.push_back(Suspect { number, losses: Some(losses) });
-            self.arrived.notify_one();
+            self.queue(Suspect { number, losses: Some(losses), group: 1 });
         } else if let Some(delivery) = self.take(number) {
             delivery.give_up();
         }
+    }
+
+    fn queue(&self, suspect: Suspect) {
+        lock(&self.waiting).queue.push_back(suspect);
+        self.arrived.notify_one();
     }
 
     /// Hands it back for a while.
@@ -372,14 +480,14 @@ mod tests {
 
     #[test]
     fn a_mark_is_tried_for_half_a_minute_that_the_server_can_be_reached() {
-        let mut vain = Vain::default();
-        let pauses: Vec<_> = std::iter::from_fn(|| vain.pause(true)).map(|pause| pause.as_secs()).collect();
+        let mut failed = FailedTries::default();
+        let pauses: Vec<_> = std::iter::from_fn(|| failed.pause(true)).map(|pause| pause.as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16]);
     }
 
     #[test]
     fn a_mark_is_tried_for_as_long_as_the_server_is_away() {
-        let mut vain = Vain::default();
-        assert!((0..1000).all(|_| vain.pause(false) == Some(SHORTEST_PAUSE)));
+        let mut failed = FailedTries::default();
+        assert!((0..1000).all(|_| failed.pause(false) == Some(SHORTEST_PAUSE)));
     }
 }

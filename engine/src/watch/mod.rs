@@ -26,7 +26,7 @@ use crate::observe::count;
 use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
 use crate::suspect::Suspects;
-use crate::watch::quarantine::sweep;
+use crate::watch::quarantine::{Search, sweep};
 
 /// How often the durable is looked at while nothing else tells whether it is well.
 const INSPECTION: Duration = Duration::from_secs(5);
@@ -42,8 +42,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     position: Position,
-    /// Up to here messages were looked at for headers that cannot be parsed.
-    swept: u64,
     /// How many deliveries had been settled when all places at the server were found taken.
     full_at: Option<usize>,
     was_told: bool,
@@ -67,6 +65,7 @@ pub(crate) struct Supervisor {
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) stop: CancellationToken,
     pub(crate) seen: Mutex<Seen>,
+    pub(crate) search: tokio::sync::Mutex<Search>,
 }
 
 impl Supervisor {
@@ -151,12 +150,14 @@ impl Supervisor {
     }
 
     async fn sweep(&self, connection: &Connection, durable: &Durable) {
-        let after = self.seen().swept;
-        match sweep(connection, &self.options, &durable.name, &self.settler, after).await {
-            Ok(swept) => self.seen().swept = swept,
-            Err(error) => {
-                debug!(target: CONSUMER, consumer = self.options.name, "The stream could not be searched for unreadable messages: {error}");
-            }
+        let mut search = self.search.lock().await;
+        if let Err(error) = sweep(connection, &self.options, &durable.name, &self.settler, &mut search).await
+        {
+            debug!(
+                target: CONSUMER,
+                consumer = self.options.name,
+                "The stream could not be searched for unreadable messages: {error}"
+            );
         }
     }
 
@@ -181,7 +182,7 @@ impl Supervisor {
             match tried {
                 Ok(durable) => return Some((connection, durable)),
                 Err(error) => {
-                    error!(target: CONSUMER, consumer = self.options.name, "{error} Trying again in {:?}.", *pause)
+                    error!(target: CONSUMER, consumer = self.options.name, "{error} Trying again in {:?}.", *pause);
                 }
             }
         }
@@ -196,11 +197,33 @@ impl Supervisor {
         let position = self.seen().position.clone();
         let resume_at = position.resume_at(connection, &self.options.stream).await?;
         let durable = bind(connection, &self.options, resume_at).await?;
-        // A durable that was made anew delivers again what another one had put away, and a stream that was made anew
-        // gives its sequences again.
-        self.seen().swept = 0;
+        self.tell_of_repeats(connection, &durable, &position, resume_at).await;
         self.sweep(connection, &durable).await;
         Ok(durable)
+    }
+
+    /// The server forgets with a durable what was settled above its ack floor.
+    async fn tell_of_repeats(
+        &self,
+        connection: &Connection,
+        durable: &Durable,
+        position: &Position,
+        resume_at: Option<u64>,
+    ) {
+        let Some(repeats) = resume_at.map(|at| position.repeats(at)).filter(|repeats| *repeats > 0) else {
+            return;
+        };
+        let subject = format!("CONSUMER.INFO.{}.{}", self.options.stream, durable.name);
+        let Ok(info) = call(connection, &subject, &Value::Null).await else { return };
+        if info["created"].as_str() == position.created() {
+            return;
+        }
+        warn!(
+            target: CONSUMER,
+            consumer = self.options.name,
+            "The durable was deleted and created again. It begins behind its ack floor: up to {repeats} messages that \
+             were delivered before come again."
+        );
     }
 
     async fn remember_the_stream(&self, connection: &Connection) {

@@ -6,6 +6,7 @@
 //! be parsed are stored as dead letters, whole, and ended.
 
 use std::ops::RangeInclusive;
+use std::time::UNIX_EPOCH;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,40 +23,79 @@ use crate::message::Message;
 use crate::observe::target::DEAD_LETTER;
 use crate::route::Pattern;
 use crate::settle::Settler;
+use crate::suspect::mark::Mark;
 
 /// Messages looked at after one loss of the connection; the next ones follow after the next loss.
-const MOST: u64 = 500;
+const MOST: usize = 500;
 
-/// Looks through what was on its way to this consumer, behind the sequence `after`. Returns up to which
-/// sequence everything has been looked at.
+/// What was looked at, of what one durable was sent.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    /// When the durable was created: another one is sent all messages again.
+    created: Option<String>,
+    /// Ranges of sequences, from the newest to the oldest.
+    done: Vec<RangeInclusive<u64>>,
+}
+
+impl Search {
+    /// The sequences to look at next, the newest first: a message that breaks the connection mostly was the last one
+    /// that was sent, and a message that waits for a retry may hold the ack floor far below it.
+    fn next(&mut self, info: &Value) -> Vec<u64> {
+        let created = info["created"].as_str().map(str::to_owned);
+        if self.created != created {
+            *self = Self { created, done: Vec::new() };
+        }
+        let number = |value: &Value| value.as_u64().unwrap_or_default();
+        let floor = number(&info["ack_floor"]["stream_seq"]);
+        if number(&info["num_ack_pending"]) == 0 {
+            return Vec::new();
+        }
+        let mut next = Vec::new();
+        let mut sequence = number(&info["delivered"]["stream_seq"]);
+        let mut done = self.done.iter().peekable();
+        while sequence > floor && next.len() < MOST {
+            match done.next_if(|range| *range.end() >= sequence) {
+                Some(range) => sequence = sequence.min(range.start().saturating_sub(1)),
+                None => {
+                    next.push(sequence);
+                    sequence -= 1;
+                }
+            }
+        }
+        next
+    }
+
+    fn has_seen(&mut self, sequence: u64) {
+        self.done.push(sequence..=sequence);
+        self.done.sort_by_key(|range| std::cmp::Reverse(*range.end()));
+        self.done.dedup_by(|older, newer| {
+            let touches = *older.end() + 1 >= *newer.start();
+            if touches {
+                *newer = *older.start().min(newer.start())..=*newer.end();
+            }
+            touches
+        });
+    }
+}
+
+/// Looks through what this consumer was sent and has not settled, and puts unreadable messages away.
 pub(crate) async fn sweep(
     connection: &Connection,
     options: &ConsumerOptions,
     durable: &str,
     settler: &Settler,
-    after: u64,
-) -> Result<u64> {
+    search: &mut Search,
+) -> Result<()> {
     let info = call(connection, &format!("CONSUMER.INFO.{}.{durable}", options.stream), &Value::Null).await?;
-    let on_its_way = on_its_way(&info, after);
-    let last = *on_its_way.end();
-    for sequence in on_its_way {
-        let Some(stored) = stored::get(connection, &options.stream, &json!({ "seq": sequence })).await?
-        else {
-            continue;
-        };
-        if is_for(&stored, options) && !is_readable(&stored.headers) {
+    for sequence in search.next(&info) {
+        let stored = stored::get(connection, &options.stream, &json!({ "seq": sequence })).await?;
+        let unreadable = stored.filter(|stored| is_for(stored, options) && !is_readable(&stored.headers));
+        if let Some(stored) = unreadable {
             put_away(connection, options, durable, settler, stored).await?;
         }
+        search.has_seen(sequence);
     }
-    Ok(last.max(after))
-}
-
-/// The sequences of what the consumer was sent and has not settled, behind `after`, and not too many.
-fn on_its_way(info: &Value, after: u64) -> RangeInclusive<u64> {
-    let number = |value: &Value| value.as_u64().unwrap_or_default();
-    let first = number(&info["ack_floor"]["stream_seq"]).max(after).saturating_add(1);
-    let last = number(&info["delivered"]["stream_seq"]).min(first.saturating_add(MOST - 1));
-    if number(&info["num_ack_pending"]) == 0 { first..=after } else { first..=last }
+    Ok(())
 }
 
 fn is_for(stored: &Stored, options: &ConsumerOptions) -> bool {
@@ -70,18 +110,12 @@ async fn put_away(
     settler: &Settler,
     stored: Stored,
 ) -> Result<()> {
-    let Stored { sequence, subject, headers, payload, .. } = stored;
-    warn!(
-        target: DEAD_LETTER,
-        consumer = options.name,
-        %subject,
-        sequence,
-        "A message with unreadable headers broke the connection; it becomes a dead letter."
-    );
+    let Stored { sequence, subject, headers, payload, time } = stored;
     // The server settles by stream sequence; the other numbers of a reply subject only it knows.
-    let reply = format!("$JS.ACK.{}.{durable}.1.{sequence}.{sequence}.0.0", options.stream);
+    let time = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let reply = format!("$JS.ACK.{}.{durable}.1.{sequence}.{sequence}.{time}.0", options.stream);
     let message = Message::new(async_nats::Message {
-        subject: subject.into(),
+        subject: subject.as_str().into(),
         reply: Some(reply.clone().into()),
         length: payload.len(),
         payload: payload.into(),
@@ -89,11 +123,26 @@ async fn put_away(
         status: None,
         description: None,
     });
+    // Below it, a message that waits for a retry may hold the ack floor: then the search of every later worker finds
+    // it again.
+    let mark = Mark::of(&message, 0, 1)?;
+    if mark.find(connection).await.is_ok_and(|found| found.is_some()) {
+        return Ok(());
+    }
+    warn!(
+        target: DEAD_LETTER,
+        consumer = options.name,
+        %subject,
+        sequence,
+        "A message with unreadable headers broke the connection; it becomes a dead letter."
+    );
     let reason = String::from("headers that cannot be parsed");
     let raw_headers = Some(STANDARD.encode(headers));
     let letter = DeadLetter { message, reason, error: None, raw_headers, deliveries: 1 };
     settler.copy_to_dead_letters(&letter).await?;
-    settler.end(connection, reply, &letter.reason).await
+    settler.end(connection, reply, &letter.reason).await?;
+    mark.note_end(connection).await;
+    Ok(())
 }
 
 /// Whether async-nats can parse this header block: as its `connection.rs` does it, where `HeaderValue` panics
@@ -302,16 +351,53 @@ mod tests {
         #[test]
         fn no_more_is_looked_at_than_was_sent_whatever_the_server_says(
             (floor, sent, waiting) in any::<(u64, u64, u64)>(),
-            after in any::<u64>(),
         ) {
-            let info = json!({
-                "ack_floor": { "stream_seq": floor },
-                "delivered": { "stream_seq": sent },
-                "num_ack_pending": waiting,
-            });
-            let range = on_its_way(&info, after);
-            prop_assert!(range.clone().count() as u64 <= MOST);
-            prop_assert!(range.is_empty() || *range.end() <= sent && *range.start() > floor.min(u64::MAX - 1));
+            let next = Search::default().next(&look(floor, sent, waiting));
+            prop_assert!(next.len() <= MOST);
+            prop_assert!(next.iter().all(|sequence| *sequence <= sent && *sequence > floor));
         }
+
+        #[test]
+        fn every_message_is_looked_at_once_however_many_are_sent_meanwhile(
+            floor in 0..50_u64,
+            more in prop::collection::vec(0..900_u64, 1..6),
+        ) {
+            let (mut search, mut sent, mut seen) = (Search::default(), floor, Vec::new());
+            let all = more.iter().sum::<u64>();
+            for more in more.into_iter().chain(std::iter::repeat_n(0, all as usize / MOST + 1)) {
+                sent += more;
+                let next = search.next(&look(floor, sent, 1));
+                next.iter().for_each(|sequence| search.has_seen(*sequence));
+                seen.extend(next);
+            }
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (floor + 1..=floor + all).collect::<Vec<_>>());
+        }
+    }
+
+    fn look(floor: u64, sent: u64, waiting: u64) -> Value {
+        json!({
+            "created": "2026-11-28T00:00:00Z",
+            "ack_floor": { "stream_seq": floor },
+            "delivered": { "stream_seq": sent },
+            "num_ack_pending": waiting,
+        })
+    }
+
+    #[test]
+    fn the_newest_messages_are_looked_at_first() {
+        let mut search = Search::default();
+        let next = search.next(&look(1, 702, 2));
+        assert_eq!((next[0], next.len()), (702, MOST));
+    }
+
+    #[test]
+    fn another_durable_is_searched_from_the_beginning() {
+        let mut search = Search::default();
+        search.next(&look(0, 3, 1)).into_iter().for_each(|sequence| search.has_seen(sequence));
+        assert!(search.next(&look(0, 3, 1)).is_empty());
+        let mut another = look(0, 3, 1);
+        another["created"] = "2026-11-29T00:00:00Z".into();
+        assert_eq!(search.next(&another), [3, 2, 1]);
     }
 }

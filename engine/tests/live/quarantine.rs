@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use nats_consumer::{ConsumerOptions, Exhausted, consume};
-use serde_json::Value;
+use nats_consumer::{ConsumerOptions, Exhausted, HandlerError, consume};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::stage::{PATIENCE, Seen, Stage, eventually, pull, push};
+use crate::stage::{PATIENCE, Seen, Stage, delays, eventually, pull, push};
 
 /// Publishes header bytes that no client library would send.
 async fn publish_raw(stage: &Stage, headers: &[u8], payload: &str) {
@@ -93,4 +93,53 @@ async fn one_in_a_stream_that_was_made_anew_is_found_though_its_sequence_was_loo
     assert_eq!(letters.next().await.payload, "second");
     seen.covers(0..9).await;
     stage.all_settled().await;
+}
+
+/// A message that waits an hour for its retry holds the ack floor below everything behind it.
+async fn hold_the_floor(stage: &Stage) -> ConsumerOptions {
+    let options =
+        ConsumerOptions { ack_wait: Duration::from_secs(2), retry: delays(9, &[3_600_000]), ..pull() };
+    let failing = Seen::default().and(|_, _| Err::<(), _>(HandlerError::from("later")));
+    stage.publish(0..1).await;
+    let consumption = consume(stage.address(), options.clone(), failing).await.unwrap();
+    eventually("it waits", async || consumption.counters().retried == 1).await;
+    consumption.drain(Duration::from_secs(1)).await;
+    options
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_far_above_a_message_that_waits_for_a_retry_is_found() {
+    let stage = Stage::set().await;
+    let options = hold_the_floor(&stage).await;
+    let mut letters = stage.hear("dlq.orders.billing").await;
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    stage.publish(1..700).await;
+    seen.covers(1..700).await;
+    publish_raw(&stage, b"no colon", "poison").await;
+    assert_eq!(letters.next().await.payload, "poison");
+    stage.publish(700..701).await;
+    seen.covers(1..701).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_put_away_is_not_put_away_again_by_the_next_worker() {
+    let mut stage = Stage::set().await;
+    let options = hold_the_floor(&stage).await;
+    let window =
+        json!({ "name": "orders-dlq", "subjects": ["dlq.orders.>"], "duplicate_window": 100_000_000 });
+    stage.api("STREAM.CREATE.orders-dlq", &window).await;
+    publish_raw(&stage, b"no colon", "poison").await;
+    let first = consume(stage.address(), options.clone(), Seen::default().and_ack()).await.unwrap();
+    eventually("it is kept", async || stage.stored("orders-dlq").await == 1).await;
+    first.drain(Duration::from_secs(1)).await;
+
+    let seen = Seen::default();
+    let second = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    let before = second.counters().repairs;
+    stage.server.restart().await.unwrap();
+    eventually("it has searched", async || second.counters().repairs > before).await;
+    stage.publish(1..2).await;
+    seen.covers(1..2).await;
+    assert_eq!(stage.stored("orders-dlq").await, 1);
 }

@@ -11,7 +11,7 @@ use nats_consumer::{
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::stage::{Seen, Stage, delays, eventually, pull};
+use crate::stage::{Seen, Stage, delays, eventually, pull, within};
 
 /// Three attempts, and the final word is one that keeps nothing: a dead letter can only be a lost worker's.
 pub(crate) fn options() -> ConsumerOptions {
@@ -39,9 +39,13 @@ pub(crate) async fn lose_workers(stage: &Stage, messages: usize, times: usize) -
 
 /// Leaves a mark as a worker that is lost has left it.
 pub(crate) async fn leave_mark(stage: &Stage, place: &str, progress: &str, losses: u64) {
+    leave_mark_of_group(stage, place, progress, losses, 1).await;
+}
+
+async fn leave_mark_of_group(stage: &Stage, place: &str, progress: &str, losses: u64, group: usize) {
     let config = json!({ "name": "orders-marks", "subjects": ["_mark.orders.>"], "max_msgs_per_subject": 1 });
     stage.ask("STREAM.CREATE.orders-marks", &config).await;
-    let mark = json!({ "worker": "somebody else", "progress": progress, "losses": losses });
+    let mark = json!({ "worker": "somebody else", "progress": progress, "losses": losses, "group": group });
     stage.client.request(place.to_owned(), mark.to_string().into()).await.unwrap();
 }
 
@@ -104,10 +108,10 @@ fn counting(seen: &Seen, beside: &Arc<AtomicUsize>, running: &Arc<AtomicUsize>) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_the_process_runs_beside_a_suspect() {
+async fn nothing_of_the_process_runs_beside_a_suspect_that_came_alone() {
     let stage = Stage::set().await;
-    lose_workers(&stage, 10, 4).await;
-    stage.publish(10..200).await;
+    lose_workers(&stage, 1, 4).await;
+    stage.publish(1..200).await;
     let other = ConsumerOptions { durable: "other".into(), name: "other".into(), ..options() };
     let (seen, seen_by_other) = (Seen::default(), Seen::default());
     let (beside, running) = (Arc::default(), Arc::default());
@@ -121,6 +125,88 @@ async fn nothing_of_the_process_runs_beside_a_suspect() {
     assert!(seen.attempts().iter().any(|attempt| *attempt > 3), "there were no suspects");
     assert_eq!(beside.load(SeqCst), 0);
     assert_eq!(consumption.counters().dead_lettered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_a_killed_worker_had_in_hand_do_not_run_one_after_the_other() {
+    let stage = Stage::set().await;
+    lose_workers(&stage, 20, 4).await;
+    let (running, enough) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let (now, waiting) = (running.clone(), enough.clone());
+    let handler = move |_: Message| {
+        now.fetch_add(1, SeqCst);
+        let waiting = waiting.clone();
+        async move { drop(waiting.acquire().await) }
+    };
+    let options = ConsumerOptions { concurrency: 20, ..options() };
+    let consumption = consume(stage.address(), options, handler).await.unwrap();
+    // The first one may come alone, and runs alone then.
+    eventually("one runs", async || running.load(SeqCst) > 0).await;
+    enough.add_permits(1);
+    eventually("many run at once", async || running.load(SeqCst) >= 10).await;
+    enough.add_permits(20);
+    stage.all_settled().await;
+    assert_eq!(consumption.counters().dead_lettered, 0);
+}
+
+/// The most messages that run at once after a worker was lost with a group.
+async fn run_at_once_after_a_group_of(group: usize) -> usize {
+    let stage = Stage::set().await;
+    for place in lose_workers(&stage, 12, 4).await {
+        leave_mark_of_group(&stage, &place, "accompanied", 0, group).await;
+    }
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, highest) = (running.clone(), most.clone());
+    let handler = move |_: Message| {
+        let (now, highest) = (now.clone(), highest.clone());
+        async move {
+            highest.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            now.fetch_sub(1, SeqCst);
+        }
+    };
+    let consumption = consume(stage.address(), options(), handler).await.unwrap();
+    stage.all_settled().await;
+    assert_eq!(consumption.counters().dead_lettered, 0);
+    most.load(SeqCst)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_worker_was_lost_runs_in_smaller_groups_then_one_by_one() {
+    let (large, small) = tokio::join!(run_at_once_after_a_group_of(24), run_at_once_after_a_group_of(8));
+    assert!((2..=3).contains(&large), "{large} ran at once");
+    assert_eq!(small, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_its_handler_asks_for_again_beyond_its_limit_is_no_suspect() {
+    let stage = Stage::set().await;
+    stage.publish(0..1).await;
+    let seen = Seen::default();
+    let again = Outcome::Retry { after: Some(Duration::from_millis(10)) };
+    let handler = seen.and(move |attempt, _| if attempt < 5 { again.clone() } else { Outcome::Ack });
+    let _consumption = consume(stage.address(), options(), handler).await.unwrap();
+    seen.reaches(5).await;
+    stage.all_settled().await;
+    let marks = stage.ask("STREAM.INFO.orders-marks", &Value::Null).await;
+    assert_eq!(marks["error"]["err_code"], 10059, "there are marks: {marks}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_dead_letter_cannot_be_stored_is_no_suspect() {
+    let stage = Stage::set().await;
+    let full = json!({ "name": "orders-dlq", "subjects": ["dlq.orders.>"], "max_msgs": 1, "discard": "new" });
+    stage.api("STREAM.CREATE.orders-dlq", &full).await;
+    stage.client.request("dlq.orders.other", "full".into()).await.unwrap();
+    stage.publish(0..1).await;
+    let seen = Seen::default();
+    let failing = seen.and(|_, _| Err::<(), _>(HandlerError::from("no")));
+    let retry = delays(2, &[10]);
+    let options = ConsumerOptions { exhausted: Exhausted::DeadLetter, retry, ..options() };
+    let _consumption = consume(stage.address(), options, failing).await.unwrap();
+    seen.reaches(4).await;
+    let marks = stage.ask("STREAM.INFO.orders-marks", &Value::Null).await;
+    assert_eq!(marks["error"]["err_code"], 10059, "there are marks: {marks}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,16 +267,17 @@ async fn a_suspect_left_behind_at_a_drain_is_not_taken_for_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn suspects_that_wait_are_handed_back_at_a_drain() {
     let stage = Stage::set().await;
-    lose_workers(&stage, 5, 4).await;
+    lose_workers(&stage, 2, 4).await;
     let seen = Seen::default();
-    let leaving = consume(stage.address(), options(), seen.and_hang()).await.unwrap();
+    let one_by_one = ConsumerOptions { concurrency: 1, ..options() };
+    let leaving = consume(stage.address(), one_by_one, seen.and_hang()).await.unwrap();
     seen.reaches(1).await;
-    eventually("all have arrived", async || leaving.counters().in_flight == 5).await;
+    eventually("all have arrived", async || leaving.counters().in_flight == 2).await;
     assert_eq!(leaving.drain(Duration::from_secs(1)).await, 1);
-    assert_eq!(leaving.counters().handed_back, 5);
+    assert_eq!(leaving.counters().handed_back, 2);
     assert_eq!(seen.count(), 1);
     let staying = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
-    seen.covers(0..5).await;
+    seen.covers(0..2).await;
     stage.all_settled().await;
     assert_eq!(staying.counters().dead_lettered, 0);
 }
@@ -227,14 +314,16 @@ async fn a_suspect_that_comes_again_after_an_outage_is_not_taken_for_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_that_run_for_hours_make_the_others_wait_once_however_many_suspects_come() {
     let stage = Stage::set().await;
-    lose_workers(&stage, 3, 4).await;
+    for place in lose_workers(&stage, 3, 4).await {
+        leave_mark(&stage, &place, "accompanied", 1).await;
+    }
     let other = ConsumerOptions { durable: "other".into(), name: "other".into(), ..options() };
     let (endless, seen) = (Seen::default(), Seen::default());
     let _neighbour = consume(stage.address(), other, endless.and_hang()).await.unwrap();
     endless.reaches(3).await;
     let consumption = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
-    // Ten seconds for each would take longer than this waits.
-    seen.covers(0..3).await;
+    // Ten seconds show that no worker keeps the marks, ten pass at the first wait; ten for each would take longer.
+    within(Duration::from_secs(35), "all run", async || seen.numbers() == [0, 1, 2]).await;
     stage.all_settled().await;
     assert_eq!(consumption.counters().dead_lettered, 0);
 }
