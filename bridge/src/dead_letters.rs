@@ -59,10 +59,18 @@ impl DeadLetters {
         self.engine.peek().server()
     }
 
-    /// An iterator of the selected ones that are there now, oldest first.
-    fn select(&self, py: Python<'_>, stream: String, selection: SelectionOptions) -> PyResult<StoredLetters> {
+    /// An iterator of the selected ones that are there now, oldest or newest first.
+    #[pyo3(signature = (stream, selection, newest_first=false))]
+    fn select(
+        &self,
+        py: Python<'_>,
+        stream: String,
+        selection: SelectionOptions,
+        newest_first: bool,
+    ) -> PyResult<StoredLetters> {
         let selection = selection.into_selection()?;
         let open = self.wait(py, async move |engine| Open::open(&engine, &stream, selection).await)?;
+        let open = if newest_first { open.newest_first() } else { open };
         Ok(StoredLetters { open: Arc::new(Mutex::new(open)) })
     }
 

@@ -251,3 +251,38 @@ async def test_options_of_django_may_stand_behind_the_verb(stage: Stage, give_up
     await give_up("one")
     options = ("--no-color", "--traceback", "-v", "2", "--settings", "tests.project.settings")
     assert "1 dead letter" in await asyncio.to_thread(dlq, "list", stage.stream, *options)
+
+
+async def test_a_payload_does_not_steer_the_terminal(stage: Stage, give_up: GiveUp) -> None:
+    await give_up(b"\x1b]0;owned\x07\x1b[2Jnothing here", reason="\x1b[8m")
+    printed = dlq("show", "1", "--stream", stage.stream) + dlq("list", stage.stream)
+    assert "\x1b" not in printed
+    assert r"\x1b[2Jnothing here" in printed
+
+
+async def test_the_newest_are_listed_first_if_wanted(stage: Stage, give_up: GiveUp) -> None:
+    await give_up(*(str(number) for number in range(70)))  # more than is asked for at once
+    lines = dlq("list", stage.stream, "--newest", "--limit", "3").splitlines()
+    assert [line.split()[0] for line in lines if "given up" in line] == ["70", "69", "68"]
+    assert len([line for line in dlq("list", stage.stream).splitlines() if "given" in line]) == 70
+
+
+@pytest.mark.parametrize("listing", [["show", "1"], ["list"]])
+async def test_an_ascii_terminal_shows_numbers_of_characters(
+    stage: Stage, give_up: GiveUp, listing: list[str]
+) -> None:
+    await give_up("größe €", reason="größe")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    call_command("nats_dlq", *listing, "--stream", stage.stream, stdout=terminal)
+    terminal.seek(0)
+    assert r"gr\xf6\xdfe" in terminal.read()
+
+
+async def test_a_replay_is_counted(stage: Stage, give_up: GiveUp) -> None:
+    consumer = await give_up("one")
+    for _ in range(2):
+        async with running(consumer):
+            await asyncio.to_thread(dlq, "replay", "--all", "--stream", stage.stream)
+            await stage.everything_is_settled(consumer)
+            await becomes_true(lambda: kept(stage) == 1)
+    assert "  Dlq-Replays: 2" in dlq("show", "3", "--stream", stage.stream)

@@ -87,3 +87,16 @@ def test_a_standard_stream_that_is_gone_does_not_stop_the_exit(
     monkeypatch.setattr(logs.logging, "shutdown", lambda: None)
     monkeypatch.setattr(sys, "stdout", None)
     logs.flush()
+
+
+def test_an_error_that_quotes_a_stranger_does_not_steer_the_terminal(
+    bare_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", output := io.StringIO())
+    logs.make_visible(None)
+    try:
+        raise ValueError("\x1b[2Jgone")
+    except ValueError:
+        bare_logger.exception("failed")
+    assert r"ValueError: \x1b[2Jgone" in output.getvalue()
+    assert "\x1b" not in output.getvalue()

@@ -88,8 +88,14 @@ impl Line {
     fn text(self) -> String {
         let consumer = if self.consumer.is_empty() { String::new() } else { format!("{}: ", self.consumer) };
         let fields = if self.fields.is_empty() { String::new() } else { format!(" ({})", self.fields) };
-        format!("{consumer}{}{fields}", self.message)
+        visible(&format!("{consumer}{}{fields}", self.message))
     }
+}
+
+/// Subjects and reasons are written by strangers, and a terminal would obey what is in them.
+fn visible(text: &str) -> String {
+    let write_out = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(write_out).collect()
 }
 
 impl Visit for Line {

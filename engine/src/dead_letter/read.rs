@@ -1,12 +1,14 @@
 //! Dead letters that are stored: looked at one by one, and deleted. [`replay`](crate::dead_letter::replay) sends them back.
 
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::connect::Connection;
-use crate::dead_letter::store::{HEADERS_APART, KEPT_PREFIX, Part, apart_subject};
+use crate::dead_letter::store::{HEADERS_APART, KEPT_PREFIX, Part, REASON, apart_subject};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::api::call;
 use crate::jetstream::stored::{self, Stored};
@@ -15,8 +17,8 @@ use crate::jetstream::stored::{self, Stored};
 const NOTHING_TO_DELETE: [u64; 2] = [10043, 10057];
 
 /// Headers that a dead letter has of its own, beside those of its message.
-const OWN: [&str; 11] = [
-    "Dlq-Reason",
+const OWN: [&str; 12] = [
+    REASON,
     "Dlq-Error",
     "Dlq-Subject",
     "Dlq-Stream",
@@ -26,8 +28,15 @@ const OWN: [&str; 11] = [
     "Dlq-Time",
     "Dlq-Payload",
     HEADERS_APART,
+    LETTER_ID,
     "Nats-Msg-Id",
 ];
+
+/// The id of a dead letter that was itself replayed, as a message of its stream.
+pub(crate) const LETTER_ID: &str = "Dlq-Letter-Id";
+
+/// Dead letters asked for at once: a payload each is held.
+const AT_ONCE: u64 = 64;
 
 /// Which dead letters are meant: those that fit everything that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,8 +108,11 @@ pub struct DeadLetters {
     stream: String,
     selection: Selection,
     opened: SystemTime,
-    next: u64,
+    is_newest_first: bool,
+    /// The numbers that were not asked for yet.
+    first: u64,
     last: u64,
+    found: VecDeque<Stored>,
 }
 
 impl DeadLetters {
@@ -111,11 +123,14 @@ impl DeadLetters {
     /// [`ErrorKind::StreamNotFound`] when the server has neither dead letters of the stream nor the stream.
     pub async fn open(connection: &Connection, stream: &str, selection: Selection) -> Result<Self> {
         let kept_in = dead_letter_stream(stream);
-        let last = match call(connection, &format!("STREAM.INFO.{kept_in}"), &Value::Null).await {
-            Ok(info) => info["state"]["last_seq"].as_u64().unwrap_or_default(),
+        let (first, last) = match call(connection, &format!("STREAM.INFO.{kept_in}"), &Value::Null).await {
+            Ok(info) => {
+                let number = |name: &str| info["state"][name].as_u64().unwrap_or_default();
+                (number("first_seq").max(1), number("last_seq"))
+            }
             Err(error) if error.kind() == ErrorKind::StreamNotFound => {
                 expect_stream(connection, stream).await?;
-                0
+                (1, 0)
             }
             Err(error) => return Err(error),
         };
@@ -124,9 +139,17 @@ impl DeadLetters {
             stream: stream.to_owned(),
             selection,
             opened: SystemTime::now(),
-            next: 1,
+            is_newest_first: false,
+            first,
             last,
+            found: VecDeque::new(),
         })
+    }
+
+    /// The same, newest first.
+    #[must_use]
+    pub fn newest_first(self) -> Self {
+        Self { is_newest_first: true, ..self }
     }
 
     /// The next one that is selected; `None` after the last.
@@ -134,24 +157,62 @@ impl DeadLetters {
     /// # Errors
     /// What the JetStream API answered.
     pub async fn next(&mut self) -> Result<Option<StoredLetter>> {
-        let durable = self.selection.consumer.as_deref().unwrap_or("*");
-        let ask =
-            |from: u64| json!({ "seq": from, "next_by_subj": format!("dlq.{}.{durable}", self.stream) });
-        let kept_in = dead_letter_stream(&self.stream);
-        while self.next <= self.last {
-            let Some(found) = stored::get(&self.connection, &kept_in, &ask(self.next)).await? else {
-                break;
-            };
-            if found.sequence > self.last {
-                break;
+        loop {
+            while let Some(found) = self.found.pop_front() {
+                let letter = read(dead_letter_stream(&self.stream), found);
+                if self.selection.takes(&letter, self.opened) {
+                    return Ok(Some(letter));
+                }
             }
-            self.next = found.sequence + 1;
-            let letter = read(kept_in.clone(), found);
-            if self.selection.takes(&letter, self.opened) {
-                return Ok(Some(letter));
+            if self.first > self.last {
+                return Ok(None);
             }
+            self.load().await?;
         }
-        Ok(None)
+    }
+
+    /// Asks for the next numbers, all at once: one after the other, 100,000 of them would take a minute.
+    async fn load(&mut self) -> Result<()> {
+        let (from, to) = if self.is_newest_first {
+            (self.first.max(self.last.saturating_sub(AT_ONCE - 1)), self.last)
+        } else {
+            (self.first, self.last.min(self.first + (AT_ONCE - 1)))
+        };
+        let kept_in = dead_letter_stream(&self.stream);
+        let asked = (from..=to)
+            .map(async |number| stored::get(&self.connection, &kept_in, &json!({ "seq": number })).await);
+        let found = try_join_all(asked).await?.into_iter().flatten();
+        let letters = found.filter(|found| self.is_letter(&found.subject));
+        if self.is_newest_first {
+            self.found = letters.rev().collect();
+            self.last = from - 1;
+            return Ok(());
+        }
+        self.found = letters.collect();
+        self.first = to + 1;
+        if self.found.is_empty() {
+            self.skip_gap(&kept_in).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the next number that there is: many in a row may be deleted.
+    async fn skip_gap(&mut self, kept_in: &str) -> Result<()> {
+        let durable = self.selection.consumer.as_deref().unwrap_or("*");
+        let next = json!({ "seq": self.first, "next_by_subj": format!("dlq.{}.{durable}", self.stream) });
+        let found = stored::get(&self.connection, kept_in, &next).await?;
+        self.first = found.map_or(self.last, |found| found.sequence - 1) + 1;
+        Ok(())
+    }
+
+    /// Whether it is a dead letter of the selected durable, and not a part of one that is kept apart.
+    fn is_letter(&self, subject: &str) -> bool {
+        let durable =
+            subject.strip_prefix("dlq.").and_then(|rest| rest.strip_prefix(&*self.stream)?.strip_prefix('.'));
+        durable.is_some_and(|durable| match &self.selection.consumer {
+            Some(selected) => durable == selected,
+            None => !durable.contains('.'),
+        })
     }
 }
 
@@ -218,7 +279,8 @@ fn read(kept_in: String, stored: Stored) -> StoredLetter {
         deliveries: number("Dlq-Deliveries"),
         payload: value("Dlq-Payload").is_none().then(|| stored.payload.into()),
         // The dead letter's own id ends with it.
-        sent: value("Nats-Msg-Id")
+        sent: value(LETTER_ID)
+            .or_else(|| value("Nats-Msg-Id"))
             .and_then(|id| id.rsplit('.').next()?.parse().ok())
             .filter(|time| *time > 0),
         headers_are_apart: value(HEADERS_APART).is_some(),

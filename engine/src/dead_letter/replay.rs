@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::connect::Connection;
-use crate::dead_letter::read::{StoredLetter, delete, lines};
-use crate::dead_letter::store::{KEPT_PREFIX, LARGEST_HEADERS, Part, wire_size};
+use crate::dead_letter::read::{LETTER_ID, StoredLetter, delete, lines};
+use crate::dead_letter::store::{KEPT_PREFIX, LARGEST_HEADERS, Part, REASON, wire_size};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::stored;
 use crate::publish::{Outgoing, PublishAck, publish};
@@ -20,6 +20,8 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The id that the message had when it was published first.
 const ORIGINAL_ID: &str = "Dlq-Original-Msg-Id";
+/// How often the message was replayed.
+const REPLAYS: &str = "Dlq-Replays";
 
 /// Headers that would make the server act anew: conditions that held for the first publishing only, a
 /// roll-up that deletes what came before, a schedule, a batch, a count, a place in another stream. They
@@ -39,7 +41,8 @@ const NOT_IN_FORCE: [&str; 7] = [
 ///
 /// Payload and headers are those of the message, but `Nats-Msg-Id` is made from the dead letter: the
 /// first one would be taken for a duplicate, and with this one a replay that is repeated, because its
-/// confirmation was lost, is stored once. The first one is in `Dlq-Original-Msg-Id`.
+/// confirmation was lost, is stored once. The first one is in `Dlq-Original-Msg-Id`, and `Dlq-Replays` counts the
+/// replays. A message that was itself a dead letter is restored as that: its headers tell of the first death.
 ///
 /// # Errors
 /// [`ErrorKind::NotReplayable`] when payload or headers were kept apart and are no longer there, and as
@@ -106,9 +109,13 @@ async fn kept_apart(connection: &Connection, letter: &StoredLetter) -> Result<By
 fn headers(letter: &StoredLetter, payload: usize, limit: usize) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     let mut first_id = None;
+    let is_letter = letter.headers.iter().any(|(name, _)| name == REASON);
+    let mut replays = 0_u64;
     for (name, value) in &letter.headers {
         if name.eq_ignore_ascii_case(MESSAGE_ID) {
             first_id.get_or_insert(value);
+        } else if name == REPLAYS && !is_letter {
+            replays = value.parse().unwrap_or_default();
         } else if starts_with_any(name, &NOT_IN_FORCE) {
             append(letter, &mut headers, &format!("{KEPT_PREFIX}{name}"), value)?;
         } else {
@@ -116,8 +123,12 @@ fn headers(letter: &StoredLetter, payload: usize, limit: usize) -> Result<Header
         }
     }
     let bare = headers.clone();
-    if let Some(id) = first_id.filter(|_| headers.get(ORIGINAL_ID).is_none()) {
-        append(letter, &mut headers, ORIGINAL_ID, id)?;
+    let id_name = if is_letter { LETTER_ID } else { ORIGINAL_ID };
+    if let Some(id) = first_id.filter(|_| headers.get(id_name).is_none()) {
+        append(letter, &mut headers, id_name, id)?;
+    }
+    if !is_letter {
+        append(letter, &mut headers, REPLAYS, &replays.saturating_add(1).to_string())?;
     }
     append(letter, &mut headers, MESSAGE_ID, &fresh_id(letter))?;
     // Where there is no room for an id, the message matters more than the guard against a repeat.
@@ -196,6 +207,7 @@ mod tests {
             [("Trace", "abc"), ("Tag", "one"), ("Tag", "two"), ("Nats-TTL", "1h"), ("Nats-Msg-Id", "a")];
         let expected = [
             "Dlq-Original-Msg-Id: a",
+            "Dlq-Replays: 1",
             "Nats-Msg-Id: replay.orders-dlq.17.123",
             "Nats-TTL: 1h",
             "Tag: one",
@@ -207,8 +219,10 @@ mod tests {
 
     #[test]
     fn the_first_id_survives_a_second_replay() {
-        let given = [("Nats-Msg-Id", "replay.orders-dlq.3.9"), ("Dlq-Original-Msg-Id", "a")];
-        assert_eq!(replayed(&given), ["Dlq-Original-Msg-Id: a", "Nats-Msg-Id: replay.orders-dlq.17.123"]);
+        let given =
+            [("Nats-Msg-Id", "replay.orders-dlq.3.9"), ("Dlq-Original-Msg-Id", "a"), ("Dlq-Replays", "1")];
+        let expected = ["Dlq-Original-Msg-Id: a", "Dlq-Replays: 2", "Nats-Msg-Id: replay.orders-dlq.17.123"];
+        assert_eq!(replayed(&given), expected);
     }
 
     #[test]
@@ -218,6 +232,20 @@ mod tests {
             "Dlq-Header-Nats-Expected-Last-Sequence: 5",
             "Dlq-Header-Nats-Incr: +1",
             "Dlq-Header-nats-rollup: all",
+            "Dlq-Replays: 1",
+            "Nats-Msg-Id: replay.orders-dlq.17.123",
+        ];
+        assert_eq!(replayed(&given), expected);
+    }
+
+    #[test]
+    fn a_message_that_was_a_dead_letter_is_restored_with_its_own_words_and_ids() {
+        let first = "dlq.orders.billing.71.123";
+        let given = [("Dlq-Reason", "no card"), ("Dlq-Original-Msg-Id", "a"), ("Nats-Msg-Id", first)];
+        let expected = [
+            "Dlq-Letter-Id: dlq.orders.billing.71.123",
+            "Dlq-Original-Msg-Id: a",
+            "Dlq-Reason: no card",
             "Nats-Msg-Id: replay.orders-dlq.17.123",
         ];
         assert_eq!(replayed(&given), expected);

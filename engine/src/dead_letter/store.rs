@@ -30,6 +30,11 @@ const ACTED_ON: &str = "Nats-";
 /// A stream refuses a message with more bytes of headers (error 10097, seen on nats-server 2.15.1).
 pub(crate) const LARGEST_HEADERS: usize = 65_535;
 
+/// What a dead letter's own headers begin with. Of a message that is itself a dead letter they are kept under the
+/// prefix too, so that they tell of the first death still when it is restored.
+const OF_A_LETTER: &str = "Dlq-";
+pub(crate) const REASON: &str = "Dlq-Reason";
+
 /// Says where the headers are that are kept apart.
 pub(crate) const HEADERS_APART: &str = "Dlq-Headers-Apart";
 
@@ -181,8 +186,9 @@ impl DeadLetters {
     /// The headers of the message.
     fn kept_headers(letter: &DeadLetter) -> HeaderMap {
         let mut headers = HeaderMap::new();
+        let is_letter = letter.message.headers().is_some_and(|headers| headers.get(REASON).is_some());
         for (name, values) in letter.message.headers().into_iter().flat_map(HeaderMap::iter) {
-            let kept = kept_name(name);
+            let kept = kept_name(name, is_letter);
             for value in values {
                 headers.append(kept.clone(), value.clone());
             }
@@ -197,7 +203,7 @@ impl DeadLetters {
     fn tell(&self, letter: &DeadLetter, headers: &mut HeaderMap) {
         let place = letter.message.metadata().ok();
         let sequence = letter.sequence();
-        set(headers, "Dlq-Reason", &letter.reason);
+        set(headers, REASON, &letter.reason);
         if let Some(error) = &letter.error {
             set(headers, "Dlq-Error", error);
         }
@@ -214,10 +220,11 @@ impl DeadLetters {
     }
 }
 
-fn kept_name(name: &HeaderName) -> HeaderName {
+fn kept_name(name: &HeaderName, is_letter: bool) -> HeaderName {
     let text: &str = name.as_ref();
-    let is_acted_on = text.get(..ACTED_ON.len()).is_some_and(|start| start.eq_ignore_ascii_case(ACTED_ON));
-    let renamed = is_acted_on.then(|| format!("{KEPT_PREFIX}{text}").parse().ok()).flatten();
+    let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    let is_renamed = begins(ACTED_ON) || is_letter && begins(OF_A_LETTER);
+    let renamed = is_renamed.then(|| format!("{KEPT_PREFIX}{text}").parse().ok()).flatten();
     renamed.unwrap_or_else(|| name.clone())
 }
 
@@ -276,6 +283,17 @@ mod tests {
         assert!(copy.get("nats-rollup").is_none());
         assert_eq!(copy.get("Trace").unwrap().as_str(), "abc");
         assert_eq!(copy.get("Nats-Msg-Id").unwrap().as_str(), "dlq.orders.billing.71.1700000000000000001");
+    }
+
+    #[test]
+    fn a_dead_letter_of_a_dead_letter_keeps_the_words_on_the_first_death() {
+        let mut first = HeaderMap::new();
+        first.insert("Dlq-Reason", "no card");
+        first.insert("Dlq-Header-Nats-Msg-Id", "original");
+        let (copy, _) = letters().fit(&letter(first, b"{}"), 1_000_000);
+        assert_eq!(copy.get("Dlq-Reason").unwrap().as_str(), "attempts exhausted");
+        assert_eq!(copy.get("Dlq-Header-Dlq-Reason").unwrap().as_str(), "no card");
+        assert_eq!(copy.get("Dlq-Header-Dlq-Header-Nats-Msg-Id").unwrap().as_str(), "original");
     }
 
     #[test]

@@ -45,7 +45,8 @@ def dead_letters() -> "Iterator[DeadLetters]":
             for letter in letters.select("orders", Selection(reason="worker lost")):
                 letters.replay(letter)
 
-    `select(stream, selection)` gives those that are there now, oldest first; `get(stream, number)`
+    `select(stream, selection)` gives those that are there now, oldest first, or with
+    `newest_first=True` the other way round; `get(stream, number)`
     one of them, or None. `replay(letter)` publishes the message again and, when a stream has
     stored it, deletes the dead letter; it returns that stream and the message's sequence there. It
     raises NotReplayable, PublishError or StreamError, and then the dead letter stays.

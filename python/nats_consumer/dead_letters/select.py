@@ -67,7 +67,8 @@ def selected_letters(
 ) -> "Iterator[StoredLetter]":
     """The dead letters of one stream that the options select."""
     try:
-        return iter(letters.select(stream, _selection(options)))
+        newest = options.get("newest", False)
+        return iter(letters.select(stream, _selection(options), newest))
     except StreamNotFound:
         if options["stream"]:
             raise

@@ -8,6 +8,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from nats_consumer.terminal import visible
+
 _ROOT = logging.getLogger("nats_consumer")
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _POLL_SECONDS = 0.5
@@ -53,11 +55,18 @@ def make_visible(level: str | None) -> None:
     handler for them. A `level` that is given holds in any case."""
     if not _ROOT.hasHandlers():
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(_FORMAT))
+        handler.setFormatter(_Visible(_FORMAT))
         _ROOT.addHandler(handler)
         level = level or "INFO"
     if level:
         _ROOT.setLevel(level)
+
+
+class _Visible(logging.Formatter):
+    """Errors quote what strangers sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def flush() -> None:

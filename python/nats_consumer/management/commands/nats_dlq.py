@@ -1,5 +1,8 @@
 """manage.py nats_dlq: list, show, replay and purge dead letters."""
 
+import os
+import signal
+import sys
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,7 @@ from nats_consumer.exceptions import (
     PublishError,
     StreamError,
 )
+from nats_consumer.terminal import visible
 
 if TYPE_CHECKING:
     from nats_consumer._native import DeadLetters
@@ -52,6 +56,7 @@ class Command(BaseCommand):
             default=_LINES,
             help=f"how many to list for each stream (default: {_LINES})",
         )
+        listing.add_argument("--newest", action="store_true", help="newest first")
 
         show = verbs.add_parser("show", help="everything about one dead letter")
         show.add_argument("numbers", nargs=1, type=int, metavar="NUMBER")
@@ -75,51 +80,60 @@ class Command(BaseCommand):
             "replay": self._replay,
             "purge": self._purge,
         }
+        _show_any_text(self.stdout)
         try:
             streams = chosen_streams(options)
             if unknown := unknown_consumer(options.get("consumer") or ""):
                 self.stderr.write(unknown)
             with dead_letters() as letters:
-                self.stdout.write(f"Server: {display_servers(letters.server)}")
+                self._say(f"Server: {display_servers(letters.server)}")
                 verbs[options["verb"]](letters, streams, options)
+            self.stdout.flush()
         except (NatsConsumerError, ValueError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(visible(str(error))) from error
+        except BrokenPipeError:
+            # The reader, such as `head`, has ended. Python must not flush into the pipe again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(visible(text))
 
     def _list(self, letters: "DeadLetters", streams: list[str], options: dict[str, Any]) -> None:
         limit = options["limit"]
         for stream in streams:
             found = selected_letters(letters, stream, options)
             rows = [row(letter) for letter in islice(found, limit)]
-            self.stdout.write(f"\n{stream}: {counted(len(rows))}{'' if rows else hint(stream)}")
+            self._say(f"\n{stream}: {counted(len(rows))}{'' if rows else hint(stream)}")
             for line in table(rows):
-                self.stdout.write(f"  {line}")
+                self._say(f"  {line}")
             if next(found, None) is not None:
-                self.stdout.write(f"  ... and more: list them with --limit above {limit}.")
+                self._say(f"  ... and more: list them with --limit above {limit}.")
 
     def _show(self, letters: "DeadLetters", streams: list[str], options: dict[str, Any]) -> None:
         for letter in chosen_letters(letters, streams, options):
-            self.stdout.write(description(letter))
+            self._say(description(letter))
 
     def _replay(self, letters: "DeadLetters", streams: list[str], options: dict[str, Any]) -> None:
         replayed = failed = 0
         for letter in chosen_letters(letters, streams, options):
             what = f"{letter.kept_in} {letter.number}: {letter.subject}"
             if options["dry_run"]:
-                self.stdout.write(f"would replay {what} ({reason_of(letter)})")
+                self._say(f"would replay {what} ({reason_of(letter)})")
                 continue
             try:
                 stream, sequence = letters.replay(letter)
             except (MessageError, PublishError, StreamError) as error:
                 failed += 1
-                self.stderr.write(f"{what} was not replayed: {error}")
+                self.stderr.write(visible(f"{what} was not replayed: {error}"))
             else:
                 replayed += 1
-                self.stdout.write(f"{what} is now message {sequence} of {stream}")
+                self._say(f"{what} is now message {sequence} of {stream}")
         if options["dry_run"]:
             return
-        self.stdout.write(f"Replayed: {counted(replayed)}.")
+        self._say(f"Replayed: {counted(replayed)}.")
         if replayed:
-            self.stdout.write(
+            self._say(
                 "Every consumer of these subjects gets them. Each has a new Nats-Msg-Id, so the "
                 "stream does not drop it as a duplicate; Dlq-Original-Msg-Id has the old one."
             )
@@ -134,10 +148,16 @@ class Command(BaseCommand):
             what = f"{letter.kept_in} {letter.number}: {letter.subject} ({reason_of(letter)})"
             if deletes:
                 letters.delete(letter)
-            self.stdout.write(what if deletes else f"would delete {what}")
+            self._say(what if deletes else f"would delete {what}")
         if not count:
-            self.stdout.write(f"Nothing to delete: no dead letter is selected.{hint(streams[0])}")
+            self._say(f"Nothing to delete: no dead letter is selected.{hint(streams[0])}")
         elif deletes:
-            self.stdout.write(f"Deleted: {counted(count)}.")
+            self._say(f"Deleted: {counted(count)}.")
         elif not options["dry_run"]:
             raise CommandError(f"Nothing was deleted. To delete {counted(count)}, add --yes.")
+
+
+def _show_any_text(stream: Any) -> None:
+    """A terminal that lacks a character shows its number instead of ending the command."""
+    if reconfigure := getattr(stream, "reconfigure", None):
+        reconfigure(errors="backslashreplace")
