@@ -16,6 +16,8 @@ KEYS = (
     "event_loop_policy",
     "shutdown_timeout",
     "embedded_store",
+    "exclude_apps",
+    "migrate_streams_in_tests",
 )
 _OLD_DURABLE_KEY = "DEFAULT_DURABLE_NAME"
 _DEFAULT_SHUTDOWN_TIMEOUT = 25.0
@@ -68,6 +70,26 @@ def event_loop_policy() -> str | None:
     raise ConfigurationError(
         'NATS_CONSUMER["event_loop_policy"] must be a dotted path such as '
         f"'uvloop.EventLoopPolicy', not {path!r}."
+    )
+
+
+def excluded_apps() -> list[str]:
+    """The labels or names of apps whose `consumers` module is not imported."""
+    apps = nats_consumer_settings().get("exclude_apps", [])
+    if isinstance(apps, list | tuple) and all(isinstance(each, str) for each in apps):
+        return list(apps)
+    raise ConfigurationError(
+        f'NATS_CONSUMER["exclude_apps"] must be a list of app labels, not {apps!r}.'
+    )
+
+
+def migrates_streams_in_tests() -> bool:
+    """Whether operations in migrations run for a test database too."""
+    value = nats_consumer_settings().get("migrate_streams_in_tests", False)
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(
+        f'NATS_CONSUMER["migrate_streams_in_tests"] must be True or False, not {value!r}.'
     )
 
 

@@ -467,3 +467,14 @@ def test_a_method_of_older_versions_that_nobody_calls_is_w008(method: str, text:
 def test_attributes_of_the_projects_own_pass() -> None:
     declare("OrderConsumer", handle_message_inner=print, handle_order=print, currency="EUR")
     assert found() == {}
+
+
+def test_retries_without_a_pause_and_without_an_end_are_w013() -> None:
+    declare("Hot", max_retry_delay=0, initial_retry_delay=0)
+    assert "max_retry_delay is 0" in found()["nats_consumer.W013"]
+
+
+def test_no_pause_before_a_dead_letter_is_fine() -> None:
+    behavior = ErrorAckBehavior.DEAD_LETTER
+    declare("Quick", max_retry_delay=0, initial_retry_delay=0, handle_error_ack_behavior=behavior)
+    assert "nats_consumer.W013" not in found()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection, connections
+from pytest_django import Settings
 
 from nats_consumer import JetstreamPullConsumer, lanes
 from nats_consumer.lanes import database
@@ -178,3 +179,20 @@ def _serve(dispatch: Any, consumption: Delivering) -> None:
 
     asyncio.run(start())
     eventually(lambda: not dispatch.stuck_threads())
+
+
+class Counting(Querying):
+    """Notes how many queries Django keeps."""
+
+    def handle_message(self, message: Any) -> None:
+        super().handle_message(message)
+        self.used.append(len(connection.queries))
+
+
+def test_the_queries_that_debug_keeps_are_those_of_one_message(settings: Settings) -> None:
+    settings.DEBUG = True
+    consumer = Counting()
+    dispatch = dispatch_for(consumer, 1)
+    _serve(dispatch, Delivering(dispatch.handle))
+    _, first, _, second = consumer.used
+    assert first == second > 0

@@ -159,3 +159,26 @@ def test_the_command_does_not_start_a_consumer_without_handle_message(project: P
     assert command.returncode == 1
     assert "has no handle_message" in command.stderr
     assert "Traceback" not in command.stderr
+
+
+def test_an_app_of_others_whose_consumers_cannot_be_imported_can_be_left_out(
+    project: Project,
+) -> None:
+    project.write("events/__init__.py")
+    project.write("events/consumers.py", "from channels_that_is_not_here import Consumer")
+    project.installed("nats_consumer", "shop", "events")
+    check = project.python("-m", "django", "check")
+    assert "NATS_CONSUMER[\"exclude_apps\"] = ['events']" in check.stderr
+    settings = (project.folder / "config.py").read_text()
+    project.write("config.py", settings + "\nNATS_CONSUMER = {'exclude_apps': ['events']}")
+    assert project.consumers() == "['OrderConsumer']"
+
+
+def test_a_consumers_package_that_imports_nothing_is_named(project: Project) -> None:
+    (project.folder / "shop/consumers.py").unlink()
+    project.write("shop/consumers/__init__.py")
+    project.write("shop/consumers/orders.py", CONSUMER.format(name="OrderConsumer"))
+    project.installed("nats_consumer", "shop")
+    check = project.python("-m", "django", "check")
+    assert "shop.consumers does not import orders" in check.stderr
+    assert "from . import orders" in check.stderr

@@ -208,3 +208,24 @@ def test_migrate_works_where_an_event_loop_runs_already(
 
 def test_nats_consumer_itself_has_no_migrations(shop: Migrations) -> None:
     assert "nats_consumer\n (no migrations)" in shop.manage("showmigrations", "nats_consumer")
+
+
+TESTING = """
+from django.test import TestCase
+
+class Orders(TestCase):
+    def test_nothing(self) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_manage_py_test_leaves_the_real_stream_alone_unless_the_settings_say_otherwise(
+    shop: Migrations, nats_server: NatsServer, is_wanted: bool
+) -> None:
+    shop.add("0001_streams", CREATE)
+    shop.project.write("shop/tests.py", TESTING)
+    settings = (shop.project.folder / "settings.py").read_text()
+    wanted = f"NATS_CONSUMER['migrate_streams_in_tests'] = {is_wanted}"
+    shop.project.write("settings.py", f"{settings}\n{wanted}\n")
+    shop.manage("test", "shop")
+    assert (shop.stream in nats_server.streams()) is is_wanted

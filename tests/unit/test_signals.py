@@ -31,7 +31,7 @@ def status(exits: bool, name: str) -> int:
     return subprocess.run([sys.executable, "-c", script], timeout=30, check=False).returncode
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_while_python_ends_does_not_turn_status_0_into_a_failure(name: str) -> None:
     assert status(exits=True, name=name) == 0
 

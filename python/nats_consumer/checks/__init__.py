@@ -25,7 +25,15 @@ from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.run import event_loop
 
 from .unawaited import unawaited_calls
-from .warnings import filters_beside_subjects, misspelt, uncalled, without_effect, without_stream
+from .warnings import (
+    filters_beside_subjects,
+    misspelt,
+    retries_without_pause,
+    uncalled,
+    unimported,
+    without_effect,
+    without_stream,
+)
 
 _SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatialite")
 
@@ -41,6 +49,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         default_durable,
         settings.shutdown_timeout,
         settings.embedded_store,
+        settings.excluded_apps,
+        settings.migrates_streams_in_tests,
         event_loop.check,
     ]
     problems: dict[str, None] = {}
@@ -73,13 +83,23 @@ def check_secrets(**_: Any) -> list[CheckMessage]:
 
 @register("nats_consumer")
 def check_consumers(**_: Any) -> list[CheckMessage]:
-    """E002 to E004, W001 and W005 to W008: what is wrong with each consumer. W002: two that
-    share a durable, which only the command that runs both refuses. W012: one that never runs."""
+    """E002 to E004, W001, W005 to W008 and W013: what is wrong with each consumer. W002: two that
+    share a durable, which only the command that runs both refuses. W012: one that never runs.
+    W014: modules of a `consumers` package that nothing imports."""
     consumers = registry.consumers() if _has_settings() else []
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
     shared = shared_durables(consumers)
     messages += [CheckWarning(text, id="nats_consumer.W002") for text in shared]
+    messages += [_not_imported(package, names) for package, names in unimported()]
     return [*messages, *map(_never_runs, without_stream())]
+
+
+def _not_imported(package: str, names: list[str]) -> CheckMessage:
+    return CheckWarning(
+        f"The package {package} does not import {', '.join(names)}: consumers in there never run.",
+        hint=f"Import them in its __init__.py: from . import {', '.join(names)}",
+        id="nats_consumer.W014",
+    )
 
 
 def _never_runs(consumer: type[Declaration]) -> CheckMessage:
@@ -199,6 +219,14 @@ def _warnings(consumer: type[Declaration]) -> Iterator[CheckMessage]:
         )
     for text in without_effect(consumer):
         yield CheckWarning(f"{name}: {text}", obj=consumer, id="nats_consumer.W006")
+    if retries_without_pause(consumer):
+        yield CheckWarning(
+            f"{name} hands a message back after its last attempt (NAK), and max_retry_delay is 0: "
+            "a message that always fails is tried hundreds of times a second without end.",
+            hint="Give it a max_retry_delay, or another handle_error_ack_behavior.",
+            obj=consumer,
+            id="nats_consumer.W013",
+        )
     for text in uncalled(consumer):
         yield CheckWarning(f"{name}: {text}", obj=consumer, id="nats_consumer.W008")
     for attribute, close in misspelt(consumer).items():

@@ -1,8 +1,10 @@
 """Warnings about a consumer class: it can run, but probably not as intended."""
 
+import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
 from inspect import isabstract
+from pkgutil import iter_modules
 
 from django.apps import apps
 
@@ -10,7 +12,8 @@ from nats_consumer.consumer import NatsConsumer
 from nats_consumer.declare.declaration import Declaration, is_overridden, project_classes
 from nats_consumer.declare.filters import declared_filter
 from nats_consumer.declare.options import START_ATTRIBUTES
-from nats_consumer.declare.registry import bases
+from nats_consumer.declare.registry import bases, consumers
+from nats_consumer.declare.retry import retry_policy
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.names import overlap
 from nats_consumer.outcomes import ErrorAckBehavior
@@ -70,6 +73,29 @@ def without_effect(consumer: type[Declaration]) -> Iterator[str]:
             f"handle_error_ack_behavior {behavior.name} leaves the last word to handle_error, and "
             "there is none. Write it, or choose another behavior."
         )
+
+
+def retries_without_pause(consumer: type[Declaration]) -> bool:
+    """Whether a message that always fails comes again and again without a pause."""
+    if consumer.handle_error_ack_behavior is not ErrorAckBehavior.NAK:
+        return False
+    try:
+        return retry_policy(consumer).max_delay == 0
+    except ConfigurationError:
+        return False  # consumer_options() says so
+
+
+def unimported() -> Iterator[tuple[str, list[str]]]:
+    """The `consumers` packages of apps that register nothing, each with its modules."""
+    registered = {each.__module__ for each in [*consumers(), *bases()]}
+    for config in apps.get_app_configs():
+        package = sys.modules.get(f"{config.name}.consumers")
+        if package is None or not hasattr(package, "__path__"):
+            continue
+        names = [each.name for each in iter_modules(package.__path__)]
+        missing = [name for name in names if f"{package.__name__}.{name}" not in sys.modules]
+        if missing and not any(each.startswith(package.__name__) for each in registered):
+            yield package.__name__, missing
 
 
 def without_stream() -> list[type[Declaration]]:

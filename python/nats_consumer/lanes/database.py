@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections, connections
+from django.db import close_old_connections, connections, reset_queries
 
 logger = logging.getLogger("nats_consumer.worker")
 
@@ -17,7 +17,9 @@ _SECONDS_BETWEEN_CHECKS = 0.5
 
 @contextmanager
 def fresh_connections() -> Iterator[None]:
-    """Connections that are too old or broken are closed before and after the body."""
+    """Connections that are too old or broken are closed before and after the body. The queries that
+    Django keeps with DEBUG are forgotten before it."""
+    reset_queries()
     close_old_connections()
     try:
         yield
@@ -41,6 +43,11 @@ async def keep_connections_fresh() -> None:
     while True:
         await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
         try:
-            await sync_to_async(close_old_connections)()
+            await sync_to_async(_refresh)()
         except Exception:
             logger.exception("The database connections could not be checked.")
+
+
+def _refresh() -> None:
+    reset_queries()
+    close_old_connections()

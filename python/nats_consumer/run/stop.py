@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first signal drains, a later one ends the process."""
+"""SIGTERM, Ctrl-C and SIGHUP: the first signal drains, a later one ends the process."""
 
 import asyncio
 import atexit
@@ -12,15 +12,15 @@ from types import FrameType
 
 from . import logs
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 # A process manager often signals the process and then its group, milliseconds apart: one request.
 SAME_SECONDS = 1.0
 
 
 @contextmanager
 def set_by_signals(stopping: asyncio.Event, *, exits: bool = False) -> Iterator[None]:
-    """The first SIGTERM or SIGINT sets `stopping`; one that comes SAME_SECONDS later or more ends
-    the process with 130 or 143.
+    """The first SIGTERM, SIGINT or SIGHUP sets `stopping`; one that comes SAME_SECONDS later or
+    more ends the process with 128 and its number. Where `nohup` has SIGHUP ignored, it stays so.
 
     Afterwards the signals are as before, unless the process `exits` once it was stopped: then they
     can no longer change its status."""
@@ -28,7 +28,7 @@ def set_by_signals(stopping: asyncio.Event, *, exits: bool = False) -> Iterator[
         yield  # Python lets only the main thread handle signals
         return
     handler = _Handler(stopping)
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    before = {number: signal.signal(number, handler) for number in _signals()}
     try:
         yield
         handler.is_over = exits and stopping.is_set()
@@ -38,6 +38,13 @@ def set_by_signals(stopping: asyncio.Event, *, exits: bool = False) -> Iterator[
         else:
             for number, previous in before.items():
                 signal.signal(number, previous)
+
+
+def _signals() -> list[signal.Signals]:
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN:
+        signals.append(_HANGUP)
+    return signals
 
 
 class _Handler:
@@ -62,5 +69,5 @@ class _Handler:
 def _ignore_signals() -> None:
     # While Python ends it gives handled signals their default back, which would kill; it leaves
     # ignored ones alone.
-    for number in _SIGNALS:
+    for number in _signals():
         signal.signal(number, signal.SIG_IGN)

@@ -1,6 +1,7 @@
 """The base of all operations: setup() returns them, and Django migrations contain them."""
 # ruff: noqa: ARG002 - the signatures are Django's
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from enum import Enum, StrEnum
@@ -12,16 +13,22 @@ from django.db.migrations.operations.base import Operation, OperationCategory
 
 from nats_consumer.api.wire import Struct
 from nats_consumer.client import get_nats_client
+from nats_consumer.connect.args import connect_options
+from nats_consumer.connect.options import EMBEDDED
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.lanes.blocking import wait_for
+from nats_consumer.settings import migrates_streams_in_tests
 from nats_consumer.validation import unknown_key
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.backends.base.schema import BaseDatabaseSchemaEditor
     from django.db.migrations.state import ProjectState
 
     from nats_consumer.client import Client
     from nats_consumer.client.jetstream import JetStreamContext
+
+logger = logging.getLogger("nats_consumer.server")
 
 _Init = TypeVar("_Init", bound=Callable[..., None])
 
@@ -70,8 +77,10 @@ class StreamOperation(Operation):
         from_state: "ProjectState",
         to_state: "ProjectState",
     ) -> None:
-        """Make the change, for databases that the app is migrated in."""
-        if router.allow_migrate(schema_editor.connection.alias, app_label):
+        """Make the change, for databases that the app is migrated in. For a test database nothing
+        is done, unless the server is embedded or NATS_CONSUMER["migrate_streams_in_tests"] is True:
+        the stream is the real one."""
+        if self._is_meant(schema_editor.connection, app_label):
             wait_for(self.execute())
 
     def database_backwards(
@@ -82,7 +91,7 @@ class StreamOperation(Operation):
         to_state: "ProjectState",
     ) -> None:
         """Take the change back, as database_forwards makes it."""
-        if router.allow_migrate(schema_editor.connection.alias, app_label):
+        if self._is_meant(schema_editor.connection, app_label):
             wait_for(self._undo())
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
@@ -95,9 +104,29 @@ class StreamOperation(Operation):
         """One line for `migrate --plan` and sqlmigrate."""
         return repr(self)
 
+    def _is_meant(self, connection: "BaseDatabaseWrapper", app_label: str) -> bool:
+        if not router.allow_migrate(connection.alias, app_label):
+            return False
+        if not _is_for_tests(connection) or migrates_streams_in_tests():
+            return True
+        if connect_options().servers == [EMBEDDED]:
+            return True
+        logger.info(
+            "%r is left out: the database is a test database, and the stream is the real one.", self
+        )
+        return False
+
     async def _undo(self) -> None:
         async with await get_nats_client() as client:
             await self.undo(client.jetstream())
+
+
+def _is_for_tests(connection: "BaseDatabaseWrapper") -> bool:
+    """Whether a test runner made the database."""
+    creation: Any = (
+        connection.creation
+    )  # its stubs lack the method, which Django's backends override
+    return bool(connection.settings_dict["NAME"] == creation._get_test_db_name())
 
 
 def takes(*names: str, of: type[Struct]) -> Callable[[_Init], _Init]:
