@@ -41,6 +41,10 @@ bench: $(VENV)/.optimized ## Measure against the peers and native Rust (QUICK=1:
 faults: $(VENV)/.built $(VENV)/.faults ## Kill, freeze and cut everything under load, and compare the ledgers
 	@$(VENV)/bin/python -m pytest tests/faults -n 4 --reruns=0
 
+.PHONY: compatibility
+compatibility: $(VENV)/.built ## Run other projects' own tests with this package for theirs (SUITES=folder)
+	@$(VENV)/bin/python make/suites/compatibility.py $(SUITES)
+
 .PHONY: servers
 servers: $(VENV)/.built ## Test against other versions of nats-server (SERVERS="2.10 2.15")
 	@$(VENV)/bin/python make/servers.py $(or $(SERVERS),2.10 2.11 2.12 2.14 2.15) -n 4

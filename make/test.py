@@ -1,7 +1,8 @@
 """`make test`: the linters, the Rust tests and the Python tests, then what came of them.
 
-With ALL in the environment also: every fault, the oldest nats-server, and the wheel and the sdist,
-installed as users do, on every Python found here.
+With ALL in the environment also: every fault, other projects' own tests (SUITES names their
+folder), the oldest nats-server, and the wheel and the sdist, installed as users do, on every Python
+found here.
 """
 
 import os
@@ -24,6 +25,8 @@ DJANGO_ON = {
     "3.13": "Django~=6.1.0",
     "3.14": "Django~=6.1.0",
 }
+# Other projects' tests, where they lie beside this one.
+SUITES = "../shared/suites"
 # Most tests wait for a server or a process most of their time.
 WORKERS = str(3 * (os.cpu_count() or 2))
 IN_PARALLEL = ["--numprocesses", WORKERS, "--dist", "worksteal"]
@@ -39,7 +42,12 @@ def main() -> int:
         notes += [f"Tested on Python {own}. ALL=1 tests on all Pythons, and every fault."]
         return run_all("test", [python, rust], notes)
     elsewhere, more_notes = elsewhere_steps(own)
-    python += [Step("faults", [*MAKE, "faults"], "build"), *elsewhere]
+    suites = [*MAKE, "compatibility", f"SUITES={os.environ.get('SUITES') or SUITES}"]
+    python += [
+        Step("faults", [*MAKE, "faults"], "build"),
+        Step("compatibility", suites, "build"),
+        *elsewhere,
+    ]
     return run_all("test", [python, [*rust, Step("wheels", [*MAKE, "wheels"])]], notes + more_notes)
 
 

@@ -2,7 +2,7 @@
 `manage.py nats_consumer`."""
 
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .api import PubAck
 from .client import get_nats_client
@@ -33,8 +33,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Looked up when somebody asks: every management command imports this.
-    if name == "__version__":
-        return version("django-nats-consumer")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:
+    __version__: str
+else:
+    # Not for type checkers: they would take every misspelled name for one that exists.
+    def __getattr__(name: str) -> Any:
+        # Looked up when somebody asks: every management command imports this.
+        if name == "__version__":
+            return version("django-nats-consumer")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -177,10 +177,18 @@ class NatsConsumer:
         """Number of messages that this consumer has handled."""
         return self._earlier_successes + self._count("succeeded")
 
+    @total_success_count.setter
+    def total_success_count(self, count: int) -> None:
+        self._earlier_successes = count - self._count("succeeded")
+
     @property
     def total_error_count(self) -> int:
         """Number of messages whose last attempt failed."""
         return self._earlier_errors + self._count("exhausted")
+
+    @total_error_count.setter
+    def total_error_count(self, count: int) -> None:
+        self._earlier_errors = count - self._count("exhausted")
 
     @property
     def total_repair_count(self) -> int:
@@ -232,6 +240,11 @@ class NatsConsumer:
 
     def _count(self, counter: str) -> int:
         return 0 if self._consumption is None else self._consumption.counters()[counter]
+
+
+def validate_stream_name(name: str) -> str:
+    """Return the name if a stream can have it, as the earlier packages did. Raises ValueError."""
+    return check_name(name, "The name of a stream")
 
 
 # The name in the earlier packages.

@@ -176,3 +176,50 @@ async def test_client_works_in_the_next_event_loop_too(stage: Stage) -> None:
         return asyncio.run(publish())
 
     assert [await asyncio.to_thread(in_a_loop_of_its_own) for _ in range(2)] == [1, 2]
+
+
+async def test_the_statistics_count_messages_and_payloads_and_no_flush(stage: Stage) -> None:
+    async with await get_nats_client() as client:
+        subject = client.new_inbox()
+        subscription = await client.subscribe(subject)
+        for _ in range(3):
+            await client.publish(subject, b"four", headers={"Trace": "abc"})
+        await client.flush()
+        assert await client.rtt() > 0
+        await becomes_true(lambda: subscription.pending_msgs == 3)
+        assert subscription.pending_bytes == 12
+        assert client.stats == {
+            "in_msgs": 3,
+            "out_msgs": 3,
+            "in_bytes": 12,
+            "out_bytes": 12,
+            "reconnects": 0,
+            "errors_received": 0,
+        }
+
+
+@pytest.mark.parametrize("by", ["keyword", "evolve"])
+async def test_a_mirror_becomes_a_stream_when_its_mirror_is_taken_away(
+    stage: Stage, by: str
+) -> None:
+    name = f"{stage.stream}-copy"
+    mirror = {"name": stage.stream}
+    info = await stage.jetstream.add_stream(name=name, mirror=mirror, description="a copy")
+    try:
+        if by == "keyword":
+            changed = await stage.jetstream.update_stream(name=name, mirror=None)
+        else:
+            changed = await stage.jetstream.update_stream(info.config.evolve(mirror=None))
+        assert changed.config.mirror is None
+        assert changed.config.description == "a copy"
+    finally:
+        await stage.jetstream.delete_stream(name)
+
+
+async def test_a_subscription_that_its_limit_has_ended_can_be_given_up(stage: Stage) -> None:
+    async with await get_nats_client() as client:
+        subscription = await client.subscribe(subject := client.new_inbox())
+        await subscription.unsubscribe(limit=1)
+        await client.publish(subject, b"one")
+        await subscription.next_msg(timeout=5)
+        await subscription.unsubscribe()

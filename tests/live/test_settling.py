@@ -1,6 +1,7 @@
 """Messages that the project's code settles itself: once, and nobody does it again."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from nats_consumer import ConsumerHandler, ErrorAckBehavior
-from nats_consumer.exceptions import MessageAlreadySettled
+from nats_consumer.exceptions import MessageAlreadySettled, RequestTimeout
 from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 
@@ -283,3 +284,34 @@ async def test_nak_or_term_of_the_handler_counts_as_no_error(stage: Stage) -> No
         await stage.publish("nak", "term")
         await stage.everything_is_settled(Orders)
         assert orders.total_error_count == 0
+
+
+async def test_an_ack_sync_whose_answer_was_lost_can_be_repeated(stage: Stage) -> None:
+    answers: list[object] = []
+
+    class Orders(stage.Pull):
+        async def handle_message(self, message: Any) -> None:
+            with contextlib.suppress(RequestTimeout):
+                await message.ack_sync(timeout=0.000001)
+                answers.append("too fast to be lost")
+            answers.append(await message.ack_sync(timeout=10))
+            with pytest.raises(MessageAlreadySettled):
+                await message.ack_sync()
+
+    async with running(Orders) as orders:
+        await stage.publish("one")
+        await stage.everything_is_settled(Orders)
+        await becomes_true(lambda: orders.total_success_count == 1)
+    assert answers == [None]
+
+
+async def test_so_can_that_of_a_clients_message(stage: Stage) -> None:
+    await stage.publish("one")
+    subscription = await stage.jetstream.pull_subscribe(f"{stage.stream}.>", "billing")
+    (message,) = await subscription.fetch(timeout=5)
+    with pytest.raises(RequestTimeout):
+        await message.ack_sync(timeout=0.000001)
+    assert not message.is_acked
+    await message.ack_sync(timeout=10)
+    assert message.is_acked
+    assert (await subscription.consumer_info()).num_ack_pending == 0

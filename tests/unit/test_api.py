@@ -4,6 +4,7 @@ import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from nats.js import api as theirs
 
 from nats_consumer.operations import api
 
@@ -146,3 +147,21 @@ def test_a_stored_messages_headers_and_data_are_decoded() -> None:
     )
     assert (message.seq, message.sequence, message.data) == (3, 3, b"{}")
     assert message.headers == message.header == {"Trace": "one", "Empty": ""}
+
+
+def test_a_struct_of_nats_pys_is_taken_for_ours() -> None:
+    source = theirs.StreamSource(name="orders", filter_subject="orders.>")
+    config = api.StreamConfig(name="copy", sources=[source], placement=theirs.Placement("eu"))
+    assert config.as_dict() == {
+        "name": "copy",
+        "sources": [{"name": "orders", "filter_subject": "orders.>"}],
+        "placement": {"cluster": "eu"},
+    }
+    limits = theirs.StreamConsumerLimits(inactive_threshold=2)
+    given = api.StreamConfig.coerce(theirs.StreamConfig(name="orders", max_age=1.5))
+    assert given.evolve(consumer_limits=limits).as_dict()["max_age"] == 1_500_000_000
+
+
+def test_what_is_no_struct_is_refused() -> None:
+    with pytest.raises(TypeError, match="neither a Placement nor a dict"):
+        api.StreamConfig(name="orders", placement="eu")  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import pytest
 
 from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer
+from nats_consumer.consumer import validate_stream_name
 from nats_consumer.exceptions import ConfigurationError, ConsumerNotFound
 from tests.unit.support.doubles import FakeConsumption
 
@@ -136,3 +137,18 @@ def test_the_counters_go_on_after_a_restart() -> None:
     consumer._attach(FakeConsumption(succeeded=3, exhausted=1))
     consumer._attach(FakeConsumption(succeeded=2))
     assert (consumer.total_success_count, consumer.total_error_count) == (5, 1)
+
+
+def test_the_counters_can_be_set() -> None:
+    class Orders(JetstreamPullConsumer):
+        stream_name = "orders"
+
+    orders = Orders()
+    orders.total_success_count, orders.total_error_count = 3, 0
+    assert (orders.total_success_count, orders.total_error_count) == (3, 0)
+
+
+def test_a_stream_name_can_be_checked_as_by_the_earlier_packages() -> None:
+    assert validate_stream_name("orders") == "orders"
+    with pytest.raises(ValueError, match="spaces"):
+        validate_stream_name("my orders")

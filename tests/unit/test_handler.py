@@ -3,8 +3,10 @@
 import asyncio
 import threading
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
+from nats.aio.msg import Msg
 
 from nats_consumer import ConsumerHandler, handle
 from nats_consumer.declare.retry import RetryPolicy
@@ -331,3 +333,21 @@ def test_a_blocking_method_runs_in_a_thread_of_its_own() -> None:
 
     (name,) = routed(Blocking(["orders.created"]), "orders.created")
     assert name != threading.main_thread().name
+
+
+def test_the_default_fallback_takes_a_stand_in_for_nats_pys_message() -> None:
+    message = Mock(spec=Msg, subject="users.created", metadata=Mock(), nak=AsyncMock())
+    asyncio.run(ConsumerHandler(["orders.created"]).handle(message))
+    message.nak.assert_awaited_once_with(1.0)
+
+
+def test_the_subjects_of_a_handler_are_those_of_its_list_and_of_its_marks() -> None:
+    class Orders(ConsumerHandler):
+        @handle("orders.*", "orders.paid")
+        async def any(self, message: Any) -> None: ...
+
+    assert Orders(["orders.created"]).get_subjects() == [
+        "orders.created",
+        "orders.*",
+        "orders.paid",
+    ]

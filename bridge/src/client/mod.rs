@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use nats_consumer::Connection as Engine;
 use nats_consumer::api::{PREFIX, request_behind};
+use nats_consumer::connect::Traffic;
 use nats_consumer::publish::{publish, request, send};
 use nats_consumer::subscribe::Ordered;
 use pyo3::prelude::*;
@@ -91,18 +92,12 @@ impl Connection {
         self.engine.peek().client().server_info().version
     }
 
-    /// Messages in and out, bytes in and out, connections made.
+    /// Messages in and out, bytes of their payloads in and out, connections made.
     #[getter]
     fn statistics(&self) -> (u64, u64, u64, u64, u64) {
-        let counted = self.engine.peek().client().statistics();
-        let [messages_in, messages_out, bytes_in, bytes_out, connects] = [
-            &counted.in_messages,
-            &counted.out_messages,
-            &counted.in_bytes,
-            &counted.out_bytes,
-            &counted.connects,
-        ]
-        .map(|counter| counter.load(Relaxed));
+        let engine = self.engine.peek();
+        let Traffic { messages_in, bytes_in, messages_out, bytes_out } = engine.traffic();
+        let connects = engine.client().statistics().connects.load(Relaxed);
         (messages_in, messages_out, bytes_in, bytes_out, connects)
     }
 

@@ -1,6 +1,6 @@
 //! A message of a subscription or an answer to a request: the Msg of nats-py.
 
-use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::atomic::{AtomicU8, Ordering::*};
 use std::time::Duration;
 
 use nats_consumer::acknowledge::{Word, ack_confirmed, settle};
@@ -20,31 +20,45 @@ use crate::view::{View, metadata, reply};
 /// In place of a subscription's number: all answers come by one.
 pub(crate) const ANSWERS: u64 = 0;
 
+/// The states of a message.
+const OPEN: u8 = 0;
+/// The server was asked to confirm an acknowledgement, and has not answered: as long as that is so, the message can
+/// be settled, as with nats-py.
+const ASKED: u8 = 1;
+const SETTLED: u8 = 2;
+
 /// A message.
 #[pyclass(frozen, freelist = 1024, module = "nats_consumer._native")]
 pub(crate) struct Msg {
     message: Message,
     connection: Engine,
     sid: u64,
-    is_settled: AtomicBool,
+    state: AtomicU8,
     view: View,
 }
 
 impl Msg {
     /// A message of the subscription `sid`, or the answer to a request, of [`ANSWERS`].
     pub(crate) fn new(message: Message, connection: Engine, sid: u64) -> Self {
-        let is_settled = AtomicBool::new(false);
-        Self { message, connection, sid, is_settled, view: View::new() }
+        let state = AtomicU8::new(OPEN);
+        Self { message, connection, sid, state, view: View::new() }
     }
 
     fn say<'py>(&self, py: Python<'py>, word: Word) -> PyResult<Bound<'py, PyAny>> {
         self.check_stream()?;
         // A sign of life may come at any time, and any number of times.
-        if word != Word::InProgress && self.is_settled.swap(true, AcqRel) {
-            return Err(MessageAlreadySettled::new_err(()));
+        if word != Word::InProgress {
+            self.move_to(SETTLED)?;
         }
         let (connection, message) = (self.connection.clone(), self.message.clone());
         begun(py, async move { settle(&connection, &message, word).await }, nothing)
+    }
+
+    fn move_to(&self, state: u8) -> PyResult<()> {
+        match self.state.fetch_max(state, AcqRel) {
+            SETTLED => Err(MessageAlreadySettled::new_err(())),
+            _ => Ok(()),
+        }
     }
 
     fn check_stream(&self) -> PyResult<()> {
@@ -96,7 +110,7 @@ impl Msg {
 
     #[getter]
     fn is_acked(&self) -> bool {
-        self.is_settled.load(Acquire)
+        self.state.load(Acquire) == SETTLED
     }
 
     #[getter]
@@ -123,18 +137,17 @@ impl Msg {
         self.say(py, Word::InProgress)
     }
 
-    /// Acknowledges, and waits until the server has confirmed it.
+    /// Acknowledges, and waits until the server has confirmed it. Where it did not, it can be asked again.
     #[pyo3(signature = (timeout=1.0))]
-    fn ack_sync<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+    fn ack_sync<'py>(slf: Py<Self>, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let limit = seconds("timeout", timeout)?;
-        self.check_stream()?;
-        if self.is_settled.swap(true, AcqRel) {
-            return Err(MessageAlreadySettled::new_err(()));
-        }
-        let (connection, message) = (self.connection.clone(), self.message.clone());
+        slf.get().check_stream()?;
+        slf.get().move_to(ASKED)?;
         let asking = async move {
-            let answer = ack_confirmed(&connection, &message, limit).await?;
-            Ok(Self::new(answer, connection, ANSWERS))
+            let Self { connection, message, state, .. } = slf.get();
+            let answer = ack_confirmed(connection, message, limit).await?;
+            state.store(SETTLED, Release);
+            Ok(Self::new(answer, connection.clone(), ANSWERS))
         };
         into_asyncio(py, asking, |py, answer| Ok(Py::new(py, answer)?.into_any()))
     }

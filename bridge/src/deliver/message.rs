@@ -148,7 +148,7 @@ impl Message {
     #[pyo3(signature = (timeout=1.0))]
     fn ack_sync<'py>(slf: Py<Self>, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let limit = seconds("timeout", timeout)?;
-        if slf.get().is_settled() {
+        if slf.get().is_settled() && !slf.get().delivery().is_unconfirmed() {
             return Err(MessageAlreadySettled::new_err(()));
         }
         let work = async move { confirm(slf.get().delivery(), limit).await };

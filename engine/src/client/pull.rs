@@ -139,7 +139,9 @@ impl Puller {
             .wait_until_up(left(deadline), || format!("`{}` was not asked", self.from.consumer))
             .await?;
         let client = self.connection.client();
-        let sent = client.publish_with_reply(self.next.clone(), reply, request.to_string().into()).await;
+        let request = request.to_string();
+        self.connection.counted().sent(request.len());
+        let sent = client.publish_with_reply(self.next.clone(), reply, request.into()).await;
         sent.map_err(|error| Error::new(ErrorKind::Closed, "The connection is closed.").because(error))?;
         Ok(id)
     }
@@ -226,9 +228,9 @@ impl Puller {
     }
 }
 
-/// A conflict that asking again cannot solve.
+/// A conflict that asking again cannot solve. A consumer whose requests are all taken has free ones soon.
 fn is_of_the_request(words: &str) -> bool {
-    words.starts_with("Exceeded") || words.starts_with("Consumer is push")
+    words.starts_with("Exceeded") && words != "Exceeded MaxWaiting" || words.starts_with("Consumer is push")
 }
 
 /// A lost connection takes the request with it.

@@ -45,7 +45,9 @@ pub async fn settle(connection: &Connection, message: &Message, word: Word) -> R
     message.metadata()?;
     let Some(reply) = message.reply() else { return Ok(()) };
     connection.wait_until_up(PATIENCE, unsettled).await?;
-    let sent = connection.client().publish(reply.clone(), Verdict::from(word).wire()).await;
+    let word = Verdict::from(word).wire();
+    connection.counted().sent(word.len());
+    let sent = connection.client().publish(reply.clone(), word).await;
     sent.map_err(|error| Error::new(ErrorKind::Closed, "The connection is closed.").because(error))
 }
 
@@ -57,9 +59,14 @@ pub async fn ack_confirmed(connection: &Connection, message: &Message, limit: Du
     message.metadata()?;
     let Some(reply) = message.reply() else { return Ok(message.clone()) };
     connection.wait_until_up(limit, unsettled).await?;
-    let request = Request::new().payload(Verdict::Ack.wire()).timeout(Some(limit));
+    let ack = Verdict::Ack.wire();
+    connection.counted().sent(ack.len());
+    let request = Request::new().payload(ack).timeout(Some(limit));
     match timeout(limit, connection.client().send_request(reply.clone(), request)).await {
-        Ok(Ok(answer)) => Ok(Message::new(answer)),
+        Ok(Ok(answer)) => {
+            connection.counted().received(answer.payload.len());
+            Ok(Message::new(answer))
+        }
         _ => Err(Error::new(
             ErrorKind::Timeout,
             format!("The server did not confirm the acknowledgement within {limit:?}."),

@@ -37,7 +37,7 @@ pub struct Interest {
     pub queue: Option<String>,
     /// Messages that may wait; more are dropped.
     pub max_messages: usize,
-    /// Bytes that may wait; more are dropped.
+    /// Bytes of payloads that may wait; more are dropped.
     pub max_bytes: usize,
     /// What to do with the messages of the server's own.
     pub statuses: Statuses,
@@ -140,7 +140,7 @@ impl Subscription {
         let mut waiting = self.kept.waiting();
         let count = most.min(waiting.messages.len());
         let taken: Vec<Message> = waiting.messages.drain(..count).collect();
-        waiting.bytes -= taken.iter().map(Message::size).sum::<usize>();
+        waiting.bytes -= taken.iter().map(|message| message.payload().len()).sum::<usize>();
         let was_full = std::mem::take(&mut waiting.is_full);
         self.kept.answer(&mut waiting);
         drop(waiting);
@@ -170,7 +170,7 @@ impl Subscription {
         self.kept.waiting().has_ended
     }
 
-    /// How many messages wait, and their bytes.
+    /// How many messages wait, and the bytes of their payloads.
     #[must_use]
     pub fn pending(&self) -> (usize, usize) {
         let waiting = self.kept.waiting();
@@ -210,7 +210,7 @@ impl Subscription {
 
 impl Waiting {
     fn push(&mut self, message: Message) {
-        self.bytes += message.size();
+        self.bytes += message.payload().len();
         self.received += 1;
         self.messages.push_back(message);
     }
@@ -239,6 +239,7 @@ impl Kept {
     fn put(&self, arrived: impl Iterator<Item = async_nats::Message>) {
         let mut waiting = self.waiting();
         for message in arrived {
+            self.connection.counted().received(message.payload.len());
             match (is_status(&message), self.interest.statuses) {
                 (false, _) | (true, Statuses::Kept) => self.put_one(&mut waiting, Message::new(message)),
                 (true, Statuses::Apart) => put_apart(&mut waiting.statuses, Message::new(message)),
@@ -261,7 +262,7 @@ impl Kept {
     }
 
     fn has_room(&self, waiting: &Waiting, message: &Message) -> bool {
-        let bytes = waiting.bytes + message.size();
+        let bytes = waiting.bytes + message.payload().len();
         waiting.messages.len() < self.interest.max_messages && bytes <= self.interest.max_bytes
     }
 

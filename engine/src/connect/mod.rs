@@ -5,12 +5,15 @@ pub(crate) mod denial;
 pub(crate) mod denials;
 mod dial;
 pub(crate) mod link;
+mod traffic;
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ServerAddr};
+use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
@@ -21,6 +24,8 @@ use crate::connect::denials::Denials;
 use crate::connect::dial::{client_options, inboxes, parse_servers, spell, spell_one};
 use crate::connect::link::Events;
 pub use crate::connect::link::{Happening, Link};
+use crate::connect::traffic::Counted;
+pub use crate::connect::traffic::Traffic;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::target::CONNECTION;
 
@@ -41,6 +46,7 @@ pub struct Connection {
     /// Weak: they end with async-nats' connection task.
     events: Weak<Events>,
     addresses: Arc<[ServerAddr]>,
+    counted: Arc<Counted>,
 }
 
 impl Connection {
@@ -61,7 +67,8 @@ impl Connection {
             match timeout_at(deadline, attempt).await {
                 Ok(Ok(client)) => {
                     let addresses = addresses.into();
-                    return Ok(Self { client, link, events, addresses }.settled(deadline).await);
+                    let counted = Arc::default();
+                    return Ok(Self { client, link, events, addresses, counted }.settled(deadline).await);
                 }
                 Ok(Err(error)) if is_refusal(error.kind()) => return Err(denied(&addresses, &error)),
                 Ok(Err(error)) => last = describe(&error),
@@ -85,7 +92,7 @@ impl Connection {
             Error::new(ErrorKind::Unreachable, "The client does not wait for its server.").because(error)
         })?;
         let events = Arc::downgrade(&Arc::new(events));
-        Ok(Self { client, link, events, addresses: Arc::default() })
+        Ok(Self { client, link, events, addresses: Arc::default(), counted: Arc::default() })
     }
 
     /// The event that marks the link as up follows the connection by a moment.
@@ -132,6 +139,17 @@ impl Connection {
     #[must_use]
     pub fn max_payload(&self) -> usize {
         self.client.max_payload()
+    }
+
+    /// The messages sent and received, and the bytes of their payloads, without those of consumptions.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.counted.so_far()
+    }
+
+    /// Counts what is sent and received.
+    pub(crate) fn counted(&self) -> &Counted {
+        &self.counted
     }
 
     /// The link's state, to look at or to wait on.
@@ -221,21 +239,24 @@ impl Connection {
     pub async fn flush(&self, limit: Duration) -> Result<()> {
         self.wait_until_up(limit, || "nothing was flushed".into()).await?;
         let flushing = async {
-            self.client.flush().await?;
-            // Nobody listens on a fresh inbox, and the server says so: behind everything that was written.
-            let inbox = self.client.new_inbox();
-            let question = async_nats::Request::new().timeout(None);
-            let mut denials = self.denials();
+            // async-nats answers no PING to whoever asks for one. Nobody listens on a fresh subject, and the server
+            // says so: behind everything that was written.
+            let (question, inbox) = (self.client.new_inbox(), self.client.new_inbox());
+            let (mut unheard, mut unsent) = (self.denials(), self.denials());
+            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(closed)?;
+            let sent = self.client.publish_with_reply(question.clone(), inbox.clone(), Bytes::new()).await;
+            sent.map_err(closed)?;
+            self.client.flush().await.map_err(closed)?;
             tokio::select! {
-                _ = self.client.send_request(inbox.clone(), question) => {}
-                // Where publishing there is not permitted, the refusal is as good an answer.
-                _ = async { denials.about(Act::Publish, &[&inbox]).await } => {}
+                _ = answers.next() => {}
+                // Where the one or the other is not permitted, the refusal is as good an answer.
+                _ = async { unheard.about(Act::Subscribe, &[&inbox]).await } => {}
+                _ = async { unsent.about(Act::Publish, &[&question]).await } => {}
             }
-            Ok::<_, async_nats::client::FlushError>(())
+            Ok(())
         };
         match timeout(limit, flushing).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Error::new(ErrorKind::Closed, "The connection is closed.").because(error)),
+            Ok(flushed) => flushed,
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
                 format!("The server did not read what was queued within {limit:?}: is it reachable?"),
@@ -300,6 +321,10 @@ impl Connection {
             events.end();
         }
     }
+}
+
+fn closed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Closed, "The connection is closed.").because(error)
 }
 
 fn is_refusal(kind: ConnectErrorKind) -> bool {

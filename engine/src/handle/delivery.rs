@@ -31,6 +31,8 @@ const EXHAUSTED: &str = "attempts exhausted";
 const OPEN: u8 = 0;
 const ACKED: u8 = 1;
 const SETTLED: u8 = 2;
+/// Acknowledged, and the server was asked whether it knows; it has not answered.
+const ASKED: u8 = 3;
 
 /// One attempt at one message. The server is told regularly that it is alive, until it is settled;
 /// dropping it unsettled hands the message back.
@@ -94,6 +96,13 @@ impl Delivery {
         self.state.load(Acquire) != OPEN
     }
 
+    /// Whether it is acknowledged by [`ack_confirmed`](Self::ack_confirmed) and the confirmation did not come: that
+    /// can be asked for again.
+    #[must_use]
+    pub fn is_unconfirmed(&self) -> bool {
+        self.state.load(Acquire) == ASKED
+    }
+
     /// Settles the delivery.
     ///
     /// # Errors
@@ -144,7 +153,7 @@ impl Delivery {
     /// settled it otherwise than by an acknowledgement.
     pub fn succeed(&self) {
         let _ = self.settle(Outcome::Ack);
-        if self.state.load(Acquire) == ACKED {
+        if matches!(self.state.load(Acquire), ACKED | ASKED) {
             count(&self.settler.shared.counters.succeeded);
         }
     }
@@ -216,15 +225,23 @@ impl Delivery {
         }
     }
 
-    /// Acknowledges and waits until the server has confirmed it. Returns whether it did within `limit`.
+    /// Acknowledges and waits until the server has confirmed it. Returns whether it did within `limit`; where it
+    /// did not, you can ask again.
     ///
     /// # Errors
-    /// [`AlreadySettled`] when it was settled before; then nothing is sent.
+    /// [`AlreadySettled`] when it was settled otherwise, or confirmed, before; then nothing is sent.
     pub async fn ack_confirmed(&self, limit: Duration) -> Result<bool, AlreadySettled> {
-        self.decide(ACKED)?;
         // Without a confirmation, or when nobody waits for it any more, the plain acknowledgement follows.
-        let _acked = AckOnDrop(self);
-        Ok(self.settler.confirm(self.reply(), limit).await)
+        let _acked = match self.decide(ASKED) {
+            Ok(()) => Some(AckOnDrop(self)),
+            Err(AlreadySettled) if self.is_unconfirmed() => None,
+            Err(settled) => return Err(settled),
+        };
+        let is_confirmed = self.settler.confirm(self.reply(), limit).await;
+        if is_confirmed {
+            self.state.store(ACKED, Release);
+        }
+        Ok(is_confirmed)
     }
 
     fn log_dead_letter(&self, reason: &str) {

@@ -176,16 +176,21 @@ pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
 pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<Message> {
     let Outgoing { subject, headers, payload } = outgoing;
     connection.wait_until_up(limit, || format!("nothing was published to {subject}")).await?;
+    let size = payload.len();
     // One timer is enough: ours, below.
     let mut request = Request::new().payload(payload).timeout(None);
     // No headers at all take no bytes of the payload's limit.
     if !headers.is_empty() {
         request = request.headers(headers);
     }
+    connection.counted().sent(size);
     let sending = connection.client().send_request(subject.clone(), request);
     let asking = async {
         match tokio::time::timeout(limit, sending).await {
-            Ok(Ok(answer)) => Ok(Message::new(answer)),
+            Ok(Ok(answer)) => {
+                connection.counted().received(answer.payload.len());
+                Ok(Message::new(answer))
+            }
             Ok(Err(error)) => Err(refused(&subject, limit, connection.client().max_payload(), error)),
             Err(_) => Err(late(&subject, limit)),
         }
@@ -205,6 +210,7 @@ pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<Str
     }
     connection.wait_until_up(SENDING, || format!("nothing was published to {subject}")).await?;
     let client = connection.client();
+    connection.counted().sent(payload.len());
     let sending = async {
         match reply {
             Some(reply) => {

@@ -51,12 +51,13 @@ class PubAck(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class RawStreamMsg(Struct):
-    """A message as its stream keeps it."""
+    """A message as its stream keeps it. `hdrs` is its header block in base64."""
 
     subject: str
     seq: int
     data: bytes | None = None
     headers: dict[str, str] | None = None
+    hdrs: str | None = None
     time: datetime | None = moment()
 
     @property
@@ -78,6 +79,7 @@ class RawStreamMsg(Struct):
             seq=wire["seq"],
             data=base64.b64decode(data) if data else None,
             headers=parse_headers(base64.b64decode(headers)) if headers else None,
+            hdrs=headers,
             time=from_timestamp(wire["time"]),
         )
 

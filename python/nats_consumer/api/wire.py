@@ -73,6 +73,9 @@ class Struct:
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
+    # Beside the fields that nobody set: an update leaves those as they are.
+    taken_away: ClassVar[frozenset[str]] = frozenset()
+
     def __post_init__(self) -> None:
         for each in fields(self):
             coerce, value = each.metadata.get("coerce"), getattr(self, each.name)
@@ -80,9 +83,16 @@ class Struct:
                 object.__setattr__(self, each.name, coerce(value))
 
     @classmethod
-    def coerce(cls, value: "Self | Mapping[str, Any]") -> Self:
-        """The struct itself, or the one that a dict describes, with times in seconds."""
-        return cls(**value) if isinstance(value, Mapping) else value
+    def coerce(cls, value: Any) -> Self:
+        """The struct itself; or that of a dict, with times in seconds; or that of nats-py's struct.
+        Raises TypeError for anything else."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            return cls(**value)
+        if callable(write := getattr(value, "as_dict", None)):
+            return cls.from_response(write())
+        raise TypeError(f"{value!r} is neither a {cls.__name__} nor a dict of its fields.")
 
     @classmethod
     def from_response(cls, wire: Mapping[str, Any]) -> Self:
@@ -106,8 +116,11 @@ class Struct:
         return wire
 
     def evolve(self, **changes: Any) -> Self:
-        """A copy with the `changes`."""
-        return replace(self, **changes)
+        """A copy with the `changes`. A field that becomes None is one of those `taken_away`."""
+        copy = replace(self, **changes)
+        gone = {name for name in changes if getattr(copy, name) is None}
+        object.__setattr__(copy, "taken_away", (self.taken_away - changes.keys()) | gone)
+        return copy
 
 
 def _field(

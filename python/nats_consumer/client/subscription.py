@@ -66,6 +66,7 @@ class Subscription:
         self._callback = callback
         self._taken: deque[Msg] = deque()
         self._is_given_up = False
+        self._has_limit = False
         self._task = asyncio.create_task(self._deliver(callback)) if callback else None
 
     @property
@@ -95,8 +96,8 @@ class Subscription:
 
     @property
     def pending_bytes(self) -> int:
-        """How many bytes wait in the engine, headers and subjects included."""
-        return self._native.pending[1]
+        """How many bytes of payloads wait to be taken."""
+        return self._native.pending[1] + sum(len(message.data) for message in self._taken)
 
     @property
     def delivered(self) -> int:
@@ -121,7 +122,10 @@ class Subscription:
     async def unsubscribe(self, limit: int = 0) -> None:
         """End the subscription, at once, leaving what was not taken; or, with a `limit`, after so
         many messages since it was made. Raises SubscriptionEnded and ConnectionClosed."""
-        self._refuse_ended()
+        # One that its limit has ended can be given up still: who takes messages cannot know.
+        if not self._has_limit or self._connection.is_closed:
+            self._refuse_ended()
+        self._has_limit = bool(limit)
         self._is_given_up = True
         self._native.unsubscribe(limit or None)
         if not limit:

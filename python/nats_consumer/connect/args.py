@@ -159,7 +159,7 @@ def _text(field: str) -> _Translation:
     def translate(what: str, value: Any) -> dict[str, Any]:
         text = _decoded(what, value)
         if not isinstance(text, (str, Path)):
-            raise ConfigurationError(f"{what} must be a string, not {value!r}.")
+            raise ConfigurationError(f"{what} must be a string, not {type(value).__name__}.")
         return {field: str(text)}
 
     return translate

@@ -104,7 +104,8 @@ class ConsumerHandler:
         alone), "not_implemented" (the mapped method does not exist), "no_handler" (there is no list
         and no @handle matches) or, of a message published to the text of a wildcard in the list,
         "no_mapping"."""
-        delay = self.retry_policy.delay_after(msg.attempt)
+        # A stand-in for nats-py's Msg, in somebody's tests, has none.
+        delay = self.retry_policy.delay_after(getattr(msg, "attempt", 1))
         logger.warning(
             "%s has no handler for %r (%s). Message %s of stream %s is redelivered to the durable "
             "%s in %g s.",
@@ -149,6 +150,10 @@ class ConsumerHandler:
             for subject in self.subjects
             if _has_wildcard(subject) and not any(overlap(each, subject) for each in self._marked)
         ]
+
+    def get_subjects(self) -> list[str]:
+        """The subjects that lead to a method, wildcards of @handle among them."""
+        return list(dict.fromkeys([*self._names, *self._marked]))
 
     def get_handler_methods(self) -> list[str]:
         """The names of all methods that a subject leads to, implemented or not."""

@@ -43,7 +43,7 @@ class Durables(Requests):
         the server allows. Without a name the server makes one up, and forgets the consumer when
         it is not used. Raises StreamNotFound and ApiError."""
         check_name(stream, "name of a stream")
-        merged = (config or ConsumerConfig()).evolve(**params)
+        merged = ConsumerConfig.coerce(config or {}).evolve(**params)
         subject = f"CONSUMER.CREATE.{stream}"
         name = merged.name or merged.durable_name
         if name:

@@ -51,11 +51,14 @@ class Streams(Requests):
 
     async def update_stream(self, config: StreamConfig | None = None, **params: Any) -> StreamInfo:
         """Change the fields that are given and keep the others, but for a duplicate_window that is
-        longer than a max_age that is given. Raises StreamNotFound and, like add_stream,
-        SubjectsOverlap and ApiError."""
-        wire = _config(config, params).as_dict()
+        longer than a max_age that is given. None, as a keyword or in `config.evolve()`, takes the
+        field away: `mirror=None` makes a stream of a mirror. Raises StreamNotFound and, like
+        add_stream, SubjectsOverlap and ApiError."""
+        whole = _config(config, params)
+        wire = whole.as_dict()
         present = (await self._about("INFO", wire["name"]))["config"]
-        return StreamInfo.from_response(await self._configure("UPDATE", merged(present, wire)))
+        kept = {name: value for name, value in present.items() if name not in whole.taken_away}
+        return StreamInfo.from_response(await self._configure("UPDATE", merged(kept, wire)))
 
     async def delete_stream(self, name: str) -> bool:
         """Delete the stream with all its messages. Raises StreamNotFound."""
@@ -113,7 +116,7 @@ def merged(present: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def _config(config: StreamConfig | None, params: Mapping[str, Any]) -> StreamConfig:
-    whole = (config or StreamConfig()).evolve(**params)
+    whole = StreamConfig.coerce(config or {}).evolve(**params)
     if not whole.name:
         raise ValueError("A stream needs a name.")
     return whole

@@ -57,7 +57,7 @@ class Subscriptions(Streams, Durables):
         is not used. Raises StreamNotFound and ApiError."""
         stream = stream or await self.find_stream_name_by_subject(subject)
         if not (durable and await self._exists(stream, durable)):
-            config = _for_subject(config or ConsumerConfig(), subject)
+            config = _for_subject(ConsumerConfig.coerce(config or {}), subject)
             name = durable or config.name or self._connection.new_inbox().rpartition(".")[2]
             config = config.evolve(name=name, durable_name=durable or config.durable_name)
             durable = (await self.add_consumer(stream, config)).name
@@ -119,7 +119,7 @@ class Subscriptions(Streams, Durables):
             )
         durable = durable or queue
         stream = stream or await self.find_stream_name_by_subject(subject)
-        wanted = _for_subject(config or ConsumerConfig(), subject)
+        wanted = _for_subject(ConsumerConfig.coerce(config or {}), subject)
         given = {
             "headers_only": headers_only,
             "deliver_policy": deliver_policy,
