@@ -76,7 +76,7 @@ version: $(VENV)/.installed ## Print the version (TAG=v3.0.0b1: and what that re
 	@TAG=$(TAG) $(VENV)/bin/python make/version.py
 
 .PHONY: docs
-docs: $(VENV)/.built $(VENV)/.docs ## Build the documentation site into target/site
+docs: $(VENV)/.built ## Build the documentation site into target/site
 	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --package nats-consumer
 	@$(VENV)/bin/python make/site.py target/site --rust target/doc
 	@echo "target/site/index.html"
@@ -101,10 +101,6 @@ $(VENV)/.installed: pyproject.toml
 # What the faults happen to, beside our own: servers that fork, a task queue, a database's driver.
 $(VENV)/.faults: $(VENV)/.installed
 	@$(VENV)/bin/python -m pip install --quiet --group faults
-	@touch $@
-
-$(VENV)/.docs: $(VENV)/.installed
-	@$(VENV)/bin/python -m pip install --quiet --group docs
 	@touch $@
 
 # What links the wheels.

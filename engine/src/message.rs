@@ -1,4 +1,4 @@
-//! A message, and a delivery: one attempt at one message, which owns its place until it is settled.
+//! A message of a stream, and its metadata, read from its reply subject.
 
 use std::sync::Arc;
 
