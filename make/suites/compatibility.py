@@ -130,8 +130,11 @@ def _run(suite: Suite, copy: Path, tests: list[str]) -> dict[str, str]:
             timeout=MINUTES * 60,
             check=False,
         )
-        # Whatever kept pytest from running them is a failure of the module.
-        return dict(map(_read, noted)) or {tests[0].removeprefix("tests/"): "failed"}
+        found = [_read(line) for line in noted]
+    # A subtest that failed is a line of its own, before that of its test.
+    failed = {name: what for name, what in found if what == "failed"}
+    # Whatever kept pytest from running them is a failure of the module.
+    return {**dict(found), **failed} or {tests[0].removeprefix("tests/"): "failed"}
 
 
 def _read(line: str) -> tuple[str, str]:

@@ -134,11 +134,16 @@ impl DeadLetters {
             }
             Err(error) => return Err(error),
         };
+        let opened = SystemTime::now();
+        let first = match selection.newer_than.and_then(|age| opened.checked_sub(age)) {
+            Some(since) => first_since(connection, &kept_in, since, first, last).await?,
+            None => first,
+        };
         Ok(Self {
             connection: connection.clone(),
             stream: stream.to_owned(),
             selection,
-            opened: SystemTime::now(),
+            opened,
             is_newest_first: false,
             first,
             last,
@@ -214,6 +219,26 @@ impl DeadLetters {
             None => !durable.contains('.'),
         })
     }
+}
+
+/// The first number whose message was stored at `since` or later, found by halves.
+async fn first_since(
+    connection: &Connection,
+    kept_in: &str,
+    since: SystemTime,
+    mut first: u64,
+    last: u64,
+) -> Result<u64> {
+    let mut end = last + 1;
+    while first < end {
+        let middle = first + (end - first) / 2;
+        let next = json!({ "seq": middle, "next_by_subj": "dlq.>" });
+        match stored::get(connection, kept_in, &next).await? {
+            Some(found) if found.time < since => first = found.sequence + 1,
+            _ => end = middle,
+        }
+    }
+    Ok(first)
 }
 
 /// The dead letter of `stream` with this number; `None` where there is none.

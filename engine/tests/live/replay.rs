@@ -70,6 +70,7 @@ async fn a_replayed_message_is_the_one_it_was_and_no_duplicate_to_the_server() {
     let expected = [
         ("Dlq-Header-Nats-Expected-Last-Sequence", "0"),
         ("Dlq-Original-Msg-Id", "order-1"),
+        ("Dlq-Replays", "1"),
         ("Tag", "one"),
         ("Tag", "two"),
         ("Trace", "abc"),
