@@ -1,5 +1,6 @@
 """The documentation site builds without a warning and works in a browser, wide and narrow."""
 
+import fcntl
 import importlib.util
 import json
 import subprocess
@@ -43,18 +44,19 @@ FOUND = """new Promise(done => {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a freshly built site, without the Rust documentation."""
-    folder = tmp_path_factory.mktemp("docs") / "site"
-    built = subprocess.run(
-        [sys.executable, "make/site.py", folder],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    assert (built.returncode, built.stdout) == (0, "")
+def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of a freshly built site, without the Rust documentation: one for all of xdist's
+    processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "docs" / "site"
+    folder.parent.mkdir(exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (said := folder.parent / "said").exists():
+            command = [sys.executable, "make/site.py", folder]
+            built = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+            said.write_text(f"{built.stdout}{built.stderr}exit code {built.returncode}")
+    assert said.read_text() == "exit code 0"
     return folder
 
 
