@@ -52,6 +52,7 @@ mod fail_point;
 mod fetch;
 pub mod handle;
 mod jetstream;
+mod jitter;
 mod lock;
 pub mod message;
 pub mod observe;

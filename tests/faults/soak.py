@@ -17,10 +17,12 @@ from tests.faults.support.nodes import Node
 from tests.faults.support.proxy import DOWN, UP, Proxy
 from tests.faults.support.stage import Stage, Worker
 from tests.faults.support.witness import Witness
+from tests.waiting import eventually
 
 CONSUMERS = ("Pulled", "Pushed", "PulledInThreads")
 RATE = 100
 SECONDS = 60
+NOTICED = 15.0
 CALM = 0.25
 MIX = [
     [90, {"seconds": 0.005}],
@@ -48,7 +50,7 @@ class Soak:
             ("server frozen", self._freeze_the_server),
             ("cut", self.proxy.cut),
             ("cut within a frame", self._cut_within_a_frame),
-            ("half open", self.proxy.half_open),
+            ("half open", self._half_open),
             ("silence", self._silence),
             ("delay", self._delay),
             ("acks dropped", self._drop_acknowledgements),
@@ -95,7 +97,7 @@ class Soak:
         if kind.startswith("worker"):
             harm()  # it is written down as the fault of that worker alone
             return
-        with self.stage.fault(kind):
+        with self.stage.fault(kind, forgets=kind == "server killed"):
             harm()
 
     def _kill_the_server(self) -> None:
@@ -110,6 +112,11 @@ class Soak:
     def _cut_within_a_frame(self) -> None:
         self.proxy.cut_after(self.dice.choice([UP, DOWN]), self.dice.randrange(1, 5000))
         self.stage.goes_on()
+
+    def _half_open(self) -> None:
+        self.proxy.half_open()
+        # Until the clients notice it, what they send is lost.
+        eventually(lambda: not self.proxy.forsaken, NOTICED)
 
     def _silence(self) -> None:
         ways = self.dice.choice([(UP,), (DOWN,), (UP, DOWN)])

@@ -242,10 +242,12 @@ def test_a_handler_that_a_stop_cut_short_may_run_again() -> None:
     assert check(changed(handled=cut_short, faults=[stop])).violations == []
 
 
-def test_a_worker_that_was_frozen_may_begin_late_what_another_one_has_by_now() -> None:
-    frozen = Fault("SIGSTOP", 4.0, 11.9, pid=OTHER)
+def test_an_older_delivery_starts_after_a_newer_one_only_where_the_server_forgot_that_one() -> None:
     late = [*sound().handled, *attempt(RETRIED, 1, "DONE", 12.0, pid=OTHER)]
-    assert check(changed(handled=late, faults=[frozen])).violations == []
+    frozen = Fault("frozen", 4.0, 11.9, forgets=False)
+    (violation,) = check(changed(handled=late, faults=[frozen])).violations
+    assert "started as delivery 1 in 200" in violation
+    assert check(changed(handled=late, faults=[replace(frozen, forgets=True)])).violations == []
 
 
 def test_a_long_report_is_cut_short() -> None:

@@ -20,7 +20,7 @@ def survives(stage: Stage, proxy: Proxy, harm: Harm, kind: str, count: int = 150
     worker = stage.work(*CONSUMERS).is_ready()
     producer = stage.produce(count, rate=200)
     stage.goes_on()
-    with stage.fault(kind):
+    with stage.fault(kind, forgets=False):
         harm(proxy)
     stage.goes_on()
     assert producer.finish(timeout=90) == 0, producer.output
@@ -164,3 +164,23 @@ def test_a_publish_whose_confirmation_is_lost_is_repeated_and_stored_once(
     report = stage.check("Pulled")
     assert report.counts["stored"] == 20
     assert next(each.duplicate for each in stage.ledgers().published if each.event == "STORED")
+
+
+def test_what_the_network_held_up_for_longer_than_ack_wait_is_not_started_when_it_arrives(
+    stage: Stage, make_proxy: Callable[[str], Proxy], node: Node
+) -> None:
+    stage.attributes |= {"concurrency": 5, "ack_wait": 2.0}
+    consumer, slow = "Pushed", make_proxy(node.url)
+    stage.work(consumer).is_ready()
+    stage.urls = [slow.url]
+    stage.work(consumer).is_ready()
+    stage.urls = [node.url]
+    producer = stage.produce(2000, rate=200)
+    stage.goes_on()
+    for _ in range(2):
+        with stage.fault("held up", forgets=False), slow.blackhole(DOWN):
+            stage.passes(3.5)  # not long enough to be noticed as silence
+        stage.goes_on()
+    assert producer.finish(timeout=90) == 0, producer.output
+    stage.settled(consumer)
+    stage.check(consumer)

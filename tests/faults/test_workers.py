@@ -39,7 +39,7 @@ def test_a_worker_killed_at_any_moment_costs_nothing(stage: Stage, consumer: str
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("consumer", ["Pulled", "PulledInThreads"])
+@pytest.mark.parametrize("consumer", ["Pulled", "PulledInThreads", "Pushed"])
 def test_a_worker_frozen_for_longer_than_ack_wait_disturbs_nobody_when_it_goes_on(
     stage: Stage, consumer: str
 ) -> None:

@@ -43,9 +43,14 @@ impl Waiting {
         &self.wake
     }
 
-    /// The next delivery, if one waits.
+    /// The next delivery that may start, if one waits.
     pub(crate) fn next(&self) -> Option<Delivery> {
-        self.lock().pop_front()
+        loop {
+            let next = self.lock().pop_front()?;
+            if next.may_start() {
+                return Some(next);
+            }
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -70,8 +70,14 @@ struct Thread {
 }
 
 impl Thread {
+    /// The next delivery in its hand that may start.
     fn next(&self) -> Option<Delivery> {
-        lock(&self.hand).pop_front()
+        loop {
+            let next = lock(&self.hand).pop_front()?;
+            if next.may_start() {
+                return Some(next);
+            }
+        }
     }
 
     fn attempt(&self, py: Python<'_>, handler: &Handler, late: &Late, delivery: Delivery) -> PyResult<()> {

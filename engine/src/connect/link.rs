@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::connect::denial::Denial;
+use crate::jitter::jittered;
 use crate::lock::lock;
 use crate::observe::target::CONNECTION;
 
@@ -125,12 +126,12 @@ impl Events {
     }
 
     /// The pause before the next try to reconnect. Doubles from 10 ms up to the longest one, so that a short
-    /// outage costs little.
+    /// outage costs little, and differs from client to client.
     pub(crate) fn pause(&self, attempts: usize, longest: Duration) -> Duration {
         if self.listeners().is_none() {
             return NEVER;
         }
-        reconnect_delay(attempts + self.losses.in_a_row(), longest)
+        jittered(reconnect_delay(attempts + self.losses.in_a_row(), longest))
     }
 }
 
@@ -282,11 +283,11 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_is_lost_as_soon_as_it_is_made_is_made_less_and_less_often() {
         let (events, _link) = Events::new("nats://localhost:4222".into(), "_INBOX".into());
-        let longest = Duration::from_secs(2);
         for _ in 0..5 {
             events.note(&Event::Connected);
             events.note(&Event::Disconnected);
         }
-        assert_eq!(events.pause(1, longest), Duration::from_millis(320));
+        let pause = events.pause(1, Duration::from_secs(2));
+        assert!((Duration::from_millis(160)..=Duration::from_millis(320)).contains(&pause), "{pause:?}");
     }
 }

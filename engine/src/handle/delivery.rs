@@ -18,6 +18,7 @@ use crate::outcome::Outcome;
 use crate::retry::Next;
 use crate::settle::Settler;
 use crate::settle::hook::Hook;
+use crate::settle::lease::Arrival;
 use crate::settle::verdict::{Verdict, one_line};
 
 /// A delivery is settled once; this was the second time.
@@ -60,11 +61,16 @@ pub(crate) fn admit(
     settler.shared.counters.received.fetch_add(messages.len() as u64, Relaxed);
     settler.shared.places.take(messages.len(), messages.iter().map(|message| message.length).sum());
     fail_point::pass("fetched");
-    let leases = settler.open_leases(messages.iter().map(|message| reply_of(message.reply.as_ref())));
-    deliveries.extend(messages.drain(..).zip(leases).map(|(raw, lease)| {
-        let message = Message::new(raw);
-        let attempt = message.metadata().map_or(1, |metadata| metadata.delivered);
-        Delivery { message, attempt, lease, state: AtomicU8::new(OPEN), settler: settler.clone(), hook: None }
+    let arrivals: Vec<_> = messages.iter().map(|message| Arrival::of(message.reply.as_ref())).collect();
+    let leases = settler.open_leases(&arrivals);
+    let attempts = arrivals.iter().map(|arrival| arrival.attempt);
+    deliveries.extend(messages.drain(..).zip(leases).zip(attempts).map(|((raw, lease), attempt)| Delivery {
+        message: Message::new(raw),
+        attempt,
+        lease,
+        state: AtomicU8::new(OPEN),
+        settler: settler.clone(),
+        hook: None,
     }));
 }
 
@@ -88,6 +94,17 @@ impl Delivery {
     #[must_use]
     pub fn attempt(&self) -> u64 {
         self.attempt
+    }
+
+    /// Whether its handler may start: not where the server has waited for `ack_wait` and delivers the message again,
+    /// nor where a newer delivery of it has arrived here. Ask just before the start, and drop what may not start.
+    #[must_use]
+    pub fn may_start(&self) -> bool {
+        let may_start = self.settler.may_start(self.lease);
+        if !may_start {
+            self.settler.shared.note_returned(&self.message);
+        }
+        may_start
     }
 
     /// Whether somebody settled it.
@@ -116,6 +133,7 @@ impl Delivery {
         let settler = &self.settler;
         match outcome {
             Outcome::Ack => self.close(Verdict::Ack),
+            _ if !self.is_held() => self.leave_to_a_newer_one(),
             Outcome::Retry { .. } if self.is_last_to_run() => {
                 warn!(
                     target: DEAD_LETTER,
@@ -156,6 +174,20 @@ impl Delivery {
         if matches!(self.state.load(Acquire), ACKED | ASKED) {
             count(&self.settler.shared.counters.succeeded);
         }
+    }
+
+    /// Somebody else may have the message by now, and decides what becomes of it.
+    fn leave_to_a_newer_one(&self) {
+        info!(
+            target: HANDLER,
+            consumer = self.settler.shared.options.name,
+            subject = %self.message.subject(),
+            sequence = self.sequence(),
+            attempt = self.attempt,
+            "A message was held up for longer than ack_wait: the server delivers it again, and what this attempt came to \
+             does not count"
+        );
+        self.close(Verdict::Nak(Duration::ZERO)); // which is not written without a lease
     }
 
     fn decide(&self, state: u8) -> Result<(), AlreadySettled> {

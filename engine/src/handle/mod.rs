@@ -48,7 +48,8 @@ where
 }
 
 /// Where fetched deliveries wait for their handlers. A Rust program uses [`Handler`]s; this is for
-/// whoever runs handlers of another kind, as the Python bridge does.
+/// whoever runs handlers of another kind, as the Python bridge does, and asks each delivery whether it
+/// [may start](Delivery::may_start).
 pub trait Inbox: Send + Sync + fmt::Debug + 'static {
     /// Takes all the deliveries; must not block.
     fn put(&self, deliveries: &mut Vec<Delivery>);
@@ -116,7 +117,7 @@ impl Queue {
             self.ready.acquire().await.ok()?.forget();
             // A recall leaves permits without deliveries behind.
             let next = lock(&self.waiting).pop_front();
-            if next.is_some() {
+            if next.as_ref().is_some_and(Delivery::may_start) {
                 return next;
             }
         }

@@ -1,33 +1,86 @@
-//! Leases: the server waits `ack_wait` from the last sign of life of a delivery. When the next sign is due and
-//! when it would come too late, without I/O and without a clock.
+//! Leases: the server waits `ack_wait` from the last sign of life of a delivery. When the next sign is due, when it
+//! would come too late, and which delivery of a message is the one that counts: without I/O and without a clock.
+//!
+//! A sign of life that was written may never have arrived. So a lease counts from the last sign that was written where
+//! something is said of a delivery, and from the last one that has arrived for certain where a handler is to start.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::Subject;
 use slab::Slab;
 use tokio::time::Instant;
 
+use crate::message::Metadata;
+use crate::settle::age::Age;
+
 /// The least and the most between two looks for leases that are due.
 const SHORTEST_BEAT: Duration = Duration::from_millis(20);
 const LONGEST_BEAT: Duration = Duration::from_secs(1);
+
+/// An answer may take so long on a busy machine where all is well.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// The most between two questions.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The leases of the deliveries that are not settled yet.
 #[derive(Debug)]
 pub(crate) struct Leases {
     ack_wait: Duration,
     open: Slab<Lease>,
+    age: Age,
+    /// Signs of life from this moment are being written.
+    saying: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Lease {
     /// Where the server waits for the settlement.
     reply: Subject,
-    renewed: Instant,
+    /// The message's place in its stream.
+    sequence: u64,
+    attempt: u64,
+    /// The last sign of life that was written.
+    said: Instant,
+    /// The last one that has arrived for certain: a question that was asked behind it is answered.
+    heard: Instant,
+    /// Another delivery of the message counts.
+    is_passed_on: bool,
+}
+
+/// A delivery that just arrived.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) reply: Subject,
+    pub(crate) sequence: u64,
+    /// The delivery's place among the consumer's deliveries.
+    pub(crate) place: u64,
+    pub(crate) attempt: u64,
+}
+
+impl Arrival {
+    /// The delivery with this reply subject.
+    pub(crate) fn of(reply: Option<&Subject>) -> Self {
+        let reply = reply.cloned().unwrap_or_else(|| Subject::from_static("_"));
+        let (sequence, place, attempt) = Metadata::parse(&reply)
+            .map_or((0, u64::MAX, 1), |it| (it.stream_sequence, it.consumer_sequence, it.delivered));
+        Self { reply, sequence, place, attempt }
+    }
+}
+
+/// A question to the server that is about to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question {
+    asked: Instant,
+    /// Its answer tells that the signs of life up to this moment have arrived.
+    behind: Instant,
 }
 
 impl Leases {
-    pub(crate) fn new(ack_wait: Duration) -> Self {
-        Self { ack_wait, open: Slab::new() }
+    /// No leases, of a subscription that begins now.
+    pub(crate) fn new(ack_wait: Duration, now: Instant) -> Self {
+        Self { ack_wait, open: Slab::new(), age: Age::new(now), saying: None }
     }
 
     /// From now on the server waits so long.
@@ -40,37 +93,154 @@ impl Leases {
         (self.ack_wait / 6).clamp(SHORTEST_BEAT, LONGEST_BEAT)
     }
 
-    /// Begins the leases of deliveries that just arrived, known by their reply subjects. Returns the keys.
-    pub(crate) fn begin(&mut self, now: Instant, replies: impl Iterator<Item = Subject>) -> Vec<usize> {
-        replies.map(|reply| self.open.insert(Lease { reply, renewed: now })).collect()
+    /// How often to [`ask`](Self::ask): with the beat and a third of `ack_wait`, an answer that takes another third is
+    /// in time.
+    pub(crate) fn pause(&self) -> Duration {
+        (self.ack_wait / 6).clamp(SHORTEST_BEAT, LONGEST_PAUSE)
+    }
+
+    /// Begins the leases of deliveries that just arrived, from when the server can have sent them. Of several
+    /// deliveries of a message the newest counts. Returns the keys.
+    pub(crate) fn begin(&mut self, now: Instant, arrivals: &[Arrival]) -> Vec<usize> {
+        let mut keys = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            let lease = self.lease_of(now, arrival);
+            keys.push(self.open.insert(lease));
+        }
+        let mut newest = HashMap::new();
+        for Arrival { sequence, attempt, .. } in arrivals.iter().filter(|arrival| arrival.attempt > 1) {
+            let known = newest.entry(*sequence).or_insert(*attempt);
+            *known = (*known).max(*attempt);
+        }
+        if !newest.is_empty() {
+            let is_older = |lease: &Lease| newest.get(&lease.sequence).is_some_and(|it| lease.attempt < *it);
+            self.pass_on(is_older);
+        }
+        keys
+    }
+
+    fn lease_of(&self, now: Instant, arrival: &Arrival) -> Lease {
+        let sent = self.age.sent(now, arrival.place);
+        let said = if now - sent < SLOW { now } else { sent };
+        let Arrival { reply, sequence, attempt, .. } = arrival;
+        Lease {
+            reply: reply.clone(),
+            sequence: *sequence,
+            attempt: *attempt,
+            said,
+            heard: sent,
+            is_passed_on: false,
+        }
+    }
+
+    fn pass_on(&mut self, which: impl Fn(&Lease) -> bool) {
+        self.open
+            .iter_mut()
+            .filter(|(_, lease)| which(lease))
+            .for_each(|(_, lease)| lease.is_passed_on = true);
     }
 
     /// The reply subjects of every delivery that has been quiet for a third of `ack_wait`, to be sent a sign
-    /// of life now. A lease that has run out is not among them: somebody else may have the message.
+    /// of life now; then [`said`](Self::said). A lease that has run out is not among them: somebody else may have the
+    /// message.
     pub(crate) fn renew(&mut self, now: Instant) -> Vec<Subject> {
-        let due = self.ack_wait / 3..self.ack_wait;
-        let quiet = self.open.iter_mut().filter(|(_, lease)| due.contains(&(now - lease.renewed)));
+        self.saying = Some(now);
+        let (ack_wait, is_mute) = (self.ack_wait, self.age.is_mute());
+        let held = self.open.iter_mut().filter(|(_, lease)| lease.is_held(now, ack_wait));
+        let quiet = held.filter(|(_, lease)| now - lease.said >= ack_wait / 3);
         quiet
             .map(|(_, lease)| {
-                lease.renewed = now;
+                lease.said = now;
+                if is_mute {
+                    lease.heard = now;
+                }
                 lease.reply.clone()
             })
             .collect()
     }
 
-    /// Whether the delivery is still ours.
-    pub(crate) fn holds(&self, now: Instant, key: usize) -> bool {
-        self.open.get(key).is_some_and(|lease| now - lease.renewed < self.ack_wait)
+    /// The signs of life are written.
+    pub(crate) fn said(&mut self) {
+        self.saying = None;
     }
 
-    /// Ends the lease; one that has ended already is no error.
-    pub(crate) fn end(&mut self, key: usize) {
-        self.open.try_remove(key);
+    /// A question is sent now.
+    pub(crate) fn ask(&self, now: Instant) -> Question {
+        // What is being written may end up behind it.
+        let behind = self.saying.map_or(now, |began| began - Duration::from_nanos(1));
+        Question { asked: now, behind }
+    }
+
+    /// It was answered, when so many deliveries had been made. What was written before it has arrived, if the link is
+    /// still the one that it was written to.
+    pub(crate) fn answered(
+        &mut self,
+        now: Instant,
+        question: Question,
+        made: Option<u64>,
+        is_same_link: bool,
+    ) {
+        let oldest = now.checked_sub(self.ack_wait);
+        self.age.answered(question.asked, made, oldest);
+        if !is_same_link {
+            return;
+        }
+        for (_, lease) in &mut self.open {
+            if lease.said <= question.behind {
+                lease.heard = lease.heard.max(lease.said);
+            }
+        }
+    }
+
+    /// Nobody answered in time.
+    pub(crate) fn unanswered(&mut self) {
+        self.age.unanswered();
+    }
+
+    /// A subscription or a connection begins: what is sent over it is sent from now on, and what was said over another
+    /// one may be lost.
+    pub(crate) fn link_begins(&mut self, now: Instant) {
+        self.age = Age::new(now);
+        for (_, lease) in &mut self.open {
+            lease.said = lease.heard;
+        }
+    }
+
+    /// Whether the delivery is still ours.
+    pub(crate) fn holds(&self, now: Instant, key: usize) -> bool {
+        self.open.get(key).is_some_and(|lease| lease.is_held(now, self.ack_wait))
+    }
+
+    /// Whether its handler may start: it is ours for certain, and for long enough. Where it may not, nothing is said of
+    /// it any more.
+    pub(crate) fn start(&mut self, now: Instant, key: usize) -> bool {
+        let longest = (self.ack_wait * 9 / 10).max(SLOW);
+        let Some(lease) = self.open.get_mut(key) else { return false };
+        let is_held = lease.is_held(now, self.ack_wait) && now - lease.heard < longest;
+        lease.is_passed_on |= !is_held;
+        is_held
+    }
+
+    /// Ends the lease; one that has ended already is no error. Returns whether it held.
+    pub(crate) fn end(&mut self, now: Instant, key: usize, is_final: bool) -> bool {
+        let holds = self.holds(now, key);
+        let ended = self.open.try_remove(key);
+        if let Some(ended) = ended.filter(|_| is_final && !holds) {
+            // The server takes a final word from any delivery of a message for all of them.
+            self.pass_on(|lease| lease.sequence == ended.sequence);
+        }
+        holds
     }
 
     /// The keys and reply subjects of all that are open.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Subject)> {
         self.open.iter().map(|(key, lease)| (key, &lease.reply))
+    }
+}
+
+impl Lease {
+    fn is_held(&self, now: Instant, ack_wait: Duration) -> bool {
+        !self.is_passed_on && now - self.said < ack_wait
     }
 }
 
@@ -127,7 +297,7 @@ mod tests {
     impl Model {
         fn new(ack_wait: Duration) -> Self {
             let now = Instant::now();
-            let leases = Leases::new(ack_wait);
+            let leases = Leases::new(ack_wait, now);
             Self {
                 next_look: now + leases.beat(),
                 leases,
@@ -140,16 +310,17 @@ mod tests {
 
         fn arrive(&mut self) {
             self.arrived += 1;
-            let reply = format!("reply.{}", self.arrived);
-            let key = self.leases.begin(self.now, [Subject::from(reply.as_str())].into_iter())[0];
-            self.running.insert(reply, Running { key, alive: self.now });
+            let number = self.arrived as u64;
+            let arrival = arrival(number, 1);
+            let key = self.leases.begin(self.now, std::slice::from_ref(&arrival))[0];
+            self.running.insert(arrival.reply.to_string(), Running { key, alive: self.now });
         }
 
         fn settle(&mut self, index: usize) {
             let Some(reply) = self.running.keys().nth(index % self.running.len().max(1)).cloned() else {
                 return;
             };
-            self.leases.end(self.running.remove(&reply).unwrap().key);
+            self.leases.end(self.now, self.running.remove(&reply).unwrap().key, true);
         }
 
         /// Renews; returns those that got a sign of life although they were settled or lost.
@@ -163,12 +334,23 @@ mod tests {
                     _ => wrong.push(reply.to_string()),
                 }
             }
+            self.leases.said();
+            self.question();
             wrong
+        }
+
+        /// Asks, and is answered at once.
+        fn question(&mut self) {
+            let question = self.leases.ask(self.now);
+            self.leases.answered(self.now, question, Some(self.arrived as u64), true);
         }
 
         fn take(&mut self, step: Step) -> Vec<String> {
             match step {
-                Step::Arrive => self.arrive(),
+                Step::Arrive => {
+                    self.question();
+                    self.arrive();
+                }
                 Step::Settle(index) => self.settle(index),
                 Step::Look(late) => return self.look(late),
                 // Never beyond a look: those have their time.
@@ -215,23 +397,157 @@ mod tests {
         }
     }
 
+    const ACK_WAIT: Duration = Duration::from_secs(6);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn arrival(sequence: u64, attempt: u64) -> Arrival {
+        let reply = format!("reply.{sequence}.{attempt}").into();
+        Arrival { reply, sequence, place: sequence * 10 + attempt, attempt }
+    }
+
+    /// Leases, their time, and the key of a delivery that just arrived.
+    fn one_lease() -> (Leases, Instant, usize) {
+        let now = Instant::now();
+        let mut leases = Leases::new(ACK_WAIT, now);
+        let keys = leases.begin(now, &[arrival(1, 1)]);
+        (leases, now, keys[0])
+    }
+
+    fn say(leases: &mut Leases, now: Instant) -> usize {
+        let count = leases.renew(now).len();
+        leases.said();
+        count
+    }
+
     #[test]
     fn a_shorter_ack_wait_holds_for_what_is_open_too() {
-        let now = Instant::now();
-        let mut leases = Leases::new(Duration::from_secs(30));
-        let keys = leases.begin(now, [Subject::from_static("reply")].into_iter());
-        leases.follow(Duration::from_secs(3));
-        assert_eq!(leases.renew(now + Duration::from_secs(1)).len(), 1);
-        assert!(!leases.holds(now + Duration::from_secs(4), keys[0]));
+        let (mut leases, now, key) = one_lease();
+        leases.follow(SECOND * 3);
+        assert_eq!(say(&mut leases, now + SECOND), 1);
+        assert!(!leases.holds(now + SECOND * 4, key));
     }
 
     #[test]
     fn a_lease_that_has_ended_may_end_again() {
+        let (mut leases, now, key) = one_lease();
+        assert!(leases.end(now, key, true));
+        assert!(!leases.end(now, key, true));
+        assert!(!leases.holds(now, key));
+    }
+
+    #[test]
+    fn a_handler_does_not_start_where_signs_of_life_were_written_and_may_not_have_arrived() {
+        let (mut leases, now, key) = one_lease();
+        assert_eq!(say(&mut leases, now + SECOND * 2), 1);
+        assert_eq!(say(&mut leases, now + SECOND * 4), 1, "they are written all the same");
+        assert!(leases.holds(now + ACK_WAIT, key));
+        assert!(!leases.start(now + ACK_WAIT, key));
+        assert!(!leases.holds(now + ACK_WAIT, key), "nothing is said of what is passed over");
+    }
+
+    #[test]
+    fn a_sign_of_life_counts_when_a_question_behind_it_is_answered() {
+        let (mut leases, now, key) = one_lease();
+        say(&mut leases, now + SECOND * 2);
+        let question = leases.ask(now + SECOND * 3);
+        leases.answered(now + SECOND * 4, question, Some(11), true);
+        assert!(leases.start(now + SECOND * 7, key));
+        assert!(!leases.start(now + SECOND * 8, key), "it counts from when it was written");
+    }
+
+    #[test]
+    fn a_question_that_may_overtake_signs_of_life_confirms_none_of_them() {
+        let (mut leases, now, key) = one_lease();
+        leases.renew(now + SECOND * 2);
+        let question = leases.ask(now + SECOND * 2);
+        leases.said();
+        leases.answered(now + SECOND * 3, question, Some(11), true);
+        assert!(!leases.start(now + ACK_WAIT, key));
+    }
+
+    #[test]
+    fn what_was_said_over_a_link_that_was_lost_is_said_again() {
+        let (mut leases, now, _) = one_lease();
+        say(&mut leases, now + SECOND * 2);
+        let question = leases.ask(now + SECOND * 3);
+        leases.link_begins(now + SECOND * 3);
+        leases.answered(now + SECOND * 3, question, Some(11), false);
+        assert_eq!(say(&mut leases, now + SECOND * 3), 1);
+    }
+
+    #[test]
+    fn where_nobody_answers_questions_signs_of_life_count_as_they_are_written() {
+        let (mut leases, now, key) = one_lease();
+        (0..3).for_each(|_| leases.unanswered());
+        say(&mut leases, now + SECOND * 3);
+        assert!(leases.start(now + SECOND * 8, key));
+    }
+
+    #[test]
+    fn a_delivery_that_was_held_up_on_its_way_for_longer_than_ack_wait_is_not_started() {
         let now = Instant::now();
-        let mut leases = Leases::new(Duration::from_secs(1));
-        let keys = leases.begin(now, [Subject::from_static("reply")].into_iter());
-        leases.end(keys[0]);
-        leases.end(keys[0]);
-        assert!(!leases.holds(now, keys[0]));
+        let mut leases = Leases::new(ACK_WAIT, now);
+        let question = leases.ask(now);
+        leases.answered(now, question, Some(0), true);
+        let keys = leases.begin(now + ACK_WAIT, &[arrival(1, 1)]);
+        assert!(!leases.start(now + ACK_WAIT, keys[0]));
+        assert!(leases.renew(now + ACK_WAIT).is_empty(), "and nothing is said of it");
+    }
+
+    #[test]
+    fn what_a_frozen_process_held_is_not_started_when_it_goes_on() {
+        let (mut leases, now, key) = one_lease();
+        let thawed = now + SECOND * 60;
+        assert!(!leases.start(thawed, key));
+        assert!(leases.renew(thawed).is_empty());
+        assert!(!leases.end(thawed, key, false));
+    }
+
+    #[test]
+    fn a_short_ack_wait_allows_for_answers_that_take_a_while() {
+        let now = Instant::now();
+        let mut leases = Leases::new(SECOND / 3, now);
+        let soon = now + SECOND / 2;
+        let keys = leases.begin(soon, &[arrival(1, 1)]);
+        assert!(leases.holds(soon, keys[0]) && leases.start(soon, keys[0]));
+    }
+
+    #[test]
+    fn a_handler_starts_only_where_its_lease_lasts_for_a_while() {
+        let (mut leases, now, key) = one_lease();
+        let late = now + ACK_WAIT - Duration::from_millis(1);
+        assert!(leases.holds(late, key) && !leases.start(late, key));
+    }
+
+    #[test]
+    fn an_older_delivery_that_waits_does_not_start_when_a_newer_one_has_arrived() {
+        let (mut leases, now, older) = one_lease();
+        let newer = leases.begin(now, &[arrival(2, 1), arrival(1, 2)]);
+        assert!(!leases.start(now, older));
+        assert!(newer.into_iter().all(|key| leases.start(now, key)));
+    }
+
+    #[test]
+    fn of_two_deliveries_that_arrive_together_the_newer_one_starts() {
+        let now = Instant::now();
+        let mut leases = Leases::new(ACK_WAIT, now);
+        let keys = leases.begin(now, &[arrival(1, 3), arrival(1, 2)]);
+        assert_eq!([leases.start(now, keys[0]), leases.start(now, keys[1])], [true, false]);
+    }
+
+    #[test]
+    fn what_an_older_delivery_has_settled_for_good_does_not_start() {
+        let (mut leases, now, older) = one_lease();
+        let keys = leases.begin(now, &[arrival(1, 2), arrival(2, 2)]);
+        leases.end(now, older, true);
+        assert_eq!([leases.start(now, keys[0]), leases.start(now, keys[1])], [false, true]);
+    }
+
+    #[test]
+    fn what_an_older_delivery_wants_again_starts() {
+        let (mut leases, now, older) = one_lease();
+        let keys = leases.begin(now, &[arrival(1, 2)]);
+        leases.end(now, older, false);
+        assert!(leases.start(now, keys[0]));
     }
 }

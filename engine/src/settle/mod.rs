@@ -4,12 +4,13 @@
 //! Settling is synchronous and cheap: it pushes one entry to a queue. One task a consumption writes,
 //! so that nothing is written on a dead link: what was settled meanwhile waits until it is up again.
 
+mod age;
 pub(crate) mod hook;
 pub(crate) mod lease;
 pub(crate) mod verdict;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use async_nats::{Client, Subject};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
@@ -27,9 +28,9 @@ use crate::fail_point;
 use crate::jetstream::api::API_TIMEOUT;
 use crate::lock::lock;
 use crate::observe::count;
-use crate::observe::target::DEAD_LETTER;
+use crate::observe::target::{CONSUMER, DEAD_LETTER};
 use crate::settle::hook::Hook;
-use crate::settle::lease::Leases;
+use crate::settle::lease::{Arrival, Leases, Question};
 use crate::settle::verdict::Verdict;
 use crate::shared::Shared;
 
@@ -61,6 +62,8 @@ pub(crate) struct Settler {
     dead_letters: DeadLetters,
     queue: Mutex<Vec<Settlement>>,
     leases: Mutex<Leases>,
+    /// Deliveries that came too late to be started, since the log was told of some.
+    passed_over: AtomicUsize,
     is_signalled: AtomicBool,
     work: Notify,
     many: usize,
@@ -71,7 +74,8 @@ impl Settler {
     pub(crate) fn new(shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
             dead_letters: DeadLetters::of(&shared.options),
-            leases: Mutex::new(Leases::new(shared.options.ack_wait)),
+            leases: Mutex::new(Leases::new(shared.options.ack_wait, Instant::now())),
+            passed_over: AtomicUsize::new(0),
             many: many(&shared.options),
             shared,
             queue: Mutex::default(),
@@ -80,9 +84,44 @@ impl Settler {
         })
     }
 
-    /// Begins the leases of deliveries that just arrived, known by their reply subjects.
-    pub(crate) fn open_leases(&self, replies: impl Iterator<Item = Subject>) -> Vec<usize> {
-        lock(&self.leases).begin(Instant::now(), replies)
+    /// Begins the leases of deliveries that just arrived.
+    pub(crate) fn open_leases(&self, arrivals: &[Arrival]) -> Vec<usize> {
+        lock(&self.leases).begin(Instant::now(), arrivals)
+    }
+
+    /// Whether the handler of the delivery with this lease may start.
+    pub(crate) fn may_start(&self, lease: usize) -> bool {
+        let may_start = lock(&self.leases).start(Instant::now(), lease);
+        if !may_start {
+            self.passed_over.fetch_add(1, Relaxed);
+        }
+        may_start
+    }
+
+    /// The server is asked something now, behind what was written.
+    pub(crate) fn ask(&self) -> Question {
+        lock(&self.leases).ask(Instant::now())
+    }
+
+    /// It answered, when it had made so many deliveries for the durable. `is_same_link` is whether the link was not
+    /// made anew meanwhile.
+    pub(crate) fn answered(&self, question: Question, made: Option<u64>, is_same_link: bool) {
+        lock(&self.leases).answered(Instant::now(), question, made, is_same_link);
+    }
+
+    /// It did not answer in time.
+    pub(crate) fn unanswered(&self) {
+        lock(&self.leases).unanswered();
+    }
+
+    /// How long to wait before the next question.
+    pub(crate) fn pause(&self) -> Duration {
+        lock(&self.leases).pause()
+    }
+
+    /// A subscription or a connection begins.
+    pub(crate) fn link_begins(&self) {
+        lock(&self.leases).link_begins(Instant::now());
     }
 
     /// Whether the delivery with this lease is still ours.
@@ -198,6 +237,7 @@ impl Settler {
                 // Before the work, of which a busy consumer always has some.
                 () = sleep_until(beat) => {
                     self.renew_leases().await;
+                    self.tell_of_the_late();
                     beat = Instant::now() + lock(&self.leases).beat();
                 }
                 () = self.work.notified() => self.gather(written).await,
@@ -241,12 +281,13 @@ impl Settler {
         let now = Instant::now();
         let mut leases = lock(&self.leases);
         batch.retain(|settlement| {
+            let Settlement { lease, verdict, .. } = settlement;
             // Without a lease somebody settled it before.
-            let holds = leases.holds(now, settlement.lease);
-            if settlement.verdict != Verdict::InProgress {
-                leases.end(settlement.lease);
-            }
-            holds || !settlement.verdict.needs_lease()
+            let holds = match verdict {
+                Verdict::InProgress => leases.holds(now, *lease),
+                _ => leases.end(now, *lease, verdict.is_final()),
+            };
+            holds || !verdict.needs_lease()
         });
     }
 
@@ -261,6 +302,19 @@ impl Settler {
         let due = lock(&self.leases).renew(Instant::now());
         for reply in due {
             publish(connection.client(), reply, &Verdict::InProgress).await;
+        }
+        lock(&self.leases).said();
+    }
+
+    fn tell_of_the_late(&self) {
+        let count = self.passed_over.swap(0, Relaxed);
+        if count > 0 {
+            info!(
+                target: CONSUMER,
+                consumer = self.shared.options.name,
+                "{count} messages waited here for too long and are not handled: their ack_wait has passed, so the \
+                 server delivers them again."
+            );
         }
     }
 
@@ -301,7 +355,7 @@ mod tests {
         let connection = Connection::to_nowhere().await.unwrap();
         let options = Arc::new(ConsumerOptions::pull("orders", "billing"));
         let settler = Settler::new(Shared::new(options, connection));
-        let lease = settler.open_leases([Subject::from_static("reply")].into_iter())[0];
+        let lease = settler.open_leases(&[Arrival::of(None)])[0];
         settler.enqueue("reply".into(), lease, Verdict::InProgress);
         settler.hand_back_the_rest();
         let verdicts: Vec<_> = settler.take_settled().into_iter().map(|entry| entry.verdict).collect();

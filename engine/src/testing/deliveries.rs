@@ -33,6 +33,8 @@ impl Arrivals {
     #[must_use]
     pub fn arrive(&self, count: usize) -> Vec<Delivery> {
         let mut deliveries = Vec::with_capacity(count);
+        // No answer of a server tells how old they are.
+        self.0.link_begins();
         admit(&self.0, &mut (0..count).map(|_| message()).collect(), &mut deliveries);
         deliveries
     }

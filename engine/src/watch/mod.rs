@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -21,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::demand::Problem;
 use crate::fetch::{Fetch, fetch};
 use crate::jetstream::api::call;
+use crate::jitter::jittered;
 use crate::lock::lock;
 use crate::observe::count;
 use crate::observe::target::CONSUMER;
@@ -28,8 +31,8 @@ use crate::settle::Settler;
 use crate::suspect::Suspects;
 use crate::watch::quarantine::{Search, sweep};
 
-/// How often the durable is looked at while nothing else tells whether it is well.
-const INSPECTION: Duration = Duration::from_secs(5);
+/// The least between two looks at what is known of the durable, which is asked every five seconds or more often.
+const LOOKS: Duration = Duration::from_secs(2);
 
 /// How often it is asked whether the link still carries anything, and how long the answer may take.
 const DOUBT: Duration = Duration::from_secs(4);
@@ -94,6 +97,7 @@ impl Supervisor {
 
     /// Fetches until stopped (`None`) or until there is something to repair.
     async fn fetch(&self, connection: &Connection, durable: &Durable) -> Option<Problem> {
+        self.settler.link_begins();
         let fetching = fetch(Fetch {
             options: &self.options,
             connection,
@@ -105,9 +109,11 @@ impl Supervisor {
         let mut denials = connection.denials();
         let (act, subject) = needed(&self.options, durable);
         // Once stopped, only the fetch has a word: it is handing back what was on its way.
+        let (told, known) = watch::channel(Value::Null);
         let watching = async {
             let problem = tokio::select! {
-                problem = self.inspect(connection, durable) => problem,
+                problem = self.keep_asking(connection, durable, &told) => problem,
+                problem = self.inspect(connection, durable, known) => problem,
                 () = self.follow_link(connection, durable) => Problem::Closed,
                 _ = async { denials.about(act, &[&subject]).await } => Problem::Denied,
                 never = self.doubt_link(connection) => match never {},
@@ -138,7 +144,7 @@ impl Supervisor {
     /// Asks now and then whether the link still carries anything.
     async fn doubt_link(&self, connection: &Connection) -> Infallible {
         loop {
-            tokio::time::sleep(DOUBT).await;
+            sleep(jittered(DOUBT)).await;
             self.renew_if_silent(connection).await;
         }
     }
@@ -173,7 +179,7 @@ impl Supervisor {
     ) -> Option<(Connection, Durable)> {
         loop {
             let trying = async {
-                tokio::time::sleep(*pause).await;
+                sleep(jittered(*pause)).await;
                 self.renew_if_silent(&connection).await;
                 self.bind(&mut connection).await
             };
@@ -182,7 +188,7 @@ impl Supervisor {
             match tried {
                 Ok(durable) => return Some((connection, durable)),
                 Err(error) => {
-                    error!(target: CONSUMER, consumer = self.options.name, "{error} Trying again in {:?}.", *pause);
+                    error!(target: CONSUMER, consumer = self.options.name, "{error} Trying again within {:?}.", *pause);
                 }
             }
         }
@@ -233,41 +239,92 @@ impl Supervisor {
         }
     }
 
-    /// Looks at the durable now and then; returns when it needs repair.
-    async fn inspect(&self, connection: &Connection, durable: &Durable) -> Problem {
-        let subject = format!("CONSUMER.INFO.{}.{}", self.options.stream, durable.name);
-        // The first look is at once: a durable that is deleted early must not be replayed either.
-        let mut looks = tokio::time::interval(INSPECTION);
-        let mut before = None;
-        self.remember_the_stream(connection).await;
+    /// Asks the server for what it knows of the durable, for as long as the durable is there. The answers also tell how
+    /// old deliveries can be, and which signs of life have arrived.
+    async fn keep_asking(
+        &self,
+        connection: &Connection,
+        durable: &Durable,
+        told: &watch::Sender<Value>,
+    ) -> Problem {
+        let mut link = connection.link();
         loop {
-            looks.tick().await;
-            if !connection.is_up() {
-                continue;
+            let generation = link.borrow_and_update().generation;
+            tokio::select! {
+                biased;
+                made_anew = link.wait_for(|link| link.generation != generation) => {
+                    if made_anew.is_err() {
+                        return Problem::Closed;
+                    }
+                    self.settler.link_begins();
+                }
+                problem = self.ask_over_one_link(connection, durable, generation, told) => return problem,
             }
-            match call(connection, &subject, &Value::Null).await {
+        }
+    }
+
+    async fn ask_over_one_link(
+        &self,
+        connection: &Connection,
+        durable: &Durable,
+        generation: u64,
+        told: &watch::Sender<Value>,
+    ) -> Problem {
+        let subject = format!("CONSUMER.INFO.{}.{}", self.options.stream, durable.name);
+        let mut link = connection.link();
+        loop {
+            let _ = link.wait_for(|link| link.is_up).await;
+            let question = self.settler.ask();
+            let answer = call(connection, &subject, &Value::Null).await;
+            let is_same_link = connection.link().borrow().generation == generation;
+            let made = answer.as_ref().ok().and_then(|info| info["delivered"]["consumer_seq"].as_u64());
+            match answer.as_ref().map_err(Error::kind) {
+                Err(ErrorKind::Timeout) => self.settler.unanswered(),
+                Err(ErrorKind::Disconnected | ErrorKind::Closed) => {}
+                _ => self.settler.answered(question, made, is_same_link),
+            }
+            match answer {
                 Ok(info) => {
                     self.seen().is_refused = false;
-                    self.seen().position.note(&info);
-                    self.warn_if_full(&info);
-                    self.seen().crowd = crowd(&info);
-                    self.follow(durable, &info["config"]);
-                    self.mend(connection, durable, &info).await;
-                    let received = Some(self.settler.shared.counters.snapshot().received);
-                    if before.is_none() || received == before {
-                        self.warn_if_nothing_can_come(connection).await;
-                    }
-                    if self.is_stalled(durable, &info) && received == before {
-                        return Problem::Silent;
-                    }
-                    before = received;
+                    told.send_replace(info);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::StreamNotFound) => {
                     return Problem::Gone;
                 }
                 Err(error) => self.warn_if_refused(&error),
             }
+            sleep(jittered(self.settler.pause())).await;
         }
+    }
+
+    /// Looks at what is `known` of the durable now and then; returns when it needs repair.
+    async fn inspect(
+        &self,
+        connection: &Connection,
+        durable: &Durable,
+        mut known: watch::Receiver<Value>,
+    ) -> Problem {
+        let mut before = None;
+        self.remember_the_stream(connection).await;
+        // The first look is at once: a durable that is deleted early must not be replayed either.
+        while known.changed().await.is_ok() {
+            let info = known.borrow_and_update().clone();
+            self.seen().position.note(&info);
+            self.warn_if_full(&info);
+            self.seen().crowd = crowd(&info);
+            self.follow(durable, &info["config"]);
+            self.mend(connection, durable, &info).await;
+            let received = Some(self.settler.shared.counters.snapshot().received);
+            if before.is_none() || received == before {
+                self.warn_if_nothing_can_come(connection).await;
+            }
+            if self.is_stalled(durable, &info) && received == before {
+                return Problem::Silent;
+            }
+            before = received;
+            sleep(LOOKS).await;
+        }
+        Problem::Closed
     }
 
     /// A pull is told itself; a push consumer whose account may not use JetStream any more is just silent.

@@ -104,7 +104,7 @@ async fn a_stream_that_is_gone_is_asked_for_with_pauses() {
     let stage = Stage::set().await;
     let consumption = consume(stage.address(), pull(), Seen::default().and_ack()).await.unwrap();
     stage.api("STREAM.DELETE.orders", &serde_json::Value::Null).await;
-    let mut questions = stage.hear("$JS.API.CONSUMER.>").await;
+    let mut questions = stage.hear("$JS.API.>").await;
     sleep_until(Instant::now() + Duration::from_secs(3)).await;
     let asked = questions.so_far().len();
     assert!((1..=12).contains(&asked), "{asked} questions");

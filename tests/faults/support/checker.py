@@ -127,8 +127,8 @@ class _Consumed:
                     how = self._end_of(before)
                     yield (
                         f"unexplained redelivery: {start.id} (sequence {seq}) started as delivery "
-                        f"{start.delivery} at {start.at:.2f}; delivery {before.delivery} started "
-                        f"at {before.at:.2f} and {how}"
+                        f"{start.delivery} in {start.pid} at {start.at:.2f}; delivery "
+                        f"{before.delivery} started in {before.pid} at {before.at:.2f} and {how}"
                     )
 
     def _explained(self, before: Step, start: Step) -> bool:
@@ -136,8 +136,10 @@ class _Consumed:
         if end is not None and end.event == "FAIL" and start.delivery > before.delivery:
             self.report.counts["redelivered: retry"] += 1
             return True
-        fault = self._cause(before, start.at) or self._holdup(before, start)
+        fault = self._cause(before, start.at)
         if fault is None:
+            return False
+        if start.delivery < before.delivery and not fault.forgets:
             return False
         self.report.counts[f"redelivered: {fault.kind}"] += 1
         return True
@@ -152,14 +154,6 @@ class _Consumed:
             if met_it and fault.began <= min(last, until) and step.at <= fault.healed + ACK_FLIGHT:
                 return fault
         return None
-
-    def _holdup(self, before: Step, start: Step) -> Fault | None:
-        """The fault that held up the worker of an older delivery until a newer one had begun."""
-        if start.delivery >= before.delivery:
-            return None
-        own = (fault for fault in self.faults if fault.pid == start.pid)
-        met = (each for each in own if each.began <= start.at and before.at <= each.healed)
-        return next(met, None)
 
     def _end_of(self, step: Step) -> str:
         end = self.ends.get((step.seq, step.delivery, step.pid))

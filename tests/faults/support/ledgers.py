@@ -37,13 +37,16 @@ class Step:
 class Fault:
     """Something that was done to the system, from `began` to `healed`, both monotonic seconds.
 
-    `pid` is the one worker it happened to; None means that it may have met anybody."""
+    `pid` is the one worker it happened to; None means that it may have met anybody. `forgets` is
+    whether the server may have lost count of its deliveries: otherwise an older one never starts
+    after a newer one."""
 
     kind: str
     began: float
     healed: float
     pid: int | None = None
     loses_acks: bool = True
+    forgets: bool = True
 
     def since(self, seconds: float) -> "Fault":
         """The fault, where it also undoes what was done so many seconds before."""

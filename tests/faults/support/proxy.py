@@ -131,6 +131,11 @@ class Proxy:
         """The server's side of every connection is gone, and the client is not told."""
         self._run(self._forsake(tell=False))
 
+    @property
+    def forsaken(self) -> int:
+        """How many connections are half open."""
+        return sum(link.is_forsaken for link in list(self._links))
+
     def half_close(self) -> None:
         """As `half_open`, but the client is told that it will not hear any more."""
         self._run(self._forsake(tell=True))

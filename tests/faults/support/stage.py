@@ -114,13 +114,17 @@ class Stage:
         }
 
     @contextmanager
-    def fault(self, kind: str, pid: int | None = None) -> Iterator[None]:
-        """What happens meanwhile is a fault, and is over at the end."""
+    def fault(self, kind: str, pid: int | None = None, forgets: bool = True) -> Iterator[None]:
+        """What happens meanwhile is a fault, and is over at the end.
+
+        A worker has no part in how the server counts; what else `forgets` nothing says so.
+        """
+        forgets = forgets and pid is None
         began = time.monotonic()
         try:
             yield
         finally:
-            self.faults.append(Fault(kind, began, time.monotonic(), pid))
+            self.faults.append(Fault(kind, began, time.monotonic(), pid, forgets=forgets))
 
     def kill(self, worker: Worker) -> None:
         """SIGKILL."""
@@ -143,7 +147,9 @@ class Stage:
         worker.command.interrupt()
         code = worker.command.finish(timeout)
         stop = Stop(worker.pid, asked, time.monotonic(), GRACE, code)
-        self.faults.append(Fault("SIGTERM", asked, stop.gone, worker.pid, loses_acks=False))
+        self.faults.append(
+            Fault("SIGTERM", asked, stop.gone, worker.pid, loses_acks=False, forgets=False)
+        )
         self.stops.append(stop)
         return stop
 

@@ -1,0 +1,126 @@
+//! How old a delivery may be when it arrives, without I/O and without a clock.
+//!
+//! The server does not say when it sent one, and what was held up by the network or in a process that was frozen looks
+//! like any other. An answered question tells: what the server sends after its answer is younger than the question.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+/// After so many questions in a row without an answer, on a link that carries other things, nobody is there who answers
+/// them, and nothing can be told.
+const MUTE: u32 = 3;
+
+/// What is known of the time at which deliveries were sent.
+#[derive(Debug)]
+pub(crate) struct Age {
+    /// When the subscription or the connection began.
+    began: Instant,
+    answers: VecDeque<Answer>,
+    unanswered: u32,
+}
+
+#[derive(Debug)]
+struct Answer {
+    asked: Instant,
+    /// How many deliveries the consumer had made when it was given, where that was told.
+    made: Option<u64>,
+}
+
+impl Age {
+    /// Everything is sent from now on.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { began: now, answers: VecDeque::new(), unanswered: 0 }
+    }
+
+    /// A question of that time was answered, when so many deliveries had been made. Answers to older questions than
+    /// `oldest` are of no use any more.
+    pub(crate) fn answered(&mut self, asked: Instant, made: Option<u64>, oldest: Option<Instant>) {
+        self.unanswered = 0;
+        self.answers.push_back(Answer { asked, made });
+        while self.answers.front().is_some_and(|answer| oldest.is_some_and(|oldest| answer.asked < oldest)) {
+            self.answers.pop_front();
+        }
+    }
+
+    /// A question was not answered in time.
+    pub(crate) fn unanswered(&mut self) {
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+
+    /// Whether nobody answers questions.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.unanswered >= MUTE
+    }
+
+    /// The earliest moment at which the server can have made this delivery of the consumer's, which arrived now.
+    pub(crate) fn sent(&self, now: Instant, place: u64) -> Instant {
+        if self.is_mute() {
+            return now;
+        }
+        let is_before = |answer: &&Answer| answer.made.is_none_or(|made| made < place);
+        self.answers.iter().rev().find(is_before).map_or(self.began, |answer| answer.asked.max(self.began))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_was_sent_after_an_answer_is_younger_than_the_question() {
+        let began = Instant::now();
+        let mut age = Age::new(began);
+        age.answered(began + SECOND, Some(10), None);
+        age.answered(began + SECOND * 2, Some(20), None);
+        let now = began + SECOND * 9;
+        assert_eq!(age.sent(now, 21), began + SECOND * 2);
+        assert_eq!(age.sent(now, 20), began + SECOND, "it was on its way when the second answer was given");
+        assert_eq!(age.sent(now, 10), began);
+    }
+
+    #[test]
+    fn nothing_is_older_than_its_connection() {
+        let began = Instant::now();
+        let mut age = Age::new(began);
+        age.answered(began - SECOND, Some(10), None);
+        assert_eq!(age.sent(began + SECOND, 11), began);
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_too() {
+        let began = Instant::now();
+        let mut age = Age::new(began);
+        age.answered(began + SECOND, None, None);
+        assert_eq!(age.sent(began + SECOND * 2, 1), began + SECOND);
+    }
+
+    #[test]
+    fn where_nobody_answers_what_arrives_counts_as_sent_now() {
+        let began = Instant::now();
+        let mut age = Age::new(began);
+        let now = began + SECOND * 60;
+        for _ in 0..MUTE {
+            assert_eq!(age.sent(now, 1), began);
+            age.unanswered();
+        }
+        assert_eq!(age.sent(now, 1), now);
+        age.answered(now, Some(0), None);
+        assert_eq!(age.sent(now + SECOND, 1), now);
+    }
+
+    #[test]
+    fn answers_that_are_of_no_use_any_more_are_forgotten() {
+        let began = Instant::now();
+        let mut age = Age::new(began);
+        for second in 0..1000 {
+            let asked = began + SECOND * second;
+            age.answered(asked, Some(0), asked.checked_sub(SECOND * 30));
+        }
+        assert_eq!(age.answers.len(), 31);
+    }
+}
