@@ -48,7 +48,7 @@ class Retry(Outcome):
 
 
 class _Final(Outcome):
-    # Without a default, Python would name this class to whoever writes `raise DeadLetter`.
+    # Without a default, Python would name this class in the error of `raise DeadLetter`.
     def __init__(self, reason: str = _MISSING) -> None:
         if not isinstance(reason, str):
             name = type(self).__name__

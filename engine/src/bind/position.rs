@@ -20,7 +20,7 @@ pub(crate) struct Position {
     created: Option<String>,
     /// When that was seen, by the server's clock.
     seen: Option<SystemTime>,
-    /// When the stream was created: one that was made anew counts from 1 again.
+    /// When the stream was created: a recreated one counts from 1 again.
     stream_created: Option<String>,
 }
 
@@ -38,7 +38,7 @@ impl Position {
         self.stream_created = stream["created"].as_str().map(str::to_owned);
     }
 
-    /// The sequence behind what is settled; `None` where that says nothing any more: the stream was made anew, or
+    /// The sequence behind the settled messages; `None` if it is no longer valid: the stream was recreated, or
     /// restored from an older copy, which gives the sequences behind it to other messages.
     ///
     /// # Errors

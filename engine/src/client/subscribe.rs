@@ -48,7 +48,7 @@ pub struct Interest {
 pub enum Statuses {
     /// They are messages like others.
     Kept,
-    /// They are kept apart, for whoever asked for messages.
+    /// They are kept apart, for the caller that asked for messages.
     Apart,
     /// Those of a push consumer are answered: flow control, when everything before it is taken.
     Answered,

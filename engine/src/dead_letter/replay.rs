@@ -23,7 +23,7 @@ const ORIGINAL_ID: &str = "Dlq-Original-Msg-Id";
 /// How often the message was replayed.
 const REPLAYS: &str = "Dlq-Replays";
 
-/// Headers that would make the server act anew: conditions that held for the first publishing only, a
+/// Headers that would make the server act again: conditions that held for the first publishing only, a
 /// roll-up that deletes what came before, a schedule, a batch, a count, a place in another stream. They
 /// stay under the name that the dead letter gave them.
 const NOT_IN_FORCE: [&str; 7] = [
@@ -91,7 +91,7 @@ async fn kept_apart(connection: &Connection, letter: &StoredLetter) -> Result<By
         Err(error) if error.kind() == ErrorKind::StreamNotFound => None,
         found => found?,
     };
-    // A stream that was made anew gives its sequences to other messages.
+    // A recreated stream gives its sequences to other messages.
     let is_ours = |sent: SystemTime| letter.sent.is_none_or(|time| nanoseconds(sent) == time);
     match found.filter(|found| found.subject == letter.subject && is_ours(found.time)) {
         Some(found) => Ok(found.payload.into()),

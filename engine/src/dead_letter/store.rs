@@ -84,7 +84,7 @@ pub(crate) enum Part {
 }
 
 /// Where a part is kept that is too large for its dead letter. `sent` is when its message was stored, in
-/// nanoseconds: a stream that was made anew gives its sequences to other messages.
+/// nanoseconds: a recreated stream gives its sequences to other messages.
 pub(crate) fn apart_subject(stream: &str, durable: &str, part: Part, sequence: u64, sent: u128) -> String {
     let part = match part {
         Part::Payload => "payload",
@@ -214,7 +214,7 @@ impl DeadLetters {
         set(headers, "Dlq-Deliveries", &letter.deliveries.to_string());
         set(headers, "Dlq-Time", &humantime::format_rfc3339_millis(SystemTime::now()).to_string());
         // A repeat after a crash between storing and ending is stored once. The time tells a message from
-        // the one that had its sequence before the stream was made anew.
+        // the one that had its sequence before the stream was recreated.
         let time = place.map_or(0, |place| place.timestamp);
         set(headers, "Nats-Msg-Id", &format!("dlq.{}.{}.{sequence}.{time}", self.source, self.durable));
     }

@@ -194,7 +194,7 @@ impl Demand {
         Ok(())
     }
 
-    /// The connection was made anew: what was asked for is forgotten on the other side.
+    /// The connection is a new one: the server has forgotten the open requests.
     pub(crate) fn reconnected(&mut self, now: Instant) {
         self.forget();
         self.hear(now);

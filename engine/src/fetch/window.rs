@@ -13,7 +13,7 @@ use crate::config::MAX_PREFETCH_BYTES;
 /// How much work, in time, is held ahead of the handlers.
 const AHEAD: Duration = Duration::from_millis(50);
 
-/// Deliveries held ahead at the most; beyond this, depth gains no speed.
+/// Maximum number of prefetched deliveries; more gain no speed.
 const DEEPEST: usize = 4096;
 
 /// The most bytes to be answered at once, all requests together, where large messages follow small

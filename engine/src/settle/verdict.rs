@@ -31,8 +31,8 @@ impl Verdict {
         matches!(self, Self::Ack | Self::Term(_))
     }
 
-    /// The server does not fence a NAK or a sign of life of an older delivery: when the lease has run
-    /// out they would disturb whoever has the message now. An acknowledgement is always welcome.
+    /// The server does not fence a NAK or a heartbeat of an older delivery: after the lease has run
+    /// out it would disturb the worker that has the message now. An acknowledgement is always welcome.
     pub(crate) fn needs_lease(&self) -> bool {
         matches!(self, Self::Nak(_) | Self::InProgress)
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::*};
 
 use tokio::sync::Notify;
 
-/// Counts the deliveries in hand and wakes whoever waits for it to fall.
+/// Counts the deliveries in hand and wakes tasks that wait for it to fall.
 #[derive(Debug)]
 pub(crate) struct Places {
     held: AtomicUsize,
@@ -59,7 +59,7 @@ impl Places {
         self.settled.load(Relaxed)
     }
 
-    /// Waits until no more than `mark` are held. Several may wait: whoever is woken too early waits on.
+    /// Waits until no more than `mark` are held. Several may wait; one that is woken too early waits again.
     pub(crate) async fn fallen_to(&self, mark: usize) {
         loop {
             let mut fallen = pin!(self.fallen.notified());

@@ -43,7 +43,7 @@ struct House {
 }
 
 impl House {
-    /// A forked child has a house of its own: whoever shut its parent's is not there to open it.
+    /// A forked child has its own house: the thread that shut its parent's does not exist in the child.
     fn of_this_process() -> Arc<Self> {
         static HOUSE: Mutex<Option<(u32, Arc<House>)>> = Mutex::new(None);
         let pid = std::process::id();

@@ -123,7 +123,7 @@ impl Mark {
     pub(crate) fn of(message: &Message, losses: u64, group: usize) -> Result<Self> {
         let place = message.metadata()?;
         let (stream, durable) = (place.stream, place.consumer);
-        // The time tells the message from one that had its sequence before the stream was made anew.
+        // The time tells the message from one that had its sequence before the stream was recreated.
         let subject = format!("_mark.{stream}.{durable}.{}.{}", place.stream_sequence, place.timestamp);
         let written = Mutex::new(Written { progress: Progress::Ended, is_confirmed: false });
         let source = stream.to_owned();

@@ -183,7 +183,7 @@ impl Suspects {
         waiting.deliveries.insert(number, delivery);
     }
 
-    /// The suspect, for whoever settles it or gives it to the handlers; `None` when it was recalled.
+    /// The suspect, to settle it or to give it to the handlers; `None` when it was recalled.
     fn take(&self, number: u64) -> Option<Delivery> {
         let delivery = lock(&self.waiting).deliveries.remove(&number)?;
         self.gate.let_go(1);

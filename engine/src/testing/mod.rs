@@ -199,7 +199,7 @@ impl NatsServer {
             .stderr(log)
             .spawn()
             .map_err(|error| not_started(Path::new(&binary), &error))?;
-        // Owned before the first wait: whoever stops waiting drops it, and that ends it.
+        // Owned before the first wait: a caller that stops waiting drops it, and that ends it.
         self.process = Some(process);
         self.url = self.listening().await?;
         self.port = self.url.rsplit(':').next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! A stream read in order, each message once: over a consumer that is made anew, behind the last message that
+//! A stream read in order, each message once: over a consumer that is recreated behind the last message that
 //! came, when a message is missing, when the server went silent, and after a lost connection.
 
 use std::pin::pin;
@@ -24,7 +24,7 @@ use crate::observe::target::CONNECTION;
 /// Before the consumer is asked for again.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// So often in a row the server may refuse to make the consumer anew: what it does not know yet while it
+/// How often in a row the server may refuse to recreate the consumer: what it does not know yet while it
 /// starts, it refuses too.
 const REFUSALS: u32 = 10;
 
@@ -144,7 +144,7 @@ impl Source {
             Error::new(ErrorKind::Api { code: 500, err_code: 0 }, text).because(error)
         })?;
         position.delivery = 0;
-        // What begins with the newest message begins there still when the consumer is made anew.
+        // What begins with the newest message still begins there when the consumer is recreated.
         if position.stream.is_none() && made.delivered.consumer_seq == 0 && !ordered.is_last_per_subject() {
             position.stream = Some(made.delivered.stream_seq);
         }
@@ -196,7 +196,7 @@ struct Reader {
     kept: Arc<Kept>,
     ordered: Ordered,
     position: Position,
-    /// None when it has to be made anew.
+    /// None when it has to be recreated.
     source: Option<Source>,
     refusals: u32,
     /// After so many messages it ends.

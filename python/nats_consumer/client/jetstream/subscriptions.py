@@ -107,7 +107,7 @@ class Subscriptions(Streams, Durables):
         is acknowledged, unless `manual_ack`; without `cb`, acknowledge each.
 
         With `ordered_consumer`, every message of the stream comes once and in order, and none is
-        acknowledged: the consumer is the server's own affair, which is made anew behind the last
+        acknowledged. The client recreates its consumer on the server behind the last
         message when one is missing, when no heartbeat comes (every `idle_heartbeat` seconds, 5
         without it), and after a lost connection.
 
