@@ -80,15 +80,16 @@ def elsewhere_steps(own: str) -> tuple[list[Step], list[str]]:
     server = [PYTHON, "make/servers.py", OLDEST, *IN_PARALLEL]
     return [
         Step(f"nats-server {OLDEST}", server, after="build"),
-        *(_quickstart("wheel", version) for version in [own, *found]),
-        _quickstart("sdist", own),
+        *(_try("wheel", version) for version in [own, *found]),
+        _try("sdist", own),
+        _try("container", own),
         *(_pytest_on(version) for version in found),
     ], notes
 
 
-def _quickstart(kind: str, version: str) -> Step:
+def _try(kind: str, version: str) -> Step:
     command = [PYTHON, "make/try_install.py", kind, version, DJANGO_ON[version]]
-    return Step(f"quickstart with the {kind} on {version}", command, after="wheels")
+    return Step(f"{kind} on {version}", command, after="wheels")
 
 
 def _pytest_on(version: str) -> Step:

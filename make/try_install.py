@@ -77,7 +77,8 @@ def _run_container(folder: Path, python: str, requirements: list[str]) -> None:
     server.start()
     context = Project(folder / "context", server.url, CONSUMERS).folder
     (context / "requirements.txt").write_text("\n".join(requirements))
-    container = Container(folder / "root", python, context, {**_PLAIN, "PATH": "/usr/bin:/bin"})
+    environment = {**_PLAIN, "PATH": "/usr/bin:/bin", "PIP_QUIET": "1"}
+    container = Container(folder / "root", python, context, environment)
     [dockerfile] = [each.text for each in blocks(DEPLOYING) if each.language == "dockerfile"]
     container.build(dockerfile)
     log = folder / "container.log"
