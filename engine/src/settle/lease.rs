@@ -32,6 +32,10 @@ pub(crate) struct Leases {
     age: Age,
     /// Signs of life from this moment are being written.
     saying: Option<Instant>,
+    /// Counts the subscriptions and connections.
+    link: u32,
+    /// Some leases may be of an earlier link: a server that was killed may count their deliveries again.
+    are_of_several_links: bool,
 }
 
 #[derive(Debug)]
@@ -41,6 +45,7 @@ struct Lease {
     /// The message's place in its stream.
     sequence: u64,
     attempt: u64,
+    link: u32,
     /// The last sign of life that was written.
     said: Instant,
     /// The last one that has arrived for certain: a question that was asked behind it is answered.
@@ -80,7 +85,14 @@ pub(crate) struct Question {
 impl Leases {
     /// No leases, of a subscription that begins now.
     pub(crate) fn new(ack_wait: Duration, now: Instant) -> Self {
-        Self { ack_wait, open: Slab::new(), age: Age::new(now), saying: None }
+        Self {
+            ack_wait,
+            open: Slab::new(),
+            age: Age::new(now),
+            saying: None,
+            link: 0,
+            are_of_several_links: false,
+        }
     }
 
     /// From now on the server waits so long.
@@ -107,14 +119,19 @@ impl Leases {
             let lease = self.lease_of(now, arrival);
             keys.push(self.open.insert(lease));
         }
+        self.are_of_several_links =
+            self.are_of_several_links && self.open.iter().any(|(_, lease)| lease.link != self.link);
+        let is_of_interest = |arrival: &&Arrival| arrival.attempt > 1 || self.are_of_several_links;
         let mut newest = HashMap::new();
-        for Arrival { sequence, attempt, .. } in arrivals.iter().filter(|arrival| arrival.attempt > 1) {
+        for Arrival { sequence, attempt, .. } in arrivals.iter().filter(is_of_interest) {
             let known = newest.entry(*sequence).or_insert(*attempt);
             *known = (*known).max(*attempt);
         }
         if !newest.is_empty() {
-            let is_older = |lease: &Lease| newest.get(&lease.sequence).is_some_and(|it| lease.attempt < *it);
-            self.pass_on(is_older);
+            let link = self.link;
+            self.pass_on(|lease| {
+                newest.get(&lease.sequence).is_some_and(|it| lease.attempt < *it || lease.link != link)
+            });
         }
         keys
     }
@@ -127,6 +144,7 @@ impl Leases {
             reply: reply.clone(),
             sequence: *sequence,
             attempt: *attempt,
+            link: self.link,
             said,
             heard: sent,
             is_passed_on: false,
@@ -201,6 +219,8 @@ impl Leases {
     /// one may be lost.
     pub(crate) fn link_begins(&mut self, now: Instant) {
         self.age = Age::new(now);
+        self.link += 1;
+        self.are_of_several_links = true;
         for (_, lease) in &mut self.open {
             lease.said = lease.heard;
         }
@@ -533,6 +553,15 @@ mod tests {
         let mut leases = Leases::new(ACK_WAIT, now);
         let keys = leases.begin(now, &[arrival(1, 3), arrival(1, 2)]);
         assert_eq!([leases.start(now, keys[0]), leases.start(now, keys[1])], [true, false]);
+    }
+
+    #[test]
+    fn a_delivery_that_waits_does_not_start_when_a_server_that_was_killed_counts_it_again() {
+        let (mut leases, now, older) = one_lease();
+        leases.link_begins(now);
+        let keys = leases.begin(now, &[arrival(1, 1), arrival(2, 1)]);
+        assert!(!leases.start(now, older));
+        assert!(keys.into_iter().all(|key| leases.start(now, key)));
     }
 
     #[test]

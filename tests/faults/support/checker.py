@@ -151,7 +151,10 @@ class _Consumed:
         last = end.at + ACK_FLIGHT if end is not None and is_done else until
         for fault in self.faults:
             met_it = fault.pid in (None, step.pid) and (fault.loses_acks or not is_done)
-            if met_it and fault.began <= min(last, until) and step.at <= fault.healed + ACK_FLIGHT:
+            # What it had delivered before may wait in a worker for as long as its lease lasts.
+            waits = self.ledgers.policy.ack_wait if fault.forgets else 0.0
+            may_start = fault.healed + waits + ACK_FLIGHT
+            if met_it and fault.began <= min(last, until) and step.at <= may_start:
                 return fault
         return None
 
