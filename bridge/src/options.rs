@@ -76,6 +76,7 @@ pub(crate) struct ConsumerOptions {
     fetch_timeout: f64,
     ack_wait: f64,
     max_ack_pending: Option<i64>,
+    manages_durable: bool,
     deliver_policy: String,
     start_sequence: Option<u64>,
     start_time: Option<String>,
@@ -118,6 +119,7 @@ impl ConsumerOptions {
             fetch_timeout: seconds("fetch_timeout", self.fetch_timeout)?,
             ack_wait: seconds("ack_wait", self.ack_wait)?,
             max_ack_pending: self.max_ack_pending,
+            manages_durable: self.manages_durable,
             handler_timeout: timeout,
         })
     }

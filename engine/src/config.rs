@@ -176,8 +176,11 @@ pub struct ConsumerOptions {
     pub fetch_timeout: Duration,
     /// How long a delivery may go without a sign of life before the server delivers it again.
     pub ack_wait: Duration,
-    /// How many deliveries may be unsettled, delayed retries included; `None` makes it fit.
+    /// How many deliveries may be unsettled, delayed retries included. `None` makes it fit: a push consumer is sent
+    /// what its handlers use up.
     pub max_ack_pending: Option<i64>,
+    /// Whether the durable is made and changed to fit. Otherwise it must exist, and is consumed as it is.
+    pub manages_durable: bool,
     /// Where a new durable begins.
     pub start: Start,
     /// When and how often a failed message is tried again.
@@ -219,6 +222,7 @@ impl ConsumerOptions {
             fetch_timeout: Duration::from_secs(30),
             ack_wait: Duration::from_secs(30),
             max_ack_pending: None,
+            manages_durable: true,
             start: Start::All,
             retry: RetryPolicy::default(),
             exhausted: Exhausted::Nak,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bind::durable::bind;
+use crate::bind::position::Resume;
 use crate::config::{ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
 use crate::error::Result;
@@ -25,6 +26,10 @@ use crate::watch::Supervisor;
 
 /// How long the fetch may take to end, and the last settlements to be written, when a consumption ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long what arrived already may take to start when a drain begins: less was prefetched than the handlers need
+/// for that, unless they are held up.
+const STARTING: Duration = Duration::from_millis(250);
 
 /// How long handlers that are cancelled may take to end.
 const CANCELLING: Duration = Duration::from_millis(500);
@@ -55,7 +60,7 @@ pub async fn consume_into(
     consumer.validate()?;
     let connection = Connection::open(&connect).await?;
     connection.name(&consumer.name);
-    let durable = bind(&connection, &consumer, None).await?;
+    let durable = bind(&connection, &consumer, &Resume::default()).await?;
     // An inherited durable is the consumer's own from now on.
     let options = Arc::new(ConsumerOptions { durable: durable.name.clone(), inherits: None, ..consumer });
     let shared = Shared::new(options.clone(), connection.clone());
@@ -155,7 +160,7 @@ impl Consumption {
         }
     }
 
-    /// Takes nothing new, hands back at once what has not started, lets what runs finish for up to `grace`,
+    /// Takes nothing new, hands back what no handler can start at once, lets what runs finish for up to `grace`,
     /// then cancels it and hands it back. Returns how many deliveries were not finished.
     ///
     /// It ends within `grace` and a few seconds, also while disconnected.
@@ -164,7 +169,7 @@ impl Consumption {
         let places = &self.settler.shared.places;
         let began = Instant::now();
         // Also without any grace: what was dropped instead would come again as late as after a failure.
-        self.hand_back_what_waits().await;
+        self.hand_back_what_waits(STARTING.min(grace)).await;
         let _ = timeout(grace.saturating_sub(began.elapsed()), places.fallen_to(0)).await;
         let unfinished = places.held();
         if unfinished > 0 {
@@ -182,11 +187,13 @@ impl Consumption {
         unfinished
     }
 
-    /// Only when the fetch has ended: handed back while it still asks, a message would come straight back.
-    async fn hand_back_what_waits(&self) {
-        let mut waiting = self.suspects.recall();
+    /// What waits may start for so long: each message that is handed back has lost an attempt that nobody made. It is
+    /// handed back only when the fetch has ended: while it still asks, a message would come straight back.
+    async fn hand_back_what_waits(&self, starting: Duration) {
+        let mut waiting = if starting.is_zero() { self.suspects.recall() } else { Vec::new() };
         fail_point::pass("draining");
         let _ = timeout(LAST_WORDS, self.fetching.wait()).await;
+        let _ = timeout(starting, self.settler.shared.places.fallen_to(waiting.len())).await;
         waiting.extend(self.suspects.recall());
         waiting.iter().for_each(Delivery::hand_back);
     }

@@ -13,6 +13,7 @@ from .validation import number, unknown_key
 KEYS = (
     "connect_args",
     "default_durable_name",
+    "manage_durables",
     "event_loop_policy",
     "shutdown_timeout",
     "embedded_store",
@@ -60,6 +61,16 @@ def default_durable_name() -> str | None:
     values = nats_consumer_settings()
     name: str | None = values.get("default_durable_name") or values.get(_OLD_DURABLE_KEY)
     return name
+
+
+def manage_durables() -> bool:
+    """Whether workers create durables and change them to fit their declarations."""
+    value = nats_consumer_settings().get("manage_durables", True)
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(
+        f'NATS_CONSUMER["manage_durables"] must be True or False, not {value!r}.'
+    )
 
 
 def event_loop_policy() -> str | None:

@@ -47,6 +47,7 @@ def test_every_setting_is_on_its_page_with_its_default(settings: Settings) -> No
     assert f"`{ours._OLD_DURABLE_KEY}`" in section(SETTINGS, "NATS_CONSUMER")
     assert written(page["connect_args"]) == ours.connect_args()
     assert written(page["default_durable_name"]) == ours.default_durable_name()
+    assert written(page["manage_durables"]) == ours.manage_durables()
     assert written(page["event_loop_policy"]) == ours.event_loop_policy()
     assert written(page["shutdown_timeout"]) == ours.shutdown_timeout()
     assert ours.embedded_store() == settings.BASE_DIR / ".nats"

@@ -84,7 +84,7 @@ def test_two_consumers_that_use_one_durable_by_mistake_share_its_messages(stage:
     stage.attributes |= {"durable_name": "shared", "concurrency": 5}
     one = stage.work("Pulled").is_ready()
     other = stage.work("PulledInThreads", ack_wait=20.0).is_ready()
-    one.command.wait_for("The durable was changed on the server: ack_wait differ")
+    one.command.wait_for("The durable was changed on the server: ack_wait from ")
     assert stage.produce(200).finish() == 0
     stage.settled("shared")
     eventually(lambda: len(stage.handled()) == 200, 20, stage.story)

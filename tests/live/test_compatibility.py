@@ -205,7 +205,7 @@ def test_what_ran_the_loop_of_the_older_versions_is_the_engines_now(name: str) -
     assert not hasattr(JetstreamPullConsumer, name)
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("Push", 2_000), ("Pull", 20_000)])
+@pytest.mark.parametrize(("kind", "limit"), [("Push", 1), ("Pull", 20_000)])
 async def test_durable_has_the_limits_that_the_documentation_names(
     stage: Stage, kind: str, limit: int
 ) -> None:

@@ -79,6 +79,7 @@ READERS: list[Callable[[], object]] = [
     lambda: ours.check_keys(()),
     ours.connect_args,
     ours.default_durable_name,
+    ours.manage_durables,
     ours.event_loop_policy,
     ours.shutdown_timeout,
     ours.embedded_store,

@@ -42,6 +42,14 @@ def test_a_shutdown_timeout_that_is_no_number_is_refused(settings: Settings, val
         ours.shutdown_timeout()
 
 
+def test_manage_durables_is_true_or_false(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {}
+    assert ours.manage_durables()
+    settings.NATS_CONSUMER = {"manage_durables": "no"}
+    with pytest.raises(ConfigurationError, match="must be True or False, not 'no'"):
+        ours.manage_durables()
+
+
 def test_the_embedded_store_is_beside_the_project_unless_told_otherwise(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -1,63 +1,55 @@
 //! How many deliveries of a durable may be unsettled at once, as the server counts them (`max_ack_pending`).
 
-use serde_json::Value;
-
 use crate::config::{ConsumerOptions, Kind, MAX_PREFETCH_BYTES};
-use crate::connect::Connection;
-use crate::jetstream::api::call;
+use crate::jetstream::info::StreamInfo;
 
 /// A pull consumer is bounded by what it asks for. The places that retries wait in are counted here too, so it
 /// is generous.
 const PULL: i64 = 20_000;
 
-/// A push consumer gets them all at once.
+/// The most that a push consumer is sent: beyond this, depth gains no speed.
 const PUSH: i64 = 2_000;
 
-/// What the server is to allow.
-pub(crate) async fn allowance(connection: &Connection, options: &ConsumerOptions) -> i64 {
+/// How large messages are taken to be while none is known: as large as servers take by default.
+const UNKNOWN_SIZE: u64 = 1024 * 1024;
+
+/// What the server is to allow while nothing is known of the handlers: a push consumer begins with what it can
+/// run, and is allowed more as it keeps up (`fetch::pace`).
+pub(crate) fn allowance(options: &ConsumerOptions, stream: Option<&StreamInfo>) -> i64 {
     match (options.max_ack_pending, options.kind) {
         (Some(most), _) => most,
         (None, Kind::Pull) => PULL.max(twice_the_handlers(options)),
         (None, Kind::Push) => {
-            let most = PUSH.max(twice_the_handlers(options));
-            typical_size(connection, &options.stream).await.map_or(most, |size| most.min(fitting(size)))
+            let size = stream.and_then(StreamInfo::typical_size).unwrap_or(UNKNOWN_SIZE);
+            count(options.concurrency).min(fitting(size))
         }
     }
 }
 
-/// What to allow instead, where messages have become so large that the server may close the connection of a push
-/// consumer, which it does when 64 MiB wait for it. Factors below two are left alone, or replicas would never
-/// agree; so is what somebody declared.
-pub(crate) async fn smaller_allowance(
-    connection: &Connection,
-    options: &ConsumerOptions,
-    granted: i64,
-) -> Option<i64> {
-    if options.kind != Kind::Push || options.max_ack_pending.is_some() {
-        return None;
-    }
-    let fitting = fitting(typical_size(connection, &options.stream).await?);
-    (granted / 2 >= fitting).then_some(fitting)
+/// The most that a push consumer is allowed that declares no `max_ack_pending`.
+pub(crate) fn most_for_push(options: &ConsumerOptions) -> i64 {
+    PUSH.max(twice_the_handlers(options))
 }
 
-fn twice_the_handlers(options: &ConsumerOptions) -> i64 {
-    i64::try_from(options.concurrency.saturating_mul(2)).unwrap_or(i64::MAX)
-}
-
-/// How many messages of a size may be on their way together.
-fn fitting(size: u64) -> i64 {
+/// How many messages of a size may be on their way together: a server closes the connection of a client for
+/// which 64 MiB wait.
+pub(crate) fn fitting(size: u64) -> i64 {
     let count = MAX_PREFETCH_BYTES as u64 / size.max(1);
     i64::try_from(count).unwrap_or(i64::MAX).max(1)
 }
 
-/// How large the messages of a stream are, in bytes, on average; nothing is known of an empty stream.
-async fn typical_size(connection: &Connection, stream: &str) -> Option<u64> {
-    let info = call(connection, &format!("STREAM.INFO.{stream}"), &Value::Null).await.ok()?;
-    info["state"]["bytes"].as_u64()?.checked_div(info["state"]["messages"].as_u64()?)
+fn twice_the_handlers(options: &ConsumerOptions) -> i64 {
+    count(options.concurrency.saturating_mul(2))
+}
+
+fn count(deliveries: usize) -> i64 {
+    i64::try_from(deliveries).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::jetstream::info::StreamState;
+
     use super::*;
 
     #[test]
@@ -69,6 +61,14 @@ mod tests {
     #[test]
     fn as_many_are_allowed_as_run_and_wait_to_run() {
         let options = ConsumerOptions { concurrency: 15_000, ..ConsumerOptions::pull("orders", "billing") };
-        assert_eq!(twice_the_handlers(&options), 30_000);
+        assert_eq!(allowance(&options, None), 30_000);
+    }
+
+    #[test]
+    fn a_push_consumer_begins_with_what_it_runs_and_as_if_messages_were_large() {
+        let options = ConsumerOptions { concurrency: 100, ..ConsumerOptions::push("orders", "billing") };
+        assert_eq!(allowance(&options, None), 32);
+        let state = StreamState { messages: 10, bytes: 1000, last_seq: 10 };
+        assert_eq!(allowance(&options, Some(&StreamInfo { state, ..StreamInfo::default() })), 100);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tracing::warn;
 
-use crate::bind::durable::merge;
+use crate::bind::declared::{Change, differences, list};
 use crate::config::ConsumerOptions;
 use crate::observe::target::CONSUMER;
 
@@ -14,44 +14,59 @@ use crate::observe::target::CONSUMER;
 /// would change the delays of retries.
 const LIMITS: [&str; 2] = ["max_deliver", "backoff"];
 
-/// How a durable differs from its declaration.
+/// How a durable differs from what it was when it was bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Drift {
     /// How long the server waits for a sign of life.
     pub(crate) ack_wait: Duration,
-    fields: Vec<&'static str>,
+    changes: Vec<Change>,
 }
 
 impl Drift {
-    /// What differs in the configuration that the server has.
-    pub(crate) fn of(config: &Value, options: &ConsumerOptions, durable: &str) -> Self {
-        let mut declared = config.as_object().cloned().unwrap_or_default();
-        // Where nothing is declared, how many may be unsettled follows the size of the messages.
-        let allowed = options.max_ack_pending.or(config["max_ack_pending"].as_i64()).unwrap_or(-1);
-        let fields = merge(&mut declared, options, durable, allowed);
-        let ack_wait = config["ack_wait"].as_u64().map_or(options.ack_wait, Duration::from_nanos);
-        Self { ack_wait, fields }
+    /// What differs in the configuration that the server has `now` from the one that was bound.
+    pub(crate) fn of(
+        now: &Map<String, Value>,
+        bound: &Map<String, Value>,
+        options: &ConsumerOptions,
+    ) -> Self {
+        let mut changes = differences(bound, now);
+        // Where nothing is declared, the workers themselves change it.
+        changes.retain(|change| change.field != "max_ack_pending" || options.max_ack_pending.is_some());
+        let ack_wait =
+            now.get("ack_wait").and_then(Value::as_u64).map_or(options.ack_wait, Duration::from_nanos);
+        Self { ack_wait, changes }
     }
 
     /// Warns, where there is something to warn of.
     pub(crate) fn tell(&self, options: &ConsumerOptions) {
-        if !self.fields.is_empty() {
-            warn!(
-                target: CONSUMER,
-                consumer = options.name,
-                "The durable was changed on the server: {} differ from the declaration. Consuming continues. max_deliver \
-                 and backoff are removed now; the next worker that starts restores the other fields.",
-                self.fields.join(", ")
-            );
+        if self.changes.is_empty() {
+            return;
         }
+        let follows = if !options.manages_durable {
+            "manage_durables is False, so this worker leaves it as it is"
+        } else if self.has_limits() {
+            "max_deliver and backoff are removed now; the next worker that starts restores the other fields"
+        } else {
+            "The next worker that starts restores what it declares"
+        };
+        warn!(
+            target: CONSUMER,
+            consumer = options.name,
+            "The durable was changed on the server: {}. Consuming continues. {follows}.",
+            list(&self.changes)
+        );
     }
 
     /// Takes away what no version declares; the rest may be the declaration of a newer one.
     pub(crate) fn lift_limits(&self, config: &mut Map<String, Value>) {
-        if self.fields.iter().any(|field| LIMITS.contains(field)) {
+        if self.has_limits() {
             config.insert("max_deliver".into(), (-1).into());
             config.remove("backoff");
         }
+    }
+
+    fn has_limits(&self) -> bool {
+        self.changes.iter().any(|change| LIMITS.contains(&change.field))
     }
 }
 
@@ -59,19 +74,21 @@ impl Drift {
 mod tests {
     use serde_json::json;
 
+    use crate::bind::declared::wanted;
+
     use super::*;
 
     fn drift(change: impl FnOnce(&mut Map<String, Value>)) -> Drift {
         let options = ConsumerOptions::pull("orders", "billing").filter("orders.*");
-        let mut config = Map::new();
-        merge(&mut config, &options, "billing", 2000);
-        change(&mut config);
-        Drift::of(&Value::Object(config), &options, "billing")
+        let bound = wanted(&options, "billing", None, 2000);
+        let mut now = bound.clone();
+        change(&mut now);
+        Drift::of(&now, &bound, &options)
     }
 
     #[test]
-    fn a_durable_as_declared_does_not_differ() {
-        assert_eq!(drift(|_| {}), Drift { ack_wait: Duration::from_secs(30), fields: vec![] });
+    fn a_durable_as_it_was_bound_does_not_differ() {
+        assert_eq!(drift(|_| {}), Drift { ack_wait: Duration::from_secs(30), changes: vec![] });
     }
 
     #[test]
@@ -80,9 +97,11 @@ mod tests {
             config.insert("ack_wait".into(), json!(2_000_000_000));
             config.insert("max_deliver".into(), json!(3));
             config.insert("filter_subject".into(), json!("orders.created"));
-            config.insert("description".into(), json!("no matter"));
+            config.insert("max_ack_pending".into(), json!(1));
+            config.insert("description".into(), json!("does not matter"));
         });
-        assert_eq!(changed.fields, ["ack_wait", "max_deliver", "filter_subject"]);
+        let fields: Vec<_> = changed.changes.iter().map(|change| change.field).collect();
+        assert_eq!(fields, ["ack_wait", "max_deliver", "filter_subject"]);
         assert_eq!(changed.ack_wait, Duration::from_secs(2));
     }
 }

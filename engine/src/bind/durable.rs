@@ -1,19 +1,23 @@
-//! What is wanted of streams and durables, compared with what the server has: plan, then apply.
-//!
-//! Configurations stay JSON, so that a field this version does not know survives an update.
+//! The durable that is wanted, compared with what the server has: found, made, or changed to fit.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::bind::allowance::allowance;
-use crate::config::{ConsumerOptions, Kind, Start};
+use crate::bind::declared::{
+    deliver_subject, differences, filters, kind, list, merge, wanted, wanted_filters,
+};
+use crate::bind::limits::{most_allowed, refuse_forgetful_streams, too_much_declared};
+use crate::bind::position::Resume;
+use crate::bind::replay::warn_of_a_replay;
+use crate::config::{ConsumerOptions, Kind};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
-use crate::jetstream::api::{PREFIX, call};
+use crate::jetstream::api::PREFIX;
+use crate::jetstream::info::{ConsumerInfo, StreamInfo, ask, consumer_info, stream_info};
 use crate::observe::target::CONSUMER;
-use crate::route::Pattern;
 
 /// The server's answer when the deliver subject of a durable that somebody listens to is to change.
 const IN_USE: u64 = 10013;
@@ -24,25 +28,46 @@ const TAKEN: [u64; 2] = [10099, 10100];
 /// Its answer when a durable of a work queue is to begin elsewhere than at the beginning.
 const NOT_ALL: u64 = 10101;
 
-/// What can differ between the declared durable and the server's, and can be changed there.
-const CHANGEABLE: [&str; 8] = [
-    "ack_wait",
-    "max_deliver",
-    "max_ack_pending",
-    "filter_subject",
-    "filter_subjects",
-    "deliver_group",
-    "backoff",
-    "inactive_threshold",
-];
-
-/// A durable on the server that fits its declaration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A durable on the server, as it was bound.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Durable {
     pub(crate) name: String,
-    /// Where a push consumer's messages go; none for pull.
-    pub(crate) deliver_subject: Option<String>,
-    pub(crate) deliver_group: Option<String>,
+    pub(crate) config: Map<String, Value>,
+}
+
+impl Durable {
+    /// The subject of a push consumer's messages; none for pull.
+    pub(crate) fn deliver_subject(&self) -> Option<&str> {
+        self.config.get("deliver_subject")?.as_str()
+    }
+
+    pub(crate) fn deliver_group(&self) -> Option<&str> {
+        self.config.get("deliver_group")?.as_str()
+    }
+
+    /// The most messages that one request may ask for.
+    pub(crate) fn max_batch(&self) -> Option<usize> {
+        usize::try_from(self.limit("max_batch")?).ok()
+    }
+
+    /// The most bytes that one request may ask for.
+    pub(crate) fn max_bytes(&self) -> Option<usize> {
+        usize::try_from(self.limit("max_bytes")?).ok()
+    }
+
+    /// The longest that one request may wait.
+    pub(crate) fn max_expires(&self) -> Option<Duration> {
+        self.limit("max_expires").map(Duration::from_nanos)
+    }
+
+    /// The priority group that requests have to name.
+    pub(crate) fn group(&self) -> Option<&str> {
+        self.config.get("priority_groups")?.get(0)?.as_str()
+    }
+
+    fn limit(&self, field: &str) -> Option<u64> {
+        self.config.get(field)?.as_u64().filter(|limit| *limit > 0)
+    }
 }
 
 /// The subject that asks the durable for its next messages.
@@ -50,74 +75,174 @@ pub(crate) fn next_subject(stream: &str, durable: &str) -> String {
     format!("{PREFIX}.CONSUMER.MSG.NEXT.{stream}.{durable}")
 }
 
-/// Finds the durable, makes it, or changes it to fit; `resume_at` is the stream sequence where one that
-/// was lost begins again.
+/// Finds the durable, makes it, or changes it to fit; `resume` says how one that was lost begins again.
 ///
 /// # Errors
 /// [`ErrorKind::StreamNotFound`] naming the stream, [`ErrorKind::Mismatch`] naming what differs and
-/// cannot be changed, [`ErrorKind::Overlap`] where another durable of a work queue gets the messages.
+/// cannot be changed, [`ErrorKind::Overlap`] where another durable of a work queue gets the messages,
+/// [`ErrorKind::Config`] naming the option that asks for more than is allowed.
 pub(crate) async fn bind(
     connection: &Connection,
     options: &ConsumerOptions,
-    resume_at: Option<u64>,
+    resume: &Resume,
 ) -> Result<Durable> {
     let (name, found) = find(connection, options).await?;
-    let allowed = allowance(connection, options).await;
-    let Some(found) = found else {
-        let config = wanted(options, &name, resume_at, allowed);
-        declare(connection, options, &name, &config).await?;
-        info!(target: CONSUMER, consumer = options.name, stream = options.stream, durable = name, "The durable was created.");
-        return Ok(durable(&name, &config));
+    // A worker may do without the permission to look at the stream.
+    let stream = stream_info(connection, &options.stream).await.ok();
+    let config = match found {
+        None => create(connection, options, &name, resume, stream.as_ref()).await?,
+        Some(found) => fit(connection, options, &name, found, stream.as_ref()).await?,
     };
-    refuse_what_cannot_change(options, &name, &found)?;
-    let mut config = found.as_object().cloned().unwrap_or_default();
-    let changed = merge(&mut config, options, &name, allowed);
-    if !changed.is_empty() {
-        let config = Value::Object(config.clone());
-        declare(connection, options, &name, &config).await?;
-        info!(
+    if options.manages_durable {
+        refuse_forgetful_streams(options, &name, &config)?;
+    }
+    warn_of_a_pause(options, &name, &config);
+    Ok(Durable { name, config })
+}
+
+async fn create(
+    connection: &Connection,
+    options: &ConsumerOptions,
+    name: &str,
+    resume: &Resume,
+    stream: Option<&StreamInfo>,
+) -> Result<Map<String, Value>> {
+    if !options.manages_durable {
+        let message = format!(
+            "The durable `{name}` of the stream `{}` does not exist, and {} may not make it because manage_durables \
+             is False. Create the durable, or let the worker manage it.",
+            options.stream, options.name
+        );
+        return Err(Error::new(ErrorKind::Gone, message));
+    }
+    if resume.is_first() {
+        warn_of_a_replay(connection, options, name, stream).await;
+    }
+    let mut config = wanted(options, name, resume.at, allowance(options, stream));
+    if let Some(until) = &resume.pause_until {
+        config.insert("pause_until".into(), until.clone().into());
+    }
+    let config = declare(connection, options, name, config).await?;
+    info!(target: CONSUMER, consumer = options.name, stream = options.stream, durable = name, "The durable was created.");
+    Ok(config)
+}
+
+/// Changes a durable to fit its declaration.
+async fn fit(
+    connection: &Connection,
+    options: &ConsumerOptions,
+    name: &str,
+    found: ConsumerInfo,
+    stream: Option<&StreamInfo>,
+) -> Result<Map<String, Value>> {
+    refuse_what_cannot_change(options, name, &found.config)?;
+    // Others that read from it have found out how much to allow.
+    let is_shared_push = options.kind == Kind::Push && options.max_ack_pending.is_none() && found.push_bound;
+    let allowed = (!is_shared_push).then(|| allowance(options, stream));
+    let mut config = found.config.clone();
+    merge(&mut config, options, name, allowed);
+    if stream.is_some_and(forgets_durables) {
+        // The stream gives its own back.
+        let own = found.config.get("inactive_threshold").cloned();
+        own.and_then(|own| config.insert("inactive_threshold".into(), own));
+    }
+    let changes = differences(&found.config, &config);
+    if !options.manages_durable {
+        warn_of_what_stays(options, name, &list(&changes));
+        return Ok(found.config);
+    }
+    if changes.is_empty() {
+        return moved(connection, options, name, config).await;
+    }
+    let is_minor =
+        options.max_ack_pending.is_none() && changes.iter().all(|each| each.field == "max_ack_pending");
+    match declare(connection, options, name, config).await {
+        Ok(config) => {
+            let changes = differences(&found.config, &config);
+            if !is_minor && !changes.is_empty() {
+                info!(
+                    target: CONSUMER,
+                    consumer = options.name,
+                    stream = options.stream,
+                    durable = name,
+                    "The durable differed from its declaration and was updated: {}.",
+                    list(&changes)
+                );
+            }
+            moved(connection, options, name, config).await
+        }
+        // Nobody declared how many may be unsettled.
+        Err(error) if is_minor => {
+            debug!(target: CONSUMER, consumer = options.name, durable = name, "max_ack_pending stays as it is: {error}");
+            moved(connection, options, name, found.config).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn forgets_durables(stream: &StreamInfo) -> bool {
+    stream.config.get("consumer_limits").is_some_and(|limits| !limits["inactive_threshold"].is_null())
+}
+
+fn warn_of_what_stays(options: &ConsumerOptions, name: &str, changes: &str) {
+    if !changes.is_empty() {
+        warn!(
             target: CONSUMER,
             consumer = options.name,
             stream = options.stream,
             durable = name,
-            "The durable differed from its declaration and was updated: {}.",
-            changed.join(", ")
+            "The durable differs from its declaration and is consumed as it is, because manage_durables is False. Its \
+             declaration would change {changes}."
         );
     }
-    if options.kind == Kind::Push {
-        move_to_own_subject(connection, options, &name, &mut config).await?;
-    }
-    Ok(durable(&name, &Value::Object(config)))
 }
 
-/// The durable's configuration, if it exists; the inherited one where the own does not.
-async fn find(connection: &Connection, options: &ConsumerOptions) -> Result<(String, Option<Value>)> {
-    let own = config_of(connection, options, &options.durable).await?;
+fn warn_of_a_pause(options: &ConsumerOptions, name: &str, config: &Map<String, Value>) {
+    let Some(until) = config.get("pause_until").and_then(Value::as_str) else { return };
+    if is_later_than_now(until) {
+        warn!(
+            target: CONSUMER,
+            consumer = options.name,
+            stream = options.stream,
+            durable = name,
+            "The durable is paused until {until}: no message arrives before. Resume it with `nats consumer resume`."
+        );
+    }
+}
+
+/// Whether a time, as RFC 3339, has not come yet.
+pub(crate) fn is_later_than_now(time: &str) -> bool {
+    humantime::parse_rfc3339(time).is_ok_and(|time| time > std::time::SystemTime::now())
+}
+
+/// The durable, if it exists; the inherited one where the own does not.
+async fn find(connection: &Connection, options: &ConsumerOptions) -> Result<(String, Option<ConsumerInfo>)> {
+    let own = info_of(connection, options, &options.durable).await?;
     if let (None, Some(older)) = (&own, &options.inherits) {
-        let found = config_of(connection, options, older).await?;
-        let fits =
-            |config: &Value| kind(config) == options.kind && filters(config) == wanted_filters(options);
-        if let Some(config) = found.filter(fits) {
+        let found = info_of(connection, options, older).await?;
+        let fits = |found: &ConsumerInfo| {
+            kind(&found.config) == options.kind && filters(&found.config) == wanted_filters(options)
+        };
+        if let Some(found) = found.filter(fits) {
             info!(
                 target: CONSUMER,
                 consumer = options.name,
                 stream = options.stream,
                 "The durable `{older}` of an older version is taken over with its position."
             );
-            return Ok((older.clone(), Some(config)));
+            return Ok((older.clone(), Some(found)));
         }
     }
     Ok((options.durable.clone(), own))
 }
 
-async fn config_of(
+async fn info_of(
     connection: &Connection,
     options: &ConsumerOptions,
     durable: &str,
-) -> Result<Option<Value>> {
-    let subject = format!("CONSUMER.INFO.{}.{durable}", options.stream);
-    match call(connection, &subject, &Value::Null).await {
-        Ok(mut info) => Ok(Some(info["config"].take())),
+) -> Result<Option<ConsumerInfo>> {
+    match consumer_info(connection, &options.stream, durable).await {
+        Ok(info) => Ok(Some(info)),
         Err(error) if error.kind() == ErrorKind::Gone => Ok(None),
         Err(error) if error.kind() == ErrorKind::StreamNotFound => Err(Error::new(
             ErrorKind::StreamNotFound,
@@ -127,15 +252,32 @@ async fn config_of(
     }
 }
 
-/// [`upsert`], where what a work queue refuses is explained.
+/// [`upsert`], where what the server refuses is adapted to, or explained.
 async fn declare(
     connection: &Connection,
     options: &ConsumerOptions,
     name: &str,
-    config: &Value,
-) -> Result<()> {
+    mut config: Map<String, Value>,
+) -> Result<Map<String, Value>> {
+    let declared = upsert(connection, &options.stream, name, &config).await;
+    let Err(error) = declared else { return declared };
+    let Some(allowed) = most_allowed(&error) else { return Err(explained(options, name, error)) };
+    if options.max_ack_pending.is_some() {
+        return Err(too_much_declared(options, allowed).because(error));
+    }
+    debug!(
+        target: CONSUMER,
+        consumer = options.name,
+        durable = name,
+        "max_ack_pending is {allowed}, which is all that is allowed."
+    );
+    config.insert("max_ack_pending".into(), allowed.into());
+    upsert(connection, &options.stream, name, &config).await.map_err(|error| explained(options, name, error))
+}
+
+fn explained(options: &ConsumerOptions, name: &str, error: Error) -> Error {
     let ConsumerOptions { stream, name: consumer, .. } = options;
-    upsert(connection, stream, name, config).await.map_err(|error| match error.kind() {
+    match error.kind() {
         ErrorKind::Api { err_code, .. } if TAKEN.contains(&err_code) => {
             let message = format!(
                 "The stream `{stream}` is a work queue: each message goes to one durable, and another one than \
@@ -151,62 +293,43 @@ async fn declare(
             );
             Error::new(ErrorKind::Config, message).because(error)
         }
+        ErrorKind::Api { code, err_code } => {
+            let message = format!("The durable `{name}` of {consumer} was refused. {}", error.message());
+            Error::new(ErrorKind::Api { code, err_code }, message).because(error)
+        }
         _ => error,
-    })
+    }
 }
 
-pub(crate) async fn upsert(connection: &Connection, stream: &str, name: &str, config: &Value) -> Result<()> {
+/// Writes a durable; returns its configuration as the server has it then.
+pub(crate) async fn upsert(
+    connection: &Connection,
+    stream: &str,
+    name: &str,
+    config: &Map<String, Value>,
+) -> Result<Map<String, Value>> {
     let body = json!({ "stream_name": stream, "config": config });
-    call(connection, &format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &body).await?;
-    Ok(())
-}
-
-fn wanted(options: &ConsumerOptions, name: &str, resume_at: Option<u64>, allowed: i64) -> Value {
-    let mut config = Map::new();
-    config.insert("durable_name".into(), name.into());
-    config.insert("ack_policy".into(), "explicit".into());
-    config.insert("replay_policy".into(), "instant".into());
-    let start = resume_at.map_or_else(|| options.start.clone(), Start::Sequence);
-    let (policy, detail) = match start {
-        Start::All => ("all", None),
-        Start::Last => ("last", None),
-        Start::LastPerSubject => ("last_per_subject", None),
-        Start::New => ("new", None),
-        Start::Sequence(sequence) => ("by_start_sequence", Some(("opt_start_seq", json!(sequence)))),
-        Start::Time(time) => ("by_start_time", Some(("opt_start_time", json!(time)))),
-    };
-    config.insert("deliver_policy".into(), policy.into());
-    if let Some((field, value)) = detail {
-        config.insert(field.into(), value);
-    }
-    if options.kind == Kind::Push {
-        config.insert("deliver_subject".into(), deliver_subject(options, name).into());
-    }
-    merge(&mut config, options, name, allowed);
-    Value::Object(config)
+    let written: ConsumerInfo =
+        ask(connection, &format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &body).await?;
+    Ok(written.config)
 }
 
 /// Older versions used one deliver subject for every stream, and no group. The server delivers to a group that
 /// was added only when the subject changes, in an update of its own; and it changes no subject that somebody
 /// listens to: then an older worker still runs, and the next repair tries again.
-async fn move_to_own_subject(
+async fn moved(
     connection: &Connection,
     options: &ConsumerOptions,
     name: &str,
-    config: &mut Map<String, Value>,
-) -> Result<()> {
+    config: Map<String, Value>,
+) -> Result<Map<String, Value>> {
     let own = deliver_subject(options, name);
-    if config["deliver_subject"] == own.as_str() {
-        return Ok(());
+    if options.kind == Kind::Pull || config["deliver_subject"] == own.as_str() {
+        return Ok(config);
     }
     let mut moved = config.clone();
     moved.insert("deliver_subject".into(), own.into());
-    let moved = Value::Object(moved);
     match upsert(connection, &options.stream, name, &moved).await {
-        Ok(()) => {
-            config.insert("deliver_subject".into(), moved["deliver_subject"].clone());
-            Ok(())
-        }
         Err(error) if matches!(error.kind(), ErrorKind::Api { err_code: IN_USE, .. }) => {
             warn!(
                 target: CONSUMER,
@@ -214,120 +337,46 @@ async fn move_to_own_subject(
                 durable = name,
                 "An older worker still receives the messages of this durable. Stop it to receive them here."
             );
-            Ok(())
+            Ok(config)
         }
-        Err(error) => Err(error),
+        moved => moved,
     }
 }
 
-fn deliver_subject(options: &ConsumerOptions, name: &str) -> String {
-    format!("_deliver.{}.{name}", options.stream)
-}
-
-/// Puts what is declared into `config`, a durable's; returns the names of the fields that changed.
-pub(crate) fn merge(
-    config: &mut Map<String, Value>,
+fn refuse_what_cannot_change(
     options: &ConsumerOptions,
     name: &str,
-    allowed: i64,
-) -> Vec<&'static str> {
-    let mut filters = wanted_filters(options);
-    let (one, many) = match filters.len() {
-        0 => (Value::Null, Value::Null),
-        1 => (filters.remove(0).into(), Value::Null),
-        _ => (Value::Null, json!(filters)),
-    };
-    let group = if options.kind == Kind::Push { json!(name) } else { Value::Null };
-    let values = [
-        nanoseconds(options.ack_wait),
-        // No limit of the server's: a message beyond it would stay in the stream, unseen. Ours is the engine's.
-        json!(-1),
-        json!(allowed),
-        one,
-        many,
-        group,
-        // A NAK's delay would be added to it, and its first entry would replace `ack_wait`.
-        Value::Null,
-        // The position would be gone after a deploy that takes longer.
-        Value::Null,
-    ];
-    let mut changed = Vec::new();
-    for (field, value) in CHANGEABLE.into_iter().zip(values) {
-        let before = config.remove(field).unwrap_or(Value::Null);
-        if before != value {
-            changed.push(field);
-        }
-        if !value.is_null() {
-            config.insert(field.into(), value);
-        }
-    }
-    changed
-}
-
-fn refuse_what_cannot_change(options: &ConsumerOptions, name: &str, found: &Value) -> Result<()> {
-    let refuse = |what: String| {
+    found: &Map<String, Value>,
+) -> Result<()> {
+    let refuse = |what: String, remedy: &str| {
         let message = format!(
-            "The durable `{name}` of the stream `{}` {what}, and the server cannot change that. Give {} another \
-             durable name, or delete the durable to begin anew.",
+            "The durable `{name}` of the stream `{}` {what}. Give {} another durable name, or {remedy}.",
             options.stream, options.name
         );
         Err(Error::new(ErrorKind::Mismatch, message))
     };
-    let spell = |kind: Kind| if kind == Kind::Pull { "pull" } else { "push" };
+    let delete = "delete the durable to begin again";
+    let display = |kind: Kind| if kind == Kind::Pull { "pull" } else { "push" };
     if kind(found) != options.kind {
-        return refuse(format!(
-            "is a {} consumer, but a {} one is declared",
-            spell(kind(found)),
-            spell(options.kind)
-        ));
+        let (is, declared) = (display(kind(found)), display(options.kind));
+        let what = format!(
+            "is a {is} consumer, but a {declared} one is declared, and the server cannot change that"
+        );
+        return refuse(what, delete);
     }
-    match found["ack_policy"].as_str() {
+    if found.get("priority_policy").is_some_and(|policy| policy == "pinned_client") {
+        let what =
+            "pins its messages to one client (priority_policy `pinned_client`), which is not supported";
+        return refuse(what.to_owned(), "take the priority group away from this one");
+    }
+    match found.get("ack_policy").and_then(Value::as_str) {
         Some("explicit") => Ok(()),
-        policy => refuse(format!("has the ack policy `{}` instead of `explicit`", policy.unwrap_or("none"))),
+        policy => {
+            let policy = policy.unwrap_or("none");
+            let what = format!(
+                "has the ack policy `{policy}` instead of `explicit`, which the server cannot change"
+            );
+            refuse(what, delete)
+        }
     }
-}
-
-fn kind(config: &Value) -> Kind {
-    if config["deliver_subject"].is_string() { Kind::Push } else { Kind::Pull }
-}
-
-fn filters(config: &Value) -> Vec<String> {
-    let many = config["filter_subjects"].as_array().into_iter().flatten();
-    let mut found: Vec<String> = many
-        .chain([&config["filter_subject"]])
-        .filter_map(|filter| filter.as_str().map(str::to_owned))
-        .collect();
-    found.retain(|filter| !filter.is_empty());
-    found
-}
-
-/// `>` is how users say "everything"; the server then has no filter at all.
-fn wanted_filters(options: &ConsumerOptions) -> Vec<String> {
-    if options.filter_subjects == [">"] { Vec::new() } else { options.filter_subjects.clone() }
-}
-
-/// Whether no message of the stream, whose configuration it is, can match the filters. What sources, a mirror or a
-/// transform bring is not known.
-pub(crate) fn has_nothing_for(options: &ConsumerOptions, config: &Value) -> bool {
-    let brings_others =
-        ["sources", "mirror", "subject_transform"].iter().any(|field| !config[*field].is_null());
-    let subjects = config["subjects"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let parse = |text: &str| Pattern::parse(text).ok();
-    let subjects: Vec<_> = subjects.iter().filter_map(|subject| parse(subject.as_str()?)).collect();
-    let filters: Vec<_> = wanted_filters(options).iter().filter_map(|filter| parse(filter)).collect();
-    let meets = |filter: &Pattern| subjects.iter().any(|subject| subject.overlaps(filter));
-    !brings_others && !filters.is_empty() && !filters.iter().any(meets)
-}
-
-fn durable(name: &str, config: &Value) -> Durable {
-    let text = |field: &str| config[field].as_str().map(str::to_owned);
-    Durable {
-        name: name.to_owned(),
-        deliver_subject: text("deliver_subject"),
-        deliver_group: text("deliver_group"),
-    }
-}
-
-fn nanoseconds(duration: Duration) -> Value {
-    json!(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }

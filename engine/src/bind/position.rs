@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use crate::bind::durable::is_later_than_now;
 use crate::connect::Connection;
 use crate::error::Result;
-use crate::jetstream::api::call;
+use crate::jetstream::info::{ConsumerInfo, StreamInfo, stream_info};
 use crate::jetstream::stored;
 
 /// Where a durable stood when it was last looked at.
@@ -20,38 +21,67 @@ pub(crate) struct Position {
     created: Option<String>,
     /// When that was seen, by the server's clock.
     seen: Option<SystemTime>,
-    /// When the stream was created: a recreated one counts from 1 again.
+    /// When the stream was created: one that was made again counts from 1 again.
     stream_created: Option<String>,
+    /// Until when somebody paused the durable.
+    pause_until: Option<String>,
+}
+
+/// How a durable that was deleted begins again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resume {
+    /// The first stream sequence to deliver; as declared without it.
+    pub(crate) at: Option<u64>,
+    pub(crate) pause_until: Option<String>,
+    /// The durable was seen before.
+    is_again: bool,
+}
+
+impl Resume {
+    /// Whether this worker has never seen the durable.
+    pub(crate) fn is_first(&self) -> bool {
+        !self.is_again
+    }
 }
 
 impl Position {
     /// Takes note of what the server knows of the durable.
-    pub(crate) fn note(&mut self, durable: &Value) {
-        self.acknowledged = durable["ack_floor"]["stream_seq"].as_u64();
-        self.created = durable["created"].as_str().map(str::to_owned);
-        self.delivered = durable["delivered"]["stream_seq"].as_u64();
-        self.seen = durable["ts"].as_str().and_then(|text| humantime::parse_rfc3339(text).ok());
+    pub(crate) fn note(&mut self, durable: &ConsumerInfo) {
+        self.acknowledged = Some(durable.ack_floor.stream_seq);
+        self.created.clone_from(&durable.created);
+        self.delivered = Some(durable.delivered.stream_seq);
+        self.seen = durable.ts.as_deref().and_then(|text| humantime::parse_rfc3339(text).ok());
+        self.pause_until = durable.config.get("pause_until").and_then(Value::as_str).map(str::to_owned);
     }
 
     /// Takes note of what the server knows of the stream.
-    pub(crate) fn note_stream(&mut self, stream: &Value) {
-        self.stream_created = stream["created"].as_str().map(str::to_owned);
+    pub(crate) fn note_stream(&mut self, stream: &StreamInfo) {
+        self.stream_created.clone_from(&stream.created);
     }
 
-    /// The sequence behind the settled messages; `None` if it is no longer valid: the stream was recreated, or
-    /// restored from an older copy, which gives the sequences behind it to other messages.
+    /// How the durable begins again where it is gone.
     ///
     /// # Errors
     /// What the API answered.
-    pub(crate) async fn resume_at(&self, connection: &Connection, stream: &str) -> Result<Option<u64>> {
+    pub(crate) async fn resume(&self, connection: &Connection, stream: &str) -> Result<Resume> {
+        Ok(Resume {
+            at: self.resume_at(connection, stream).await?,
+            pause_until: self.pause_until.clone().filter(|until| is_later_than_now(until)),
+            is_again: self.acknowledged.is_some(),
+        })
+    }
+
+    /// The sequence behind what is settled; `None` where that says nothing any more: the stream was made again, or
+    /// restored from an older copy, which gives the sequences behind it to other messages.
+    async fn resume_at(&self, connection: &Connection, stream: &str) -> Result<Option<u64>> {
         let Some(acknowledged) = self.acknowledged else { return Ok(None) };
-        let info = call(connection, &format!("STREAM.INFO.{stream}"), &Value::Null).await?;
-        if info["config"]["retention"] == "workqueue" {
+        let info = stream_info(connection, stream).await?;
+        if info.config.get("retention").is_some_and(|policy| policy == "workqueue") {
             // It holds only what is not settled, and refuses every other beginning than its own (10101).
             return Ok(None);
         }
-        let is_the_same = self.stream_created.as_deref() == info["created"].as_str();
-        let is_behind = info["state"]["last_seq"].as_u64() < Some(acknowledged);
+        let is_the_same = self.stream_created == info.created;
+        let is_behind = info.state.last_seq < acknowledged;
         if !is_the_same || is_behind || self.is_younger(connection, stream, acknowledged).await {
             return Ok(None);
         }

@@ -57,6 +57,9 @@ struct Request {
 pub(crate) struct Demand {
     heartbeat: Duration,
     expires: Duration,
+    /// The most messages that one request may ask for.
+    most: usize,
+    most_requests: usize,
     requests: VecDeque<Request>,
     /// The requests that the server said to have ended, the latest last.
     ended: VecDeque<u64>,
@@ -75,11 +78,13 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    pub(crate) fn new(now: Instant, expires: Duration) -> Self {
+    pub(crate) fn new(now: Instant, expires: Duration, most: usize) -> Self {
         Self {
             // ADR-37: at most half of `expires`; 2.5 s notices a dead leader soon after the election.
             heartbeat: (expires / 3).min(Duration::from_millis(2500)),
             expires,
+            most,
+            most_requests: REMEMBERED,
             requests: VecDeque::new(),
             ended: VecDeque::with_capacity(REMEMBERED),
             outstanding: 0,
@@ -103,10 +108,16 @@ impl Demand {
         self.expires
     }
 
+    /// No more than so many requests wait together from now on.
+    pub(crate) fn limit(&mut self, requests: usize) {
+        self.most_requests = requests.clamp(1, REMEMBERED);
+    }
+
     /// The next request, if `free` places are worth one: at least `least`, or any when nothing is asked for.
     pub(crate) fn ask(&mut self, now: Instant, free: usize, least: usize) -> Option<Ask> {
-        let batch = free.saturating_sub(self.outstanding);
-        if now < self.paused_until || batch == 0 || (batch < least && self.outstanding > 0) {
+        let batch = free.saturating_sub(self.outstanding).min(self.most);
+        let is_little = batch < least.min(self.most) && self.outstanding > 0;
+        if now < self.paused_until || batch == 0 || is_little || self.requests.len() >= self.most_requests {
             return None;
         }
         if self.outstanding == 0 {

@@ -2,8 +2,9 @@
 //! next ones travel.
 //!
 //! Fast handlers need a deep prefetch to be kept busy; slow ones need none, and what they held would be
-//! missing elsewhere. So the depth follows the rate at which deliveries are settled.
+//! missing elsewhere. So the depth is what the handlers used up in the last moments.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,26 +12,28 @@ use tokio::time::Instant;
 use crate::config::MAX_PREFETCH_BYTES;
 
 /// How much work, in time, is held ahead of the handlers.
-const AHEAD: Duration = Duration::from_millis(50);
+pub(crate) const AHEAD: Duration = Duration::from_millis(50);
 
 /// Maximum number of prefetched deliveries; more gain no speed.
 const DEEPEST: usize = 4096;
 
 /// The most bytes to be answered at once, all requests together, where large messages follow small
 /// ones: a server closes the connection of a client that lags 64 MiB behind.
-const LARGEST_ANSWER: usize = 48 * 1024 * 1024;
+pub(crate) const LARGEST_ANSWER: usize = 48 * 1024 * 1024;
 
 /// How large messages are taken to be before the first one arrived: as large as servers take by default.
 const UNKNOWN_SIZE: usize = 1024 * 1024;
 
-/// How often the rate is looked at.
+/// How often it is looked at what the handlers used up.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The size of the prefetch of one consumption.
 #[derive(Debug)]
 pub(crate) struct Window {
     concurrency: usize,
-    rate: f64,
+    /// How long the last intervals took and how many were settled in each; together about as long as [`AHEAD`].
+    recent: VecDeque<(Duration, usize)>,
+    ahead: usize,
     message_size: usize,
     measured: Instant,
     settled: usize,
@@ -39,7 +42,8 @@ pub(crate) struct Window {
 impl Window {
     /// A window that opens when `settled` deliveries are settled already.
     pub(crate) fn new(now: Instant, concurrency: usize, settled: usize) -> Self {
-        Self { concurrency, rate: 0.0, message_size: UNKNOWN_SIZE, measured: now, settled }
+        let recent = VecDeque::new();
+        Self { concurrency, recent, ahead: 0, message_size: UNKNOWN_SIZE, measured: now, settled }
     }
 
     /// Notes how many deliveries were settled since the beginning, and how large those in hand are.
@@ -51,17 +55,32 @@ impl Window {
         if elapsed < INTERVAL {
             return;
         }
-        let rate = settled.saturating_sub(self.settled) as f64 / elapsed.as_secs_f64();
+        let used = self.used_up(elapsed, settled.saturating_sub(self.settled));
         // Up at once, down slowly: a short lull must not starve the handlers.
-        self.rate = rate.max(self.rate * 0.9);
+        self.ahead = used.max(self.ahead * 9 / 10);
         self.measured = now;
         self.settled = settled;
     }
 
+    /// How many were settled in the last [`AHEAD`]. A rate would not do: handlers that begin together end together.
+    fn used_up(&mut self, elapsed: Duration, count: usize) -> usize {
+        if elapsed >= AHEAD {
+            self.recent.clear();
+            return (count as f64 * AHEAD.as_secs_f64() / elapsed.as_secs_f64()) as usize;
+        }
+        self.recent.push_back((elapsed, count));
+        let mut span: Duration = self.recent.iter().map(|(elapsed, _)| *elapsed).sum();
+        while span > AHEAD
+            && let Some((elapsed, _)) = self.recent.pop_front()
+        {
+            span -= elapsed;
+        }
+        self.recent.iter().map(|(_, count)| count).sum()
+    }
+
     /// How many deliveries to hold now.
     pub(crate) fn size(&self) -> usize {
-        let ahead = (self.rate * AHEAD.as_secs_f64()) as usize;
-        let wanted = self.concurrency.saturating_add(ahead.clamp(1, DEEPEST));
+        let wanted = self.concurrency.saturating_add(self.ahead.min(DEEPEST));
         wanted.min((MAX_PREFETCH_BYTES / self.message_size).max(1))
     }
 
@@ -73,9 +92,9 @@ impl Window {
     }
 }
 
-/// How many bytes may answer a request for `batch` messages: its part of all that a window of `size` may bring.
-pub(crate) fn largest_answer(size: usize, batch: usize) -> usize {
-    LARGEST_ANSWER / size.max(1) * batch
+/// How many bytes may answer a request for `batch` messages: its part of `all` that a window of `size` may bring.
+pub(crate) fn largest_answer(all: usize, size: usize, batch: usize) -> usize {
+    all / size.max(1) * batch
 }
 
 #[cfg(test)]
@@ -110,7 +129,7 @@ mod tests {
                 prop_assert!(size * message_size <= MAX_PREFETCH_BYTES.max(message_size));
                 prop_assert!(least >= 1 && least <= size);
                 prop_assert!(size / least <= 31, "{} requests at once", size / least);
-                prop_assert!(largest_answer(size, least) * (size / least) <= LARGEST_ANSWER);
+                prop_assert!(largest_answer(LARGEST_ANSWER, size, least) * (size / least) <= LARGEST_ANSWER);
             }
         }
     }
@@ -119,16 +138,29 @@ mod tests {
     fn a_window_that_opens_later_does_not_count_what_was_settled_before() {
         let now = Instant::now();
         let mut window = Window::new(now, 10, 1_000_000);
-        window.observe(now + Duration::from_secs(1), 1_000_020, 0, 0);
-        assert_eq!(window.size(), 11);
+        window.observe(now + Duration::from_secs(1), 1_000_040, 0, 0);
+        assert_eq!(window.size(), 12);
     }
 
     #[test]
-    fn slow_handlers_hold_hardly_more_than_they_run() {
+    fn slow_handlers_hold_no_more_than_they_run() {
         let now = Instant::now();
         let mut window = Window::new(now, 10, 0);
-        window.observe(now + Duration::from_secs(1), 20, 0, 0);
-        assert_eq!(window.size(), 11);
+        assert_eq!(window.size(), 10);
+        window.observe(now + Duration::from_secs(1), 10, 0, 0);
+        assert_eq!(window.size(), 10);
+    }
+
+    #[test]
+    fn slow_handlers_that_end_together_are_not_taken_for_fast_ones() {
+        let mut now = Instant::now();
+        let mut window = Window::new(now, 100, 0);
+        for _ in 0..5 {
+            now += INTERVAL;
+            window.observe(now, 0, 1, 1);
+        }
+        window.observe(now + INTERVAL, 100, 1, 1);
+        assert_eq!(window.size(), 200);
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn late(subject: &str, limit: Duration) -> Error {
     Error::new(ErrorKind::Timeout, message)
 }
 
-fn garbled(subject: &str, error: serde_json::Error) -> Error {
+pub(crate) fn garbled(subject: &str, error: serde_json::Error) -> Error {
     let message = format!("JetStream answered {subject} with something that is not JSON.");
     Error::new(ErrorKind::Api { code: 500, err_code: 0 }, message).because(error)
 }

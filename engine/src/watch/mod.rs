@@ -12,9 +12,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::bind::allowance::smaller_allowance;
+use crate::bind::declared::has_nothing_for;
 use crate::bind::drift::Drift;
-use crate::bind::durable::{Durable, bind, has_nothing_for, next_subject, upsert};
+use crate::bind::durable::{Durable, bind, next_subject, upsert};
 use crate::bind::position::Position;
 use crate::config::{ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
@@ -22,7 +22,7 @@ use crate::connect::denial::Act;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::demand::Problem;
 use crate::fetch::{Fetch, fetch};
-use crate::jetstream::api::call;
+use crate::jetstream::info::{ConsumerInfo, consumer_info, stream_info};
 use crate::jitter::jittered;
 use crate::lock::lock;
 use crate::observe::count;
@@ -55,9 +55,8 @@ pub(crate) struct Seen {
     /// The stream has no subject that the filter matches.
     has_nothing: bool,
     drift: Drift,
-    /// How many deliveries had been made, how many messages waited for theirs, and how many deliveries might be
-    /// unsettled, when it was last asked whether that is too much.
-    flow: Option<(Option<u64>, Option<u64>, i64)>,
+    /// Somebody paused the durable.
+    is_paused: bool,
 }
 
 /// Keeps one consumption consuming.
@@ -109,7 +108,7 @@ impl Supervisor {
         let mut denials = connection.denials();
         let (act, subject) = needed(&self.options, durable);
         // Once stopped, only the fetch has a word: it is handing back what was on its way.
-        let (told, known) = watch::channel(Value::Null);
+        let (told, known) = watch::channel(ConsumerInfo::default());
         let watching = async {
             let problem = tokio::select! {
                 problem = self.keep_asking(connection, durable, &told) => problem,
@@ -201,9 +200,9 @@ impl Supervisor {
             self.settler.shared.move_to(connection.clone());
         }
         let position = self.seen().position.clone();
-        let resume_at = position.resume_at(connection, &self.options.stream).await?;
-        let durable = bind(connection, &self.options, resume_at).await?;
-        self.tell_of_repeats(connection, &durable, &position, resume_at).await;
+        let resume = position.resume(connection, &self.options.stream).await?;
+        let durable = bind(connection, &self.options, &resume).await?;
+        self.tell_of_repeats(connection, &durable, &position, resume.at).await;
         self.sweep(connection, &durable).await;
         Ok(durable)
     }
@@ -219,9 +218,8 @@ impl Supervisor {
         let Some(repeats) = resume_at.map(|at| position.repeats(at)).filter(|repeats| *repeats > 0) else {
             return;
         };
-        let subject = format!("CONSUMER.INFO.{}.{}", self.options.stream, durable.name);
-        let Ok(info) = call(connection, &subject, &Value::Null).await else { return };
-        if info["created"].as_str() == position.created() {
+        let Ok(info) = consumer_info(connection, &self.options.stream, &durable.name).await else { return };
+        if info.created.as_deref() == position.created() {
             return;
         }
         warn!(
@@ -233,8 +231,7 @@ impl Supervisor {
     }
 
     async fn remember_the_stream(&self, connection: &Connection) {
-        let asked = call(connection, &format!("STREAM.INFO.{}", self.options.stream), &Value::Null).await;
-        if let Ok(info) = asked {
+        if let Ok(info) = stream_info(connection, &self.options.stream).await {
             self.seen().position.note_stream(&info);
         }
     }
@@ -245,7 +242,7 @@ impl Supervisor {
         &self,
         connection: &Connection,
         durable: &Durable,
-        told: &watch::Sender<Value>,
+        told: &watch::Sender<ConsumerInfo>,
     ) -> Problem {
         let mut link = connection.link();
         loop {
@@ -268,16 +265,15 @@ impl Supervisor {
         connection: &Connection,
         durable: &Durable,
         generation: u64,
-        told: &watch::Sender<Value>,
+        told: &watch::Sender<ConsumerInfo>,
     ) -> Problem {
-        let subject = format!("CONSUMER.INFO.{}.{}", self.options.stream, durable.name);
         let mut link = connection.link();
         loop {
             let _ = link.wait_for(|link| link.is_up).await;
             let question = self.settler.ask();
-            let answer = call(connection, &subject, &Value::Null).await;
+            let answer = consumer_info(connection, &self.options.stream, &durable.name).await;
             let is_same_link = connection.link().borrow().generation == generation;
-            let made = answer.as_ref().ok().and_then(|info| info["delivered"]["consumer_seq"].as_u64());
+            let made = answer.as_ref().ok().map(|info| info.delivered.consumer_seq);
             match answer.as_ref().map_err(Error::kind) {
                 Err(ErrorKind::Timeout) => self.settler.unanswered(),
                 Err(ErrorKind::Disconnected | ErrorKind::Closed) => {}
@@ -302,7 +298,7 @@ impl Supervisor {
         &self,
         connection: &Connection,
         durable: &Durable,
-        mut known: watch::Receiver<Value>,
+        mut known: watch::Receiver<ConsumerInfo>,
     ) -> Problem {
         let mut before = None;
         self.remember_the_stream(connection).await;
@@ -312,7 +308,7 @@ impl Supervisor {
             self.seen().position.note(&info);
             self.warn_if_full(&info);
             self.seen().crowd = crowd(&info);
-            self.follow(durable, &info["config"]);
+            self.follow(durable, &info);
             self.mend(connection, durable, &info).await;
             let received = Some(self.settler.shared.counters.snapshot().received);
             if before.is_none() || received == before {
@@ -342,75 +338,71 @@ impl Supervisor {
             return;
         }
         let stream = &self.options.stream;
-        let Ok(info) = call(connection, &format!("STREAM.INFO.{stream}"), &Value::Null).await else { return };
-        let has_nothing = has_nothing_for(&self.options, &info["config"]);
+        let Ok(info) = stream_info(connection, stream).await else { return };
+        let has_nothing = has_nothing_for(&self.options, &info.config);
+        let subjects = info.config.get("subjects").map(ToString::to_string).unwrap_or_default();
         if has_nothing && !self.seen().has_nothing {
             warn!(
                 target: CONSUMER,
                 consumer = self.options.name,
                 "Nothing new can arrive: no subject of the stream `{stream}` ({}) matches the filter ({}). Change one \
                  of them.",
-                info["config"]["subjects"],
+                subjects,
                 self.options.filter_subjects.join(", ")
             );
         }
         self.seen().has_nothing = has_nothing;
     }
 
-    fn follow(&self, durable: &Durable, config: &Value) {
-        let drift = Drift::of(config, &self.options, &durable.name);
+    fn follow(&self, durable: &Durable, info: &ConsumerInfo) {
+        let drift = Drift::of(&info.config, &durable.config, &self.options);
         self.settler.follow(drift.ack_wait);
         if self.seen().drift != drift {
             drift.tell(&self.options);
             self.seen().drift = drift;
         }
+        self.follow_pause(info);
     }
 
-    /// Writes the durable once, or it would be for a while what the first of two writes made of it. Nothing but the
-    /// limits and the allowance is touched: another version of the consumer may have changed the rest.
-    async fn mend(&self, connection: &Connection, durable: &Durable, info: &Value) {
-        let found = info["config"].as_object().cloned().unwrap_or_default();
-        let mut mended = found.clone();
-        self.seen().drift.lift_limits(&mut mended);
-        let allowed = self.smaller_allowance(connection, info).await;
-        if let Some(allowed) = allowed {
-            mended.insert("max_ack_pending".into(), allowed.into());
+    /// A pause looks like silence.
+    fn follow_pause(&self, info: &ConsumerInfo) {
+        let was_paused = std::mem::replace(&mut self.seen().is_paused, info.paused);
+        let until = info.config.get("pause_until").and_then(Value::as_str).unwrap_or("it is resumed");
+        match (was_paused, info.paused) {
+            (false, true) => warn!(
+                target: CONSUMER,
+                consumer = self.options.name,
+                "The durable is paused: no message arrives until {until}. Resume it with `nats consumer resume`."
+            ),
+            (true, false) => {
+                info!(target: CONSUMER, consumer = self.options.name, "The durable is not paused any more.");
+            }
+            _ => {}
         }
-        if mended == found {
+    }
+
+    /// Takes limits away that no version declares. Nothing else is touched: another version of the consumer may have
+    /// changed it.
+    async fn mend(&self, connection: &Connection, durable: &Durable, info: &ConsumerInfo) {
+        let mut mended = info.config.clone();
+        self.seen().drift.lift_limits(&mut mended);
+        if mended == info.config || !self.options.manages_durable {
             return;
         }
         // What goes wrong is tried again at the next look.
-        match upsert(connection, &self.options.stream, &durable.name, &Value::Object(mended)).await {
-            Ok(()) => allowed.into_iter().for_each(|allowed| {
-                info!(
-                    target: CONSUMER,
-                    consumer = self.options.name,
-                    "Messages are large: max_ack_pending is now {allowed}."
-                );
-            }),
-            Err(error) => {
-                warn!(target: CONSUMER, consumer = self.options.name, "{error}");
-                self.seen().flow = None;
-            }
+        if let Err(error) = upsert(connection, &self.options.stream, &durable.name, &mended).await {
+            warn!(target: CONSUMER, consumer = self.options.name, "{error}");
         }
-    }
-
-    /// Asks for the size of the messages only where some were sent since the last look, or came to wait for that.
-    async fn smaller_allowance(&self, connection: &Connection, info: &Value) -> Option<i64> {
-        let granted = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
-        let flow = Some((info["delivered"]["consumer_seq"].as_u64(), info["num_pending"].as_u64(), granted));
-        if std::mem::replace(&mut self.seen().flow, flow) == flow {
-            return None;
-        }
-        smaller_allowance(connection, &self.options, granted).await
     }
 
     /// Delayed retries count too: when all places at the server are taken, nobody gets anything new.
-    fn warn_if_full(&self, info: &Value) {
-        let pending = info["num_ack_pending"].as_i64().unwrap_or_default();
-        let limit = info["config"]["max_ack_pending"].as_i64().unwrap_or(-1);
-        let settled = self.settler.shared.places.settled();
-        let is_full = limit > 0 && pending >= limit;
+    fn warn_if_full(&self, info: &ConsumerInfo) {
+        let limit = info.max_ack_pending();
+        let places = &self.settler.shared.places;
+        let settled = places.settled();
+        // If all of them run, it is as it should be.
+        let is_idle = places.held() < self.options.concurrency;
+        let is_full = limit > 0 && info.num_ack_pending >= limit && is_idle;
         // A backlog fills the places of a push consumer for a moment; what matters is that it stays so.
         let is_stuck = is_full && self.seen().full_at == Some(settled);
         if is_stuck && !self.seen().was_told {
@@ -427,9 +419,8 @@ impl Supervisor {
     }
 
     /// A push consumer that nobody listens to, as the server sees it, though we do.
-    fn is_stalled(&self, durable: &Durable, info: &Value) -> bool {
-        let waiting = info["num_pending"].as_u64().unwrap_or_default() > 0;
-        durable.deliver_subject.is_some() && waiting && info["push_bound"].as_bool() != Some(true)
+    fn is_stalled(&self, durable: &Durable, info: &ConsumerInfo) -> bool {
+        durable.deliver_subject().is_some() && info.num_pending > 0 && !info.push_bound
     }
 
     fn describe(&self, problem: &Problem) -> String {
@@ -454,15 +445,15 @@ impl Supervisor {
 
 /// How many requests wait where the durable takes no more: the server drops others without a word (seen on
 /// nats-server 2.15.1).
-fn crowd(info: &Value) -> Option<i64> {
-    let most = info["config"]["max_waiting"].as_i64().filter(|most| *most > 0)?;
-    (info["num_waiting"].as_i64()? >= most).then_some(most)
+fn crowd(info: &ConsumerInfo) -> Option<i64> {
+    let most = info.config.get("max_waiting")?.as_i64().filter(|most| *most > 0)?;
+    (info.num_waiting >= most).then_some(most)
 }
 
 /// What has to be permitted, or nothing is delivered.
 fn needed(options: &ConsumerOptions, durable: &Durable) -> (Act, String) {
-    match &durable.deliver_subject {
-        Some(subject) => (Act::Subscribe, subject.clone()),
+    match durable.deliver_subject() {
+        Some(subject) => (Act::Subscribe, subject.to_owned()),
         None => (Act::Publish, next_subject(&options.stream, &durable.name)),
     }
 }

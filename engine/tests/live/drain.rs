@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nats_consumer::{ConsumerOptions, Message, consume, consume_into};
+use nats_consumer::{ConsumerOptions, Handler, Message, consume, consume_into};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -12,19 +12,34 @@ use crate::stage::{Basket, SOON, Seen, Stage, delays, eventually, pull, push, wi
 /// Far longer than a test may wait: what is left to `ack_wait` is missed.
 const NEVER: Duration = Duration::from_secs(3600);
 
+/// A handler that is fast so many times and then never ends, when others wait behind it.
+fn stuck_after(count: usize, seen: &Seen) -> impl Handler + use<> {
+    let seen = seen.clone();
+    move |message: Message| {
+        seen.note(&message);
+        let is_stuck = seen.count() > count;
+        async move {
+            if is_stuck {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
 async fn hands_back_what_waits_and_lets_finish_what_runs(options: ConsumerOptions) {
     let options = ConsumerOptions { concurrency: 1, ack_wait: NEVER, ..options };
     let stage = Stage::set().await;
-    stage.publish(0..20).await;
-    let (first, gate) = (Seen::default(), Arc::new(Semaphore::new(0)));
+    stage.publish(0..220).await;
+    let (first, gate) = (Seen::default(), Arc::new(Semaphore::new(200)));
     let (noting, opening) = (first.clone(), gate.clone());
     let handler = move |message: Message| {
         noting.note(&message);
         let gate = opening.clone();
-        async move { drop(gate.acquire().await) }
+        async move { gate.acquire().await.unwrap().forget() }
     };
     let leaving = Arc::new(consume(stage.address(), options.clone(), handler).await.unwrap());
-    first.reaches(1).await;
+    // What is fast is prefetched.
+    first.reaches(201).await;
     eventually("more is prefetched", async || leaving.counters().in_flight > 1).await;
 
     let draining = tokio::spawn({
@@ -40,7 +55,7 @@ async fn hands_back_what_waits_and_lets_finish_what_runs(options: ConsumerOption
     gate.add_permits(1);
     assert_eq!(draining.await.unwrap(), 0);
     stage.all_settled().await;
-    assert_eq!((first.count(), second.count()), (1, 19));
+    assert_eq!((first.count(), second.count()), (201, 19));
     assert!(leaving.counters().handed_back >= 1);
 }
 
@@ -60,12 +75,13 @@ async fn without_any_grace_what_waits_is_handed_back_at_once() {
         let retry = delays(3, &[3_600_000]);
         let options = ConsumerOptions { concurrency: 1, ack_wait: NEVER, retry, ..options };
         let stage = Stage::set().await;
-        stage.publish(0..20).await;
+        stage.publish(0..220).await;
         let (first, second) = (Seen::default(), Seen::default());
-        let leaving = consume(stage.address(), options.clone(), first.and_hang()).await.unwrap();
+        let leaving = consume(stage.address(), options.clone(), stuck_after(200, &first)).await.unwrap();
+        first.reaches(201).await;
         eventually("more is prefetched", async || leaving.counters().in_flight > 1).await;
         leaving.drain(Duration::ZERO).await;
-        assert_eq!(leaving.counters().handed_back, leaving.counters().received);
+        assert_eq!(leaving.counters().handed_back, leaving.counters().received - 200);
         let _staying = consume(stage.address(), options, second.and_ack()).await.unwrap();
         within(SOON, "they are handled elsewhere", async || second.count() == 20).await;
     }

@@ -30,12 +30,12 @@ async fn a_full_pull_asks_for_nothing_until_there_is_a_place() {
     let basket = Arc::new(Basket::default());
     let mut requests = stage.hear("$JS.API.CONSUMER.MSG.NEXT.>").await;
     let _consumption = consume_into(stage.address(), options, basket.clone()).await.unwrap();
-    eventually("it is full", async || basket.count() >= 5).await;
+    eventually("it is full", async || basket.count() >= 4).await;
     let asked = requests.so_far().len();
-    assert!(asked <= 5, "{asked} requests for 5 places");
+    assert!(asked <= 4, "{asked} requests for 4 places");
     basket.take().await.settle(Outcome::Ack).unwrap();
     requests.next().await;
-    eventually("it is full again", async || basket.count() >= 5).await;
+    eventually("it is full again", async || basket.count() >= 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +74,8 @@ async fn large_payloads_do_not_cost_a_push_consumer_its_connection() {
     stage.all_settled().await;
     assert_eq!(seen.count(), 200);
     assert_eq!((consumption.counters().received, consumption.counters().repairs), (200, 0));
-    assert_eq!(stage.billing().await["config"]["max_ack_pending"], 31);
+    let allowed = stage.billing().await["config"]["max_ack_pending"].as_i64().unwrap();
+    assert!(allowed <= 32, "{allowed} messages of a mebibyte");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,12 +83,14 @@ async fn a_push_consumer_is_sent_less_at_once_when_its_messages_become_large() {
     let stage = Stage::set().await;
     let seen = Seen::default();
     let _consumption = consume(stage.address(), push(), seen.and_ack()).await.unwrap();
-    assert_eq!(stage.billing().await["config"]["max_ack_pending"], 2_000);
-    publish_large(&stage, 5).await;
     let allowed = async || stage.billing().await["config"]["max_ack_pending"].as_i64().unwrap();
+    stage.publish(0..20_000).await;
+    stage.all_settled().await;
+    assert!(allowed().await >= 100);
+    publish_large(&stage, 5).await;
     eventually("less is allowed", async || allowed().await < 40).await;
     stage.publish(0..5).await;
-    eventually("all is handled", async || seen.count() == 10).await;
+    eventually("all is handled", async || seen.count() == 20_010).await;
 }
 
 /// Messages of a mebibyte each, as large as the server takes them.

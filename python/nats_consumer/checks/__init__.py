@@ -47,6 +47,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         check_sign_in,
         connect_callbacks,
         default_durable,
+        settings.manage_durables,
         settings.shutdown_timeout,
         settings.embedded_store,
         settings.excluded_apps,

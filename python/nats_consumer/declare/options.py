@@ -8,6 +8,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction
 from django.utils.timezone import is_naive, make_aware
 
+from nats_consumer import settings
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.names import check_name
 from nats_consumer.outcomes import ErrorAckBehavior
@@ -51,6 +52,7 @@ class ConsumerOptions:
     fetch_timeout: float
     ack_wait: float
     max_ack_pending: int | None
+    manages_durable: bool
     deliver_policy: str
     start_sequence: int | None
     start_time: str | None
@@ -248,4 +250,5 @@ _READERS: dict[str | tuple[str, ...], _Reader] = {
     "ack_wait": lambda consumer, _: _ack_wait(consumer),
     "max_ack_pending": lambda consumer, _: _max_ack_pending(consumer),
     "handler_timeout": lambda consumer, _: _handler_timeout(consumer),
+    "manages_durable": lambda _consumer, _: settings.manage_durables(),
 }

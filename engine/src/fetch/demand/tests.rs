@@ -8,7 +8,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn demand() -> (Demand, Instant) {
     let now = Instant::now();
-    (Demand::new(now, SECOND * 30), now)
+    (Demand::new(now, SECOND * 30, usize::MAX), now)
 }
 
 fn status(id: u64, code: u16, description: &str) -> Status<'_> {

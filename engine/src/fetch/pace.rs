@@ -1,0 +1,243 @@
+//! How many deliveries of a push durable may be under way: as few as keep the handlers busy, without I/O.
+//!
+//! What the server has sent to one worker, another one cannot take, and a deploy hands it back. So the server
+//! may send little, and more as soon as the handlers use it up. Each worker knows only what it holds itself:
+//! one that is idle while messages wait asks for more; one that finds far too much allowed takes it back
+//! (docs/decisions/0019).
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::bind::allowance::{fitting, most_for_push};
+use crate::bind::limits::most_allowed;
+use crate::config::ConsumerOptions;
+use crate::error::{Error, ErrorKind};
+use crate::fetch::window::{AHEAD, Window};
+use crate::jetstream::info::ConsumerInfo;
+use crate::shared::places::Places;
+
+/// Pauses between two looks at the durable double between these while a look finds nothing to change.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the durable is looked at in any case.
+const INSPECTION: Duration = Duration::from_secs(5);
+
+/// How often a worker that holds something looks at its own numbers.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How much larger the allowance may become at once: it is not known yet how fast the handlers are.
+const GROWTH: usize = 16;
+
+/// The allowance that one worker of a push durable asks for.
+#[derive(Debug)]
+pub(super) struct Pace {
+    concurrency: usize,
+    /// Whatever the size of the messages is.
+    most: i64,
+    window: Window,
+    /// How large messages are: up at once, down slowly.
+    message_size: usize,
+    /// When the allowance was last raised, and how many had been settled then.
+    raised: Instant,
+    settled_then: usize,
+    settled: usize,
+    held: usize,
+    pause: Duration,
+    looked: Instant,
+    /// This worker may not change the durable.
+    is_denied: bool,
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant, options: &ConsumerOptions, places: &Places) -> Self {
+        let settled = places.settled();
+        Self {
+            concurrency: options.concurrency,
+            most: most_for_push(options),
+            window: Window::new(now, options.concurrency, settled),
+            message_size: 0,
+            raised: now,
+            settled_then: settled,
+            settled,
+            held: 0,
+            pause: SHORTEST_PAUSE,
+            looked: now,
+            is_denied: false,
+        }
+    }
+
+    /// Takes note of what the handlers did.
+    pub(super) fn observe(&mut self, now: Instant, places: &Places) {
+        (self.settled, self.held) = (places.settled(), places.held());
+        self.window.observe(now, self.settled, self.held, places.held_bytes());
+        let size = places.held_bytes().checked_div(self.held).unwrap_or_default();
+        self.message_size = size.max(self.message_size * 99 / 100);
+    }
+
+    /// Whether to ask how the durable stands. `is_backlogged`: messages may wait at the server.
+    pub(super) fn wants_look(&self, now: Instant, is_backlogged: bool) -> bool {
+        let since = now - self.looked;
+        !self.is_denied && (since >= INSPECTION || is_backlogged && self.is_short() && since >= self.pause)
+    }
+
+    /// How long the numbers can be left alone, unless something arrives.
+    pub(super) fn wait(&self, is_backlogged: bool) -> Duration {
+        if is_backlogged && self.is_short() {
+            self.pause
+        } else if self.held > 0 {
+            TICK
+        } else {
+            INSPECTION
+        }
+    }
+
+    /// Another allowance than the durable has, where it should have one.
+    pub(super) fn look(&mut self, now: Instant, durable: &ConsumerInfo) -> Option<i64> {
+        self.looked = now;
+        let granted = durable.max_ack_pending();
+        let most = self.most_of_this_size();
+        let elsewhere = (durable.num_ack_pending - count(self.held)).max(0);
+        let need = elsewhere.saturating_add(count(self.size(now, granted))).clamp(1, most);
+        let is_full = durable.num_pending > 0 && durable.num_ack_pending >= granted;
+        let wanted = if granted <= 0 || granted / 2 >= most || granted / 4 > need {
+            need
+        } else if is_full && self.is_short() {
+            need.max(granted + granted / 2).min(most.max(granted))
+        } else {
+            granted
+        };
+        if wanted > granted {
+            (self.raised, self.settled_then) = (now, self.settled);
+            self.pause = SHORTEST_PAUSE;
+        } else {
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+        (wanted != granted).then_some(wanted)
+    }
+
+    /// The server did not take the allowance.
+    pub(super) fn refused(&mut self, error: &Error) {
+        self.most = most_allowed(error).unwrap_or(self.most).min(self.most);
+        self.pause = LONGEST_PAUSE;
+        self.is_denied = error.kind() == ErrorKind::Denied;
+    }
+
+    /// Whether handlers are idle, or will be before the next messages are here.
+    fn is_short(&self) -> bool {
+        self.held < self.concurrency.max(self.window.size() / 2)
+    }
+
+    /// How many this worker should hold.
+    fn size(&self, now: Instant, granted: i64) -> usize {
+        let elapsed = (now - self.raised).max(SHORTEST_PAUSE).as_secs_f64();
+        let used = (self.settled - self.settled_then) as f64 * AHEAD.as_secs_f64() / elapsed;
+        let growing = usize::try_from(granted).unwrap_or(1).saturating_mul(GROWTH).min(used as usize);
+        self.window.size().max(self.concurrency.saturating_add(growing))
+    }
+
+    fn most_of_this_size(&self) -> i64 {
+        match self.message_size {
+            0 => self.most,
+            size => self.most.min(fitting(size as u64)),
+        }
+    }
+}
+
+fn count(deliveries: usize) -> i64 {
+    i64::try_from(deliveries).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn durable(granted: i64, unsettled: i64, waiting: u64) -> ConsumerInfo {
+        let config = json!({ "max_ack_pending": granted }).as_object().cloned().unwrap();
+        ConsumerInfo { config, num_ack_pending: unsettled, num_pending: waiting, ..ConsumerInfo::default() }
+    }
+
+    struct Worker {
+        pace: Pace,
+        places: Places,
+        now: Instant,
+    }
+
+    impl Worker {
+        fn new(concurrency: usize) -> Self {
+            let (now, places) = (Instant::now(), Places::new());
+            let options = ConsumerOptions { concurrency, ..ConsumerOptions::push("orders", "billing") };
+            Self { pace: Pace::new(now, &options, &places), places, now }
+        }
+
+        /// Time passes; then so many are held of so many bytes each.
+        fn after(&mut self, time: Duration, settled: usize, held: usize, bytes: usize) {
+            self.now += time;
+            self.places.take(settled + held - self.places.held(), 0);
+            for _ in 0..settled {
+                self.places.release(0);
+            }
+            self.places.take(0, (held * bytes).saturating_sub(self.places.held_bytes()));
+            self.pace.observe(self.now, &self.places);
+        }
+
+        fn look(&mut self, durable: &ConsumerInfo) -> Option<i64> {
+            self.pace.look(self.now, durable)
+        }
+    }
+
+    #[test]
+    fn a_slow_worker_is_sent_no_more_than_it_runs() {
+        let mut worker = Worker::new(1);
+        for _ in 0..100 {
+            worker.after(500 * MILLI, 1, 1, 100);
+            assert_eq!(worker.look(&durable(1, 1, 1000)), None);
+        }
+    }
+
+    #[test]
+    fn a_fast_worker_is_sent_thousands_after_a_few_looks() {
+        let (mut worker, mut granted) = (Worker::new(1), 1);
+        for _ in 0..4 {
+            worker.after(MILLI, granted as usize * 2, 0, 100);
+            granted = worker.look(&durable(granted, granted, 100_000)).unwrap_or(granted);
+        }
+        assert_eq!(granted, 2000);
+    }
+
+    #[test]
+    fn a_worker_that_joins_and_gets_nothing_asks_for_a_share() {
+        let mut worker = Worker::new(4);
+        worker.after(MILLI, 0, 0, 0);
+        assert_eq!(worker.look(&durable(4, 4, 1000)), Some(8));
+        assert_eq!(worker.look(&durable(8, 6, 1000)), None, "there is room");
+    }
+
+    #[test]
+    fn retries_that_wait_keep_nobody_from_working() {
+        let (mut worker, mut granted) = (Worker::new(1), 1);
+        while granted < 1000 {
+            worker.after(MILLI, 0, 0, 0);
+            granted = worker.look(&durable(granted, granted, 1000)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_fast_handlers_needed_is_taken_back_from_slow_ones() {
+        let mut worker = Worker::new(2);
+        worker.after(Duration::from_secs(60), 2, 2, 100);
+        assert_eq!(worker.look(&durable(2000, 2, 0)), Some(2));
+    }
+
+    #[test]
+    fn large_messages_are_allowed_by_their_bytes() {
+        let mut worker = Worker::new(1);
+        worker.after(10 * MILLI, 2000, 320, 100 * 1024);
+        assert_eq!(worker.look(&durable(2000, 320, 1000)), Some(327));
+    }
+}

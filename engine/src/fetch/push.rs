@@ -1,0 +1,138 @@
+//! Push: the server sends as messages come, up to `max_ack_pending` for all workers together.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use async_nats::{Message as Raw, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use crate::bind::durable::upsert;
+use crate::error::Result;
+use crate::fetch::demand::Problem;
+use crate::fetch::pace::Pace;
+use crate::fetch::{BURST, Fetch, SENDING};
+use crate::handle::delivery::Delivery;
+use crate::jetstream::info::consumer_info;
+use crate::jetstream::status::is_status;
+use crate::observe::target::CONSUMER;
+
+/// How soon after the first arrival it is looked whether the handlers keep up.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+
+/// What the arrivals tell of the server's backlog.
+#[derive(Debug, Default)]
+struct Arrivals {
+    came: Notify,
+    /// Whether messages waited behind the last one that came.
+    is_backlogged: AtomicBool,
+}
+
+impl Fetch<'_> {
+    pub(super) async fn push(&self, subject: &str) -> Result<(), Problem> {
+        let subscriber = self.subscribe(subject).await.ok_or(Problem::Closed)?;
+        let arrivals = Arrivals::default();
+        let pacing = async {
+            // What arrives during a drain is not in hand: it would look as if nothing came.
+            let _: Option<Infallible> = self.stop.run_until_cancelled(self.keep_pace(&arrivals)).await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            ended = self.take_pushes(subscriber, &arrivals) => ended,
+            never = pacing => match never {},
+        }
+    }
+
+    async fn subscribe(&self, subject: &str) -> Option<Subscriber> {
+        let client = self.connection.client();
+        let subject = subject.to_owned();
+        match self.durable.deliver_group().map(str::to_owned) {
+            Some(group) => client.queue_subscribe(subject, group).await.ok(),
+            None => client.subscribe(subject).await.ok(),
+        }
+    }
+
+    async fn take_pushes(&self, mut subscriber: Subscriber, arrivals: &Arrivals) -> Result<(), Problem> {
+        let (mut arrived, mut deliveries) = (Vec::with_capacity(BURST), Vec::with_capacity(BURST));
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.take_last_arrivals(subscriber).await;
+                    return Ok(());
+                }
+                message = subscriber.next() => message.ok_or(Problem::Closed)?,
+            };
+            let mut next = Some(message);
+            while let Some(message) = next {
+                if is_status(&message) {
+                    self.answer_flow_control(message).await;
+                } else {
+                    arrived.push(message);
+                }
+                next = if arrived.len() < BURST { subscriber.next().now_or_never().flatten() } else { None };
+            }
+            self.admit(&mut arrived, &mut deliveries, |last| arrivals.note(last));
+        }
+    }
+
+    /// Older durables may have flow control: without an answer the server stops sending.
+    async fn answer_flow_control(&self, message: Raw) {
+        if let Some(reply) = message.reply {
+            let _ = timeout(SENDING, self.connection.client().publish(reply, Vec::new().into())).await;
+        }
+    }
+
+    /// Has the server send as much as the handlers use up, if the declaration leaves that open.
+    async fn keep_pace(&self, arrivals: &Arrivals) -> Infallible {
+        if self.options.max_ack_pending.is_some() || !self.options.manages_durable {
+            return std::future::pending().await;
+        }
+        let (places, counters) = (&self.settler.shared.places, &self.settler.shared.counters);
+        let mut pace = Pace::new(Instant::now(), self.options, places);
+        let mut retried = counters.retried.load(Relaxed);
+        loop {
+            let now = Instant::now();
+            pace.observe(now, places);
+            // A retry that waits takes a place at the server.
+            let has_retried = counters.retried.load(Relaxed) != retried;
+            let is_backlogged = arrivals.is_backlogged.load(Relaxed) || has_retried;
+            if self.connection.is_up() && pace.wants_look(now, is_backlogged) {
+                retried = counters.retried.load(Relaxed);
+                self.adjust(&mut pace).await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pace.wait(is_backlogged)) => {}
+                () = arrivals.came.notified(), if places.held() == 0 => tokio::time::sleep(FIRST_LOOK).await,
+            }
+        }
+    }
+
+    async fn adjust(&self, pace: &mut Pace) {
+        let (stream, name) = (&self.options.stream, &self.durable.name);
+        let adjusting = async {
+            let info = consumer_info(self.connection, stream, name).await?;
+            let Some(allowed) = pace.look(Instant::now(), &info) else { return Ok(()) };
+            let mut config = info.config;
+            config.insert("max_ack_pending".into(), allowed.into());
+            upsert(self.connection, stream, name, &config).await?;
+            debug!(target: CONSUMER, consumer = self.options.name, "The server may send {allowed} messages at once.");
+            Result::Ok(())
+        };
+        if let Err(error) = adjusting.await {
+            pace.refused(&error);
+            debug!(target: CONSUMER, consumer = self.options.name, "max_ack_pending could not be changed: {error}");
+        }
+    }
+}
+
+impl Arrivals {
+    fn note(&self, last: &Delivery) {
+        let metadata = last.message().metadata();
+        self.is_backlogged.store(metadata.is_ok_and(|metadata| metadata.pending > 0), Relaxed);
+        self.came.notify_one();
+    }
+}
