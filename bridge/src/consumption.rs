@@ -14,6 +14,7 @@ use crate::host::future::{into_asyncio, nothing};
 use crate::host::process::Owned;
 use crate::host::runtime::runtime;
 use crate::host::seconds::seconds;
+use crate::host::signals;
 use crate::options::{ConnectOptions, ConsumerOptions};
 use crate::tasks::Tasks;
 use crate::threads;
@@ -56,6 +57,7 @@ async fn start(
         timeout: consumer.handler_timeout,
     };
     let engine = Arc::new(consume_into(connect, consumer, waiting.clone()).await?);
+    signals::follow(&engine);
     Ok(Consumption { engine: Owned::new(engine), waiting, handler: handler.into(), late })
 }
 

@@ -42,6 +42,8 @@ mod _native {
     #[pymodule_export]
     use crate::host::log::take_logs;
     #[pymodule_export]
+    use crate::host::signals::{SignalWatch, watch_signals};
+    #[pymodule_export]
     use crate::publish::drafts::Drafts;
     #[pymodule_export]
     use crate::publish::{Publisher, check_draft};

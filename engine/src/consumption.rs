@@ -160,16 +160,23 @@ impl Consumption {
         }
     }
 
+    /// Takes nothing new and hands back what no handler can start at once; what runs continues. A
+    /// [`drain`](Self::drain) follows.
+    pub async fn stop_taking(&self) {
+        self.stop.cancel();
+        self.hand_back_what_waits(STARTING).await;
+    }
+
     /// Takes nothing new, hands back what no handler can start at once, lets what runs finish for up to `grace`,
     /// then cancels it and hands it back. Returns how many deliveries were not finished.
     ///
     /// It ends within `grace` and a few seconds, also while disconnected.
     pub async fn drain(&self, grace: Duration) -> usize {
-        self.stop.cancel();
-        let places = &self.settler.shared.places;
         let began = Instant::now();
         // Also without any grace: what was dropped instead would come again as late as after a failure.
+        self.stop.cancel();
         self.hand_back_what_waits(STARTING.min(grace)).await;
+        let places = &self.settler.shared.places;
         let _ = timeout(grace.saturating_sub(began.elapsed()), places.fallen_to(0)).await;
         let unfinished = places.held();
         if unfinished > 0 {

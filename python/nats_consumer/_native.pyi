@@ -22,6 +22,7 @@ __all__ = [
     "Pull",
     "Router",
     "SequencePair",
+    "SignalWatch",
     "StoredLetter",
     "StoredLetters",
     "Subscription",
@@ -30,6 +31,7 @@ __all__ = [
     "consume",
     "take_logs",
     "version",
+    "watch_signals",
 ]
 
 version: str
@@ -319,4 +321,10 @@ def consume(
     handle: Callable[[Message], Any],
     failed: Callable[[Message, Exception], Any],
 ) -> Awaitable[Consumption]: ...
+
+@final
+class SignalWatch:
+    def end(self) -> None: ...
+
+def watch_signals(numbers: list[int], grace: float, same: float) -> SignalWatch: ...
 def take_logs(timeout: float) -> list[tuple[int, str, str]]: ...

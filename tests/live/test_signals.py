@@ -226,3 +226,43 @@ def test_idle_worker_ends_within_moments(make_shop: Callable[..., Shop]) -> None
     shop.worker.interrupt()
     assert shop.worker.finish(timeout=10) == 0
     assert "Drained" in shop.worker.output
+
+
+BLOCKS_FOR_GOOD = """
+    async def handle_message(self, message):
+        logger.info("began %s", message.data.decode())
+        threading.Event().wait()
+"""
+FORKS = """
+    def handle_message(self, message):
+        import multiprocessing
+
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[60])
+        child.start()
+        child.terminate()
+        child.join(30)
+        logger.info("ended by %s, began %s", child.exitcode, message.data.decode())
+"""
+
+
+def test_sigterm_hands_back_and_ends_the_process_although_a_handler_blocks_the_event_loop(
+    make_shop: Callable[..., Shop], nats_server: NatsServer, stream: str
+) -> None:
+    shop = make_shop(BLOCKS_FOR_GOOD, "--shutdown-timeout", "0.3")
+    for number in range(3):
+        shop.publish(str(number))
+    eventually(lambda: nats_server.consumer(stream, "Orders")["num_ack_pending"] > 1)
+    shop.worker.interrupt()
+    assert shop.worker.finish(timeout=15) == 0, shop.worker.output
+    assert "the process did not end within" in shop.worker.output
+    second = shop.start("--shutdown-timeout", "0.3")
+    second.wait_for("began", timeout=10)  # long before ack_wait, which is 30 s
+    second.interrupt()
+    assert second.finish(timeout=15) == 0
+
+
+def test_a_child_process_of_a_handler_ends_at_sigterm(make_shop: Callable[..., Shop]) -> None:
+    shop = make_shop(FORKS)
+    assert f"ended by -{int(signal.SIGTERM)}, began one" in shop.worker.output
+    shop.worker.interrupt()
+    assert shop.worker.finish() == 0, shop.worker.output

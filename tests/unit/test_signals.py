@@ -12,7 +12,7 @@ from nats_consumer.run.stop import set_by_signals
 
 async def run():
     stopping = asyncio.Event()
-    with set_by_signals(stopping, exits={exits}):
+    with set_by_signals(stopping, grace=25, exits={exits}):
         os.kill(os.getpid(), signal.{name})
         await stopping.wait()
 

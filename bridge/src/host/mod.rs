@@ -9,4 +9,5 @@ pub(crate) mod panic;
 pub(crate) mod process;
 pub(crate) mod runtime;
 pub(crate) mod seconds;
+pub(crate) mod signals;
 pub(crate) mod wake;

@@ -9,35 +9,79 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+from nats_consumer import _native
 
 from . import logs
 
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 # A process manager often signals the process and then its group, milliseconds apart: one request.
 SAME_SECONDS = 1.0
+# What the signals did before, while ours are set.
+_before: dict[signal.Signals, Any] = {}
+# The watch of a process that exits lasts until its end.
+_lasting: list[_native.SignalWatch] = []
+# The signals that this thread had blocked before it forked.
+_held = threading.local()
 
 
 @contextmanager
-def set_by_signals(stopping: asyncio.Event, *, exits: bool = False) -> Iterator[None]:
+def set_by_signals(stopping: asyncio.Event, *, grace: float, exits: bool = False) -> Iterator[None]:
     """The first SIGTERM, SIGINT or SIGHUP sets `stopping`; one that comes SAME_SECONDS later or
     more ends the process with 128 and its number. Where `nohup` has SIGHUP ignored, it stays so.
+    The engine hears them too: it stops taking messages at once, and ends the process `grace` and
+    five seconds after the first signal if Python has not.
 
     Afterwards the signals are as before, unless the process `exits` once it was stopped: then they
-    can no longer change its status."""
+    can no longer change its status, and the engine still ends it in time. A forked child has them
+    as before at once."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets only the main thread handle signals
         return
     handler = _Handler(stopping)
     before = {number: signal.signal(number, handler) for number in _signals()}
+    _before.update(before)
+    watch = _native.watch_signals(list(before), grace, SAME_SECONDS)
     try:
         yield
         handler.is_over = exits and stopping.is_set()
     finally:
+        _before.clear()
         if handler.is_over:
             atexit.register(_ignore_signals)
+            _lasting.append(watch)
         else:
+            watch.end()
             for number, previous in before.items():
                 signal.signal(number, previous)
+
+
+def _hold_signals() -> None:
+    # Or one that arrives before the child has its own handlers would be the worker's.
+    if _before:
+        _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, list(_before))
+
+
+def _release_signals() -> None:
+    if (mask := _held.__dict__.pop("mask", None)) is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _restore_in_child() -> None:
+    for number, previous in _before.items():
+        signal.signal(number, previous)
+    _before.clear()
+    _release_signals()
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    # A handler's child process is no worker: SIGTERM ends it, as it ends any other program.
+    os.register_at_fork(
+        before=_hold_signals,
+        after_in_parent=_release_signals,
+        after_in_child=_restore_in_child,
+    )
 
 
 def _signals() -> list[signal.Signals]:

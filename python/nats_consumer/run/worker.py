@@ -93,7 +93,7 @@ class _Worker:
         stopping = asyncio.Event()
         # Our own, so that its threads can be told from others at the end.
         asyncio.get_running_loop().set_default_executor(self._pool)
-        with set_by_signals(stopping, exits=self._plan.exits):
+        with set_by_signals(stopping, grace=self._plan.shutdown_timeout, exits=self._plan.exits):
             self._supervised = [self._supervise(each) for each in self._plan.consumers]
             self._tasks = [
                 asyncio.create_task(self._launch()),
