@@ -3,7 +3,6 @@
 #![allow(missing_docs)] // criterion_group! makes a public function
 #![allow(dead_code, reason = "files of the extension module, which does not link without an interpreter")]
 
-use std::collections::VecDeque;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -44,12 +43,13 @@ fn inbox(criterion: &mut Criterion) {
         };
         bencher.iter_batched(arrive, through, BatchSize::PerIteration);
     });
+    let hand = waiting.new_hand();
     group.bench_function(format!("{MANY} to threads"), |bencher| {
         let through = |mut deliveries: Vec<Delivery>| {
-            let mut taken = VecDeque::with_capacity(MANY);
             waiting.put(&mut deliveries);
-            waiting.wait(MANY, &mut taken);
-            taken
+            waiting.fill(&hand, MANY);
+            deliveries.extend(std::iter::from_fn(|| waiting.next_of(&hand)));
+            deliveries
         };
         bencher.iter_batched(arrive, through, BatchSize::PerIteration);
     });

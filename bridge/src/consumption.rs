@@ -28,10 +28,13 @@ pub(crate) fn consume(
     consumer: ConsumerOptions,
     handle: Py<PyAny>,
     failed: Py<PyAny>,
+    log: Py<PyAny>,
 ) -> PyResult<Bound<'_, PyAny>> {
     let connect = connect.into_lasting_options()?;
     let consumer = consumer.into_options()?;
-    into_asyncio(py, start(connect, consumer, handle, failed), |py, consumption| {
+    let handler =
+        Handler { handle, failed, log, concurrency: consumer.concurrency, timeout: consumer.handler_timeout };
+    into_asyncio(py, start(connect, consumer, handler), |py, consumption| {
         Ok(Py::new(py, consumption)?.into_any())
     })
 }
@@ -39,8 +42,7 @@ pub(crate) fn consume(
 async fn start(
     connect: engine::ConnectOptions,
     consumer: engine::ConsumerOptions,
-    handle: Py<PyAny>,
-    failed: Py<PyAny>,
+    handler: Handler,
 ) -> Result<Consumption, nats_consumer::Error> {
     let late = consumer
         .handler_timeout
@@ -49,13 +51,6 @@ async fn start(
         let text = "The operating system has no file descriptors left for a consumer.";
         nats_consumer::Error::new(nats_consumer::ErrorKind::Config, text).because(error)
     })?);
-    let handler = Handler {
-        name: consumer.name.clone(),
-        handle,
-        failed,
-        concurrency: consumer.concurrency,
-        timeout: consumer.handler_timeout,
-    };
     let engine = Arc::new(consume_into(connect, consumer, waiting.clone()).await?);
     signals::follow(&engine);
     Ok(Consumption { engine: Owned::new(engine), waiting, handler: handler.into(), late })

@@ -78,7 +78,7 @@ pub use config::{ConnectOptions, ConsumerOptions, Exhausted, Kind, Start};
 pub use connect::{Connection, Happening};
 pub use consumption::{Consumption, consume, consume_into};
 pub use dead_letters::{DeadLetters, Selection, StoredLetter};
-pub use delivery::{AlreadySettled, Delivery, Place};
+pub use delivery::{AlreadySettled, Delivery, Follows, Place};
 pub use error::{Error, ErrorKind};
 pub use handle::{Handler, Inbox};
 pub use message::{Message, Metadata};

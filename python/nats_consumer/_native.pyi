@@ -320,6 +320,7 @@ def consume(
     consumer: ConsumerOptions,
     handle: Callable[[Message], Any],
     failed: Callable[[Message, Exception], Any],
+    log: Callable[[Message, Exception, str], None],
 ) -> Awaitable[Consumption]: ...
 
 @final

@@ -1,6 +1,7 @@
 """What a handler decides about a message: raise one of these, or return it."""
 # ruff: noqa: N818 - an outcome is not an error
 
+from collections.abc import Iterator
 from datetime import timedelta
 from enum import Enum
 from math import inf
@@ -27,7 +28,20 @@ class Outcome(Exception):
 
 
 class Ack(Outcome):
-    """The message is done."""
+    """The message is done. Raised inside `transaction.atomic()` it is a failed attempt, because the
+    exception rolls back what the handler did: return it instead."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self._in_blocks = [(connection, _depth(connection)) for connection in _in_transactions()]
+
+    def check_work(self) -> None:
+        """Raise RuntimeError if an atomic block was left since: it rolled the work back."""
+        if any(depth > _depth(connection) for connection, depth in self._in_blocks):
+            raise RuntimeError(
+                "raise Ack() inside transaction.atomic() rolled back what the handler did: "
+                "use `return Ack()`, or raise it after the block."
+            ) from self
 
 
 class Retry(Outcome):
@@ -81,3 +95,51 @@ class ErrorAckBehavior(Enum):
     """Keep it in the dead letter stream."""
     TERM = "Term"
     """Discard it for good."""
+
+
+def raised_outcome(error: BaseException) -> Outcome | None:
+    """The outcome that `error` is, or contains if it is an exception group; None if there is none.
+    Raises RuntimeError for an Ack whose work was rolled back.
+
+    Of several in a group the one that keeps most of the message wins: DeadLetter, Retry, Drop, Ack.
+    An Ack does not count beside an error."""
+    if not isinstance(error, Outcome | BaseExceptionGroup):
+        return None
+    leaves = list(_leaves(error))
+    for kind in (DeadLetter, Retry, Drop, Outcome):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return _checked(leaf, leaves)
+    return None
+
+
+def _checked(outcome: Outcome, leaves: list[BaseException]) -> Outcome | None:
+    if not isinstance(outcome, Ack):
+        return outcome
+    if not all(isinstance(leaf, Outcome) for leaf in leaves):
+        return None
+    outcome.check_work()
+    return outcome
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+def _in_transactions() -> list[Any]:
+    """The database connections of this thread that are in an atomic block."""
+    from django.conf import settings
+    from django.db import connections
+
+    if not settings.configured:
+        return []
+    return [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
+
+
+def _depth(connection: Any) -> int:
+    """How many atomic blocks are open on the connection."""
+    return 1 + len(connection.savepoint_ids) if connection.in_atomic_block else 0

@@ -19,8 +19,9 @@ from .declare.filters import filter_of
 from .declare.options import message_handler
 from .exceptions import MessageAlreadySettled
 from .lanes.blocking import on_event_loop
+from .lanes.unfinished import check_finished
 from .names import covers, is_wildcard
-from .outcomes import Ack, Drop, Outcome, Retry
+from .outcomes import Ack, Drop, Outcome, Retry, raised_outcome
 from .publish.drafts import MSG_ID, Draft, make_draft
 from .publish.publisher import replaced_by
 
@@ -153,7 +154,10 @@ async def adeliver(
     with _ThreadOfTheTest().in_use():
         try:
             answer = await _in_time(instance.handler_timeout, message_handler(instance), message)
-        except Outcome as outcome:
+        except Exception as error:
+            outcome = raised_outcome(error)
+            if outcome is None:
+                raise
             answer = outcome
     return message.outcome or _outcome_of(answer)
 
@@ -217,7 +221,10 @@ def _subject(consumer: "NatsConsumer", given: str | None) -> str:
 def _outcome_of(answer: object) -> Outcome:
     if isinstance(answer, type) and issubclass(answer, Outcome):
         return answer()
-    return answer if isinstance(answer, Outcome) else Ack()
+    if isinstance(answer, Outcome):
+        return answer
+    check_finished(answer)
+    return Ack()
 
 
 class _ThreadOfTheTest(lanes.Threads):
@@ -263,6 +270,8 @@ class _Recorder:
 
 class _Done:
     """Awaitable on any loop or none, like what the engine's messages return."""
+
+    is_done_already = True
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from ()

@@ -82,7 +82,9 @@ async def test_handler_that_swallows_its_timeout_spares_the_next_message(stage: 
     seen = []
 
     class Orders(stage.Push):
-        handler_timeout = 0.05
+        handler_timeout = 0.2
+        max_retries = 0
+        handle_error_ack_behavior = ErrorAckBehavior.ACK
 
         async def handle_message(self, message: Any) -> None:
             if message.data == b"slow":

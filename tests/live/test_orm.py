@@ -7,6 +7,8 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
+from nats_consumer import ConsumerHandler, handle
+from nats_consumer.outcomes import Ack
 from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
 from tests.live.support.stage import Stage, running
 from tests.project.orders.models import Receipt
@@ -97,3 +99,68 @@ async def test_async_handler_that_queries_without_await_is_told_so(stage: Stage)
         await stage.everything_is_settled(Orders)
     assert len(errors) == 1
     assert "async context" in errors[0]
+
+
+async def test_an_ack_raised_in_a_transaction_does_not_lose_the_work(stage: Stage) -> None:
+    errors = []
+
+    class Orders(stage.Pull):
+        max_retries = 0
+
+        def handle_message(self, message: Any) -> None:
+            Receipt.objects.create(number=1, thread="")
+            with transaction.atomic():
+                Receipt.objects.create(number=2, thread="")
+                raise Ack
+
+        def handle_error(self, message: Any, error: Exception, attempt: int) -> None:
+            errors.append(str(error))
+            message.ack()
+
+    async with running(Orders) as orders:
+        await stage.publish("one")
+        await stage.everything_is_settled(Orders)
+        assert orders.total_success_count == 0
+    assert await sync_to_async(numbers)() == [1]
+    assert "rolled back what the handler did" in errors[0]
+
+
+async def test_an_ack_may_be_returned_in_a_transaction_or_raised_after_it(stage: Stage) -> None:
+    class Orders(stage.Pull):
+        def handle_message(self, message: Any) -> Any:
+            with transaction.atomic():
+                Receipt.objects.create(number=int(message.data), thread="")
+                if message.data == b"1":
+                    return Ack()
+            raise Ack
+
+    async with running(Orders) as orders:
+        await stage.publish(1, 2)
+        await stage.everything_is_settled(Orders)
+        assert orders.total_success_count == 2
+    assert await sync_to_async(numbers)() == [1, 2]
+
+
+async def test_an_async_method_that_a_def_handler_calls_is_in_its_transaction(
+    stage: Stage,
+) -> None:
+    class Handler(ConsumerHandler):
+        @handle(">")
+        async def write(self, message: Any) -> None:
+            await Receipt.objects.acreate(number=message.attempt, thread="")
+            assert await Receipt.objects.filter(number=0).acount() == 1
+
+    class Orders(stage.Pull):
+        handler = Handler()
+
+        def handle_message(self, message: Any) -> None:
+            with transaction.atomic():
+                Receipt.objects.create(number=0, thread="")
+                self.handler.handle(message)
+                if message.attempt == 1:
+                    raise ValueError("roll it back")
+
+    async with running(Orders):
+        await stage.publish("one")
+        await stage.everything_is_settled(Orders)
+    assert await sync_to_async(numbers)() == [0, 2]

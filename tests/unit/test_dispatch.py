@@ -173,7 +173,7 @@ def test_without_handle_error_the_log_says_what_follows_and_the_engine_does_it(
     (record,) = caplog.records
     assert record.levelname == "ERROR"
     assert record.getMessage() == (
-        "Failing: attempt 4 (of 4) at message 7 of orders.created failed with LookupError: no "
+        "Failing: attempt 4 of 4 at message 7 of orders.created failed with LookupError: no "
         f"such order; {ending} (handle_error_ack_behavior={behavior})."
     )
     assert record.exc_info
@@ -187,7 +187,7 @@ def test_a_message_that_fails_for_ever_has_its_traceback_logged_once(
     for attempt in (4, 5, 6):
         failed(lane(), FakeMessage(attempt=attempt))
     assert [bool(record.exc_info) for record in caplog.records] == [True, False, False]
-    assert "attempt 6 (after the limit of 4) at message 7" in caplog.text
+    assert "attempt 6 after the limit of 4 at message 7" in caplog.text
 
 
 @BOTH

@@ -5,8 +5,10 @@ from functools import wraps
 from typing import Any
 
 import pytest
+from django.db import transaction
 
-from nats_consumer import JetstreamPullConsumer
+from nats_consumer import Ack, ConsumerHandler, JetstreamPullConsumer, handle
+from nats_consumer.checks.rolled_back import raises_ack_in_transaction
 from nats_consumer.declare.signatures import check_signatures
 from nats_consumer.exceptions import ConfigurationError
 
@@ -54,3 +56,72 @@ class Forgetful(JetstreamPullConsumer):
 def test_a_method_without_self_is_named_with_what_it_must_take(consumer: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"handle_message must take \(self, message\), no"):
         check_signatures(consumer)
+
+
+class Generating(JetstreamPullConsumer):
+    def handle_message(self, message: Any) -> Any:
+        yield 1
+
+
+class GeneratingOnTheLoop(JetstreamPullConsumer):
+    async def handle_message(self, message: Any) -> Any:
+        yield 1
+
+
+@pytest.mark.parametrize("consumer", [Generating, GeneratingOnTheLoop])
+def test_a_handler_with_a_yield_is_refused(consumer: Any) -> None:
+    with pytest.raises(ConfigurationError, match="handle_message contains `yield`"):
+        check_signatures(consumer)
+
+
+def test_a_transaction_that_ends_before_the_async_handler_runs_is_refused() -> None:
+    class Orders(JetstreamPullConsumer):
+        @transaction.atomic
+        async def handle_message(self, message: Any) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="inside the decorator atomic, which is left"):
+        check_signatures(Orders)
+
+
+def test_a_transaction_around_a_def_handler_passes() -> None:
+    class Orders(JetstreamPullConsumer):
+        @transaction.atomic
+        def handle_message(self, message: Any) -> None: ...
+
+    check_signatures(Orders)
+
+
+def test_a_method_of_a_consumer_handler_that_never_runs_is_refused() -> None:
+    class Handler(ConsumerHandler):
+        @handle("orders.*")
+        async def write(self, message: Any) -> Any:
+            yield 1
+
+    with pytest.raises(TypeError, match=r"Handler\.write contains `yield`"):
+        Handler()
+
+
+class RaisingInside(JetstreamPullConsumer):
+    def handle_message(self, message: Any) -> None:
+        with transaction.atomic():
+            raise Ack
+
+
+class RaisingDecorated(JetstreamPullConsumer):
+    @transaction.atomic
+    def handle_message(self, message: Any) -> None:
+        raise Ack()
+
+
+class RaisingAfter(JetstreamPullConsumer):
+    def handle_message(self, message: Any) -> None:
+        with transaction.atomic():
+            pass
+        raise Ack
+
+
+@pytest.mark.parametrize(
+    ("consumer", "found"), [(RaisingInside, True), (RaisingDecorated, True), (RaisingAfter, False)]
+)
+def test_an_ack_that_is_raised_in_a_transaction_is_found(consumer: Any, found: bool) -> None:
+    assert raises_ack_in_transaction(consumer.handle_message) is found

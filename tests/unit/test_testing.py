@@ -142,6 +142,22 @@ def test_a_message_can_be_settled_once() -> None:
         message.term("again")
 
 
+def test_unfinished_work_that_a_handler_returns_is_an_error() -> None:
+    with pytest.raises(TypeError, match="handle_message returned a generator"):
+        deliver(answering(iter_once()))
+
+
+def iter_once() -> Any:
+    yield 1
+
+
+def test_an_outcome_in_an_exception_group_is_the_outcome() -> None:
+    async def handle_message(self: Any, message: Any) -> None:
+        raise ExceptionGroup("several", [ValueError("no"), DeadLetter("why")])
+
+    assert deliver(consumer(handle_message)) == DeadLetter("why")
+
+
 def test_what_a_handler_raises_is_raised() -> None:
     def handle_message(self: Any, message: Any) -> None:
         raise KeyError("number")

@@ -1,4 +1,4 @@
-//! Values that stand for work that is not done yet.
+//! Awaitables, and how to step them.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -16,7 +16,7 @@ pub(crate) fn steps_of(returned: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>
     Ok(Some(returned.call_method0("__await__")?.unbind()))
 }
 
-pub(crate) fn is_coroutine(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+fn is_coroutine(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     static COROUTINE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let coroutine = COROUTINE.import(value.py(), "types", "CoroutineType")?;
     Ok(value.is_exact_instance(coroutine))

@@ -9,12 +9,12 @@ use crate::host::panic::catch_panic;
 
 /// What to call for a delivery.
 pub(crate) struct Handler {
-    /// The consumer's name, for logs.
-    pub(crate) name: String,
     /// `handle(message)`: a coroutine, or a plain call in a thread.
     pub(crate) handle: Py<PyAny>,
     /// `failed(message, error)`, after the last attempt: of the same kind as `handle`.
     pub(crate) failed: Py<PyAny>,
+    /// `log(message, error, follows)` writes the line of log for a failed attempt.
+    pub(crate) log: Py<PyAny>,
     /// How many may run at once.
     pub(crate) concurrency: usize,
     /// How long one may run.
@@ -22,6 +22,18 @@ pub(crate) struct Handler {
 }
 
 impl Handler {
+    /// Reports a failed attempt that is not the last one.
+    pub(crate) fn log_failure(
+        &self,
+        py: Python<'_>,
+        message: &Py<Message>,
+        error: &PyErr,
+        follows: &str,
+    ) -> PyResult<()> {
+        let error = error.clone_ref(py).into_value(py);
+        self.log.call1(py, (message, error, follows)).map(drop)
+    }
+
     /// Calls `handle`, or `failed` where an `error` ended the last attempt.
     pub(crate) fn call(
         &self,

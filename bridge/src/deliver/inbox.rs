@@ -1,8 +1,12 @@
 //! Where deliveries wait between tokio and Python: tokio puts them in, an event loop or threads take them.
+//!
+//! A thread whose handlers are fast takes several at once into its [`Hand`]. If one of them turns out to be slow,
+//! the other threads take the rest out of that hand, so that nothing waits while a thread is idle.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nats_consumer::{Delivery, Inbox};
 use tokio::sync::Notify;
@@ -10,28 +14,57 @@ use tokio::sync::Notify;
 use crate::host::lock::lock;
 use crate::host::wake::Wake;
 
+/// How long one handler may run before other threads take what waits behind it.
+const SLOW: Duration = Duration::from_millis(5);
+
 /// The deliveries that no handler has started.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     deliveries: Mutex<VecDeque<Delivery>>,
+    hands: Mutex<Vec<Arc<Hand>>>,
+    /// How many deliveries the hands hold.
+    held: AtomicUsize,
     /// Wakes the event loop.
     wake: Wake,
-    /// Wakes threads, as many as `sleeping` are there.
+    /// Wakes threads.
     arrived: Condvar,
+    /// How many threads wait for `arrived`, and whether one of them looks at the hands meanwhile.
     sleeping: AtomicUsize,
+    looking: AtomicUsize,
     is_recalled: AtomicBool,
     is_cancelled: AtomicBool,
     is_closed: AtomicBool,
     closed: Notify,
 }
 
+/// The deliveries that a thread has taken and not started.
+#[derive(Debug)]
+pub(crate) struct Hand(Mutex<Held>);
+
+#[derive(Debug)]
+struct Held {
+    deliveries: VecDeque<Delivery>,
+    /// When the thread started its current delivery.
+    began: Instant,
+}
+
+impl Hand {
+    /// Whether deliveries wait behind one that is slow.
+    fn is_stuck(held: &Held) -> bool {
+        !held.deliveries.is_empty() && held.began.elapsed() >= SLOW
+    }
+}
+
 impl Waiting {
     pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self {
             deliveries: Mutex::default(),
+            hands: Mutex::default(),
+            held: AtomicUsize::new(0),
             wake: Wake::new()?,
             arrived: Condvar::new(),
             sleeping: AtomicUsize::new(0),
+            looking: AtomicUsize::new(0),
             is_recalled: AtomicBool::new(false),
             is_cancelled: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -43,7 +76,7 @@ impl Waiting {
         &self.wake
     }
 
-    /// The next delivery that may start, if one waits.
+    /// The next delivery for the event loop that may start, if one waits.
     pub(crate) fn next(&self) -> Option<Delivery> {
         loop {
             let next = self.lock().pop_front()?;
@@ -57,50 +90,106 @@ impl Waiting {
         self.lock().is_empty()
     }
 
-    /// Waits for deliveries and moves up to `most` of them; `false` when none will come any more.
-    /// Must be called without the GIL.
-    pub(crate) fn wait(&self, most: usize, into: &mut VecDeque<Delivery>) -> bool {
-        let mut deliveries = self.lock();
-        while deliveries.is_empty() {
-            if self.is_closed() {
-                return false;
+    /// A hand for one more thread.
+    pub(crate) fn new_hand(&self) -> Arc<Hand> {
+        let held = Held { deliveries: VecDeque::new(), began: Instant::now() };
+        let hand = Arc::new(Hand(Mutex::new(held)));
+        lock(&self.hands).push(hand.clone());
+        hand
+    }
+
+    /// The next delivery in the thread's own hand that may start.
+    pub(crate) fn next_of(&self, hand: &Hand) -> Option<Delivery> {
+        loop {
+            let next = self.pop_of(hand)?;
+            if next.may_start() {
+                return Some(next);
             }
-            self.sleeping.fetch_add(1, AcqRel);
-            deliveries = self.arrived.wait(deliveries).unwrap_or_else(PoisonError::into_inner);
-            self.sleeping.fetch_sub(1, AcqRel);
         }
-        let count = most.min(deliveries.len());
-        into.extend(deliveries.drain(..count));
-        true
     }
 
-    /// Takes back what a thread has taken and cannot start: it comes before all that waits.
-    pub(crate) fn take_back(&self, taken: VecDeque<Delivery>) {
-        if self.is_recalled() {
-            taken.iter().for_each(Delivery::hand_back);
-            return;
-        }
-        let count = taken.len();
-        let mut deliveries = self.lock();
-        for delivery in taken.into_iter().rev() {
-            deliveries.push_front(delivery);
-        }
-        drop(deliveries);
-        self.wake_threads(count);
+    fn pop_of(&self, hand: &Hand) -> Option<Delivery> {
+        let mut held = lock(&hand.0);
+        let next = held.deliveries.pop_front()?;
+        held.began = Instant::now();
+        self.held.fetch_sub(1, AcqRel);
+        Some(next)
     }
 
-    fn wake_threads(&self, deliveries: usize) {
-        for _ in 0..deliveries.min(self.sleeping.load(Acquire)) {
+    /// Waits for deliveries and moves up to `most` of them into the empty hand. Returns how many, or `None` when
+    /// none will come any more. Must be called without the GIL.
+    pub(crate) fn fill(&self, hand: &Hand, most: usize) -> Option<usize> {
+        loop {
+            if let Some(delivery) = self.take_from_the_stuck() {
+                self.put_into(hand, [delivery]);
+                self.call_a_looker();
+                return Some(1);
+            }
+            let mut deliveries = self.lock();
+            if !deliveries.is_empty() {
+                let count = most.min(deliveries.len());
+                self.put_into(hand, deliveries.drain(..count));
+                drop(deliveries);
+                self.call_a_looker();
+                return Some(count);
+            }
+            if self.is_closed() {
+                return None;
+            }
+            self.sleep(deliveries);
+        }
+    }
+
+    /// Waits until deliveries arrive. While hands hold some, one thread waits only until they may be stuck.
+    fn sleep(&self, deliveries: MutexGuard<'_, VecDeque<Delivery>>) {
+        self.sleeping.fetch_add(1, AcqRel);
+        if self.held.load(Acquire) == 0 || self.looking.load(Acquire) > 0 {
+            drop(self.arrived.wait(deliveries).unwrap_or_else(PoisonError::into_inner));
+        } else {
+            self.looking.fetch_add(1, AcqRel);
+            drop(self.arrived.wait_timeout(deliveries, SLOW).unwrap_or_else(PoisonError::into_inner));
+            self.looking.fetch_sub(1, AcqRel);
+        }
+        self.sleeping.fetch_sub(1, AcqRel);
+    }
+
+    /// Wakes a sleeping thread if hands hold deliveries that nobody would notice to be stuck.
+    fn call_a_looker(&self) {
+        let is_needed = self.held.load(Acquire) > 0 && self.looking.load(Acquire) == 0;
+        if is_needed && self.sleeping.load(Acquire) > 0 {
             self.arrived.notify_one();
         }
     }
 
-    /// Whether what was taken but not started has to be handed back.
+    fn put_into(&self, hand: &Hand, taken: impl IntoIterator<Item = Delivery>) {
+        let mut held = lock(&hand.0);
+        held.deliveries.extend(taken);
+        held.began = Instant::now();
+        self.held.fetch_add(held.deliveries.len(), AcqRel);
+    }
+
+    /// The delivery that waits directly behind a slow one.
+    fn take_from_the_stuck(&self) -> Option<Delivery> {
+        if self.held.load(Acquire) == 0 {
+            return None;
+        }
+        let hands = lock(&self.hands);
+        let taken = hands.iter().find_map(|hand| {
+            let mut held = lock(&hand.0);
+            if Hand::is_stuck(&held) { held.deliveries.pop_front() } else { None }
+        });
+        if taken.is_some() {
+            self.held.fetch_sub(1, AcqRel);
+        }
+        taken
+    }
+
+    /// Whether deliveries that were taken but not started have to be handed back.
     pub(crate) fn is_recalled(&self) -> bool {
         self.is_recalled.load(Acquire)
     }
 
-    /// Whether what runs has to be cancelled.
+    /// Whether handlers that run have to be cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.is_cancelled.load(Acquire)
     }
@@ -126,13 +215,21 @@ impl Inbox for Waiting {
     fn put(&self, deliveries: &mut Vec<Delivery>) {
         let count = deliveries.len();
         self.lock().extend(deliveries.drain(..));
-        self.wake_threads(count);
+        for _ in 0..count.min(self.sleeping.load(Acquire)) {
+            self.arrived.notify_one();
+        }
         self.wake.signal();
     }
 
     fn recall(&self) -> Vec<Delivery> {
         self.is_recalled.store(true, Release);
-        self.lock().drain(..).collect()
+        let mut recalled: Vec<_> = self.lock().drain(..).collect();
+        for hand in lock(&self.hands).iter() {
+            let mut held = lock(&hand.0);
+            self.held.fetch_sub(held.deliveries.len(), AcqRel);
+            recalled.extend(held.deliveries.drain(..));
+        }
+        recalled
     }
 
     fn cancel(&self) {
@@ -145,7 +242,7 @@ impl Inbox for Waiting {
         self.is_closed.store(true, Release);
         drop(guard);
         self.arrived.notify_all();
-        self.wake.signal();
         self.closed.notify_one();
+        self.wake.signal();
     }
 }

@@ -10,3 +10,4 @@ pub(crate) mod message;
 pub(crate) mod outcome;
 pub(crate) mod router;
 mod settled;
+pub(crate) mod unfinished;

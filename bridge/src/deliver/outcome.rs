@@ -1,6 +1,7 @@
 //! The outcomes of `nats_consumer.outcomes`, returned or raised, become the engine's.
 
 use nats_consumer::Outcome;
+use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -42,4 +43,11 @@ pub(crate) fn outcome_of(value: &Bound<'_, PyAny>) -> PyResult<Option<Outcome>> 
         Outcome::Ack
     };
     Ok(Some(outcome))
+}
+
+/// The outcome that `error` is or contains; `None` if it is an error. Raises what makes a failure of it.
+pub(crate) fn raised_outcome(error: &Bound<'_, PyBaseException>) -> PyResult<Option<Outcome>> {
+    static RAISED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let raised = RAISED.import(error.py(), "nats_consumer.outcomes", "raised_outcome")?;
+    outcome_of(&raised.call1((error,))?)
 }

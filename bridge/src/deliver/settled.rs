@@ -41,4 +41,10 @@ impl Settled {
     }
 
     fn close(&self) {}
+
+    /// Whether there is nothing to wait for: a handler may return it.
+    #[classattr]
+    fn is_done_already() -> bool {
+        true
+    }
 }

@@ -10,6 +10,7 @@ pub(crate) struct Context(Py<PyAny>);
 
 // Exported by every CPython from 3.7 on, though not part of the limited API.
 unsafe extern "C" {
+    fn PyContext_Copy(context: *mut ffi::PyObject) -> *mut ffi::PyObject;
     fn PyContext_CopyCurrent() -> *mut ffi::PyObject;
     fn PyContext_Enter(context: *mut ffi::PyObject) -> std::ffi::c_int;
     fn PyContext_Exit(context: *mut ffi::PyObject) -> std::ffi::c_int;
@@ -20,6 +21,13 @@ impl Context {
     pub(crate) fn of_caller(py: Python<'_>) -> PyResult<Self> {
         // SAFETY: attached to Python; the result is a new reference or null with an exception set.
         unsafe { Bound::from_owned_ptr_or_err(py, PyContext_CopyCurrent()) }.map(|copy| Self(copy.unbind()))
+    }
+
+    /// A copy, for code that runs while the original may still be entered elsewhere.
+    pub(crate) fn copy(&self, py: Python<'_>) -> PyResult<Self> {
+        // SAFETY: as above; an object of another type is refused with an exception.
+        let copy = unsafe { Bound::from_owned_ptr_or_err(py, PyContext_Copy(self.0.as_ptr())) };
+        copy.map(|copy| Self(copy.unbind()))
     }
 
     /// A context that Python handed over.

@@ -10,7 +10,8 @@ use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
 
 use crate::deliver::awaitable::steps_of;
-use crate::deliver::judge::{Verdict, exhaust, raised, returned, timeout_error};
+use crate::deliver::handler::Handler;
+use crate::deliver::judge::{Verdict, exhaust, failed, raised, returned, timeout_error};
 use crate::deliver::message::Message;
 use crate::host::context::Context;
 use crate::host::lock::lock;
@@ -36,6 +37,8 @@ pub(crate) struct Lane {
 struct State {
     running: Option<Running>,
     task: Option<Py<PyAny>>,
+    /// A handler has changed the Task, as by cancelling it: no other handler may see that.
+    is_used_up: bool,
 }
 
 /// A coroutine under way for a delivery.
@@ -115,6 +118,10 @@ impl Lane {
                     After::Ended => handled += 1,
                 }
             }
+            if handled > 0 && slf.get().lock().is_used_up {
+                Tasks::replace(tasks, py, slf)?;
+                return Ok(None);
+            }
             let turn_is_over = handled >= TURN_DELIVERIES || (handled > 0 && began.elapsed() >= TURN);
             if turn_is_over && tasks.get().has_more() {
                 return Ok(Some(py.None()));
@@ -123,7 +130,7 @@ impl Lane {
                 return if tasks.get().is_over() { Ok(None) } else { Ok(Some(Self::pause(slf, py))) };
             };
             let message = Py::new(py, Message::new(delivery))?;
-            under_way = Some(slf.get().begin(py, message, None)?);
+            under_way = Some(slf.get().begin(py, message, None, Context::of_caller(py)?)?);
         }
     }
 
@@ -134,10 +141,15 @@ impl Lane {
         lane.rest.clone_ref(py).into_any()
     }
 
-    /// Calls the handler, or `failed` after an `error`, and takes the first step in a context of its own.
-    fn begin(&self, py: Python<'_>, message: Py<Message>, error: Option<PyErr>) -> PyResult<(Running, Step)> {
+    /// Calls the handler, or `failed` after an `error`, and takes the first step in the delivery's context.
+    fn begin(
+        &self,
+        py: Python<'_>,
+        message: Py<Message>,
+        error: Option<PyErr>,
+        context: Context,
+    ) -> PyResult<(Running, Step)> {
         let handler = self.tasks.get().handler();
-        let context = Context::of_caller(py)?;
         let mut coroutine = py.None();
         let step = context.run(py, || {
             let answer = match handler.call(py, &message, error.as_ref()) {
@@ -162,30 +174,35 @@ impl Lane {
             }
             Step::Done(value) => {
                 lane.end_timer(py, &mut running)?;
-                lane.done(py, running, value.bind(py))
+                lane.ended_with(py, running, value.bind(py))
             }
             Step::Failed(error) => {
                 lane.end_timer(py, &mut running)?;
-                lane.failed(py, running, error)
+                lane.ended_by(py, running, error)
             }
         }
     }
 
-    fn done(&self, py: Python<'_>, running: Running, value: &Bound<'_, PyAny>) -> PyResult<After> {
+    fn ended_with(&self, py: Python<'_>, running: Running, value: &Bound<'_, PyAny>) -> PyResult<After> {
         let message = running.message.get();
         if let Some(error) = &running.error {
             exhaust(py, message, error, Some(value));
+        } else if running.has_timed_out {
+            // Whatever the handler made of its cancellation.
+            return self.judge(py, running, self.timeout_error(), failed);
         } else if let Err(error) = returned(message.delivery(), value) {
-            return self.judge(py, running.message, error);
+            return self.judge(py, running, error, failed);
         }
         Ok(After::Ended)
     }
 
-    fn failed(&self, py: Python<'_>, running: Running, error: PyErr) -> PyResult<After> {
+    fn ended_by(&self, py: Python<'_>, running: Running, error: PyErr) -> PyResult<After> {
         let message = running.message.get();
         let was_cancelled = error.is_instance_of::<CancelledError>(py);
-        if was_cancelled && running.has_timed_out {
-            return self.judge(py, running.message, self.timeout_error());
+        if running.has_timed_out && running.error.is_none() {
+            let timeout = self.timeout_error();
+            timeout.set_cause(py, Some(error).filter(|_| !was_cancelled));
+            return self.judge(py, running, timeout, failed);
         }
         if was_cancelled && self.tasks.get().is_cancelling() {
             message.delivery().hand_back();
@@ -197,18 +214,26 @@ impl Lane {
             let _ = message.delivery().settle(Outcome::Retry { after: None });
             return Err(error);
         }
-        let Some(first) = &running.error else { return self.judge(py, running.message, error) };
+        let Some(first) = &running.error else { return self.judge(py, running, error, raised) };
         // `failed` itself raised; the message must not suffer from it.
         error.write_unraisable(py, None);
         exhaust(py, message, first, None);
         Ok(After::Ended)
     }
 
-    fn judge(&self, py: Python<'_>, message: Py<Message>, error: PyErr) -> PyResult<After> {
-        match raised(py, &self.tasks.get().handler().name, message.get(), &error)? {
+    /// Judges a failed attempt, and asks `failed` after the last one: both in the handler's context.
+    fn judge(
+        &self,
+        py: Python<'_>,
+        Running { message, context, .. }: Running,
+        error: PyErr,
+        by: fn(Python<'_>, &Handler, &Py<Message>, PyErr) -> PyResult<Verdict>,
+    ) -> PyResult<After> {
+        let handler = self.tasks.get().handler();
+        match context.run(py, || by(py, handler, &message, error))? {
             Verdict::Settled => Ok(After::Ended),
-            Verdict::Exhausted => {
-                let (running, step) = self.begin(py, message, Some(error))?;
+            Verdict::Exhausted(error) => {
+                let (running, step) = self.begin(py, message, Some(error), context)?;
                 Ok(After::Goes(running, step))
             }
         }
@@ -296,6 +321,11 @@ impl Lane {
     fn close(&self) {
         let running = self.lock().running.take();
         drop(running);
+    }
+
+    /// The Task's word that a handler changes it: the handler is its last one.
+    fn use_up(&self) {
+        self.lock().is_used_up = true;
     }
 
     /// The timer's callback.

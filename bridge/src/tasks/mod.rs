@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex};
 
 use nats_consumer::Delivery;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::IntoPyDict;
 
 use crate::deliver::handler::Handler;
 use crate::deliver::inbox::Waiting;
@@ -104,9 +106,16 @@ impl Tasks {
         }
         let lane = Py::new(py, Lane::new(py, slf.clone_ref(py))?)?;
         lock(&tasks.lanes).push(lane.clone_ref(py));
-        let task = tasks.event_loop.call_method1(py, "create_task", (&lane,))?;
+        let task = Self::new_task(py, &lane, &tasks.event_loop)?;
         lane.get().belongs_to(task);
         Ok(())
+    }
+
+    /// A Task for the lane, whatever task factory the loop has.
+    fn new_task(py: Python<'_>, lane: &Py<Lane>, event_loop: &Py<PyAny>) -> PyResult<Py<PyAny>> {
+        static TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let class = TASK.import(py, "nats_consumer.lanes.pool", "PoolTask")?;
+        class.call((lane,), Some(&[("loop", event_loop)].into_py_dict(py)?)).map(Bound::unbind)
     }
 
     /// The lane's Task has ended before its time: what waits is for another one.

@@ -8,20 +8,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nats_consumer::Delivery;
+use nats_consumer::{Delivery, Follows};
 use tokio::time::sleep_until;
 use tracing::{error, warn};
 
 use crate::deliver::attempt::Attempt;
 use crate::deliver::inbox::Waiting;
-use crate::deliver::judge::{Verdict, fail, tell};
+use crate::host::context::Context;
 use crate::host::lock::lock;
 
 /// The logger that hears of every failed attempt.
 const LOG: &str = "nats_consumer::handler";
-
-/// What a thread has taken and not started.
-pub(crate) type Hand = Mutex<VecDeque<Delivery>>;
 
 /// The threads of one consumer.
 #[derive(Debug)]
@@ -30,7 +27,7 @@ pub(crate) struct Late {
     limit: Duration,
     threads: usize,
     state: Mutex<State>,
-    /// Somebody waits for what is exhausted.
+    /// Wakes the thread that waits for `judged`.
     changed: Condvar,
 }
 
@@ -40,8 +37,8 @@ struct State {
     /// By their number, so that the one that began first comes first.
     running: BTreeMap<u64, Arc<Run>>,
     late: usize,
-    /// Late at their last attempt: `failed` has to be asked.
-    exhausted: VecDeque<Arc<Run>>,
+    /// Late, and what follows: to be reported, and `failed` to be asked after the last attempt.
+    judged: VecDeque<(Arc<Run>, Follows)>,
     is_closed: bool,
 }
 
@@ -52,10 +49,19 @@ pub(crate) struct Run {
     began: Instant,
     attempt: Arc<Attempt>,
     thread: Arc<str>,
-    hand: Arc<Hand>,
+    context: Arc<Context>,
 }
 
 impl Run {
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The name of the thread that runs the handler.
+    pub(crate) fn thread(&self) -> &str {
+        &self.thread
+    }
+
     /// The attempt, to be shared with the message.
     pub(crate) fn attempt(&self) -> Arc<Attempt> {
         self.attempt.clone()
@@ -72,7 +78,7 @@ impl Late {
     }
 
     /// A handler begins.
-    pub(crate) fn begin(&self, delivery: Delivery, thread: &Arc<str>, hand: &Arc<Hand>) -> Arc<Run> {
+    pub(crate) fn begin(&self, delivery: Delivery, thread: &Arc<str>, context: &Arc<Context>) -> Arc<Run> {
         let mut state = lock(&self.state);
         state.begun += 1;
         let run = Arc::new(Run {
@@ -80,7 +86,7 @@ impl Late {
             began: Instant::now(),
             attempt: Arc::new(Attempt::new(delivery)),
             thread: thread.clone(),
-            hand: hand.clone(),
+            context: context.clone(),
         });
         state.running.insert(run.number, run.clone());
         run
@@ -104,18 +110,17 @@ impl Late {
             target: LOG,
             consumer = self.consumer,
             "{}: its handler {said} after {:.1?}, too late to count. The thread {} is free again.",
-            tell(run.attempt.delivery()),
+            run.attempt.delivery().describe(),
             run.began.elapsed(),
             run.thread,
         );
     }
 
-    /// Waits for a late handler that had the last attempt; `None` when there will be none.
-    /// Must be called without the GIL.
-    pub(crate) fn next_exhausted(&self) -> Option<Arc<Run>> {
-        let idle = |state: &mut State| state.exhausted.is_empty() && !state.is_closed;
+    /// Waits for a handler that ran late; `None` when there will be none. Must be called without the GIL.
+    pub(crate) fn next_judged(&self) -> Option<(Arc<Run>, Follows)> {
+        let idle = |state: &mut State| state.judged.is_empty() && !state.is_closed;
         let waiting = self.changed.wait_while(lock(&self.state), idle);
-        waiting.unwrap_or_else(PoisonError::into_inner).exhausted.pop_front()
+        waiting.unwrap_or_else(PoisonError::into_inner).judged.pop_front()
     }
 
     fn close(&self) {
@@ -145,22 +150,11 @@ impl Late {
         (overdue, is_stuck)
     }
 
-    /// Judges the delivery as if its handler had raised.
+    /// Ends the attempt as if its handler had raised.
     fn time_out(&self, run: Arc<Run>) {
-        let (verdict, follows) = fail(run.attempt.delivery());
-        warn!(
-            target: LOG,
-            consumer = self.consumer,
-            "{} timed out after {:?} (handler_timeout); {follows}. Its handler still runs in the thread {}, \
-             which cannot be ended: what it does from now on is ignored.",
-            tell(run.attempt.delivery()),
-            self.limit,
-            run.thread,
-        );
-        if let Verdict::Exhausted = verdict {
-            lock(&self.state).exhausted.push_back(run);
-            self.changed.notify_one();
-        }
+        let follows = run.attempt.delivery().fail(None);
+        lock(&self.state).judged.push_back((run, follows));
+        self.changed.notify_one();
     }
 }
 
@@ -173,9 +167,6 @@ pub(crate) async fn watch(late: Arc<Late>, waiting: Arc<Waiting>) {
         }
         let (overdue, is_stuck) = late.take_overdue();
         for run in overdue {
-            // Whoever waits behind it has other threads.
-            let taken = std::mem::take(&mut *lock(&run.hand));
-            waiting.take_back(taken);
             late.time_out(run);
         }
         if is_stuck {

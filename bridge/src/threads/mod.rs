@@ -1,25 +1,24 @@
 //! The threads' lane: plain `def` handlers, where blocking is fine.
 //!
-//! The threads are Python's own; each takes deliveries with the GIL released while it waits.
+//! The threads are Python's own; each takes deliveries with the GIL released while it waits. Each delivery has a
+//! context of its own, as in the event loop's lanes.
 
 pub(crate) mod late;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nats_consumer::Delivery;
+use nats_consumer::{Delivery, Follows};
 use pyo3::prelude::*;
 
 use crate::deliver::handler::Handler;
 use crate::deliver::inbox::Waiting;
-use crate::deliver::judge::{Verdict, exhaust, raised, returned, spell, timeout_error};
+use crate::deliver::judge::{Verdict, describe, exhaust, failed, raised, returned, timeout_error};
 use crate::deliver::message::Message;
-use crate::host::lock::lock;
-use crate::threads::late::{Hand, Late};
+use crate::host::context::Context;
+use crate::threads::late::Late;
 
-/// A thread may take several deliveries at once where handlers are this fast; what it has taken, no other
-/// thread can have.
+/// A thread may take several deliveries at once if handlers are this fast.
 const FAST: Duration = Duration::from_micros(200);
 const MOST: usize = 16;
 
@@ -30,21 +29,19 @@ pub(crate) fn serve(
     waiting: &Waiting,
     late: Option<&Late>,
 ) -> PyResult<()> {
-    let thread = Thread { name: name(py)?, hand: Arc::default() };
-    let mut taken = VecDeque::with_capacity(MOST);
+    let name = name(py)?;
+    let hand = waiting.new_hand();
     let mut most = 1;
-    while py.detach(|| waiting.wait(most, &mut taken)) {
-        let count = taken.len();
+    while let Some(count) = py.detach(|| waiting.fill(&hand, most)) {
         let began = Instant::now();
-        std::mem::swap(&mut *lock(&thread.hand), &mut taken);
-        while let Some(delivery) = thread.next() {
+        while let Some(delivery) = waiting.next_of(&hand) {
             if waiting.is_recalled() {
                 delivery.hand_back();
                 continue;
             }
             match late {
                 None => attempt(py, handler, delivery)?,
-                Some(late) => thread.attempt(py, handler, late, delivery)?,
+                Some(late) => timed_attempt(py, handler, late, &name, delivery)?,
             }
         }
         let each = began.elapsed() / u32::try_from(count).unwrap_or(1).max(1);
@@ -53,55 +50,64 @@ pub(crate) fn serve(
     Ok(())
 }
 
-/// The work of one more thread, where handlers have a timeout: asks `failed` about those that ran late at
-/// their last attempt, whose own threads are busy.
+/// The work of one more thread, where handlers have a timeout: reports those that ran late, and asks `failed` about
+/// those that had the last attempt. Their own threads are busy.
 pub(crate) fn serve_late(py: Python<'_>, handler: &Handler, late: &Late) -> PyResult<()> {
-    while let Some(run) = py.detach(|| late.next_exhausted()) {
+    while let Some((run, follows)) = py.detach(|| late.next_judged()) {
         let message = Py::new(py, Message::last(run.attempt()))?;
-        give_up(py, handler, &message, &timeout_error(late.limit()));
+        let error = timeout_error(late.limit());
+        let thread = run.thread();
+        let report = format!(
+            "{follows}. Its handler still runs in the thread {thread}, which cannot be ended: what it does from now on \
+             is ignored"
+        );
+        // The handler may still run in its own context, which only one thread can enter.
+        run.context().copy(py)?.run(py, || {
+            handler.log_failure(py, &message, &error, &report)?;
+            if follows == Follows::FinalWord {
+                give_up(py, handler, &message, &error);
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }
 
-/// A thread whose handlers have a timeout.
-struct Thread {
-    name: Arc<str>,
-    hand: Arc<Hand>,
+fn attempt(py: Python<'_>, handler: &Handler, delivery: Delivery) -> PyResult<()> {
+    let message = Py::new(py, Message::new(delivery))?;
+    Context::of_caller(py)?.run(py, || {
+        let answer = handler.call(py, &message, None);
+        judge(py, handler, &message, answer)
+    })
 }
 
-impl Thread {
-    /// The next delivery in its hand that may start.
-    fn next(&self) -> Option<Delivery> {
-        loop {
-            let next = lock(&self.hand).pop_front()?;
-            if next.may_start() {
-                return Some(next);
-            }
-        }
-    }
-
-    fn attempt(&self, py: Python<'_>, handler: &Handler, late: &Late, delivery: Delivery) -> PyResult<()> {
-        let run = late.begin(delivery, &self.name, &self.hand);
-        let message = Py::new(py, Message::timed(run.attempt()))?;
+fn timed_attempt(
+    py: Python<'_>,
+    handler: &Handler,
+    late: &Late,
+    thread: &Arc<str>,
+    delivery: Delivery,
+) -> PyResult<()> {
+    let context = Arc::new(Context::of_caller(py)?);
+    let run = late.begin(delivery, thread, &context);
+    let message = Py::new(py, Message::timed(run.attempt()))?;
+    context.run(py, || {
         let answer = handler.call(py, &message, None);
         if late.end(&run) {
             return judge(py, handler, &message, answer);
         }
-        let said = answer.map_or_else(|error| format!("raised {}", spell(py, &error)), |_| "returned".into());
+        let said = match answer {
+            Ok(_) => "returned".into(),
+            Err(error) => format!("raised {}", describe(error.value(py))),
+        };
         late.ignore(&run, &said);
         Ok(())
-    }
+    })
 }
 
 fn name(py: Python<'_>) -> PyResult<Arc<str>> {
     let thread = py.import("threading")?.call_method0("current_thread")?;
     Ok(thread.getattr("name")?.extract::<String>()?.into())
-}
-
-fn attempt(py: Python<'_>, handler: &Handler, delivery: Delivery) -> PyResult<()> {
-    let message = Py::new(py, Message::new(delivery))?;
-    let answer = handler.call(py, &message, None);
-    judge(py, handler, &message, answer)
 }
 
 fn judge(
@@ -110,9 +116,14 @@ fn judge(
     message: &Py<Message>,
     answer: PyResult<Py<PyAny>>,
 ) -> PyResult<()> {
-    let judged = answer.and_then(|value| returned(message.get().delivery(), value.bind(py)));
-    let Err(error) = judged else { return Ok(()) };
-    if let Verdict::Exhausted = raised(py, &handler.name, message.get(), &error)? {
+    let verdict = match answer {
+        Ok(value) => match returned(message.get().delivery(), value.bind(py)) {
+            Ok(()) => return Ok(()),
+            Err(error) => failed(py, handler, message, error)?,
+        },
+        Err(error) => raised(py, handler, message, error)?,
+    };
+    if let Verdict::Exhausted(error) = verdict {
         give_up(py, handler, message, &error);
     }
     Ok(())

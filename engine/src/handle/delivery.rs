@@ -1,5 +1,6 @@
 //! A delivery: one attempt at one message. It owns its place in the prefetch until it is settled.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::*};
 use std::time::Duration;
@@ -24,6 +25,33 @@ use crate::settle::verdict::{Verdict, one_line};
 /// A delivery is settled once; this was the second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlreadySettled;
+
+/// Consequence of a failed attempt. Its text ends the line of log that reports the failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// Nothing: the handler had settled the message itself.
+    Settled,
+    /// This outcome, already carried out.
+    Outcome(Outcome),
+    /// The final word, after the last attempt: see [`Delivery::exhaust`].
+    FinalWord,
+}
+
+impl fmt::Display for Follows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settled => f.write_str("the handler had settled the message itself, so nothing follows"),
+            Self::Outcome(Outcome::Retry { after: Some(after) }) => {
+                write!(f, "the next attempt follows in {after:?}")
+            }
+            Self::Outcome(Outcome::Retry { after: None }) => f.write_str("the next attempt follows"),
+            Self::Outcome(Outcome::DeadLetter { .. }) => f.write_str("the message becomes a dead letter"),
+            Self::Outcome(Outcome::Drop { .. }) => f.write_str("the message is dropped"),
+            Self::Outcome(Outcome::Ack) => f.write_str("the message is acknowledged"),
+            Self::FinalWord => f.write_str("it was the last attempt"),
+        }
+    }
+}
 
 /// Why a message is given up that nobody gave a reason for.
 const EXHAUSTED: &str = "attempts exhausted";
@@ -90,7 +118,7 @@ impl Delivery {
         &self.message
     }
 
-    /// The how-manieth delivery of the message this is, from 1: the server's count.
+    /// Number of the delivery attempt, from 1, as counted by the server.
     #[must_use]
     pub fn attempt(&self) -> u64 {
         self.attempt
@@ -105,6 +133,11 @@ impl Delivery {
             self.settler.shared.note_returned(&self.message);
         }
         may_start
+    }
+
+    /// Name of the consumer.
+    pub(crate) fn consumer(&self) -> &str {
+        &self.settler.shared.options.name
     }
 
     /// Whether somebody settled it.
@@ -204,16 +237,36 @@ impl Delivery {
         Place { settler: self.settler.clone(), bytes }
     }
 
-    /// Notes that this attempt failed. Returns what the retry policy makes of it, or `None` after the
-    /// last attempt: then [`exhaust`](Self::exhaust) has the final word.
+    /// Ends an attempt that failed: with the outcome that the error insists on, otherwise as the retry policy says.
+    /// After the last attempt it is still open: [`exhaust`](Self::exhaust) has the final word.
     #[must_use]
-    pub fn fail(&self) -> Option<Outcome> {
+    pub fn fail(&self, insisted: Option<Outcome>) -> Follows {
         count(&self.settler.shared.counters.failed);
-        match self.settler.shared.options.retry.next(self.attempt) {
+        let outcome = insisted.or_else(|| match self.settler.shared.options.retry.next(self.attempt) {
             Next::Retry(after) => Some(Outcome::Retry { after: Some(after) }),
             // Beyond: the last attempt may have been cut short, and the final word was never spoken.
             Next::Exhausted | Next::Beyond => None,
+        });
+        let Some(outcome) = outcome.filter(|_| !self.is_settled()) else {
+            return if self.is_settled() { Follows::Settled } else { Follows::FinalWord };
+        };
+        match self.settle(outcome.clone()) {
+            Ok(()) => Follows::Outcome(outcome),
+            Err(AlreadySettled) => Follows::Settled,
         }
+    }
+
+    /// The attempt, for a line of log: `attempt 2 of 4 at message 17 of orders.created`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let limit = self.settler.shared.options.retry.max_attempts();
+        let of = if self.attempt <= limit { "of" } else { "after the limit of" };
+        format!(
+            "attempt {} {of} {limit} at message {} of {}",
+            self.attempt,
+            self.sequence(),
+            self.message.subject()
+        )
     }
 
     /// The configured final word on a message whose attempts are used up.

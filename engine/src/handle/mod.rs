@@ -17,7 +17,7 @@ use tracing::{error, warn};
 
 use crate::defect::describe;
 use crate::fail_point;
-use crate::handle::delivery::Delivery;
+use crate::handle::delivery::{Delivery, Follows};
 use crate::lock::lock;
 use crate::message::Message;
 use crate::observe::target::HANDLER;
@@ -166,14 +166,14 @@ impl Drop for HandBack<'_> {
 }
 
 fn judge(delivery: &Delivery, error: &HandlerError) {
-    let retry = delivery.fail();
-    let subject = delivery.message().subject();
-    let attempt = delivery.attempt();
-    if let Some(outcome) = error.outcome().cloned().or(retry) {
-        warn!(target: HANDLER, %subject, attempt, "The handler failed: {error}");
-        let _ = delivery.settle(outcome);
+    let attempt = delivery.describe();
+    let consumer = delivery.consumer();
+    let follows = delivery.fail(error.outcome().cloned());
+    if follows != Follows::FinalWord {
+        warn!(target: HANDLER, consumer, "{attempt} failed: {error}; {follows}.");
         return;
     }
-    error!(target: HANDLER, %subject, attempt, "The handler failed for the last time: {error}");
-    delivery.exhaust(delivery.final_outcome(), Some(error.to_string()));
+    let outcome = delivery.final_outcome();
+    error!(target: HANDLER, consumer, "{attempt} failed: {error}; {}.", Follows::Outcome(outcome.clone()));
+    delivery.exhaust(outcome, Some(error.to_string()));
 }

@@ -24,6 +24,7 @@ from nats_consumer.declare.options import (
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.run import event_loop
 
+from .rolled_back import raises_ack_in_transaction
 from .unawaited import unawaited_calls
 from .warnings import (
     filters_beside_subjects,
@@ -84,9 +85,9 @@ def check_secrets(**_: Any) -> list[CheckMessage]:
 
 @register("nats_consumer")
 def check_consumers(**_: Any) -> list[CheckMessage]:
-    """E002 to E004, W001, W005 to W008 and W013: what is wrong with each consumer. W002: two that
-    share a durable, which only the command that runs both refuses. W012: one that never runs.
-    W014: modules of a `consumers` package that nothing imports."""
+    """E002 to E004, W001, W005 to W008, W013 and W015: what is wrong with each consumer. W002:
+    two that share a durable, which only the command that runs both refuses. W012: one that never
+    runs. W014: modules of a `consumers` package that nothing imports."""
     consumers = registry.consumers() if _has_settings() else []
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
     shared = shared_durables(consumers)
@@ -202,6 +203,14 @@ def _own_problems(consumer: type[Declaration]) -> Iterator[CheckMessage]:
             hint=f"Write: await {call}",
             obj=consumer,
             id="nats_consumer.E004",
+        )
+    if raises_ack_in_transaction(message_handler(consumer)):
+        yield CheckWarning(
+            f"{consumer.__name__}: its handle_message raises Ack() inside transaction.atomic(), "
+            "which rolls back what it did: such an attempt fails.",
+            hint="Write `return Ack()`, or raise it after the block.",
+            obj=consumer,
+            id="nats_consumer.W015",
         )
     if text := left_out_message(consumer):
         yield CheckWarning(text, obj=consumer, id="nats_consumer.W001")

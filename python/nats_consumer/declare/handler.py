@@ -11,6 +11,7 @@ from nats_consumer import lanes
 from nats_consumer.names import is_wildcard, overlap, subject_problem
 
 from .retry import RetryPolicy
+from .signatures import check_methods
 
 if TYPE_CHECKING:
     from nats_consumer._native import Message, Router
@@ -73,6 +74,7 @@ class ConsumerHandler:
         self.retry_policy = RetryPolicy()
         self._names = self._map_names(subjects)
         self._marked = self._collect_marked()
+        check_methods(type(self), self.get_handler_methods())
         self._router, self._wildcard_names = self._build_router()
         self._blocking = {name for name in self.get_handler_methods() if self._is_blocking(name)}
         for wildcard in self.wildcards_in_vain():

@@ -1,8 +1,20 @@
 """Signatures of handler methods, checked before the first call."""
 
-from collections.abc import Callable
-from inspect import Signature, getattr_static, isfunction, signature
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ContextDecorator
+from inspect import (
+    Signature,
+    getattr_static,
+    getclosurevars,
+    isasyncgenfunction,
+    isfunction,
+    isgeneratorfunction,
+    signature,
+    unwrap,
+)
 from typing import Any, TypeVar
+
+from asgiref.sync import iscoroutinefunction
 
 from nats_consumer.exceptions import ConfigurationError
 
@@ -23,8 +35,47 @@ def check_signatures(consumer: Declared) -> None:
         for name, parameters in _PARAMETERS.items()
         if (found := _signature(consumer, name)) and not _takes(found, 1 + len(parameters))
     ]
+    faults += [
+        f"{name} {fault}"
+        for name in _PARAMETERS
+        if (fault := _never_runs(getattr_static(consumer, name, None)))
+    ]
     if faults:
         raise ConfigurationError(" ".join(faults))
+
+
+def check_methods(handler: type, names: Iterable[str]) -> None:
+    """Raises TypeError if one of the methods cannot do its work."""
+    for name in names:
+        if fault := _never_runs(getattr_static(handler, name, None)):
+            raise TypeError(f"{handler.__name__}.{name} {fault}")
+
+
+def _never_runs(function: object) -> str | None:
+    """Why a call of the function does not do its work, if it certainly does not."""
+    if not isfunction(function):
+        return None
+    inner = unwrap(function)
+    if isgeneratorfunction(inner) or isasyncgenfunction(inner):
+        return "contains `yield`, so calling it runs none of its code. Remove the `yield`."
+    if not iscoroutinefunction(inner) or iscoroutinefunction(function):
+        return None
+    for decorator in _context_managers(function):
+        return (
+            f"is an `async def` inside the decorator {decorator}, which is left before the method "
+            f"runs. Write the method as `def`, or use {decorator} in a `def` that it calls with "
+            "sync_to_async()."
+        )
+    return None
+
+
+def _context_managers(function: Any) -> Iterator[str]:
+    """The names of the context managers that decorate the function."""
+    while hasattr(function, "__wrapped__"):
+        for value in getclosurevars(function).nonlocals.values():
+            if isinstance(value, ContextDecorator):
+                yield type(value).__name__.lower()
+        function = function.__wrapped__
 
 
 def made_without_arguments(consumer: type[_T]) -> _T:

@@ -14,6 +14,7 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 
+from . import here
 from .database import close_connections, fresh_connections
 
 
@@ -26,7 +27,7 @@ _lane = _Lane()
 
 def enter_thread_lane(loop: asyncio.AbstractEventLoop) -> None:
     """Mark this thread as one that runs plain `def` code for the consumers of `loop`."""
-    _lane.wait = partial(_wait_on, loop)
+    _lane.wait = partial(here.wait_on, loop)
 
 
 @contextmanager
@@ -61,27 +62,19 @@ def finish(result: Any) -> Any:
     return _lane.wait(result)
 
 
-def _wait_on(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> Any:
-    result, ending = asyncio.run_coroutine_threadsafe(_wait_for(awaitable), loop).result()
-    if ending is not None:
-        raise ending
-    return result
-
-
-async def _wait_for(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    # A task that raises these ends the whole event loop, and here they are one handler's.
-    try:
-        return await awaitable, None
-    except (SystemExit, KeyboardInterrupt) as error:
-        return None, error
-
-
 async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if executor := here.executor():
+        called = partial(copy_context().run, _called_here, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(executor, called)
     threads = _threads.get()
     if threads is not None and not threads.has_ended:
         return await threads.call(function, *args, **kwargs)
     loop = asyncio.get_running_loop()
     return await asyncio.to_thread(_detour, loop, function, *args, **kwargs)
+
+
+def _called_here(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return finish(function(*args, **kwargs))
 
 
 def _detour(

@@ -18,7 +18,9 @@ async def consume(options: ConsumerOptions, dispatch: "Dispatch") -> _native.Con
     ConfigurationError, Unreachable, and StreamNotFound or StreamMismatch with the remedy."""
     connect = await asyncio.to_thread(resolve, connect_options())
     try:
-        return await _native.consume(connect, options, dispatch.handle, dispatch.failed)
+        return await _native.consume(
+            connect, options, dispatch.handle, dispatch.failed, dispatch.log
+        )
     except StreamNotFound as error:
         raise StreamNotFound(
             f"{error} Create it: return operations.CreateStream(name={options.stream!r}, ...) from "

@@ -28,7 +28,7 @@ _INTERRUPTED_SECONDS = 1.0
 
 
 class Dispatch(ABC):
-    """The calls from the engine into one consumer. `handle` and `failed` are what
+    """The calls from the engine into one consumer. `handle`, `failed` and `log` are what
     `_native.consume` takes."""
 
     handle: Callable[["Message"], Any]
@@ -57,21 +57,22 @@ class Dispatch(ABC):
     def stuck_threads(self) -> list[str]:
         """The names of the threads that still run a handler."""
 
+    def log(self, message: "Message", error: Exception, follows: str) -> None:
+        """Report a failed attempt that is not the last one."""
+        logger.warning("%s", self._line(message, error, follows))
+
     def _log_failure(self, message: "Message", error: Exception) -> None:
         # Handed back, it may fail without end: its traceback is shown once.
         is_first = message.attempt <= self._attempts
-        logger.error(
-            "%s: attempt %d (%s %d) at message %d of %s failed with %s: %s; %s.",
-            self._name,
-            message.attempt,
-            "of" if is_first else "after the limit of",
-            self._attempts,
-            message.metadata.sequence.stream,
-            message.subject,
-            type(error).__name__,
-            error,
-            self._what_follows(message),
-            exc_info=error if is_first else None,
+        line = self._line(message, error, self._what_follows(message))
+        logger.error("%s", line, exc_info=error if is_first else None)
+
+    def _line(self, message: "Message", error: BaseException, follows: str) -> str:
+        of = "of" if message.attempt <= self._attempts else "after the limit of"
+        return (
+            f"{self._name}: attempt {message.attempt} {of} {self._attempts} at message "
+            f"{message.metadata.sequence.stream} of {message.subject} failed with "
+            f"{_described(error)}; {follows}."
         )
 
     def _what_follows(self, message: "Message") -> str:
@@ -231,6 +232,13 @@ class ThreadDispatch(Dispatch):
         except BaseException:
             return self._after_broken_handle_error(message)
         return self._final_word(message, answer)
+
+
+def _described(error: BaseException) -> str:
+    own = f"{type(error).__name__}: {error}"
+    if not isinstance(error, BaseExceptionGroup):
+        return own
+    return f"{own}: {'; '.join(map(_described, error.exceptions))}"
 
 
 def dispatch_for(consumer: Declaration, concurrency: int) -> Dispatch:

@@ -37,7 +37,7 @@ class Order(models.Model):
 MESSAGE = {"id": 1, "number": 1, "name": "a lamp", "status": "created"}
 
 _SETTINGS = "settings.py"
-_FAILURE = re.compile(r"Traceback|ERROR |CRITICAL |attempt \d+ at message")
+_FAILURE = re.compile(r"Traceback|ERROR |CRITICAL |attempt \d+ .*at message")
 _CONSUMER = re.compile(r"Jetstream(Push|Pull)Consumer")
 
 

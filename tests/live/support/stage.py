@@ -68,7 +68,9 @@ class Stage:
 
 async def bound(options: ConsumerOptions, dispatch: Dispatch) -> _native.Consumption:
     """Start the engine, as the worker does."""
-    return await _native.consume(connect_options(), options, dispatch.handle, dispatch.failed)
+    return await _native.consume(
+        connect_options(), options, dispatch.handle, dispatch.failed, dispatch.log
+    )
 
 
 @asynccontextmanager

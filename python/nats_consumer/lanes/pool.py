@@ -1,0 +1,35 @@
+"""The asyncio Task in which the engine runs one `async def` handler after the other."""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+
+class PoolTask(asyncio.Task[None]):
+    """A Task whose coroutine is a lane of the engine.
+
+    A handler may treat it as a Task of its own: cancel it, wait for its end, name it. The next
+    handler must not see that, so the Task ends after the delivery and another one takes its
+    place."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the handler that runs."""
+        self._use_up()
+        return super().cancel(msg)
+
+    def add_done_callback(
+        self, fn: Callable[[Any], object], /, *, context: Context | None = None
+    ) -> None:
+        """Call `fn` when the handler that runs has ended."""
+        self._use_up()
+        super().add_done_callback(fn, context=context)
+
+    def set_name(self, value: object, /) -> None:
+        """Name the Task until the handler that runs has ended."""
+        self._use_up()
+        super().set_name(value)
+
+    def _use_up(self) -> None:
+        lane: Any = self.get_coro()
+        lane.use_up()
