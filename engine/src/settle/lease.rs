@@ -18,7 +18,7 @@ use crate::settle::age::Age;
 const SHORTEST_BEAT: Duration = Duration::from_millis(20);
 const LONGEST_BEAT: Duration = Duration::from_secs(1);
 
-/// An answer may take so long on a busy machine where all is well.
+/// An answer may take so long on a busy machine where all is well: an `ack_wait` as short as this allows for it.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// The most between two questions.
@@ -46,8 +46,9 @@ struct Lease {
     sequence: u64,
     attempt: u64,
     link: u32,
-    /// The last sign of life that was written.
+    /// The last sign of life that was written, and the one before: its answer may come after the next sign.
     said: Instant,
+    said_before: Instant,
     /// The last one that has arrived for certain: a question that was asked behind it is answered.
     heard: Instant,
     /// Another delivery of the message counts.
@@ -138,7 +139,8 @@ impl Leases {
 
     fn lease_of(&self, now: Instant, arrival: &Arrival) -> Lease {
         let sent = self.age.sent(now, arrival.place);
-        let said = if now - sent < SLOW { now } else { sent };
+        let is_short = self.ack_wait <= SLOW * 2;
+        let said = if is_short && now - sent < SLOW { now } else { sent };
         let Arrival { reply, sequence, attempt, .. } = arrival;
         Lease {
             reply: reply.clone(),
@@ -146,6 +148,7 @@ impl Leases {
             attempt: *attempt,
             link: self.link,
             said,
+            said_before: said,
             heard: sent,
             is_passed_on: false,
         }
@@ -168,7 +171,7 @@ impl Leases {
         let quiet = held.filter(|(_, lease)| now - lease.said >= ack_wait / 3);
         quiet
             .map(|(_, lease)| {
-                lease.said = now;
+                lease.said_before = std::mem::replace(&mut lease.said, now);
                 if is_mute {
                     lease.heard = now;
                 }
@@ -204,9 +207,9 @@ impl Leases {
             return;
         }
         for (_, lease) in &mut self.open {
-            if lease.said <= question.behind {
-                lease.heard = lease.heard.max(lease.said);
-            }
+            let signs = [lease.said, lease.said_before];
+            let arrived = signs.into_iter().find(|said| *said <= question.behind);
+            lease.heard = arrived.map_or(lease.heard, |said| lease.heard.max(said));
         }
     }
 
@@ -223,6 +226,7 @@ impl Leases {
         self.are_of_several_links = true;
         for (_, lease) in &mut self.open {
             lease.said = lease.heard;
+            lease.said_before = lease.heard;
         }
     }
 
@@ -473,6 +477,17 @@ mod tests {
         leases.answered(now + SECOND * 4, question, Some(11), true);
         assert!(leases.start(now + SECOND * 7, key));
         assert!(!leases.start(now + SECOND * 8, key), "it counts from when it was written");
+    }
+
+    #[test]
+    fn a_sign_of_life_counts_though_the_answer_comes_after_the_next_one() {
+        let (mut leases, now, key) = one_lease();
+        say(&mut leases, now + SECOND * 2);
+        let question = leases.ask(now + SECOND * 3);
+        say(&mut leases, now + SECOND * 4);
+        leases.answered(now + SECOND * 5, question, Some(11), true);
+        assert!(leases.start(now + SECOND * 7, key));
+        assert!(!leases.start(now + SECOND * 8, key));
     }
 
     #[test]
