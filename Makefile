@@ -22,8 +22,8 @@ demo: $(VENV)/.built ## Run the shop in demo/ against a real NATS server of its 
 	@$(VENV)/bin/python demo/run.py $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.installed ## Lint everything, and test Rust and Python (ALL=1: every Python and every fault)
-	@ALL=$(ALL) $(VENV)/bin/python make/test.py
+test: $(VENV)/.installed ## Lint everything, and test Rust and Python (MATRIX=1: every Python; ALL=1: and every fault)
+	@MATRIX=$(MATRIX) ALL=$(ALL) $(VENV)/bin/python make/test.py
 
 .PHONY: lint
 lint: $(VENV)/.audit ## Run the linters alone, and look for known vulnerabilities

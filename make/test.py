@@ -1,8 +1,8 @@
 """`make test`: the linters, the Rust tests and the Python tests, then what came of them.
 
-With ALL in the environment also: every fault, other projects' own tests (SUITES names their
-folder), the oldest nats-server, and the wheel and the sdist, installed as users do, on every Python
-found here.
+With MATRIX in the environment also: the wheel, installed as users do, and the Python tests with it,
+on every Python found here. With ALL also: every fault, other projects' own tests (SUITES names
+their folder), the oldest nats-server, the sdist and the container.
 """
 
 import os
@@ -38,17 +38,24 @@ def main() -> int:
     tests, notes = rust_steps()
     rust = [*RUST, *tests]
     python = [*PYTHON_SOURCES, Step("pytest", [PYTHON, "-m", "pytest", *IN_PARALLEL], "build")]
-    if not os.environ.get("ALL"):
-        notes += [f"Tested on Python {own}. ALL=1 tests on all Pythons, and every fault."]
+    has_all = bool(os.environ.get("ALL"))
+    if not has_all and not os.environ.get("MATRIX"):
+        notes += [f"Tested on Python {own}. MATRIX=1 tests on all, ALL=1 also every fault."]
         return run_all("test", [python, rust], notes)
-    elsewhere, more_notes = elsewhere_steps(own)
+    rust.append(Step("wheels", [*MAKE, "wheels"]))
+    pythons, more_notes = matrix_steps(own)
+    notes += more_notes
+    if not has_all:
+        return run_all("test", [[*python, *pythons], rust], notes)
     suites = [*MAKE, "compatibility", f"SUITES={os.environ.get('SUITES') or SUITES}"]
     python += [
         Step("faults", [*MAKE, "faults"], "build"),
         Step("compatibility", suites, "build"),
-        *elsewhere,
+        Step(f"nats-server {OLDEST}", [PYTHON, "make/servers.py", OLDEST, *IN_PARALLEL], "build"),
+        _try("sdist", own),
+        _try("container", own),
     ]
-    return run_all("test", [python, [*rust, Step("wheels", [*MAKE, "wheels"])]], notes + more_notes)
+    return run_all("test", [[*python, *pythons], rust], notes)
 
 
 def rust_steps() -> tuple[list[Step], list[str]]:
@@ -68,21 +75,16 @@ def rust_steps() -> tuple[list[Step], list[str]]:
     return steps, notes
 
 
-def elsewhere_steps(own: str) -> tuple[list[Step], list[str]]:
-    """The wheel and the sdist, as users get them, on every Python that this machine has; and the
-    oldest nats-server."""
+def matrix_steps(own: str) -> tuple[list[Step], list[str]]:
+    """The wheel, as users get it, and the tests with it, on every Python that this machine has."""
     others = [version for version in DJANGO_ON if version != own]
     found = [version for version in others if _is_found(version)]
     missing = [version for version in others if version not in found]
     notes = [f"Pythons for the tests: {', '.join([own, *found])}."]
     if missing:
         notes.append(f"Not found, so not tested on: {', '.join(missing)}.")
-    server = [PYTHON, "make/servers.py", OLDEST, *IN_PARALLEL]
     return [
-        Step(f"nats-server {OLDEST}", server, after="build"),
         *(_try("wheel", version) for version in [own, *found]),
-        _try("sdist", own),
-        _try("container", own),
         *(_pytest_on(version) for version in found),
     ], notes
 
