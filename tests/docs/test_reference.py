@@ -186,6 +186,7 @@ def test_the_options_that_cross_the_bridge_have_a_page() -> None:
     """A field that no attribute and no setting sets would be an option that nobody can use."""
     computed = {"name", "stream", "durable", "durable_is_derived", "kind"}
     computed |= {"max_attempts", "retry_delays", "exhausted"}
+    computed |= {"manages_durable"}  # the setting manage_durables
     found = {field.name for field in fields(ConsumerOptions)} - computed
     assert found <= set(attributes_of_the_code())
     assert all(
