@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 async fn ship(message: Message) -> Result<(), HandlerError> {
     // No retry mends what is no JSON: a dead letter at once. Other errors become one after the last attempt.
-    let order: Value = serde_json::from_slice(message.payload()).map_err(HandlerError::dead_letter)?;
+    let order: Value = message.json()?;
     let address = order["address"].as_str().ok_or("an order without an address")?;
     println!("shipped to {address}");
     Ok(())
@@ -27,8 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokio::spawn(letters.for_each(async |letter| {
         println!("dead letter: {:?} {:?}", letter.payload, letter.headers);
     }));
-    let orders = ConsumerOptions::pull("orders", "dead_letter");
-    let options = ConsumerOptions { exhausted: Exhausted::DeadLetter, ..orders };
+    let options = ConsumerOptions::pull("orders", "dead_letter").exhausted(Exhausted::DeadLetter);
     let consumption = consume(connect, options, ship).await?;
 
     tokio::signal::ctrl_c().await?;

@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Five attempts at most; they wait 0.2, 0.4, 0.8 and 1.6 seconds, on the server and in nobody's way.
     let (initial, max) = (Duration::from_millis(200), Duration::from_secs(60));
     let retry = RetryPolicy::new(5, Schedule::Exponential { initial, factor: 2.0, max })?;
-    let options = ConsumerOptions { retry, ..ConsumerOptions::pull("orders", "retry") };
+    let options = ConsumerOptions::pull("orders", "retry").retry(retry);
     let consumption = consume(connect, options, bill).await?;
 
     tokio::signal::ctrl_c().await?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::RetryPolicy;
@@ -11,6 +11,18 @@ use crate::route::Pattern;
 /// Payloads that one consumption may hold, in bytes; one message is always allowed. A server closes the connection of
 /// a client that lags 64 MiB behind.
 pub(crate) const MAX_PREFETCH_BYTES: usize = 32 * 1024 * 1024;
+
+/// A setter for each option: its documentation with its default, its argument, and what it sets.
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $argument:ty => $value:expr,)+) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $name: $argument) -> Self {
+            self.$name = $value;
+            self
+        })+
+    };
+}
 
 /// A text that must not reach a log: its `Debug` shows asterisks.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,6 +55,14 @@ impl fmt::Debug for Secret {
 }
 
 /// Where the servers are and how to be let in.
+///
+/// ```
+/// use nats_consumer::ConnectOptions;
+///
+/// let connect = ConnectOptions::to(["nats://a.example.com", "nats://b.example.com"])
+///     .name("billing")
+///     .credentials("/etc/nats/billing.creds");
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
     /// `nats://host:port`, `tls://…` or bare `host:port`; credentials in a URL are used.
@@ -87,6 +107,41 @@ impl ConnectOptions {
     pub fn to<S: Into<Secret>>(servers: impl IntoIterator<Item = S>) -> Self {
         Self { servers: servers.into_iter().map(Into::into).collect(), ..Self::default() }
     }
+
+    setters! {
+        /// The longest pause between two tries to reconnect; 2 s.
+        reconnect_wait: Duration => reconnect_wait,
+        /// How long a connection may take; 2 s.
+        connect_timeout: Duration => connect_timeout,
+        /// A frozen server is noticed after three of these; 10 s.
+        ping_interval: Duration => ping_interval,
+        /// Do not deliver what this very connection published; `false`.
+        no_echo: bool => no_echo,
+        /// How the connection is called in the server's monitoring; it has no name.
+        name: impl Into<String> => Some(name.into()),
+        /// User name, with [`password`](Self::password); none.
+        user: impl Into<String> => Some(user.into()),
+        /// Password of [`user`](Self::user); none.
+        password: impl Into<Secret> => Some(password.into()),
+        /// Authentication token; none.
+        token: impl Into<Secret> => Some(token.into()),
+        /// Path of a `.creds` file (JWT and seed); none.
+        credentials: impl Into<PathBuf> => Some(credentials.into()),
+        /// Seed of an nkey; none.
+        nkey_seed: impl Into<Secret> => Some(nkey_seed.into()),
+        /// Path of a PEM file with the certificate authorities to trust; those of the system.
+        tls_ca: impl Into<PathBuf> => Some(tls_ca.into()),
+        /// Path of the client certificate, with [`tls_key`](Self::tls_key); none.
+        tls_cert: impl Into<PathBuf> => Some(tls_cert.into()),
+        /// Path of the client certificate's key; none.
+        tls_key: impl Into<PathBuf> => Some(tls_key.into()),
+        /// Whether a connection without TLS is refused; where a password or token would cross a network in the clear.
+        tls_required: bool => Some(tls_required),
+        /// Prefix of the reply subjects; `_INBOX`.
+        inbox_prefix: impl Into<String> => Some(inbox_prefix.into()),
+        /// How often a lost connection is tried again before it counts as closed; without limit.
+        max_reconnects: usize => Some(max_reconnects),
+    }
 }
 
 impl Default for ConnectOptions {
@@ -116,6 +171,7 @@ impl Default for ConnectOptions {
 
 /// How the server hands messages over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// The worker asks for as many as it has places for.
     Pull,
@@ -125,6 +181,7 @@ pub enum Kind {
 
 /// Where a durable that does not exist yet begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Start {
     /// At the first message of the stream.
     All,
@@ -140,8 +197,24 @@ pub enum Start {
     Time(String),
 }
 
+impl Start {
+    /// At the first message stored at or after `time`.
+    ///
+    /// ```
+    /// # use nats_consumer::Start;
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// let yesterday = Start::at(SystemTime::now() - Duration::from_secs(24 * 60 * 60));
+    /// ```
+    #[must_use]
+    pub fn at(time: SystemTime) -> Self {
+        Self::Time(humantime::format_rfc3339_nanos(time).to_string())
+    }
+}
+
 /// The final word on a message whose last attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Exhausted {
     /// Acknowledge it and move on.
     Ack,
@@ -154,6 +227,18 @@ pub enum Exhausted {
 }
 
 /// What one consumer consumes, and how.
+///
+/// ```
+/// use nats_consumer::{ConsumerOptions, Exhausted};
+/// use std::time::Duration;
+///
+/// let options = ConsumerOptions::pull("orders", "billing")
+///     .filter("orders.*.created")
+///     .concurrency(10)
+///     .handler_timeout(Duration::from_secs(60))
+///     .exhausted(Exhausted::DeadLetter);
+/// assert!(options.validate().is_ok());
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
     /// How logs and metrics call it.
@@ -207,6 +292,36 @@ impl ConsumerOptions {
     pub fn filter(mut self, pattern: impl Into<String>) -> Self {
         self.filter_subjects.push(pattern.into());
         self
+    }
+
+    setters! {
+        /// How logs and metrics call it; the durable's name unless set.
+        name: impl Into<String> => name.into(),
+        /// The durable consumer on the server; the one given to [`pull`](Self::pull) or [`push`](Self::push).
+        durable: impl Into<String> => durable.into(),
+        /// How many handlers may run at once; 100 for pull, 1 for push.
+        concurrency: usize => concurrency,
+        /// The least a pull asks for at once while there are places; 100.
+        batch_size: usize => batch_size,
+        /// How long the server keeps a pull request open; 30 s.
+        fetch_timeout: Duration => fetch_timeout,
+        /// How long a delivery may go without a sign of life before the server delivers it again; 30 s. A handler may
+        /// run longer: the engine gives the signs of life.
+        ack_wait: Duration => ack_wait,
+        /// Whether the durable is made and changed to fit; `true`. Otherwise it must exist.
+        manages_durable: bool => manages_durable,
+        /// Where a new durable begins; [`Start::All`].
+        start: Start => start,
+        /// When and how often a failed message is tried again; 4 attempts, after 1, 2 and 4 s.
+        retry: RetryPolicy => retry,
+        /// What becomes of a message whose last attempt failed; [`Exhausted::Nak`].
+        exhausted: Exhausted => exhausted,
+        /// Another durable to take over, with its position; none.
+        inherits: impl Into<String> => Some(inherits.into()),
+        /// How many deliveries may be unsettled, delayed retries included; what fits the other options.
+        max_ack_pending: i64 => Some(max_ack_pending),
+        /// How long a handler may run before it is cancelled and its attempt has failed; without limit.
+        handler_timeout: Duration => Some(handler_timeout),
     }
 
     fn of_kind(kind: Kind, concurrency: usize, stream: String, durable: String) -> Self {

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +37,19 @@ const STARTING: Duration = Duration::from_millis(250);
 /// How long handlers that are cancelled may take to end.
 const CANCELLING: Duration = Duration::from_millis(500);
 
-/// Consumes with a Rust handler, on the current tokio runtime.
+/// Consumes with a Rust handler, on the current tokio runtime, over a connection of its own.
+///
+/// ```no_run
+/// use nats_consumer::{ConnectOptions, ConsumerOptions, Message, consume};
+/// use std::time::Duration;
+///
+/// # async fn example() -> nats_consumer::Result<()> {
+/// let connect = ConnectOptions::to(["nats://127.0.0.1:4222"]);
+/// let options = ConsumerOptions::pull("orders", "billing").filter("orders.*.created").concurrency(20);
+/// let consumption = consume(connect, options, async |message: Message| println!("{}", message.subject())).await?;
+/// consumption.drain(Duration::from_secs(25)).await;
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// When the consumption cannot start: no server, no stream, options or a durable that do not fit.
@@ -46,6 +61,37 @@ pub async fn consume(
 ) -> Result<Consumption> {
     let tasks = Tasks::start(handler, consumer.concurrency, consumer.handler_timeout);
     consume_into(connect, consumer, Arc::new(tasks)).await
+}
+
+/// Runs consumptions until `stop`, or until one of them has ended, and then drains all of them at the same time. Returns
+/// how many deliveries were not finished within `grace`.
+///
+/// ```no_run
+/// use nats_consumer::{ConnectOptions, ConsumerOptions, Message, consume, run_until};
+/// use std::time::Duration;
+///
+/// # async fn example() -> nats_consumer::Result<()> {
+/// let connect = ConnectOptions::to(["nats://127.0.0.1:4222"]);
+/// let (billing, audit) = (ConsumerOptions::pull("orders", "billing"), ConsumerOptions::push("orders", "audit"));
+/// let consumptions = [
+///     consume(connect.clone(), billing, async |_: Message| println!("billed")).await?,
+///     consume(connect, audit, async |_: Message| println!("noted")).await?,
+/// ];
+/// let stop = async { tokio::signal::ctrl_c().await.expect("a handler of Ctrl-C") };
+/// run_until(&consumptions, stop, Duration::from_secs(25)).await;
+/// # Ok(()) }
+/// ```
+pub async fn run_until(
+    consumptions: &[Consumption],
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> usize {
+    let mut ends: FuturesUnordered<_> = consumptions.iter().map(Consumption::finished).collect();
+    tokio::select! {
+        () = stop => {}
+        Some(()) = ends.next() => {}
+    }
+    join_all(consumptions.iter().map(|consumption| consumption.drain(grace))).await.into_iter().sum()
 }
 
 /// Consumes into an inbox of one's own; see [`consume`].
@@ -72,7 +118,7 @@ pub async fn consume_into(
         options,
         settler: settler.clone(),
         suspects: suspects.clone(),
-        stop: shared.defect.stop(),
+        stop: shared.consumer.stop.clone(),
         seen: Mutex::default(),
         search: tokio::sync::Mutex::default(),
     };

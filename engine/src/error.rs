@@ -10,6 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The kinds of failure a caller can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ErrorKind {
     /// An option cannot be used as it was given.
     Config,
@@ -52,7 +53,8 @@ pub enum ErrorKind {
     NotReplayable,
 }
 
-/// A failure of the engine. Failures of a handler are [`HandlerError`](crate::HandlerError)s.
+/// A failure of the engine: its [`kind`](Self::kind) to match on, a sentence that says what happened and what to do,
+/// and its cause as [`source`](StdError::source). Failures of a handler are [`HandlerError`](crate::HandlerError)s.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,

@@ -26,16 +26,63 @@ pub enum Outcome {
     },
 }
 
-/// Why a handler did not succeed.
+impl Outcome {
+    /// The outcome in one word, for logs and labels of metrics: `ack`, `retry`, `dead_letter` or `drop`.
+    ///
+    /// ```
+    /// # use nats_consumer::Outcome;
+    /// assert_eq!(Outcome::Ack.name(), "ack");
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Retry { .. } => "retry",
+            Self::DeadLetter { .. } => "dead_letter",
+            Self::Drop { .. } => "drop",
+        }
+    }
+}
+
+/// Why a handler did not succeed, and what should become of the message.
 ///
-/// Any error becomes a retryable `HandlerError` through `?`; one that no retry can mend is
-/// turned into a dead letter with [`HandlerError::dead_letter`].
+/// Through `?`, any error becomes one that leaves the message to the retry policy. [`retry`](Self::retry),
+/// [`retry_after`](Self::retry_after), [`dead_letter`](Self::dead_letter) and [`drop`](Self::drop) decide it where
+/// the error occurs; [`Handler::classify`](crate::Handler::classify) decides it for a type of error in one place.
+///
+/// `{}` shows the error, `{:#}` the error and its causes: `the payment failed: connection reset by peer`.
+///
+/// ```
+/// use nats_consumer::{HandlerError, Outcome};
+/// use std::time::Duration;
+///
+/// let error = HandlerError::from("the bank does not answer");
+/// assert_eq!(error.outcome(), None); // the retry policy decides
+///
+/// let error = HandlerError::retry_after(Duration::from_secs(60), "too many requests");
+/// assert_eq!(error.outcome(), Some(&Outcome::Retry { after: Some(Duration::from_secs(60)) }));
+///
+/// let error = HandlerError::dead_letter("7".parse::<bool>().unwrap_err());
+/// assert!(error.downcast_ref::<std::str::ParseBoolError>().is_some());
+/// ```
 pub struct HandlerError {
     source: Box<dyn StdError + Send + Sync>,
     outcome: Option<Outcome>,
 }
 
 impl HandlerError {
+    /// An error after which the message is retried as the policy says, whatever a classifier makes of other
+    /// errors. After the last attempt, the consumer's final decision follows.
+    pub fn retry(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { source: error.into(), outcome: Some(Outcome::Retry { after: None }) }
+    }
+
+    /// An error after which the message is retried after `delay`. After the last attempt that the policy allows,
+    /// the consumer's final decision follows.
+    pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { source: error.into(), outcome: Some(Outcome::Retry { after: Some(delay) }) }
+    }
+
     /// An error that no retry can mend: the message becomes a dead letter at once.
     pub fn dead_letter(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let source = error.into();
@@ -43,10 +90,67 @@ impl HandlerError {
         Self { source, outcome }
     }
 
-    /// The outcome the handler insists on, if it does; else the retry policy decides.
+    /// An error after which the message is of no use to anybody: it is not delivered again, and no copy is kept.
+    pub fn drop(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let source = error.into();
+        let outcome = Some(Outcome::Drop { reason: source.to_string() });
+        Self { source, outcome }
+    }
+
+    /// The same error with the outcome that it should have.
+    #[must_use]
+    pub fn with_outcome(self, outcome: Outcome) -> Self {
+        Self { outcome: Some(outcome), ..self }
+    }
+
+    /// The outcome that was decided for this error, if any. Otherwise the retry policy decides.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
+    }
+
+    /// The error itself.
+    #[must_use]
+    pub fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        &*self.source
+    }
+
+    /// The error itself, owned.
+    #[must_use]
+    pub fn into_error(self) -> Box<dyn StdError + Send + Sync> {
+        self.source
+    }
+
+    /// The error itself, if it is a `T`. Its causes are not looked at: use [`chain`](Self::chain) for them.
+    #[must_use]
+    pub fn downcast_ref<T: StdError + 'static>(&self) -> Option<&T> {
+        self.source.downcast_ref()
+    }
+
+    /// The error, its cause, the cause of that, and so on.
+    ///
+    /// ```
+    /// # use nats_consumer::HandlerError;
+    /// use std::io;
+    ///
+    /// let error = HandlerError::from(io::Error::other("the disk is full"));
+    /// assert!(error.chain().any(|cause| cause.is::<io::Error>()));
+    /// ```
+    pub fn chain(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+        let first: &(dyn StdError + 'static) = &*self.source;
+        std::iter::successors(Some(first), |&error| error.source())
+    }
+
+    /// The error with its causes. A cause that the text before it ends with already is not repeated.
+    fn spell(&self) -> String {
+        let mut text = self.source.to_string();
+        for cause in self.chain().skip(1).map(ToString::to_string) {
+            if !text.ends_with(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+        }
+        text
     }
 }
 
@@ -58,13 +162,13 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for HandlerError {
 
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.source.fmt(f)
+        if f.alternate() { f.write_str(&self.spell()) } else { self.source.fmt(f) }
     }
 }
 
 impl fmt::Debug for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.source.fmt(f)
+        f.write_str(&self.spell())
     }
 }
 
@@ -109,6 +213,28 @@ mod tests {
     fn an_error_that_no_retry_can_mend_insists_on_a_dead_letter() {
         let error = HandlerError::dead_letter("no such customer");
         assert_eq!(error.outcome(), Some(&Outcome::DeadLetter { reason: "no such customer".into() }));
+    }
+
+    #[test]
+    fn an_error_is_shown_with_its_causes_each_once() {
+        #[derive(Debug)]
+        struct Outer(std::num::ParseIntError, &'static str);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.1)
+            }
+        }
+        impl StdError for Outer {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let cause = || "x".parse::<u8>().unwrap_err();
+        let error = HandlerError::from(Outer(cause(), "bad payload"));
+        assert_eq!(format!("{error}"), "bad payload");
+        assert_eq!(format!("{error:#}"), "bad payload: invalid digit found in string");
+        let error = HandlerError::from(Outer(cause(), "bad: invalid digit found in string"));
+        assert_eq!(format!("{error:#}"), "bad: invalid digit found in string");
     }
 
     #[test]

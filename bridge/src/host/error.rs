@@ -1,4 +1,4 @@
-//! Errors of the engine become the exceptions of `nats_consumer.exceptions`: one total match.
+//! Errors of the engine become the exceptions of `nats_consumer.exceptions`.
 
 use std::error::Error as _;
 
@@ -61,5 +61,6 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
         ErrorKind::Unconfirmed => PublishTimeout::new_err(text),
         ErrorKind::Timeout => RequestTimeout::new_err(text),
         ErrorKind::NotReplayable => NotReplayable::new_err(text),
+        kind => EngineBug::new_err(format!("{text} (The extension module has no exception for {kind:?}.)")),
     }
 }

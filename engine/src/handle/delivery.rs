@@ -3,16 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::*};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::Subject;
-use tracing::{debug, info, warn};
+use tracing::{Span, debug, info, info_span, warn};
 
 use crate::config::Exhausted;
 use crate::dead_letter::store::DeadLetter;
 use crate::error::Result;
 use crate::fail_point;
-use crate::message::Message;
+use crate::message::{Context, Message};
 use crate::observe::count;
 use crate::observe::target::{DEAD_LETTER, HANDLER};
 use crate::outcome::Outcome;
@@ -80,6 +80,13 @@ pub struct Delivery {
 /// whose handlers may ask for yet another one.
 pub(crate) const HEADROOM: u64 = 3;
 
+/// Whether the log has a line about what becomes of a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Already,
+    Not,
+}
+
 /// Turns messages into deliveries.
 pub(crate) fn admit(
     settler: &Arc<Settler>,
@@ -140,6 +147,25 @@ impl Delivery {
         &self.settler.shared.options.name
     }
 
+    /// The message as a Rust handler receives it.
+    pub(crate) fn message_with_context(&self, deadline: Option<Instant>) -> Message {
+        let consumer = self.settler.shared.consumer.clone();
+        self.message.with_context(Context::new(consumer, self.attempt, deadline))
+    }
+
+    /// The span in which its handler runs.
+    pub(crate) fn span(&self) -> Span {
+        info_span!(
+            target: HANDLER,
+            "handle",
+            consumer = self.consumer(),
+            stream = self.settler.shared.options.stream,
+            subject = %self.message.subject(),
+            sequence = self.sequence(),
+            attempt = self.attempt,
+        )
+    }
+
     /// Whether somebody settled it.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -158,10 +184,20 @@ impl Delivery {
     /// # Errors
     /// [`AlreadySettled`] when it was settled before; then nothing is sent.
     pub fn settle(&self, outcome: Outcome) -> Result<(), AlreadySettled> {
-        self.settle_because(outcome, None)
+        self.settle_because(outcome, None, Told::Not)
     }
 
-    fn settle_because(&self, outcome: Outcome, error: Option<String>) -> Result<(), AlreadySettled> {
+    /// Settles it as its handler's error has it, which the log has told of; unless somebody settled it.
+    pub(crate) fn settle_failed(&self, outcome: Outcome, error: String) {
+        let _ = self.settle_because(outcome, Some(error), Told::Already);
+    }
+
+    fn settle_because(
+        &self,
+        outcome: Outcome,
+        error: Option<String>,
+        told: Told,
+    ) -> Result<(), AlreadySettled> {
         self.decide(if outcome == Outcome::Ack { ACKED } else { SETTLED })?;
         let settler = &self.settler;
         match outcome {
@@ -186,12 +222,14 @@ impl Delivery {
             }
             Outcome::Drop { reason } => {
                 count(&settler.shared.counters.dropped);
-                self.log_drop(&reason);
+                if told == Told::Not {
+                    self.log_drop(&reason);
+                }
                 self.close(Verdict::Term(reason));
             }
             Outcome::DeadLetter { reason } => {
                 // What failed its last attempt has been told of.
-                if reason != EXHAUSTED {
+                if told == Told::Not && reason != EXHAUSTED {
                     self.log_dead_letter(&reason);
                 }
                 self.bury(reason, error);
@@ -241,19 +279,29 @@ impl Delivery {
     /// After the last attempt it is still open: [`exhaust`](Self::exhaust) has the final word.
     #[must_use]
     pub fn fail(&self, insisted: Option<Outcome>) -> Follows {
-        count(&self.settler.shared.counters.failed);
-        let outcome = insisted.or_else(|| match self.settler.shared.options.retry.next(self.attempt) {
-            Next::Retry(after) => Some(Outcome::Retry { after: Some(after) }),
-            // Beyond: the last attempt may have been cut short, and the final word was never spoken.
-            Next::Exhausted | Next::Beyond => None,
-        });
-        let Some(outcome) = outcome.filter(|_| !self.is_settled()) else {
+        let Some(outcome) = self.note_failure(insisted).filter(|_| !self.is_settled()) else {
             return if self.is_settled() { Follows::Settled } else { Follows::FinalWord };
         };
         match self.settle(outcome.clone()) {
             Ok(()) => Follows::Outcome(outcome),
             Err(AlreadySettled) => Follows::Settled,
         }
+    }
+
+    /// Counts a failed attempt. Returns the outcome that its error insists on, otherwise that of the retry policy; `None`
+    /// after the last attempt.
+    pub(crate) fn note_failure(&self, insisted: Option<Outcome>) -> Option<Outcome> {
+        count(&self.settler.shared.counters.failed);
+        insisted.or_else(|| match self.settler.shared.options.retry.next(self.attempt) {
+            Next::Retry(after) => Some(Outcome::Retry { after: Some(after) }),
+            // Beyond: the last attempt may have been cut short, and the final word was never spoken.
+            Next::Exhausted | Next::Beyond => None,
+        })
+    }
+
+    /// Whether the retry policy allows no attempt after this one.
+    pub(crate) fn is_last(&self) -> bool {
+        self.attempt >= self.settler.shared.options.retry.max_attempts()
     }
 
     /// The attempt, for a line of log: `attempt 2 of 4 at message 17 of orders.created`.
@@ -278,7 +326,7 @@ impl Delivery {
     /// Gives the message its final treatment, unless somebody settled it. `error` is kept with a dead letter.
     pub fn exhaust(&self, outcome: Outcome, error: Option<String>) {
         count(&self.settler.shared.counters.exhausted);
-        let _ = self.settle_because(outcome, error);
+        let _ = self.settle_because(outcome, error, Told::Not);
     }
 
     /// Stores a copy in the dead-letter stream and waits until it is confirmed; the delivery stays open, to be
@@ -352,7 +400,7 @@ impl Delivery {
     }
 
     /// Where the message is in its stream.
-    fn sequence(&self) -> u64 {
+    pub(crate) fn sequence(&self) -> u64 {
         self.message.metadata().map_or(0, |metadata| metadata.stream_sequence)
     }
 

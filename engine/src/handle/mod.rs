@@ -1,6 +1,8 @@
 //! The user's code runs: a [`Handler`] and the pool of tasks that runs it.
 
+mod adapt;
 pub mod delivery;
+pub mod extract;
 pub mod router;
 
 use std::collections::VecDeque;
@@ -8,33 +10,138 @@ use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tracing::{error, warn};
+use tracing::{Instrument, error, warn};
 
 use crate::defect::describe;
 use crate::fail_point;
-use crate::handle::delivery::{Delivery, Follows};
+use crate::handle::delivery::Delivery;
 use crate::lock::lock;
 use crate::message::Message;
 use crate::observe::target::HANDLER;
 use crate::outcome::{HandlerError, IntoOutcome, Outcome};
 
-/// Handles messages. Closures and functions are handlers:
-/// `async |message: Message| -> Result<(), HandlerError>` and the like.
+pub use adapt::{Classified, Observed};
+
+/// Handles messages.
+///
+/// A function or closure that takes a [`Message`] is a handler: `async fn bill(message: Message) -> Result<(),
+/// HandlerError>`, or `async |message: Message| ...` if it captures nothing. [`with_state`](crate::with_state) makes
+/// one of a function that also takes state or the decoded payload. So does an implementation of this trait:
+///
+/// ```
+/// use nats_consumer::{Handler, HandlerError, Message, Outcome};
+/// use std::sync::Arc;
+///
+/// struct Bill { currency: &'static str }
+///
+/// impl Handler for Bill {
+///     async fn handle(&self, message: Message) -> Result<Outcome, HandlerError> {
+///         let amount: u64 = message.json()?;
+///         println!("{amount} {}", self.currency);
+///         Ok(Outcome::Ack)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), HandlerError> {
+/// let bill = Arc::new(Bill { currency: "EUR" }); // an `Arc` is a handler, so two consumers can share it
+/// let outcome = bill.handle(Message::builder("orders.paid").json(&12).build()).await?;
+/// assert_eq!(outcome, Outcome::Ack);
+/// # Ok(()) }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` handles no messages",
     note = "a handler is `Fn(Message) -> Future` whose result is `()`, an `Outcome`, or a `Result` of either \
-            with an error that converts into `HandlerError`"
+            with an error that converts into `HandlerError`",
+    note = "for a function with other arguments, use `with_state(state, function)` or `from_fn(function)`"
 )]
 pub trait Handler: Send + Sync + 'static {
     /// Handles one message; called concurrently, up to the consumer's `concurrency`.
     ///
-    /// An error is retried as the policy says, unless it [insists](HandlerError::dead_letter).
+    /// An error is retried as the policy says, unless it has an [outcome](HandlerError::outcome) of its own.
     fn handle(&self, message: Message) -> impl Future<Output = Result<Outcome, HandlerError>> + Send;
+
+    /// Learns what became of an attempt. The consumption calls it for its outermost handler, after the decision; a
+    /// handler that wraps another one passes it on. It must not block.
+    fn attempted(&self, attempt: &Attempt<'_>) {
+        let _ = attempt;
+    }
+
+    /// The same handler, with `classify` deciding what becomes of a message whose error has no
+    /// [outcome](HandlerError::outcome) yet. `None` leaves it to the retry policy.
+    ///
+    /// ```
+    /// use nats_consumer::{Handler, HandlerError, Message, Outcome};
+    /// use std::{fmt, time::Duration};
+    ///
+    /// #[derive(Debug)]
+    /// enum BillError { NoSuchCustomer, Busy }
+    /// # impl fmt::Display for BillError {
+    /// #     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{self:?}") }
+    /// # }
+    /// # impl std::error::Error for BillError {}
+    ///
+    /// async fn bill(message: Message) -> Result<(), HandlerError> {
+    ///     charge(message.payload())?; // `?` on a domain error
+    ///     Ok(())
+    /// }
+    /// # fn charge(_: &[u8]) -> Result<(), BillError> { let _ = BillError::Busy; Err(BillError::NoSuchCustomer) }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let handler = bill.classify(|error| match error.downcast_ref()? {
+    ///     BillError::NoSuchCustomer => Some(Outcome::DeadLetter { reason: error.to_string() }),
+    ///     BillError::Busy => Some(Outcome::Retry { after: Some(Duration::from_secs(60)) }),
+    /// });
+    ///
+    /// let error = handler.handle(Message::builder("orders.paid").build()).await.unwrap_err();
+    /// assert!(matches!(error.outcome(), Some(Outcome::DeadLetter { .. })));
+    /// # }
+    /// ```
+    fn classify<F>(self, classify: F) -> Classified<Self, F>
+    where
+        Self: Sized,
+        F: Fn(&HandlerError) -> Option<Outcome> + Send + Sync + 'static,
+    {
+        Classified::new(self, classify)
+    }
+
+    /// The same handler, with `observe` called after each attempt: for metrics. It must not block. Put it
+    /// outermost: a [`Router`](crate::Router) does not call those of its routes.
+    ///
+    /// ```
+    /// use nats_consumer::{Handler, Message};
+    ///
+    /// async fn bill(message: Message) {}
+    ///
+    /// let handler = bill.on_outcome(|attempt| {
+    ///     println!("{} {} {:?}", attempt.message.subject(), attempt.outcome.name(), attempt.elapsed);
+    /// });
+    /// ```
+    fn on_outcome<F>(self, observe: F) -> Observed<Self, F>
+    where
+        Self: Sized,
+        F: Fn(&Attempt<'_>) + Send + Sync + 'static,
+    {
+        Observed::new(self, observe)
+    }
+}
+
+/// What became of one attempt at a message.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Attempt<'a> {
+    /// The message.
+    pub message: &'a Message,
+    /// What follows: after the last failed attempt, the consumer's final decision.
+    pub outcome: &'a Outcome,
+    /// Why the handler failed, if it did.
+    pub error: Option<&'a HandlerError>,
+    /// How long the handler ran.
+    pub elapsed: Duration,
 }
 
 impl<F, Fut> Handler for F
@@ -136,23 +243,25 @@ async fn run(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Dura
     while let Some(delivery) = queue.next().await {
         let running = HandBack(&delivery);
         fail_point::pass("started");
-        let handling =
-            AssertUnwindSafe(async { handler.handle(delivery.message().clone()).await }).catch_unwind();
+        let began = Instant::now();
+        let message = delivery.message_with_context(timeout.map(|limit| began + limit));
+        let handling = async { handler.handle(message.clone()).await }.instrument(delivery.span());
+        let handling = AssertUnwindSafe(handling).catch_unwind();
         let ended = match timeout {
             Some(limit) => tokio::time::timeout(limit, handling).await,
             None => Ok(handling.await),
         };
         std::mem::forget(running);
         fail_point::pass("returned");
-        match ended {
-            Ok(Ok(Ok(Outcome::Ack))) => delivery.succeed(),
-            Ok(Ok(Ok(outcome))) => drop(delivery.settle(outcome)),
-            Ok(Ok(Err(error))) => judge(&delivery, &error),
-            Ok(Err(panic)) => {
-                judge(&delivery, &format!("the handler panicked: {}", describe(panic.as_ref())).into());
-            }
-            Err(_) => judge(&delivery, &"the handler ran longer than its timeout".into()),
-        }
+        let elapsed = began.elapsed();
+        let result = match ended {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => Err(format!("the handler panicked: {}", describe(panic.as_ref())).into()),
+            Err(_) => Err("the handler ran longer than its timeout".into()),
+        };
+        let (outcome, error) = conclude(&delivery, result);
+        let (outcome, error) = (&outcome, error.as_ref());
+        handler.attempted(&Attempt { message: &message, outcome, error, elapsed });
     }
 }
 
@@ -165,15 +274,52 @@ impl Drop for HandBack<'_> {
     }
 }
 
-fn judge(delivery: &Delivery, error: &HandlerError) {
-    let attempt = delivery.describe();
-    let consumer = delivery.consumer();
-    let follows = delivery.fail(error.outcome().cloned());
-    if follows != Follows::FinalWord {
-        warn!(target: HANDLER, consumer, "{attempt} failed: {error}; {follows}.");
-        return;
+/// Settles the delivery; returns what was decided and the error that led to it.
+fn conclude(delivery: &Delivery, result: Result<Outcome, HandlerError>) -> (Outcome, Option<HandlerError>) {
+    match result {
+        Ok(Outcome::Ack) => {
+            delivery.succeed();
+            (Outcome::Ack, None)
+        }
+        Ok(outcome) => {
+            let _ = delivery.settle(outcome.clone());
+            (outcome, None)
+        }
+        Err(error) => (judge(delivery, &error), Some(error)),
     }
-    let outcome = delivery.final_outcome();
-    error!(target: HANDLER, consumer, "{attempt} failed: {error}; {}.", Follows::Outcome(outcome.clone()));
-    delivery.exhaust(outcome, Some(error.to_string()));
+}
+
+fn judge(delivery: &Delivery, error: &HandlerError) -> Outcome {
+    let insisted = match error.outcome() {
+        // Also an error that asks for another attempt gets no more than the policy allows.
+        Some(Outcome::Retry { after }) if after.is_none() || delivery.is_last() => None,
+        insisted => insisted.cloned(),
+    };
+    let Some(outcome) = delivery.note_failure(insisted) else {
+        let outcome = delivery.final_outcome();
+        error!(
+            target: HANDLER,
+            consumer = delivery.consumer(),
+            subject = %delivery.message().subject(),
+            sequence = delivery.sequence(),
+            attempt = delivery.attempt(),
+            outcome = outcome.name(),
+            error = %format_args!("{error:#}"),
+            "The handler failed for the last time."
+        );
+        delivery.exhaust(outcome.clone(), Some(format!("{error:#}")));
+        return outcome;
+    };
+    warn!(
+        target: HANDLER,
+        consumer = delivery.consumer(),
+        subject = %delivery.message().subject(),
+        sequence = delivery.sequence(),
+        attempt = delivery.attempt(),
+        outcome = outcome.name(),
+        error = %format_args!("{error:#}"),
+        "The handler failed."
+    );
+    delivery.settle_failed(outcome.clone(), format!("{error:#}"));
+    outcome
 }

@@ -14,6 +14,7 @@ macro_rules! counters {
 
         /// The counters at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
         pub struct Snapshot {
             $($(#[$doc])* pub $name: u64,)+
         }

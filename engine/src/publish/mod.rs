@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue, Request, RequestErrorKind, Subject};
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,6 +21,7 @@ const MESSAGE_ID_IN_PROCESS: u64 = 10158;
 
 /// The stream's confirmation.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PublishAck {
     /// The stream that stored the message.
     pub stream: String,
@@ -73,11 +74,41 @@ impl Outgoing {
         Ok(Self { subject: subject.into(), headers: HeaderMap::new(), payload: payload.into() })
     }
 
+    /// A message for `subject` whose payload is the value as JSON.
+    ///
+    /// ```
+    /// use nats_consumer::Outgoing;
+    ///
+    /// let outgoing = Outgoing::json("orders.7.created", &7)?.id("order-7")?.header("Trace", "abc")?;
+    /// assert_eq!(outgoing.payload(), b"7");
+    /// # Ok::<(), nats_consumer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`to`](Self::to), and [`ErrorKind::Invalid`] when the value cannot be written as JSON.
+    pub fn json<T: Serialize + ?Sized>(subject: &str, value: &T) -> Result<Self> {
+        let json = serde_json::to_vec(value).map_err(|error| {
+            let text = format!("The message for {subject} cannot be written as JSON.");
+            Error::new(ErrorKind::Invalid, text).because(error)
+        })?;
+        Self::to(subject, json)
+    }
+
+    /// Sets the message's id, the header `Nats-Msg-Id`: a stream stores only one message with it within its
+    /// deduplication window, which is two minutes unless configured.
+    ///
+    /// # Errors
+    /// As [`header`](Self::header).
+    pub fn id(self, id: &str) -> Result<Self> {
+        self.header("Nats-Msg-Id", id)
+    }
+
     /// [`to`](Self::to), its texts copied into `block`: what many messages share one for is allocated once, not
     /// twice for each.
     ///
     /// # Errors
     /// As [`to`](Self::to).
+    #[doc(hidden)]
     pub fn packed(block: &mut BytesMut, subject: &str, payload: &[u8]) -> Result<Self> {
         validate_publish_subject(subject)
             .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;

@@ -1,5 +1,6 @@
 //! One kept connection to publish on: opened on first use, opened anew when it was closed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{StatusCode, Subject, Subscriber};
@@ -18,11 +19,24 @@ use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, unconfi
 /// subscription.
 const WINDOW: usize = 4096;
 
-/// Publishes from anywhere in a program.
-#[derive(Debug)]
+/// Publishes from anywhere in a program. Cloning is cheap: clones share the connection.
+///
+/// ```no_run
+/// use nats_consumer::{ConnectOptions, Outgoing, Publisher};
+/// use std::time::Duration;
+///
+/// # async fn example() -> nats_consumer::Result<()> {
+/// let publisher = Publisher::new(ConnectOptions::to(["nats://127.0.0.1:4222"]));
+/// let outgoing = Outgoing::json("orders.7.created", &7)?.id("order-7")?;
+/// let stored = publisher.publish(outgoing, Duration::from_secs(5)).await?;
+/// println!("message {} of {}, a duplicate: {}", stored.sequence, stored.stream, stored.duplicate);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
 pub struct Publisher {
-    connect: ConnectOptions,
-    kept: Mutex<Kept>,
+    /// None on a connection that somebody else opened.
+    connect: Option<ConnectOptions>,
+    kept: Arc<Mutex<Kept>>,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +57,14 @@ impl Publisher {
     /// A publisher that connects when it is first used.
     #[must_use]
     pub fn new(connect: ConnectOptions) -> Self {
-        Self { connect, kept: Mutex::default() }
+        Self { connect: Some(connect), kept: Arc::default() }
+    }
+
+    /// A publisher on a connection that you opened and close.
+    #[must_use]
+    pub fn on(connection: Connection) -> Self {
+        let kept = Kept { connection: Some(connection), failed: None };
+        Self { connect: None, kept: Arc::new(Mutex::new(kept)) }
     }
 
     /// Publishes and waits, at most `limit`, until a stream has stored the message.
@@ -81,8 +102,11 @@ impl Publisher {
         Ok(Pipeline::new(&connection, answers, inbox, limit).run(messages).await)
     }
 
-    /// Closes the connection; the next publish opens another one.
+    /// Closes the connection; the next publish opens another one. A connection of [`on`](Self::on) stays open.
     pub async fn close(&self, limit: Duration) {
+        if self.connect.is_none() {
+            return;
+        }
         if let Some(connection) = self.kept.lock().await.connection.take() {
             connection.close(limit).await;
         }
@@ -100,12 +124,16 @@ impl Publisher {
         if let Some(connection) = kept.connection.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
         }
+        let Some(connect) = &self.connect else {
+            let text = "The connection of this publisher is closed: make a publisher with another one.";
+            return Err(Error::new(ErrorKind::Closed, text));
+        };
         if let Some((when, kind, text)) = &kept.failed
             && when.elapsed() < VAIN_FOR
         {
             return Err(Error::new(*kind, text.clone()));
         }
-        let opened = Connection::open(&self.connect).await;
+        let opened = Connection::open(connect).await;
         kept.failed =
             opened.as_ref().err().map(|error| (Instant::now(), error.kind(), error.message().to_owned()));
         kept.connection = opened.as_ref().ok().cloned();

@@ -52,6 +52,11 @@ impl Pattern {
         theirs.next().is_none()
     }
 
+    /// The error of a router that has a handler for it already.
+    pub(crate) fn is_twice(&self) -> PatternError {
+        PatternError::new(&self.0, Rule::Once)
+    }
+
     /// Whether some subject matches both patterns.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let mut theirs = other.tokens();
@@ -146,6 +151,8 @@ pub enum Rule {
     RestIsLast,
     /// No token `*` or `>`, where a message is published.
     WithoutWildcard,
+    /// One handler for each pattern of a router.
+    Once,
 }
 
 impl fmt::Display for Rule {
@@ -156,6 +163,7 @@ impl fmt::Display for Rule {
             Self::WithoutWhiteSpace => "it has white space or a control character; remove it",
             Self::WithoutEmptyToken => "it has an empty token; put one dot between two tokens",
             Self::RestIsLast => "the token `>` is not the last one; end with it, or use `*`",
+            Self::Once => "it has a handler already; give the router one handler for each pattern",
             Self::WithoutWildcard => "a message goes to one subject; replace the wildcard",
         })
     }

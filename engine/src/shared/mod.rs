@@ -10,7 +10,7 @@ use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
 use crate::defect::Defect;
 use crate::lock::lock;
-use crate::message::Message;
+use crate::message::{Consumer, Message};
 use crate::observe::Counters;
 use crate::outcome::Outcome;
 use crate::shared::places::Places;
@@ -25,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) places: Places,
     pub(crate) defect: Defect,
+    pub(crate) consumer: Arc<Consumer>,
     connection: Mutex<Connection>,
     runtime: tokio::runtime::Handle,
     is_over: AtomicBool,
@@ -35,11 +36,18 @@ pub(crate) struct Shared {
 impl Shared {
     /// State of a consumption whose tasks run on the current tokio runtime.
     pub(crate) fn new(options: Arc<ConsumerOptions>, connection: Connection) -> Arc<Self> {
+        let defect = Defect::default();
+        let consumer = Consumer {
+            name: options.name.clone(),
+            max_attempts: options.retry.max_attempts(),
+            stop: defect.stop(),
+        };
         Arc::new(Self {
             options,
             counters: Arc::default(),
             places: Places::new(),
-            defect: Defect::default(),
+            defect,
+            consumer: Arc::new(consumer),
             connection: Mutex::new(connection),
             runtime: tokio::runtime::Handle::current(),
             is_over: AtomicBool::new(false),

@@ -96,3 +96,18 @@ async fn graceful_stop_finishes_what_it_has_begun() {
     assert!(printed.contains("0 cancelled") && !printed.contains("0 done"), "{printed}");
     assert_eq!(printed.matches(": begun").count(), printed.matches(": done").count(), "{printed}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_publishes_one_invoice_for_each_order() {
+    let stage = Stage::set().await;
+    for order in [r#"{"id": 7, "amount": 12}"#, r#"{"id": 7, "amount": 12}"#, r#"{"id": 8, "amount": 0}"#] {
+        stage.client.publish("orders.7.created", order.into()).await.unwrap();
+    }
+    let example = start("service", &stage);
+    durable_settles(&stage, "billing").await;
+    durable_settles(&stage, "audit").await;
+    assert_eq!(stage.stored("invoices").await, 1);
+    assert_eq!(stage.stored("orders-dlq").await, 1);
+    let printed = interrupt(example).await;
+    assert!(printed.contains("0 unfinished") && printed.matches("audit: ").count() == 3, "{printed}");
+}

@@ -12,6 +12,7 @@ mod journey;
 mod limits;
 mod mark;
 mod mortal;
+mod observe;
 mod ordered;
 mod pace;
 mod panic;

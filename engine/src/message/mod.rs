@@ -1,38 +1,78 @@
-//! A message of a stream, and its metadata, read from its reply subject.
+//! A message of a stream, its metadata, read from its reply subject, and how a test makes one.
 
+mod builder;
+mod context;
+
+use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::status::ACK_PREFIX;
+use crate::outcome::HandlerError;
+
+pub use builder::MessageBuilder;
+pub(crate) use context::Consumer;
+pub use context::Context;
 
 /// A message of a stream. Cloning is cheap: payload and headers are shared.
-#[derive(Clone, Debug)]
-pub struct Message(Arc<async_nats::Message>);
+///
+/// A handler receives one; a test makes one with [`Message::builder`].
+///
+/// ```
+/// use nats_consumer::Message;
+///
+/// let message = Message::builder("orders.7.created")
+///     .payload(r#"{"id": 7}"#)
+///     .header("Trace", "abc")
+///     .attempt(2)
+///     .build();
+///
+/// assert_eq!(message.subject().as_str(), "orders.7.created");
+/// assert_eq!(message.header("Trace"), Some("abc"));
+/// assert_eq!(message.attempt(), 2);
+/// ```
+#[derive(Clone)]
+pub struct Message {
+    raw: Arc<async_nats::Message>,
+    /// Only what a Rust handler receives has one.
+    context: Option<Context>,
+}
 
 impl Message {
     pub(crate) fn new(message: async_nats::Message) -> Self {
-        Self(Arc::new(message))
+        Self { raw: Arc::new(message), context: None }
+    }
+
+    pub(crate) fn with_context(&self, context: Context) -> Self {
+        Self { raw: self.raw.clone(), context: Some(context) }
+    }
+
+    /// Makes a message without a server, for the tests of a handler.
+    pub fn builder(subject: impl Into<String>) -> MessageBuilder {
+        MessageBuilder::new(subject.into())
     }
 
     /// The subject it was published to.
     #[must_use]
     pub fn subject(&self) -> &Subject {
-        &self.0.subject
+        &self.raw.subject
     }
 
     /// The payload. It shares the buffer it was read into: copy what you keep for long.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
-        &self.0.payload
+        &self.raw.payload
     }
 
     /// The headers, if there are any.
     #[must_use]
     pub fn headers(&self) -> Option<&HeaderMap> {
-        self.0.headers.as_ref()
+        self.raw.headers.as_ref()
     }
 
     /// Every header line, as name and value; a name may occur several times.
@@ -43,17 +83,69 @@ impl Message {
         })
     }
 
+    /// The first value of the header, if there is one. Names are case-sensitive.
+    ///
+    /// ```
+    /// # use nats_consumer::Message;
+    /// let message = Message::builder("orders.created").header("Trace", "abc").build();
+    /// assert_eq!(message.header("Trace"), Some("abc"));
+    /// assert_eq!(message.header("Other"), None);
+    /// ```
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers()?.get(name).map(|value| value.as_str())
+    }
+
+    /// Decodes the payload as JSON.
+    ///
+    /// # Errors
+    /// A [`HandlerError::dead_letter`]: no retry makes the payload readable. Its cause says where the payload
+    /// stops being what was expected.
+    ///
+    /// ```
+    /// # use nats_consumer::{HandlerError, Message};
+    /// #[derive(serde::Deserialize)]
+    /// struct Order { id: u64 }
+    ///
+    /// let message = Message::builder("orders.created").payload(r#"{"id": 7}"#).build();
+    /// assert_eq!(message.json::<Order>()?.id, 7);
+    /// # Ok::<(), HandlerError>(())
+    /// ```
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
+        serde_json::from_slice(self.payload())
+            .map_err(|error| HandlerError::dead_letter(Undecodable { source: error }))
+    }
+
+    /// The number of this attempt, from 1, as counted by the server. A message that comes from no consumer is at
+    /// its first.
+    #[must_use]
+    pub fn attempt(&self) -> u64 {
+        match &self.context {
+            Some(context) => context.attempt(),
+            None => self.metadata().map_or(1, |metadata| metadata.delivered),
+        }
+    }
+
+    /// The circumstances of this attempt: consumer, number, deadline, shutdown.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        self.context.clone().unwrap_or_else(|| {
+            let consumer = self.metadata().map_or("", |metadata| metadata.consumer).to_owned();
+            Context::new(Arc::new(Consumer::unlimited(consumer)), self.attempt(), None)
+        })
+    }
+
     /// Where the server waits for the settlement; it also encodes the [`Metadata`].
     #[must_use]
     pub fn reply(&self) -> Option<&Subject> {
-        self.0.reply.as_ref()
+        self.raw.reply.as_ref()
     }
 
     /// The status of a message of the server's own, such as 404 or 503, and its words.
     #[must_use]
     pub fn status(&self) -> Option<(u16, &str)> {
-        let description = self.0.description.as_deref().unwrap_or_default();
-        self.0.status.map(|status| (status.as_u16(), description))
+        let description = self.raw.description.as_deref().unwrap_or_default();
+        self.raw.status.map(|status| (status.as_u16(), description))
     }
 
     /// Where the message is in its stream and how often it was delivered.
@@ -61,19 +153,44 @@ impl Message {
     /// # Errors
     /// [`ErrorKind::Config`] when the message does not come from a JetStream consumer.
     pub fn metadata(&self) -> Result<Metadata<'_>> {
-        self.0.reply.as_deref().and_then(Metadata::parse).ok_or_else(|| {
+        self.raw.reply.as_deref().and_then(Metadata::parse).ok_or_else(|| {
             Error::new(ErrorKind::Config, "This message does not come from a JetStream consumer.")
         })
     }
 
     /// Payload and headers in bytes, roughly: what the message costs in memory.
     pub(crate) fn size(&self) -> usize {
-        self.0.length
+        self.raw.length
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.raw.fmt(f)
+    }
+}
+
+/// The payload is not the JSON that the handler expects.
+#[derive(Debug)]
+struct Undecodable {
+    source: serde_json::Error,
+}
+
+impl fmt::Display for Undecodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the payload is not the JSON that the handler expects")
+    }
+}
+
+impl std::error::Error for Undecodable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
     }
 }
 
 /// What the server tells about a delivery, in its reply subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Metadata<'a> {
     /// The JetStream domain, if there is one.
     pub domain: Option<&'a str>,
@@ -94,6 +211,14 @@ pub struct Metadata<'a> {
 }
 
 impl<'a> Metadata<'a> {
+    /// When the message was stored.
+    #[must_use]
+    pub fn stored_at(&self) -> SystemTime {
+        let since = Duration::from_nanos(self.timestamp.unsigned_abs());
+        let epoch = SystemTime::UNIX_EPOCH;
+        if self.timestamp < 0 { epoch - since } else { epoch + since }
+    }
+
     /// Parses the reply subject of a delivery.
     ///
     /// Both forms of ADR-15 are known: `$JS.ACK.` with 7 tokens behind it, or with domain and
