@@ -13,8 +13,7 @@ use tracing::info;
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::error::{ErrorKind, Result};
-use crate::jetstream::api::call;
-use crate::jetstream::stream::create_stream;
+use crate::jetstream::beside::create_beside;
 use crate::message::Message;
 use crate::observe::target::DEAD_LETTER;
 use crate::publish::{Outgoing, publish};
@@ -140,20 +139,17 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// The copy is kept as safely as the original: same storage, same replicas, no limits.
+    /// A stream without limits, unless the account wants them.
     async fn create(&self, connection: &Connection) -> Result<()> {
-        let source = call(connection, &format!("STREAM.INFO.{}", self.source), &json!(null)).await?;
         let name = format!("{}-dlq", self.source);
         let config = json!({
             "name": name,
             "subjects": [format!("dlq.{}.>", self.source)],
             "retention": "limits",
-            "storage": source["config"]["storage"],
-            "num_replicas": source["config"]["num_replicas"],
             "discard": "new",
             "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0,
         });
-        if create_stream(connection, &config).await? {
+        if create_beside(connection, &self.source, config).await? {
             info!(target: DEAD_LETTER, stream = name, "The dead letter stream was created.");
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The JetStream API: requests with a deadline, typed answers, and the statuses of pull requests.
 
 pub mod api;
+pub(crate) mod beside;
 pub(crate) mod info;
 pub(crate) mod status;
 pub(crate) mod stored;

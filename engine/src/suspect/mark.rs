@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -19,9 +19,8 @@ use tracing::{info, warn};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
-use crate::jetstream::api::call;
+use crate::jetstream::beside::create_beside;
 use crate::jetstream::stored;
-use crate::jetstream::stream::create_stream;
 use crate::lock::lock;
 use crate::message::Message;
 use crate::observe::target::CONSUMER;
@@ -243,19 +242,16 @@ impl Mark {
         Err(Error::new(ErrorKind::Overlap, text))
     }
 
-    /// Marks are kept as safely as the messages they are about, the last word on each.
+    /// The last word on each message, for as long as it is of use.
     async fn create_stream(&self, connection: &Connection) -> Result<()> {
-        let source = call(connection, &format!("STREAM.INFO.{}", self.source), &Value::Null).await?;
         let config = json!({
             "name": self.stream(),
             "subjects": [format!("_mark.{}.>", self.source)],
-            "storage": source["config"]["storage"],
-            "num_replicas": source["config"]["num_replicas"],
             "max_msgs_per_subject": 1,
             "max_age": u64::try_from(KEPT.as_nanos()).unwrap_or(u64::MAX),
             "discard": "old",
         });
-        if create_stream(connection, &config).await? {
+        if create_beside(connection, &self.source, config).await? {
             info!(target: CONSUMER, stream = self.stream(), "The stream of marks was created.");
         }
         Ok(())

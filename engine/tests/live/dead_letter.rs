@@ -191,3 +191,23 @@ async fn a_dead_letter_stream_that_was_full_for_long_strands_no_message() {
     stage.all_settled().await;
     assert_eq!(stage.stored("orders-dlq").await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_wants_max_bytes_has_its_dead_letters_too() {
+    let account = "jetstream: { max_file: 64MB, max_mem: 1M, max_bytes_required: true }";
+    let config =
+        format!("accounts {{ A {{ {account}, users: [{{ user: a, password: a }}] }} }}\nno_auth_user: a");
+    let server = NatsServer::builder().config(&config).start().await.unwrap();
+    let client = server.client().await.unwrap();
+    let stage = Stage { server, client };
+    let orders = json!({ "name": "orders", "subjects": ["orders.>"], "max_bytes": 48_000_000 });
+    stage.api("STREAM.CREATE.orders", &orders).await;
+    let mut letters = stage.hear("dlq.orders.billing").await;
+    stage.publish(0..1).await;
+    let dead = Seen::default().and(|_, _| Outcome::DeadLetter { reason: "no".into() });
+    let _consumption = consume(stage.address(), pull(), dead).await.unwrap();
+    letters.next().await;
+    stage.all_settled().await;
+    let kept = stage.ask("STREAM.INFO.orders-dlq", &Value::Null).await;
+    assert_eq!(kept["config"]["max_bytes"], 12_000_000, "the account has 16 MB left: {kept}");
+}
