@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -64,6 +65,11 @@ class NatsServer:
         assert self._process is not None
         self._process.kill()
         self._process.wait(timeout=STOP_TIMEOUT)
+
+    def pause(self) -> None:
+        """Have the server stand still, as a machine that hangs."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def restart(self) -> None:
         """Stop the server and start it again, on the same port and store."""

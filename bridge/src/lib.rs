@@ -40,7 +40,7 @@ mod _native {
     #[pymodule_export]
     use crate::deliver::router::Router;
     #[pymodule_export]
-    use crate::host::log::take_logs;
+    use crate::host::log::{take_logs, wake_logs};
     #[pymodule_export]
     use crate::host::signals::{SignalWatch, watch_signals};
     #[pymodule_export]

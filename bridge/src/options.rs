@@ -1,6 +1,7 @@
 //! `ConnectOptions` and `ConsumerOptions` of Python, read attribute by attribute into the engine's.
 
 use nats_consumer as engine;
+use nats_consumer::config::{Secret, TokenError, TokenSource};
 use nats_consumer::{Exhausted, Kind, RetryPolicy, Schedule, Start};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -14,13 +15,15 @@ pub(crate) struct ConnectOptions {
     name: Option<String>,
     user: Option<String>,
     password: Option<String>,
-    token: Option<String>,
+    token: Option<Token>,
     credentials: Option<String>,
+    credentials_seed: Option<String>,
     nkey_seed: Option<String>,
     tls_ca: Option<String>,
     tls_cert: Option<String>,
     tls_key: Option<String>,
     tls_required: Option<bool>,
+    api_prefix: Option<String>,
     inbox_prefix: Option<String>,
     allow_reconnect: bool,
     max_reconnect_attempts: i64,
@@ -30,22 +33,49 @@ pub(crate) struct ConnectOptions {
     no_echo: bool,
 }
 
+/// The token itself, or a callable that gives it for each connection.
+#[derive(FromPyObject)]
+enum Token {
+    Text(String),
+    Source(Py<PyAny>),
+}
+
+impl Token {
+    fn split(self) -> (Option<Secret>, Option<TokenSource>) {
+        match self {
+            Self::Text(text) => (Some(text.into()), None),
+            Self::Source(source) => (None, Some(TokenSource::new(move || ask(&source)))),
+        }
+    }
+}
+
+/// In a thread of its own, which may wait for the GIL.
+fn ask(source: &Py<PyAny>) -> Result<String, TokenError> {
+    let asked = Python::try_attach(|py| source.call0(py)?.extract::<String>(py));
+    let answer = asked.ok_or("Python is about to end")?;
+    answer.map_err(|error| format!("the callable `token` raised {error}").into())
+}
+
 impl ConnectOptions {
     /// The engine's options for a connection that gives up as its user asked.
     pub(crate) fn into_options(self) -> PyResult<engine::ConnectOptions> {
         let limit = usize::try_from(self.max_reconnect_attempts).ok();
+        let (token, token_source) = self.token.map(Token::split).unwrap_or_default();
         Ok(engine::ConnectOptions {
             servers: self.servers.into_iter().map(Into::into).collect(),
             name: self.name,
             user: self.user,
             password: self.password.map(Into::into),
-            token: self.token.map(Into::into),
+            token,
+            token_source,
             credentials: self.credentials.map(Into::into),
+            credentials_seed: self.credentials_seed.map(Into::into),
             nkey_seed: self.nkey_seed.map(Into::into),
             tls_ca: self.tls_ca.map(Into::into),
             tls_cert: self.tls_cert.map(Into::into),
             tls_key: self.tls_key.map(Into::into),
             tls_required: self.tls_required,
+            api_prefix: self.api_prefix,
             inbox_prefix: self.inbox_prefix,
             max_reconnects: if self.allow_reconnect { limit } else { Some(1) },
             reconnect_wait: seconds("reconnect_time_wait", self.reconnect_time_wait)?,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -54,6 +55,30 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Gives the authentication token when it is asked, in a thread where it may block.
+#[derive(Clone)]
+pub struct TokenSource(Arc<dyn Fn() -> Result<String, TokenError> + Send + Sync>);
+
+/// Why there is no token.
+pub type TokenError = Box<dyn std::error::Error + Send + Sync>;
+
+impl TokenSource {
+    /// A source that calls `ask` for each connection.
+    pub fn new(ask: impl Fn() -> Result<String, TokenError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    pub(crate) fn ask(&self) -> Result<String, TokenError> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenSource(..)")
+    }
+}
+
 /// Where the servers are and how to be let in.
 ///
 /// ```
@@ -65,7 +90,8 @@ impl fmt::Debug for Secret {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// `nats://host:port`, `tls://…` or bare `host:port`; credentials in a URL are used.
+    /// `nats://host:port`, `tls://…` or bare `host:port`. Credentials in a URL are for its server, and for those of
+    /// its cluster that it tells of.
     pub servers: Vec<Secret>,
     /// How the connection is called in the server's monitoring.
     pub name: Option<String>,
@@ -75,8 +101,12 @@ pub struct ConnectOptions {
     pub password: Option<Secret>,
     /// Authentication token.
     pub token: Option<Secret>,
-    /// Path of a `.creds` file (JWT and seed).
+    /// Asked for the authentication token at each connection, instead of [`token`](Self::token).
+    pub token_source: Option<TokenSource>,
+    /// Path of a `.creds` file (JWT and seed), or of one with the JWT alone.
     pub credentials: Option<PathBuf>,
+    /// Path of a file with the seed, where [`credentials`](Self::credentials) has only the JWT.
+    pub credentials_seed: Option<PathBuf>,
     /// Seed of an nkey.
     pub nkey_seed: Option<Secret>,
     /// Path of a PEM file with the certificate authorities to trust.
@@ -86,15 +116,19 @@ pub struct ConnectOptions {
     /// Path of the client certificate's key.
     pub tls_key: Option<PathBuf>,
     /// Refuse a connection without TLS. `None` refuses it where a password or token would cross a network in
-    /// the clear: to a host that is not loopback.
+    /// the clear: to a host that is not loopback, whether the options name it or a server told of it.
     pub tls_required: Option<bool>,
+    /// What the subjects of the JetStream API begin with, `$JS.API` unless set: `$JS.<domain>.API` leads to a domain,
+    /// and an account that imports the API may give it another name.
+    pub api_prefix: Option<String>,
     /// Prefix of the reply subjects, `_INBOX` unless set.
     pub inbox_prefix: Option<String>,
     /// How often a lost connection is tried again before it counts as closed; `None` is for ever.
     pub max_reconnects: Option<usize>,
     /// The longest pause between two tries to reconnect; the first ones are shorter.
     pub reconnect_wait: Duration,
-    /// How long the first connection may take, all servers and tries together.
+    /// How long a server may take to be connected. The first connection is tried again for as long as that is for
+    /// all servers together.
     pub connect_timeout: Duration,
     /// A frozen server is noticed after three of these.
     pub ping_interval: Duration,
@@ -152,12 +186,15 @@ impl Default for ConnectOptions {
             user: None,
             password: None,
             token: None,
+            token_source: None,
             credentials: None,
+            credentials_seed: None,
             nkey_seed: None,
             tls_ca: None,
             tls_cert: None,
             tls_key: None,
             tls_required: None,
+            api_prefix: None,
             inbox_prefix: None,
             max_reconnects: None,
             reconnect_wait: Duration::from_secs(2),

@@ -37,6 +37,14 @@ pub enum ErrorKind {
         /// The server's own number for the error, such as 10059.
         err_code: u64,
     },
+    /// The stream refused a message, because it is full for example; the numbers are as those of
+    /// [`Api`](Self::Api).
+    NotStored {
+        /// The HTTP-like status, such as 503.
+        code: u16,
+        /// The server's own number for the error, such as 10077.
+        err_code: u64,
+    },
     /// No stream listens on the subject that was published to.
     NoStream,
     /// Nobody answers requests on the subject.
@@ -98,6 +106,7 @@ impl Error {
                 | ErrorKind::Unconfirmed
                 | ErrorKind::Timeout
                 | ErrorKind::Api { code: 503, .. }
+                | ErrorKind::NotStored { code: 503, .. }
         )
     }
 }

@@ -9,6 +9,7 @@ from typing import Any, Self
 from django.core.exceptions import ImproperlyConfigured
 
 from . import errors
+from .api import PubAck
 from .js import errors as js_errors
 
 
@@ -186,6 +187,49 @@ _BY_CODE = {400: BadRequest, 404: NotFound, 500: ServerFailed, 503: ServiceUnava
 
 class PublishError(NatsConsumerError):
     """The message could not be published."""
+
+
+class NotStored(PublishError, ApiError):
+    """The stream refused the message: `description` says why, such as that it is full.
+
+    With the code 400 or 503 it is also a BadRequest or ServiceUnavailable."""
+
+    def __new__(cls, code: int, *args: Any) -> Self:
+        kind = _NOT_STORED_BY_CODE.get(code, cls) if cls is NotStored else cls
+        return super().__new__(kind, code, *args)  # type: ignore[return-value]
+
+
+class MessageRefused(NotStored, BadRequest):
+    """The stream does not take this message, whatever its room; `description` says why."""
+
+
+class StreamFull(NotStored, ServiceUnavailable):
+    """The stream has no room, or no leader; `description` says which. Try again later."""
+
+
+_NOT_STORED_BY_CODE = {400: MessageRefused, 503: StreamFull}
+
+
+class NotAllStored(PublishError, ExceptionGroup[Exception]):
+    """Some of many messages were not stored.
+
+    `failed` has their errors by their numbers, counted from 0; `stored` has the confirmations of
+    the others."""
+
+    failed: dict[int, Exception]
+    stored: dict[int, PubAck]
+
+    def __new__(cls, failed: dict[int, Exception], stored: dict[int, PubAck]) -> Self:
+        count = len(failed) + len(stored)
+        text = f"{len(failed)} of {count} messages were not stored"
+        return super().__new__(cls, text, list(failed.values()))
+
+    def __init__(self, failed: dict[int, Exception], stored: dict[int, PubAck]) -> None:
+        super().__init__(failed, stored)
+        self.failed = failed
+        self.stored = stored
+
+    __str__ = ExceptionGroup.__str__
 
 
 class PublishTimeout(PublishError, errors.TimeoutError):

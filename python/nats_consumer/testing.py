@@ -264,7 +264,7 @@ class _Recorder:
 
     def publish_many(
         self, drafts: "Drafts", timeout: float
-    ) -> tuple[list[PubAck], list[Exception]]:
+    ) -> tuple[list[PubAck], list[tuple[int, Exception]]]:
         return [self.publish(drafts[index], timeout) for index in range(len(drafts))], []
 
 

@@ -74,6 +74,8 @@ def test_the_defaults_of_connect_args_are_those_of_the_code(settings: Settings) 
         "nkeys_seed": "nkey_seed",
         "nkeys_seed_str": "nkey_seed",
         "tls": "tls_required",
+        "jetstream_domain": "api_prefix",
+        "jetstream_api_prefix": "api_prefix",
     }
     for key, row in first_spans(SETTINGS, "connect_args").items():
         found = getattr(options, engines_names.get(key, key))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from nats_consumer import (
     get_nats_client,
     operations,
 )
-from nats_consumer.exceptions import Denied, Unreachable
-from nats_consumer.run.logs import LogPump
+from nats_consumer.connect.log import LogPump
+from nats_consumer.exceptions import ConfigurationError, Denied, Unreachable
 from tests.faults.support.credentials import Authority
 from tests.live.support.stage import running
 from tests.servers import NatsServer
@@ -269,9 +270,82 @@ async def test_a_server_without_tls_is_refused_where_tls_is_required(
     nats_server: NatsServer, asked: str
 ) -> None:
     url = nats_server.url if asked == "tls" else nats_server.url.replace("nats://", "tls://")
-    words = "server does not speak TLS there" if asked == "url" else None
-    with pytest.raises(Unreachable, match=words):
-        await get_nats_client(servers=url, tls=asked == "tls", connect_timeout=1)
+    with pytest.raises(Unreachable, match="the server does not speak TLS at") as caught:
+        await get_nats_client(servers=url, tls=True if asked == "tls" else None, connect_timeout=1)
+    assert "False" not in str(caught.value)
+
+
+async def test_a_certificate_of_an_unknown_authority_is_not_a_missing_server(
+    configured: Any, certificates: Certificates
+) -> None:
+    files = f'cert_file: "{certificates["server.pem"]}", key_file: "{certificates["server.key"]}"'
+    server = configured(f"tls {{ {files} }}")
+    with pytest.raises(Unreachable, match=r"authority that is not trusted.* in `tls_ca`") as caught:
+        await get_nats_client(servers=server.url, connect_timeout=1)
+    assert "No NATS server" not in str(caught.value)
+
+
+async def test_a_key_that_is_none_is_an_error_of_the_settings_not_a_reason_to_leave_tls(
+    configured: Any, certificates: Certificates
+) -> None:
+    files = f'cert_file: "{certificates["server.pem"]}", key_file: "{certificates["server.key"]}"'
+    server = configured(f"tls {{ {files} }}")
+    with pytest.raises(ConfigurationError, match="`tls_key` are PEM files") as caught:
+        await get_nats_client(
+            servers=server.url,
+            tls_ca=certificates["ca.pem"],
+            tls_cert=certificates["client.pem"],
+            tls_key=certificates["ca.pem"],
+        )
+    assert "False" not in str(caught.value)
+
+
+async def test_a_password_is_kept_from_a_server_without_tls_and_the_error_says_why(
+    configured: Any,
+) -> None:
+    server = configured("authorization { user: shop, password: right }")
+    # Not a name of this machine to the engine, which compares names as they are written.
+    url = server.url.replace("127.0.0.1", "LOCALHOST")
+    args = {"servers": url, "user": "shop", "password": "right"}
+    with pytest.raises(Unreachable, match="a password or token is sent over TLS only") as caught:
+        await get_nats_client(**args, connect_timeout=1)
+    text = str(caught.value)
+    assert text.index("Enable TLS on the server") < text.index("set `tls` to False")
+    async with await get_nats_client(**args, tls=False) as client:
+        assert client.is_connected
+
+
+async def test_a_callable_token_is_asked_for_each_connection(configured: Any) -> None:
+    server = configured("authorization { token: right }")
+    given = ["wrong", "right"]
+    with pytest.raises(Denied):
+        await get_nats_client(servers=server.url, token=lambda: given.pop(0))
+    async with await get_nats_client(servers=server.url, token=lambda: given.pop(0)) as client:
+        assert client.is_connected
+    with pytest.raises(Denied, match="the callable `token` raised IndexError"):
+        await get_nats_client(servers=server.url, token=lambda: given.pop(0))
+
+
+async def test_a_publisher_that_may_not_receive_answers_hears_so_at_once_and_stores_once(
+    configured: Any,
+) -> None:
+    server = configured("""
+        jetstream {}
+        authorization { users: [
+          { user: all, password: x },
+          { user: shop, password: x,
+            permissions: { publish: ["orders.>"], subscribe: { deny: [">"] } } } ] }
+    """)
+    async with await get_nats_client(servers=server.url, user="all", password="x") as client:
+        await client.jetstream().add_stream(name="orders", subjects=["orders.>"])
+        args = {"servers": server.url, "user": "shop", "password": "x"}
+        async with await get_nats_client(**args) as shop:
+            with pytest.raises(Denied, match=r"receive answers, so it is not known.*`_INBOX\.>`"):
+                await shop.jetstream().publish("orders.new", b"")
+            for _ in range(3):
+                with pytest.raises(Denied, match="receive answers, so nothing was sent"):
+                    await shop.jetstream().publish("orders.new", b"")
+        assert (await client.jetstream().stream_info("orders")).state.messages <= 1
 
 
 # The example pair of the NATS documentation: a public key and its seed.
@@ -320,10 +394,12 @@ class Listener:
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
         writer.write(b'INFO {"server_id":"x","version":"2.15.1","headers":true}\r\n')
-        while part := await reader.read(4096):
-            self.heard += part
-            if b"PING" in part:
-                writer.write(b"PONG\r\n")
+        # A client that wants TLS hangs up in the middle of it.
+        with suppress(ConnectionError):
+            while part := await reader.read(4096):
+                self.heard += part
+                if b"PING" in part:
+                    writer.write(b"PONG\r\n")
         writer.close()
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from nats_consumer import Ack, ErrorAckBehavior, _native
+from nats_consumer.connect.log import LogPump
 from nats_consumer.exceptions import MessageAlreadySettled
-from nats_consumer.run.logs import LogPump
 from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 

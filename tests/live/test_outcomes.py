@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nats_consumer import Ack, DeadLetter, Drop, Outcome, Retry, _native
-from nats_consumer.run import logs
+from nats_consumer.connect.log import LogPump
 from tests.live.support.stage import Stage, running
 
 pytestmark = pytest.mark.anyio
@@ -105,7 +105,7 @@ async def test_the_reason_of_a_drop_is_in_the_log(
     stage: Stage, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     consumer = answering(stage, Drop("nobody\nwants it"), how)
-    with caplog.at_level(logging.INFO, "nats_consumer"), logs.LogPump(_native.take_logs):
+    with caplog.at_level(logging.INFO, "nats_consumer"), LogPump(_native.take_logs):
         async with running(consumer):
             await stage.publish("one")
             await stage.everything_is_settled(consumer)
@@ -128,7 +128,7 @@ async def test_the_reason_of_a_dead_letter_is_in_the_log(
     stage: Stage, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     consumer = answering(stage, DeadLetter("it is\npoison"), how)
-    with logs.LogPump(_native.take_logs):
+    with LogPump(_native.take_logs):
         async with running(consumer):
             await stage.publish("one")
             await stage.everything_is_settled(consumer)

@@ -9,13 +9,20 @@ import decimal
 import gc
 import json
 import multiprocessing
+import os
 import pickle
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import suppress
+from functools import reduce
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from django.db import transaction
+from pytest_django import Settings
 
 from nats_consumer import (
     _native,
@@ -32,9 +39,14 @@ from nats_consumer.exceptions import (
     ApiError,
     InvalidMessage,
     NoStreamResponse,
+    NotAllStored,
     PayloadTooLarge,
+    PublishError,
     PublishTimeout,
+    ServiceUnavailable,
+    StreamFull,
     Unreachable,
+    Unserializable,
 )
 from nats_consumer.publish.publisher import _publishers
 from tests.servers import NatsServer
@@ -48,6 +60,14 @@ def no_publisher_is_left() -> Iterator[None]:
     for publisher in _publishers.values():
         publisher.close(1.0)
     _publishers.clear()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture
@@ -236,8 +256,152 @@ def test_those_of_many_that_no_stream_takes_are_told_apart(
         publish_many([(f"{stream}.a", "1"), ("nowhere", "2"), (f"{stream}.a", "3")])
     [error] = caught.value.exceptions
     assert type(error) is NoStreamResponse
+    assert isinstance(caught.value, NotAllStored)
+    assert caught.value.failed == {1: error}
+    assert {number: ack.seq for number, ack in caught.value.stored.items()} == {0: 1, 2: 2}
     assert error.__notes__ == ["This was message 1, to 'nowhere'."]
     assert payloads(stream, 1, 2) == [b"1", b"3"]
+
+
+def test_a_full_stream_is_an_error_of_publishing_with_the_words_of_the_server(
+    nats_server: NatsServer, fresh: Callable[[str], str]
+) -> None:
+    name = fresh("full")
+    add_stream(name, max_msgs=1, discard="new")
+    publish(f"{name}.a", b"")
+    with pytest.raises(PublishError, match="maximum messages exceeded") as caught:
+        publish(f"{name}.a", b"")
+    assert isinstance(caught.value, StreamFull | ServiceUnavailable)
+    assert (caught.value.code, caught.value.err_code) == (503, 10077)
+    with pytest.raises(PublishError) as of_many:
+        publish_many([(f"{name}.a", b"")])
+    assert isinstance(of_many.value, NotAllStored)
+    assert type(of_many.value.failed[0]) is StreamFull
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"x": float("nan")},
+        [float("-inf")],
+        "\ud800",
+        {"x": "\ud800"},
+        reduce(lambda inner, _: [inner], range(100_000), cast("list[Any]", [])),
+    ],
+    ids=["nan", "infinity", "half a character", "half a character inside", "too deep"],
+)
+def test_what_no_reader_understands_is_not_published(data: Any) -> None:
+    with pytest.raises(Unserializable):
+        publish("orders.created", data)
+    with pytest.raises(Unserializable):
+        publish_many([("orders.created", data)])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"subject": "orders.\ud800"}, {"headers": {"a": "\ud800"}}, {"msg_id": "\ud800"}],
+    ids=["subject", "headers", "msg_id"],
+)
+def test_half_a_character_beside_the_data_is_an_invalid_message(arguments: Any) -> None:
+    with pytest.raises(InvalidMessage, match="lone surrogate"):
+        publish(**{"subject": "orders.created", "data": b"", **arguments})
+
+
+@pytest.mark.parametrize(
+    ("timeout", "kind"), [(None, TypeError), ("5", TypeError), (-1, ValueError)]
+)
+def test_a_timeout_that_is_none_is_named_before_anything_is_sent(timeout: Any, kind: Any) -> None:
+    for call in (
+        lambda: publish("orders.created", b"", timeout=timeout),
+        lambda: asyncio.run(apublish("orders.created", b"", timeout=timeout)),
+        lambda: publish_many([("orders.created", b"")], timeout=timeout),
+        lambda: publish_on_commit("orders.created", b"", timeout=timeout),
+    ):
+        with pytest.raises(kind, match=r"^timeout must be a number of seconds"):
+            call()
+
+
+class InterruptedByTestError(Exception):
+    """What a signal handler raises."""
+
+
+@pytest.fixture
+def interrupted() -> Iterator[None]:
+    """A signal comes soon, and its handler raises."""
+
+    def interrupt(*_: object) -> None:
+        raise InterruptedByTestError
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    yield
+    timer.cancel()
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_signal_is_heard_while_a_confirmation_is_waited_for(
+    nats_server: NatsServer, fresh: Callable[[str], str], interrupted: None, many: bool
+) -> None:
+    name = fresh("quiet")
+    add_stream(name, no_ack=True)
+    messages = [(f"{name}.a", b"")]
+    began = time.monotonic()
+    with pytest.raises(InterruptedByTestError):
+        publish_many(messages, timeout=30) if many else publish(*messages[0], timeout=30)
+    assert time.monotonic() - began < 10
+
+
+def test_many_messages_take_no_longer_than_their_timeout_while_the_server_hangs(
+    own_server: NatsServer, settings: Settings
+) -> None:
+    settings.NATS_CONSUMER = {"connect_args": {"servers": own_server.url}}
+    with pytest.raises(NoStreamResponse):
+        publish("orders.created", b"")
+    own_server.pause()
+    began = time.monotonic()
+    with pytest.raises(NotAllStored) as caught:
+        publish_many([("orders.created", b"")] * 60_000, timeout=1)
+    assert time.monotonic() - began < 20  # it was 1 s for each message that did not fit
+    assert len(caught.value.failed) == 60_000
+    assert "was not sent" in str(caught.value.failed[59_999])
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_event_loops_that_give_up_leave_no_files_behind(
+    nats_server: NatsServer, fresh: Callable[[str], str]
+) -> None:
+    name = fresh("quiet")
+    add_stream(name, no_ack=True)
+
+    async def view() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await apublish(f"{name}.a", b"")
+
+    asyncio.run(view())
+    before = open_files()
+    for _ in range(30):
+        asyncio.run(view())
+    # Each of them had two.
+    assert open_files() < before + 30
+
+
+def test_a_process_that_only_publishes_logs_what_happens_to_its_connection(
+    own_server: NatsServer, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.NATS_CONSUMER = {"connect_args": {"servers": own_server.url}}
+    with pytest.raises(NoStreamResponse):
+        publish("orders.created", b"")
+    caplog.set_level("INFO", "nats_consumer")
+    own_server.stop()
+    eventually(lambda: "Lost the connection to NATS" in caplog.text)
+    own_server.start()
+    eventually(lambda: "Connected to NATS again" in caplog.text)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -192,3 +192,48 @@ def test_servers_are_spelled_without_their_credentials(
 ) -> None:
     settings.NATS_CONSUMER = {"connect_args": {"servers": servers}}
     assert display_servers("nats://127.0.0.1:7") == spelled
+
+
+def test_a_token_may_be_asked_for_and_credentials_may_be_two_files() -> None:
+    def token() -> str:
+        return "t0ken"
+
+    assert connect_options({"token": token}).token is token
+    options = connect_options({"user_credentials": ("/etc/shop.jwt", Path("/etc/shop.nk"))})
+    assert (options.credentials, options.credentials_seed) == ("/etc/shop.jwt", "/etc/shop.nk")
+
+
+def test_a_domain_is_an_api_prefix() -> None:
+    assert connect_options({"jetstream_domain": "hub"}).api_prefix == "$JS.hub.API"
+    assert connect_options({"jetstream_api_prefix": "JS.shop"}).api_prefix == "JS.shop"
+
+
+async def _no_token() -> str:
+    return "t0ken"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"token": _no_token}, "must be a plain callable"),
+        ({"user_credentials": ("/etc/shop.jwt",)}, "the two paths of the JWT and of the seed"),
+        ({"jetstream_domain": "a.b"}, "more than one name"),
+        ({"jetstream_domain": "*"}, "more than one name"),
+        ({"jetstream_api_prefix": "JS.>"}, "has a wildcard"),
+        ({"jetstream_domain": "a", "jetstream_api_prefix": "b"}, "exclude each other"),
+    ],
+)
+def test_a_sign_in_or_domain_that_is_none_is_refused(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        connect_options(arguments)
+
+
+@pytest.mark.parametrize("around", ["{}", "{}\r\n", "-----BEGIN SEED-----\n{}\n-----END-----\n"])
+def test_a_seed_may_have_line_ends_and_decorations_around_it(tmp_path: Path, around: str) -> None:
+    seed = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
+    file = tmp_path / "shop.nk"
+    file.write_text(around.format(seed))
+    assert resolve(connect_options({"nkeys_seed": str(file)})).nkey_seed == seed
+    assert resolve(connect_options({"nkeys_seed_str": f"{seed}\n"})).nkey_seed == seed

@@ -15,7 +15,7 @@ ALL = [
     and issubclass(each, Exception)
     and each.__module__ == exceptions.__name__
 ]
-WITHOUT_ARGUMENTS = [each for each in ALL if not issubclass(each, ApiError)]
+WITHOUT_ARGUMENTS = [each for each in ALL if not issubclass(each, ApiError | ExceptionGroup)]
 
 
 @pytest.mark.parametrize("error", ALL)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from nats_consumer.connect.log import LogPump
 from nats_consumer.run import logs
 from tests.waiting import eventually
 
@@ -25,7 +26,7 @@ def test_the_engines_records_come_with_their_level_and_logger(
 ) -> None:
     batches = [[(logging.WARNING, "nats_consumer.connect", "lost %s of 100%")]]
 
-    with logs.LogPump(lambda timeout: batches.pop() if batches else []):
+    with LogPump(lambda timeout: batches.pop() if batches else []):
         eventually(lambda: caplog.records)
     (record,) = caplog.records
     assert record.name == "nats_consumer.connect"
@@ -37,7 +38,7 @@ def test_the_last_records_are_not_lost(caplog: pytest.LogCaptureFixture) -> None
     def take(timeout: float) -> list[tuple[int, str, str]]:
         return [] if timeout else [(logging.ERROR, "nats_consumer.worker", "the last word")]
 
-    with logs.LogPump(take):
+    with LogPump(take):
         pass
     assert [record.getMessage() for record in caplog.records] == ["the last word"]
 

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from nats_consumer import ConsumerHandler, JetstreamPullConsumer, operations
-from nats_consumer.exceptions import ConfigurationError, ConsumerGone, StreamNotFound
+from nats_consumer.exceptions import (
+    ConfigurationError,
+    ConsumerGone,
+    RequestTimeout,
+    ServiceUnavailable,
+    StreamNotFound,
+)
 from nats_consumer.operations import CreateStream, StreamOperation
 from nats_consumer.run import supervise
 from nats_consumer.run.supervise import Supervised, setup_operations
@@ -67,6 +73,49 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(supervise.asyncio, "sleep", note)
     return taken
+
+
+def test_a_start_during_an_election_waits_for_jetstream(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    no_leader = ServiceUnavailable(503, 10008, "JetStream system temporarily unavailable")
+    engine = Engine(no_leader, no_leader)
+
+    async def test(supervised: Supervised) -> None:
+        await supervised.first_start
+        assert len(engine.consumptions) == 1
+
+    supervise_it(test, engine)
+    assert caplog.text.count("waits up to 15 s for JetStream") == 1
+
+
+def test_streams_are_set_up_when_jetstream_has_a_leader(pauses: list[float]) -> None:
+    errors: list[Exception] = [RequestTimeout("no answer"), ServiceUnavailable(503, 10008, "wait")]
+
+    async def apply(_: Any) -> None:
+        if errors:
+            raise errors.pop(0)
+
+    async def test(supervised: Supervised) -> None:
+        await supervised.set_up()
+        await supervised.first_start
+
+    supervise_it(test, Engine(), apply=apply)
+    assert not errors
+
+
+def test_jetstream_that_stays_away_ends_the_start(
+    pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "_ELECTION_SECONDS", 0.0)
+    monkeypatch.setattr(supervise, "patience", lambda: 0.0)
+    no_leader = ServiceUnavailable(503, 10008, "wait")
+
+    async def test(supervised: Supervised) -> None:
+        with pytest.raises(ServiceUnavailable):
+            await supervised.first_start
+
+    supervise_it(test, Engine(no_leader))
 
 
 def test_a_consumer_runs_until_it_is_drained() -> None:

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Instant;
 
 use nats_consumer::Connection as Engine;
-use nats_consumer::api::{PREFIX, request_behind};
+use nats_consumer::api::request_behind;
 use nats_consumer::connect::Traffic;
 use nats_consumer::publish::{publish, request, send};
 use nats_consumer::subscribe::Ordered;
@@ -75,6 +75,11 @@ impl Connection {
     #[getter]
     fn discovered_servers(&self) -> Vec<String> {
         self.engine.peek().discovered_servers()
+    }
+
+    #[getter]
+    fn api_prefix(&self) -> &str {
+        self.engine.peek().api_prefix()
     }
 
     #[getter]
@@ -222,7 +227,7 @@ impl Connection {
         let engine = self.engine()?;
         let limit = seconds("timeout", timeout)?;
         let asking = async move {
-            let prefix = prefix.as_deref().unwrap_or(PREFIX);
+            let prefix = prefix.as_deref().unwrap_or(engine.api_prefix());
             request_behind(&engine, prefix, &subject, payload.into(), limit).await
         };
         into_asyncio(py, asking, |py, answer| bytes(py, &answer))

@@ -26,6 +26,7 @@ pub(crate) mod exceptions {
     import_exception!(nats_consumer.exceptions, NoStreamResponse);
     import_exception!(nats_consumer.exceptions, NotJetStreamMessage);
     import_exception!(nats_consumer.exceptions, NotReplayable);
+    import_exception!(nats_consumer.exceptions, NotStored);
     import_exception!(nats_consumer.exceptions, PayloadTooLarge);
     import_exception!(nats_consumer.exceptions, PublishTimeout);
     import_exception!(nats_consumer.exceptions, RequestTimeout);
@@ -53,6 +54,10 @@ pub(crate) fn to_python(error: &Error) -> PyErr {
             // The server's own words, where it said something.
             let description = error.source().map_or(text, ToString::to_string);
             ApiError::new_err((code, err_code, description))
+        }
+        ErrorKind::NotStored { code, err_code } => {
+            let description = error.source().map_or(text, ToString::to_string);
+            NotStored::new_err((code, err_code, description))
         }
         ErrorKind::NoStream => NoStreamResponse::new_err(text),
         ErrorKind::NoResponders => NoResponders::new_err(text),

@@ -8,7 +8,8 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::*};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -16,6 +17,9 @@ use nats_consumer::Error;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyWeakrefReference;
+use pyo3::{PyTraverseError, PyVisit};
+use tokio::time::timeout;
 
 use crate::host::error::{exceptions::EngineBug, to_python};
 use crate::host::lock::lock;
@@ -33,8 +37,9 @@ struct Ready {
     answers: Mutex<Vec<(u64, Answer)>>,
 }
 
-/// The pending futures of one event loop.
-#[pyclass(frozen, module = "nats_consumer._native")]
+/// The pending futures of one event loop, which holds them by its reader callback: when it is closed, they end, and
+/// the files of the queue with them, whatever answers are outstanding.
+#[pyclass(frozen, weakref, module = "nats_consumer._native")]
 pub(crate) struct Futures {
     ready: Arc<Ready>,
     pending: Mutex<HashMap<u64, Py<PyAny>>>,
@@ -72,6 +77,16 @@ impl Futures {
         // In one task: one wake, and what they send goes out in the order of the calls.
         runtime().spawn(gathered.into_iter().collect::<FuturesUnordered<_>>().collect::<()>());
     }
+
+    /// A loop that is dropped without being closed is part of a circle: it holds this, and this holds its futures.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(pending) = self.pending.try_lock() else { return Ok(()) };
+        pending.values().try_for_each(|future| visit.call(future))
+    }
+
+    fn __clear__(&self) {
+        lock(&self.pending).clear();
+    }
 }
 
 impl Futures {
@@ -83,9 +98,12 @@ impl Futures {
                 py.import("weakref")?.getattr("WeakKeyDictionary")?.call0().map(Bound::unbind)
             })?
             .bind(py);
-        let known = by_loop.call_method1("get", (event_loop,))?;
-        if !known.is_none() {
-            return Ok(known.cast_into::<Self>()?);
+        // Weak on both sides: a future that is kept here keeps its loop.
+        let known = by_loop.call_method1(intern!(py, "get"), (event_loop,))?;
+        if let Ok(known) = known.cast::<PyWeakrefReference>()
+            && let Some(futures) = known.upgrade_as::<Self>()?
+        {
+            return Ok(futures);
         }
         let ready = Arc::new(Ready { wake: Wake::new()?, answers: Mutex::default() });
         let fd = ready.wake.fd();
@@ -93,7 +111,7 @@ impl Futures {
             Self { ready, pending: Mutex::default(), next_id: AtomicU64::new(0), gathered: Mutex::default() };
         let futures = Bound::new(py, futures)?;
         event_loop.call_method1("add_reader", (fd, futures.getattr("deliver")?))?;
-        by_loop.set_item(event_loop, &futures)?;
+        by_loop.set_item(event_loop, PyWeakrefReference::new(&futures)?)?;
         Ok(futures)
     }
 
@@ -107,7 +125,7 @@ impl Futures {
         let id = self.next_id.fetch_add(1, Relaxed);
         let future = event_loop.call_method0(intern!(event_loop.py(), "create_future"))?;
         lock(&self.pending).insert(id, future.clone().unbind());
-        let ready = self.ready.clone();
+        let ready: Weak<Ready> = Arc::downgrade(&self.ready);
         let answering = async move {
             let result = AssertUnwindSafe(work).catch_unwind().await;
             let answer: Answer = Box::new(move |py| match result {
@@ -115,6 +133,7 @@ impl Futures {
                 Ok(Err(error)) => Err(to_python(&error)),
                 Err(_) => Err(EngineBug::new_err(())),
             });
+            let Some(ready) = ready.upgrade() else { return };
             lock(&ready.answers).push((id, answer));
             ready.wake.signal();
         };
@@ -192,11 +211,24 @@ pub(crate) fn nothing(py: Python<'_>, (): ()) -> PyResult<Py<PyAny>> {
     Ok(py.None())
 }
 
-/// Runs `work` in the calling thread and waits for it, the GIL released.
+/// How often a waiting thread looks for signals.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Runs `work` in the calling thread and waits for it, the GIL released. What a signal handler raises ends the wait, and
+/// the work.
 pub(crate) fn wait_for<T: Send + 'static>(
     py: Python<'_>,
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> PyResult<T> {
-    let result = py.detach(|| runtime().block_on(AssertUnwindSafe(work).catch_unwind()));
-    result.map_err(|_| EngineBug::new_err(()))?.map_err(|error| to_python(&error))
+    let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+    loop {
+        let looking = &mut work;
+        let looked = py.detach(|| runtime().block_on(async move { timeout(GLANCE, looking).await }));
+        match looked {
+            Ok(result) => {
+                return result.map_err(|_| EngineBug::new_err(()))?.map_err(|error| to_python(&error));
+            }
+            Err(_) => py.check_signals()?,
+        }
+    }
 }

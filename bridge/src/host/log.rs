@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::{Debug, Write};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::host::seconds::seconds;
 const CAPACITY: usize = 4096;
 
 static RECORDS: Mutex<VecDeque<Record>> = Mutex::new(VecDeque::new());
+/// Counts the calls of [`wake_logs`].
+static WAKES: AtomicU64 = AtomicU64::new(0);
 static ARRIVED: Condvar = Condvar::new();
 
 /// Level, logger and text, as `logging` has them.
@@ -32,8 +35,21 @@ pub(crate) fn take_logs(py: Python<'_>, timeout: f64) -> PyResult<Vec<Record>> {
     Ok(py.detach(|| wait(limit)))
 }
 
+/// Has who waits in `take_logs` return, with or without records.
+#[pyfunction]
+pub(crate) fn wake_logs() {
+    // Under the lock, or a wake could come between the look at the count and the wait.
+    let records = records();
+    WAKES.fetch_add(1, Relaxed);
+    drop(records);
+    ARRIVED.notify_all();
+}
+
 fn wait(limit: Duration) -> Vec<Record> {
-    let waiting = ARRIVED.wait_timeout_while(records(), limit, |records| records.is_empty());
+    let records = records();
+    let wakes = WAKES.load(Relaxed);
+    let goes_on = |records: &mut VecDeque<_>| records.is_empty() && WAKES.load(Relaxed) == wakes;
+    let waiting = ARRIVED.wait_timeout_while(records, limit, goes_on);
     let (mut records, _) = waiting.unwrap_or_else(PoisonError::into_inner);
     records.drain(..).collect()
 }

@@ -13,6 +13,7 @@ use nats_consumer::{Outgoing, Publisher as Engine};
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyList, PyString};
+use tokio::task::JoinHandle;
 
 use crate::host::error::to_python;
 use crate::host::future::{gathered, wait_for};
@@ -54,8 +55,8 @@ impl Publisher {
         gathered(py, async move { engine.publish(outgoing, limit).await }, pub_ack)
     }
 
-    /// Publishes many without waiting for each. The confirmations of those that were stored, and an exception
-    /// for each of the others, with a note that says which one; both in their order.
+    /// Publishes many without waiting for each. The confirmations of those that were stored, and number and exception
+    /// of each of the others, with a note that says which one; both in their order.
     fn publish_many<'py>(
         &self,
         py: Python<'py>,
@@ -66,9 +67,10 @@ impl Publisher {
         let limit = seconds("timeout", timeout)?;
         let messages = drafts.messages().to_vec();
         // By the connection's own thread: this one would wake it for every few messages.
-        let publishing = runtime().spawn(async move { engine.publish_many(messages, limit).await });
+        let mut publishing =
+            Interruptible(runtime().spawn(async move { engine.publish_many(messages, limit).await }));
         let results = wait_for(py, async move {
-            publishing.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))
+            (&mut publishing.0).await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))
         })?;
         let (stored, failed) = (PyList::empty(py), PyList::empty(py));
         let mut acks = PubAcks::new(py)?;
@@ -77,7 +79,7 @@ impl Publisher {
                 Ok(ack) => stored.append(acks.one(ack)?)?,
                 Err(error) => {
                     let subject = PyString::new(py, message.subject());
-                    failed.append(noted(to_python(&error), index, &subject).into_value(py))?;
+                    failed.append((index, noted(to_python(&error), index, &subject).into_value(py)))?;
                 }
             }
         }
@@ -92,6 +94,15 @@ impl Publisher {
             engine.close(limit).await;
             Ok(())
         })
+    }
+}
+
+/// A task that ends when nobody waits for it any more.
+struct Interruptible<T>(JoinHandle<T>);
+
+impl<T> Drop for Interruptible<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -15,7 +15,6 @@ use crate::bind::replay::warn_of_a_replay;
 use crate::config::{ConsumerOptions, Kind};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
-use crate::jetstream::api::PREFIX;
 use crate::jetstream::info::{ConsumerInfo, StreamInfo, ask, consumer_info, stream_info};
 use crate::observe::target::CONSUMER;
 
@@ -71,8 +70,9 @@ impl Durable {
 }
 
 /// The subject that asks the durable for its next messages.
-pub(crate) fn next_subject(stream: &str, durable: &str) -> String {
-    format!("{PREFIX}.CONSUMER.MSG.NEXT.{stream}.{durable}")
+pub(crate) fn next_subject(connection: &Connection, stream: &str, durable: &str) -> String {
+    let prefix = connection.api_prefix();
+    format!("{prefix}.CONSUMER.MSG.NEXT.{stream}.{durable}")
 }
 
 /// Finds the durable, makes it, or changes it to fit; `resume` says how one that was lost begins again.
@@ -80,12 +80,13 @@ pub(crate) fn next_subject(stream: &str, durable: &str) -> String {
 /// # Errors
 /// [`ErrorKind::StreamNotFound`] naming the stream, [`ErrorKind::Mismatch`] naming what differs and
 /// cannot be changed, [`ErrorKind::Overlap`] where another durable of a work queue gets the messages,
-/// [`ErrorKind::Config`] naming the option that asks for more than is allowed.
+/// [`ErrorKind::Config`] for a server that is too old, or naming the option that asks for more than is allowed.
 pub(crate) async fn bind(
     connection: &Connection,
     options: &ConsumerOptions,
     resume: &Resume,
 ) -> Result<Durable> {
+    connection.check_version()?;
     let (name, found) = find(connection, options).await?;
     // A worker may do without the permission to look at the stream.
     let stream = stream_info(connection, &options.stream).await.ok();

@@ -31,6 +31,18 @@ impl Denials {
         }
     }
 
+    /// Waits until something is denied; for ever, where the connection is closed.
+    pub(crate) async fn any(&mut self) {
+        let Some(happenings) = &mut self.0 else { return std::future::pending().await };
+        loop {
+            match happenings.recv().await.map(|happening| read(&happening)) {
+                Ok(Some(_)) => return,
+                Err(RecvError::Closed) => return std::future::pending().await,
+                Ok(None) | Err(RecvError::Lagged(_)) => {}
+            }
+        }
+    }
+
     /// All that were heard of until now and not asked for before.
     pub(crate) fn so_far(&mut self) -> HashSet<Denial> {
         let mut denials = HashSet::new();

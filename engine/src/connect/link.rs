@@ -1,7 +1,7 @@
 //! What is known of the link to the server, from the events of async-nats.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::connect::denial::Denial;
+use crate::connect::denial::{Act, Denial};
+use crate::connect::failure::Failure;
 use crate::jitter::jittered;
 use crate::lock::lock;
 use crate::observe::target::CONNECTION;
@@ -53,7 +54,6 @@ pub(crate) struct Events {
     told: Told,
     /// The consumer that the connection belongs to, if it belongs to one.
     consumer: OnceLock<String>,
-    servers: String,
 }
 
 #[derive(Debug)]
@@ -63,8 +63,8 @@ struct Listeners {
 }
 
 impl Events {
-    /// Of a connection to `servers`, whose answers go to subjects below `inboxes`.
-    pub(crate) fn new(servers: String, inboxes: String) -> (Self, watch::Receiver<Link>) {
+    /// Of a connection whose answers go to subjects below `inbox`.
+    pub(crate) fn new(inbox: String) -> (Self, watch::Receiver<Link>) {
         let (link, receiver) = watch::channel(Link::default());
         let listeners = Listeners { link, happenings: broadcast::Sender::new(EVENT_CAPACITY) };
         (
@@ -72,9 +72,8 @@ impl Events {
                 listeners: Mutex::new(Some(listeners)),
                 losses: Losses::default(),
                 trouble: Trouble::default(),
-                told: Told { inboxes, subjects: Mutex::default() },
+                told: Told { inbox, are_answers_denied: AtomicBool::new(false), subjects: Mutex::default() },
                 consumer: OnceLock::new(),
-                servers,
             },
             receiver,
         )
@@ -87,7 +86,10 @@ impl Events {
     pub(crate) fn note(&self, event: &Event) {
         let consumer = self.consumer();
         self.losses.note(event);
-        self.trouble.note(event, consumer, &self.servers);
+        if *event == Event::Connected {
+            self.trouble.end();
+            self.told.are_answers_denied.store(false, Relaxed);
+        }
         if let Event::ServerError(ServerError::Other(text)) = event {
             self.told.note(text, consumer);
         }
@@ -97,6 +99,19 @@ impl Events {
         });
         if let Some(happening) = happening {
             self.tell(happening);
+        }
+    }
+
+    /// Whether the server has said that this connection may not receive answers.
+    pub(crate) fn are_answers_denied(&self) -> bool {
+        self.told.are_answers_denied.load(Relaxed)
+    }
+
+    /// Tells why a server could not be connected again.
+    pub(crate) fn trouble(&self, failure: &Failure) {
+        // Closed, it only seems to reconnect.
+        if self.listeners().is_some() {
+            self.trouble.note(failure, self.consumer());
         }
     }
 
@@ -167,37 +182,33 @@ impl Losses {
     }
 }
 
-/// Why it could not be connected again, told once: credentials that are refused come to no other end.
+/// Why it could not be connected again, each told once: credentials that are refused come to no other end.
 #[derive(Debug, Default)]
-struct Trouble(Mutex<String>);
+struct Trouble(Mutex<HashSet<String>>);
 
 impl Trouble {
-    fn note(&self, event: &Event, consumer: Option<&str>, servers: &str) {
-        let mut told = lock(&self.0);
-        match event {
-            Event::Connected => told.clear(),
-            Event::ClientError(ClientError::Other(text)) if *told != *text => {
-                warn!(target: CONNECTION, consumer, "Not connected to NATS yet: {} ({text}); still trying.", hint(text, servers));
-                told.clone_from(text);
-            }
-            _ => {}
+    fn note(&self, failure: &Failure, consumer: Option<&str>) {
+        let reason = failure.reason();
+        if lock(&self.0).insert(reason.clone()) {
+            warn!(
+                target: CONNECTION,
+                consumer,
+                "Not connected to NATS yet: {reason}; still trying. {}",
+                failure.advice()
+            );
         }
     }
-}
 
-/// async-nats tells the kind of failure alone.
-fn hint(text: &str, servers: &str) -> String {
-    match text {
-        "IO error" | "timed out" => format!("nobody can be reached at {servers}"),
-        "authorization violation" => format!("{servers} refuses the credentials"),
-        _ => format!("connecting to {servers} fails"),
+    fn end(&self) {
+        lock(&self.0).clear();
     }
 }
 
 /// What the server complains of, told once each: a worker asks for the same things again and again.
 #[derive(Debug)]
 struct Told {
-    inboxes: String,
+    inbox: String,
+    are_answers_denied: AtomicBool,
     subjects: Mutex<HashSet<String>>,
 }
 
@@ -210,9 +221,13 @@ impl Told {
             warn!(target: CONNECTION, consumer, error = text, "The NATS server reported an error.");
             return;
         };
-        if denial.subject.starts_with(&format!("{}.", self.inboxes)) {
-            // Each has a name of its own.
-            denial.subject = format!("{}.>", self.inboxes);
+        if denial.subject.starts_with(&self.inbox) {
+            if denial.act == Act::Subscribe {
+                self.are_answers_denied.store(true, Relaxed);
+            }
+            // Each connection has a name of its own below that.
+            let (inboxes, _) = self.inbox.rsplit_once('.').unwrap_or((&self.inbox, ""));
+            denial.subject = format!("{inboxes}.>");
         }
         let mut subjects = lock(&self.subjects);
         // Beyond it, the subject of an acknowledgement has numbers.
@@ -282,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_is_lost_as_soon_as_it_is_made_is_made_less_and_less_often() {
-        let (events, _link) = Events::new("nats://localhost:4222".into(), "_INBOX".into());
+        let (events, _link) = Events::new("_INBOX.abc".into());
         for _ in 0..5 {
             events.note(&Event::Connected);
             events.note(&Event::Disconnected);

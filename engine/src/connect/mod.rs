@@ -4,30 +4,45 @@ mod credentials;
 pub(crate) mod denial;
 pub(crate) mod denials;
 mod dial;
+mod failure;
 pub(crate) mod link;
+mod scout;
+mod servers;
 mod traffic;
+mod version;
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ServerAddr};
+use async_nats::{Client, ServerAddr};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::net::lookup_host;
 use tokio::sync::{broadcast, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::config::ConnectOptions;
 use crate::connect::denial::Act;
 use crate::connect::denials::Denials;
-use crate::connect::dial::{client_options, inboxes, parse_servers, spell, spell_one};
+use crate::connect::dial::{client_options, inbox_prefix};
+use crate::connect::failure::{Failure, not_connected};
 use crate::connect::link::Events;
 pub use crate::connect::link::{Happening, Link};
+use crate::connect::scout::Scout;
+use crate::connect::servers::Servers;
 use crate::connect::traffic::Counted;
 pub use crate::connect::traffic::Traffic;
+pub use crate::connect::version::OLDEST_SERVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::target::CONNECTION;
+
+/// What the subjects of the JetStream API begin with, unless the options say otherwise.
+pub const API_PREFIX: &str = "$JS.API";
+
+/// As async-nats says it.
+const TIMED_OUT: &str = "timed out";
 
 /// The pause between two tries of the first connection.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -45,59 +60,106 @@ pub struct Connection {
     link: watch::Receiver<Link>,
     /// Weak: they end with async-nats' connection task.
     events: Weak<Events>,
-    addresses: Arc<[ServerAddr]>,
+    servers: Arc<Servers>,
+    api_prefix: Arc<str>,
     counted: Arc<Counted>,
+    /// It ends with the last copy.
+    _scout: Option<Arc<Scout>>,
 }
 
 impl Connection {
-    /// Connects, trying again until `connect_timeout` has passed.
+    /// Connects to one of the servers. Each has `connect_timeout`; they are tried again for as long as that is for all
+    /// together.
     ///
     /// # Errors
     /// [`ErrorKind::Unreachable`] when no server answered in time, [`ErrorKind::Denied`] at once when
-    /// one refused the credentials, [`ErrorKind::Config`] for options that cannot be used.
+    /// one refused the credentials and no other can be connected, [`ErrorKind::Config`] for options that cannot be
+    /// used.
     pub async fn open(options: &ConnectOptions) -> Result<Self> {
-        let addresses = parse_servers(&options.servers)?;
-        let deadline = Instant::now() + options.connect_timeout;
-        let mut last = String::from("no answer");
+        let servers = Arc::new(Servers::new(options)?);
+        let began = Instant::now();
+        let limit = options.connect_timeout * u32::try_from(options.servers.len()).unwrap_or(u32::MAX);
+        let mut failures: Vec<Failure> = Vec::new();
         loop {
-            let (events, link) = Events::new(spell(&addresses), inboxes(options).to_owned());
-            let noting = Arc::new(events);
-            let events = Arc::downgrade(&noting);
-            let attempt = client_options(options, &addresses, noting)?.connect(&addresses);
-            match timeout_at(deadline, attempt).await {
-                Ok(Ok(client)) => {
-                    let addresses = addresses.into();
-                    let counted = Arc::default();
-                    return Ok(Self { client, link, events, addresses, counted }.settled(deadline).await);
+            for address in servers.in_any_order() {
+                // In the first round each has its time; later ones end with the limit.
+                let is_first = failures.len() < servers.named().len();
+                let left = (!is_first).then(|| limit.saturating_sub(began.elapsed()));
+                match Self::try_one(options, &servers, address, left).await? {
+                    Ok(connection) => return Ok(connection),
+                    Err(failure) => note(&mut failures, failure),
                 }
-                Ok(Err(error)) if is_refusal(error.kind()) => return Err(denied(&addresses, &error)),
-                Ok(Err(error)) => last = describe(&error),
-                Err(_) => return Err(unreachable(&addresses, options.connect_timeout, &last)),
             }
-            if Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(unreachable(&addresses, options.connect_timeout, &last));
+            let is_final = |failure: &Failure| failure.is_refusal() || failure.is_of_the_options();
+            if failures.iter().any(is_final) || began.elapsed() + RETRY_PAUSE >= limit {
+                return Err(not_connected(&failures, limit));
             }
             sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// Connects to this server, within `left` where that is given.
+    async fn try_one(
+        options: &ConnectOptions,
+        servers: &Arc<Servers>,
+        address: ServerAddr,
+        left: Option<Duration>,
+    ) -> Result<std::result::Result<Self, Failure>> {
+        let inbox = inbox_prefix(options)?;
+        let (events, link) = Events::new(inbox.clone());
+        let noting = Arc::new(events);
+        let events = Arc::downgrade(&noting);
+        let dialling = client_options(options, servers, &inbox, noting)?;
+        servers.turn_to(&address);
+        let limit = options.connect_timeout;
+        let attempt = async {
+            // Each address that a name stands for has the whole limit.
+            let looked_up = timeout(limit, lookup_host((address.host(), address.port()))).await;
+            let places = looked_up.map_err(|_| String::from("DNS error: timed out"))?;
+            let places = places.map_or(1, |places| places.count().max(1));
+            let most = limit * u32::try_from(places).unwrap_or(u32::MAX) + RETRY_PAUSE;
+            match timeout(most.min(left.unwrap_or(most)), dialling.connect(servers.addresses())).await {
+                Ok(connected) => connected.map_err(|error| error.to_string()),
+                Err(_) => Err(TIMED_OUT.into()),
+            }
+        };
+        Ok(match attempt.await {
+            Ok(client) => {
+                let scout = Scout::start(client.clone(), link.clone(), servers.clone());
+                let connection = Self {
+                    client,
+                    link,
+                    events,
+                    servers: servers.clone(),
+                    api_prefix: options.api_prefix.as_deref().unwrap_or(API_PREFIX).into(),
+                    counted: Arc::default(),
+                    _scout: Some(Arc::new(scout)),
+                };
+                Ok(connection.settled(limit).await)
+            }
+            Err(text) => Err(servers.failure(&address, text)),
+        })
     }
 
     /// A connection that never comes about.
     #[cfg(feature = "testing")]
     pub(crate) async fn to_nowhere() -> Result<Self> {
         const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
-        let (events, link) = Events::new(String::new(), String::new());
+        let (events, link) = Events::new(String::new());
         let options =
             async_nats::ConnectOptions::new().retry_on_initial_connect().reconnect_delay_callback(|_| NEVER);
         let client = options.connect("127.0.0.1:9").await.map_err(|error| {
             Error::new(ErrorKind::Unreachable, "The client does not wait for its server.").because(error)
         })?;
         let events = Arc::downgrade(&Arc::new(events));
-        Ok(Self { client, link, events, addresses: Arc::default(), counted: Arc::default() })
+        let servers = Arc::new(Servers::new(&ConnectOptions::default())?);
+        let (counted, api_prefix) = (Arc::default(), API_PREFIX.into());
+        Ok(Self { client, link, events, servers, api_prefix, counted, _scout: None })
     }
 
     /// The event that marks the link as up follows the connection by a moment.
-    async fn settled(mut self, deadline: Instant) -> Self {
-        let _ = timeout_at(deadline, self.link.wait_for(|link| link.is_up)).await;
+    async fn settled(mut self, limit: Duration) -> Self {
+        let _ = timeout(limit, self.link.wait_for(|link| link.is_up)).await;
         self
     }
 
@@ -107,32 +169,37 @@ impl Connection {
         &self.client
     }
 
-    /// The address of the server that is connected, without credentials: the one that the options name, where
-    /// that can be told, or else what the server calls itself.
+    /// The address of the server that is connected, or was last, without credentials.
     #[must_use]
     pub fn server(&self) -> String {
-        let info = self.client.server_info();
-        match &*self.addresses {
-            [only] if info.connect_urls.is_empty() => spell_one(only),
-            _ => format!("nats://{}:{}", info.host, info.port),
-        }
+        self.servers.current().map_or_else(String::new, |(spelled, _)| spelled)
     }
 
     /// The addresses that the options name, without credentials.
     #[must_use]
     pub fn named_servers(&self) -> Vec<String> {
-        self.addresses.iter().map(spell_one).collect()
+        self.servers.named()
     }
 
-    /// The addresses of the cluster that the server told of and the options do not name.
+    /// The addresses of the cluster that a server told of and the options do not name. One that joins is known within a
+    /// minute.
     #[must_use]
     pub fn discovered_servers(&self) -> Vec<String> {
-        let told = self.client.server_info().connect_urls;
-        let addresses = told.iter().filter_map(|address| address.parse::<ServerAddr>().ok());
-        let is_named = |one: &ServerAddr| {
-            self.addresses.iter().any(|other| (one.host(), one.port()) == (other.host(), other.port()))
-        };
-        addresses.filter(|address| !is_named(address)).map(|address| spell_one(&address)).collect()
+        self.servers.learned()
+    }
+
+    /// What the subjects of the JetStream API begin with here.
+    #[must_use]
+    pub fn api_prefix(&self) -> &str {
+        &self.api_prefix
+    }
+
+    /// Whether the server is new enough for consumers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], naming the server's version and the oldest one that is supported.
+    pub(crate) fn check_version(&self) -> Result<()> {
+        version::check(&self.client.server_info().version, &self.server())
     }
 
     /// The largest message the server takes, headers included, in bytes.
@@ -177,17 +244,37 @@ impl Connection {
     }
 
     /// What `asking` comes to; [`ErrorKind::Denied`] as soon as the server denies publishing to one of the
-    /// subjects, for then nobody answers.
+    /// subjects, or to receive answers at all: then none comes. Where that is known already, nothing is asked.
     pub(crate) async fn unless_denied<T>(
         &self,
         subjects: &[&str],
         asking: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        self.check_answers()?;
         let mut denials = self.denials();
+        let mut answers = self.denials();
         tokio::select! {
             biased;
             asked = asking => asked,
             denial = denials.about(Act::Publish, subjects) => Err(denial.error()),
+            () = self.until_answers_are_denied(&mut answers) => Err(no_answers("it is not known whether this was done")),
+        }
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Denied`] where the server does not let this connection receive answers.
+    pub(crate) fn check_answers(&self) -> Result<()> {
+        if self.are_answers_denied() { Err(no_answers("nothing was sent")) } else { Ok(()) }
+    }
+
+    fn are_answers_denied(&self) -> bool {
+        self.events.upgrade().is_some_and(|events| events.are_answers_denied())
+    }
+
+    /// Waits until the server has said that this connection may not receive answers.
+    pub(crate) async fn until_answers_are_denied(&self, denials: &mut Denials) {
+        while !self.are_answers_denied() {
+            denials.any().await;
         }
     }
 
@@ -327,47 +414,20 @@ fn closed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Closed, "The connection is closed.").because(error)
 }
 
-fn is_refusal(kind: ConnectErrorKind) -> bool {
-    matches!(kind, ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation)
-}
-
-fn describe(error: &async_nats::ConnectError) -> String {
-    let cause = cause(error);
-    if cause.contains("InvalidContentType") {
-        return format!(
-            "{cause}: the server does not speak TLS there; enable TLS on the server, or, on a trusted network, write \
-             `nats://` instead of `tls://` and leave out the `tls` options"
-        );
+/// The last failure of each server; but a try that was cut short says nothing.
+fn note(failures: &mut Vec<Failure>, failure: Failure) {
+    match failures.iter_mut().find(|other| other.server == failure.server) {
+        Some(_) if failure.text == TIMED_OUT => {}
+        Some(other) => *other = failure,
+        None => failures.push(failure),
     }
-    if error.kind() != ConnectErrorKind::Tls {
-        return cause;
-    }
-    format!(
-        "the TLS handshake failed, {cause}; name the authority of the server's certificate in `tls_ca`, or, for a \
-         server without TLS on a trusted network, set `tls` to False"
-    )
 }
 
-fn cause(error: &async_nats::ConnectError) -> String {
-    let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-    cause.trim_start_matches("nats: ").to_owned()
-}
-
-fn unreachable(addresses: &[ServerAddr], waited: Duration, last: &str) -> Error {
-    let message = format!(
-        "No NATS server answered at {} within {waited:?} (last: {last}). \
-         Check that a server listens there and that `servers` names it.",
-        spell(addresses)
+/// The error of who may not receive answers; `known` says what became of the request.
+pub(crate) fn no_answers(known: &str) -> Error {
+    let text = format!(
+        "The NATS server does not let this user receive answers, so {known}. Allow `_INBOX.>` under `subscribe` in \
+         the user's permissions, or set `inbox_prefix` to what is allowed there."
     );
-    Error::new(ErrorKind::Unreachable, message)
-}
-
-fn denied(addresses: &[ServerAddr], error: &async_nats::ConnectError) -> Error {
-    let message = format!(
-        "The NATS server at {} refused the connection ({}). \
-         Check the user, password, token, nkey or credentials file.",
-        spell(addresses),
-        cause(error)
-    );
-    Error::new(ErrorKind::Denied, message)
+    Error::new(ErrorKind::Denied, text)
 }

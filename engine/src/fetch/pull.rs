@@ -47,7 +47,7 @@ impl Fetch<'_> {
                 self.settler.shared.places.settled(),
             ),
             inbox,
-            next: next_subject(&self.options.stream, &self.durable.name).into(),
+            next: next_subject(self.connection, &self.options.stream, &self.durable.name).into(),
             generation,
             answer: LARGEST_ANSWER,
             lost: Instant::now(),

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::connect::Connection;
+use crate::connect::{API_PREFIX, Connection};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long the server may take to answer: leader elections last about four seconds.
 pub const API_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The subjects of the API begin with it.
-pub const PREFIX: &str = "$JS.API";
+/// The subjects of the API begin with it, unless the connection says otherwise.
+pub const PREFIX: &str = API_PREFIX;
 
 const STREAM_NOT_FOUND: u64 = 10059;
 const CONSUMER_NOT_FOUND: u64 = 10014;
@@ -34,14 +34,14 @@ struct ApiError {
     description: String,
 }
 
-/// Sends a request to `$JS.API.<subject>` and returns the JSON of the answer.
+/// Sends a request to `$JS.API.<subject>`, or behind the prefix of the connection, and returns the JSON of the answer.
 ///
 /// # Errors
 /// The API's own error as its [`ErrorKind`], with code 503 when nobody serves JetStream;
 /// [`ErrorKind::Timeout`] when the answer did not come within `limit`; [`ErrorKind::Denied`] at once when the user
 /// may not ask.
 pub async fn request(connection: &Connection, subject: &str, body: Bytes, limit: Duration) -> Result<Bytes> {
-    request_behind(connection, PREFIX, subject, body, limit).await
+    request_behind(connection, connection.api_prefix(), subject, body, limit).await
 }
 
 /// [`request`] to the API behind another prefix: that of a domain, `$JS.<domain>.API`, or of an import.

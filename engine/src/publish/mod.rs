@@ -189,7 +189,7 @@ pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
     match serde_json::from_slice(answer).map_err(|error| foreign().because(error))? {
         Reply { error: Some(Refusal { err_code: MESSAGE_ID_IN_PROCESS, .. }), .. } => Err(undecided(subject)),
         Reply { error: Some(Refusal { code, err_code, description }), .. } => Err(Error::new(
-            ErrorKind::Api { code, err_code },
+            ErrorKind::NotStored { code, err_code },
             format!("The stream refused the message for {subject}: {description} (error {err_code})."),
         )
         .because(description)),

@@ -9,9 +9,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::ConnectOptions;
-use crate::connect::Connection;
 use crate::connect::denial::{Act, Denial};
 use crate::connect::denials::Denials;
+use crate::connect::{Connection, no_answers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, unconfirmed};
 
@@ -83,7 +83,7 @@ impl Publisher {
     }
 
     /// Publishes many messages without waiting for each: in their order, and the results in that order too.
-    /// Each confirmation may take up to `limit` after the one before it.
+    /// What is not confirmed after `limit` has failed, also what could not be sent until then.
     ///
     /// # Errors
     /// As [`publish`](Self::publish) where nothing could be sent at all; else each message has a result of
@@ -93,13 +93,17 @@ impl Publisher {
         messages: Vec<Outgoing>,
         limit: Duration,
     ) -> Result<Vec<Result<PublishAck>>> {
+        let deadline = Instant::now() + limit;
         let connection = self.connection(limit).await?;
+        connection.check_answers()?;
         let inbox = connection.client().new_inbox();
-        let answers = connection.client().subscribe(format!("{inbox}.*")).await;
-        let answers = answers.map_err(|error| {
-            Error::new(ErrorKind::Closed, "The connection to NATS is closed.").because(error)
-        })?;
-        Ok(Pipeline::new(&connection, answers, inbox, limit).run(messages).await)
+        let closed =
+            |error| Error::new(ErrorKind::Closed, "The connection to NATS is closed.").because(error);
+        // While the link is down, what async-nats buffers fills up and subscribing would wait for ever.
+        let answers = timeout_at(deadline, connection.client().subscribe(format!("{inbox}.*"))).await;
+        let answers = answers.map_err(|_| no_connection(limit))?.map_err(closed)?;
+        let pipeline = Pipeline::new(&connection, answers, inbox, limit, deadline);
+        Ok(pipeline.run(messages).await)
     }
 
     /// Closes the connection; the next publish opens another one. A connection of [`on`](Self::on) stays open.
@@ -113,10 +117,7 @@ impl Publisher {
     }
 
     async fn connection(&self, limit: Duration) -> Result<Connection> {
-        timeout(limit, self.connect()).await.unwrap_or_else(|_| {
-            let text = format!("No connection to NATS within {limit:?}, so nothing was published.");
-            Err(Error::new(ErrorKind::Unreachable, text))
-        })
+        timeout(limit, self.connect()).await.unwrap_or_else(|_| Err(no_connection(limit)))
     }
 
     async fn connect(&self) -> Result<Connection> {
@@ -141,24 +142,53 @@ impl Publisher {
     }
 }
 
+fn no_connection(limit: Duration) -> Error {
+    let text = format!("No connection to NATS within {limit:?}, so nothing was published.");
+    Error::new(ErrorKind::Unreachable, text)
+}
+
 /// Messages under way, known by the last token of their reply subject.
 struct Pipeline<'a> {
     connection: &'a Connection,
     answers: Subscriber,
     inbox: String,
     limit: Duration,
+    deadline: Instant,
+    /// Nothing more is sent: it is too late, or no answer can come.
+    is_over: bool,
     /// By number; `None` has its result.
     under_way: Vec<Option<Subject>>,
     count: usize,
     denials: Denials,
+    /// Hears of what is denied while an answer is waited for.
+    answers_denied: Denials,
     results: Vec<Option<Result<PublishAck>>>,
 }
 
 impl<'a> Pipeline<'a> {
-    fn new(connection: &'a Connection, answers: Subscriber, inbox: String, limit: Duration) -> Self {
-        let denials = connection.denials();
+    fn new(
+        connection: &'a Connection,
+        answers: Subscriber,
+        inbox: String,
+        limit: Duration,
+        deadline: Instant,
+    ) -> Self {
+        let (denials, answers_denied) = (connection.denials(), connection.denials());
         let (under_way, results) = (Vec::new(), Vec::new());
-        Self { connection, answers, inbox, limit, under_way, count: 0, denials, results }
+        let (count, is_over) = (0, false);
+        Self {
+            connection,
+            answers,
+            inbox,
+            limit,
+            deadline,
+            is_over,
+            under_way,
+            count,
+            denials,
+            answers_denied,
+            results,
+        }
     }
 
     async fn run(mut self, messages: Vec<Outgoing>) -> Vec<Result<PublishAck>> {
@@ -169,7 +199,11 @@ impl<'a> Pipeline<'a> {
             if self.count >= WINDOW {
                 self.wait_until(WINDOW / 2).await;
             }
-            self.send(index, message).await;
+            if self.is_over {
+                self.results[index] = Some(Err(self.unsent(message.subject())));
+            } else {
+                self.send(index, message).await;
+            }
         }
         self.wait_until(0).await;
         self.results.into_iter().flatten().collect()
@@ -187,7 +221,7 @@ impl<'a> Pipeline<'a> {
             }
         };
         // While the link is down, what async-nats buffers fills up and sending would wait for ever.
-        match timeout_at(Instant::now() + self.limit, sending).await {
+        match timeout_at(self.deadline, sending).await {
             Ok(Ok(())) => {
                 self.under_way[index] = Some(subject);
                 self.count += 1;
@@ -200,8 +234,24 @@ impl<'a> Pipeline<'a> {
                 let text = format!("The message for {subject} could not be sent: {error}.");
                 self.results[index] = Some(Err(Error::new(kind, text).because(error)));
             }
-            Err(_) => self.results[index] = Some(Err(unconfirmed(&subject, self.limit))),
+            Err(_) => {
+                self.is_over = true;
+                self.results[index] = Some(Err(self.unsent(&subject)));
+            }
         }
+    }
+
+    /// It was certainly not stored.
+    fn unsent(&self, subject: &str) -> Error {
+        if let Err(error) = self.connection.check_answers() {
+            return error;
+        }
+        let text = format!(
+            "The message for {subject} was not sent: the ones before it took the {:?} that all have. Publish it again, \
+             or publish fewer at once, or allow more time.",
+            self.limit
+        );
+        Error::new(ErrorKind::Unconfirmed, text)
     }
 
     fn take_what_is_there(&mut self) {
@@ -213,7 +263,16 @@ impl<'a> Pipeline<'a> {
     /// Waits until no more than `most` are under way; what stays silent for too long is given up.
     async fn wait_until(&mut self, most: usize) {
         while self.count > most {
-            let Ok(Some(answer)) = timeout_at(Instant::now() + self.limit, self.answers.next()).await else {
+            let denied = self.connection.until_answers_are_denied(&mut self.answers_denied);
+            let answer = async {
+                tokio::select! {
+                    biased;
+                    answer = self.answers.next() => answer,
+                    () = denied => None,
+                }
+            };
+            let Ok(Some(answer)) = timeout_at(self.deadline, answer).await else {
+                self.is_over = true;
                 self.give_up();
                 return;
             };
@@ -224,12 +283,17 @@ impl<'a> Pipeline<'a> {
 
     fn give_up(&mut self) {
         let denials = self.denials.so_far();
+        let are_answers_denied = self.connection.check_answers().is_err();
         for (subject, result) in self.under_way.iter_mut().zip(&mut self.results) {
             if let Some(subject) = subject.take() {
                 let denial = Denial { act: Act::Publish, subject: subject.to_string() };
-                let is_denied = denials.contains(&denial);
-                let error = if is_denied { denial.error() } else { unconfirmed(&subject, self.limit) };
-                *result = Some(Err(error));
+                *result = Some(Err(if denials.contains(&denial) {
+                    denial.error()
+                } else if are_answers_denied {
+                    no_answers("it is not known whether the message was stored")
+                } else {
+                    unconfirmed(&subject, self.limit)
+                }));
             }
         }
         self.count = 0;

@@ -106,7 +106,7 @@ impl Supervisor {
             stop: &self.stop,
         });
         let mut denials = connection.denials();
-        let (act, subject) = needed(&self.options, durable);
+        let (act, subject) = needed(connection, &self.options, durable);
         // Once stopped, only the fetch has a word: it is handing back what was on its way.
         let (told, known) = watch::channel(ConsumerInfo::default());
         let watching = async {
@@ -451,9 +451,9 @@ fn crowd(info: &ConsumerInfo) -> Option<i64> {
 }
 
 /// What has to be permitted, or nothing is delivered.
-fn needed(options: &ConsumerOptions, durable: &Durable) -> (Act, String) {
+fn needed(connection: &Connection, options: &ConsumerOptions, durable: &Durable) -> (Act, String) {
     match durable.deliver_subject() {
         Some(subject) => (Act::Subscribe, subject.to_owned()),
-        None => (Act::Publish, next_subject(&options.stream, &durable.name)),
+        None => (Act::Publish, next_subject(connection, &options.stream, &durable.name)),
     }
 }

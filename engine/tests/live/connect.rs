@@ -135,3 +135,53 @@ async fn the_state_of_the_link_is_true_at_any_moment() {
     connection.close(SOON).await;
     assert!(connection.is_closed() && !connection.is_up());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_in_the_list_that_hangs_does_not_take_the_time_of_the_others() {
+    let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hangs = format!("nats://{}", hole.local_addr().unwrap());
+    let server = NatsServer::start().await.unwrap();
+    let options = ConnectOptions {
+        connect_timeout: Duration::from_millis(300),
+        ..ConnectOptions::to([hangs, server.url().to_owned()])
+    };
+    for _ in 0..6 {
+        assert!(Connection::open(&options).await.unwrap().is_up());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_url_of_the_list_has_its_own_credentials() {
+    let one = server_with_users().await;
+    let users = "authorization { users: [{ user: shop, password: \"p@ss:w/rd\" }] }";
+    let mut other = NatsServer::builder().config(users).start().await.unwrap();
+    let urls = [url_with("billing:hunter2", &one), url_with("shop:p%40ss%3Aw%2Frd", &other)];
+    let options = ConnectOptions { reconnect_wait: Duration::from_millis(50), ..ConnectOptions::to(urls) };
+    let mut reached = std::collections::HashSet::new();
+    for _ in 0..8 {
+        reached.insert(Connection::open(&options).await.unwrap().server());
+    }
+    assert!(reached.iter().all(|url| [one.url(), other.url()].contains(&url.as_str())), "{reached:?}");
+
+    let at_the_other = ConnectOptions { servers: vec![options.servers[1].clone()], ..options.clone() };
+    assert!(Connection::open(&at_the_other).await.unwrap().is_up());
+    let connection = loop {
+        let connection = Connection::open(&options).await.unwrap();
+        if connection.server() == other.url() {
+            break connection;
+        }
+    };
+    other.kill().await.unwrap();
+    eventually("it is at the other one", async || connection.is_up() && connection.server() == one.url())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_does_not_keep_the_others_from_being_tried() {
+    let refuses = server_with_users().await;
+    let server = NatsServer::start().await.unwrap();
+    let options = ConnectOptions::to([url_with("billing:s3cret", &refuses), server.url().to_owned()]);
+    for _ in 0..4 {
+        assert_eq!(Connection::open(&options).await.unwrap().server(), server.url());
+    }
+}

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from nats_consumer.connect.args import connect_callbacks, connect_options
+from nats_consumer.connect.log import carry_logs
 from nats_consumer.connect.resolve import resolve
 from nats_consumer.connect.secret import conceal
 from nats_consumer.exceptions import (
@@ -281,6 +282,7 @@ async def get_nats_client(**connect_args: Any) -> Client:
     connect_args = conceal(connect_args)
     listener = Listener(connect_callbacks(connect_args))
     options = await asyncio.to_thread(resolve, connect_options(connect_args))
+    carry_logs(_native.take_logs, _native.wake_logs)
     connection = await _native.connect(options)
     listener.start(connection.events())
     return Client(connection, listener)

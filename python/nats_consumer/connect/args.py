@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,9 +65,19 @@ def connect_options(overrides: Mapping[str, Any] | None = None) -> ConnectOption
             faults.append(str(error))
     if ("user" in options) != ("password" in options):
         faults.append("connect_args: user and password go together: set both.")
+    if arguments.get("jetstream_domain") and arguments.get("jetstream_api_prefix"):
+        faults.append(
+            "connect_args: jetstream_domain and jetstream_api_prefix exclude each other. Keep one."
+        )
     if faults:
         raise ConfigurationError(" ".join(faults))
     return ConnectOptions(**options)
+
+
+def patience() -> float:
+    """How long, in seconds, the servers of the setting `connect_args` are waited for."""
+    options = connect_options()
+    return options.connect_timeout * len(options.servers)
 
 
 def check_sign_in() -> None:
@@ -187,8 +198,38 @@ def _decoded(what: str, value: Any) -> Any:
         raise ConfigurationError(f"{what} is given as bytes that are not UTF-8.") from None
 
 
+def _token(what: str, value: Any) -> dict[str, Any]:
+    """The token, or a callable that gives it for each connection."""
+    if iscoroutinefunction(value):
+        raise ConfigurationError(f"{what} must be a plain callable, not an `async def`.")
+    return {"token": value} if callable(value) else _secret("token")(what, value)
+
+
+def _credentials(what: str, value: Any) -> dict[str, Any]:
+    """One file with both parts, or a file for the JWT and one for the seed."""
+    if not isinstance(value, tuple | list):
+        return _text("credentials")(what, value)
+    if len(value) != 2:
+        raise ConfigurationError(
+            f"{what} must be the path of a file, or the two paths of the JWT and of the seed."
+        )
+    token, seed = value
+    return {**_text("credentials")(what, token), **_text("credentials_seed")(what, seed)}
+
+
+def _domain(what: str, value: Any) -> dict[str, Any]:
+    domain = _text("domain")(what, value)["domain"]
+    problem = subject_problem(domain) or (
+        ("." in domain or is_wildcard(domain)) and f"{domain!r} is more than one name"
+    )
+    if problem:
+        raise ConfigurationError(f"{what} must be the name of a JetStream domain: {problem}.")
+    return {"api_prefix": f"$JS.{domain}.API"}
+
+
 def _seed(what: str, value: Any) -> dict[str, Any]:
-    fields = _secret("nkey_seed")(what, value)
+    text = _secret("nkey_seed")(what, value)["nkey_seed"]
+    fields = {"nkey_seed": Secret(text.strip())}
     if not fields["nkey_seed"].startswith(SEED):
         raise ConfigurationError(
             f"{what} must be the seed itself, which begins with {SEED}. Pass the path of a file "
@@ -207,15 +248,20 @@ def _seed_file(what: str, value: Any) -> dict[str, Any]:
     return {"nkey_seed": path}
 
 
-def _inbox_prefix(what: str, value: Any) -> dict[str, Any]:
-    fields = _text("inbox_prefix")(what, value)
-    prefix = fields["inbox_prefix"]
-    problem = subject_problem(prefix) or (is_wildcard(prefix) and f"{prefix!r} has a wildcard")
-    if problem:
-        raise ConfigurationError(
-            f"{what} must be the beginning of a subject, such as '_INBOX_shop': {problem}."
-        )
-    return fields
+def _subject_prefix(field: str, example: str) -> _Translation:
+    text = _text(field)
+
+    def translate(what: str, value: Any) -> dict[str, Any]:
+        fields = text(what, value)
+        prefix = fields[field]
+        problem = subject_problem(prefix) or (is_wildcard(prefix) and f"{prefix!r} has a wildcard")
+        if problem:
+            raise ConfigurationError(
+                f"{what} must be the beginning of a subject, such as {example!r}: {problem}."
+            )
+        return fields
+
+    return translate
 
 
 def _tls_file(field: str) -> _Translation:
@@ -241,15 +287,17 @@ _TRANSLATIONS: dict[str, _Translation] = {
     "name": _text("name"),
     "user": _text("user"),
     "password": _secret("password"),
-    "token": _secret("token"),
-    "user_credentials": _text("credentials"),
+    "token": _token,
+    "user_credentials": _credentials,
     "nkeys_seed": _seed_file,
     "nkeys_seed_str": _seed,
     "tls": _tls,
     "tls_ca": _tls_file("tls_ca"),
     "tls_cert": _tls_file("tls_cert"),
     "tls_key": _tls_file("tls_key"),
-    "inbox_prefix": _inbox_prefix,
+    "jetstream_domain": _domain,
+    "jetstream_api_prefix": _subject_prefix("api_prefix", "JS.shop"),
+    "inbox_prefix": _subject_prefix("inbox_prefix", "_INBOX_shop"),
     "allow_reconnect": _flag("allow_reconnect"),
     "max_reconnect_attempts": lambda what, value: {
         "max_reconnect_attempts": whole(value, what, least=-1)

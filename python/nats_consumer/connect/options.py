@@ -1,5 +1,6 @@
 """ConnectOptions: what the engine needs to reach the server."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 # The value of `servers` that asks for the embedded server.
@@ -16,13 +17,15 @@ class ConnectOptions:
     name: str | None = None
     user: str | None = None
     password: str | None = None
-    token: str | None = None
+    token: str | Callable[[], str] | None = None
     credentials: str | None = None
+    credentials_seed: str | None = None
     nkey_seed: str | None = None
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_required: bool | None = None
+    api_prefix: str | None = None
     inbox_prefix: str | None = None
     allow_reconnect: bool = True
     max_reconnect_attempts: int = -1

@@ -34,13 +34,15 @@ def display_servers(connected_url: str | None) -> str:
 
 def _read_seed(path: str) -> str:
     try:
-        seed = Secret(Path(path).read_text().strip())
-    except OSError as error:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f'connect_args["nkeys_seed"] is the path of a file with the seed: {error}.'
         ) from error
-    if not seed.startswith(SEED):
+    # The file may hold the seed alone, or between lines that say what it is.
+    seeds = [Secret(line.strip()) for line in lines if line.strip().startswith(SEED)]
+    if not seeds:
         raise ConfigurationError(
             f'connect_args["nkeys_seed"]: {path} does not contain a seed, which begins with {SEED}.'
         )
-    return seed
+    return seeds[0]

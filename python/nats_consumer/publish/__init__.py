@@ -12,9 +12,10 @@ from typing import Any
 from django.db import transaction
 
 from nats_consumer.api import PubAck
+from nats_consumer.exceptions import NotAllStored
 from nats_consumer.lanes.blocking import on_event_loop
 
-from .drafts import MsgId, make_draft, make_drafts
+from .drafts import MsgId, checked_timeout, make_draft, make_drafts
 from .publisher import current_publisher, is_open
 
 logger = logging.getLogger("nats_consumer.publish")
@@ -34,17 +35,16 @@ def publish(
 
     Bytes and text are sent as they are, anything else as JSON, with what Django's encoder knows
     (dates, decimals, UUIDs). Of messages with the same `msg_id` (text, or an int or UUID, which
-    become text), the stream stores one within its duplicate window. Raises NoStreamResponse,
-    PublishTimeout, PayloadTooLarge, InvalidMessage, Unserializable, Unreachable or
-    ConfigurationError, and ApiError for what else the stream answers, such as that it is full;
-    while disconnected it raises soon rather than wait. TypeError names an argument of a wrong
-    type.
+    become text), the stream stores one within its duplicate window. Raises a PublishError
+    (NoStreamResponse, NotStored where the stream refuses it, PublishTimeout, PayloadTooLarge,
+    InvalidMessage or Unserializable), Unreachable or ConfigurationError; while disconnected it
+    raises soon rather than wait. TypeError and ValueError name an argument that is wrong.
 
     On an event loop, use apublish(): this one holds the loop up, and warns of it once."""
     if on_event_loop():
         _recommend_apublish()
     draft = make_draft(subject, data, headers, msg_id)
-    return current_publisher().publish(draft, timeout)
+    return current_publisher().publish(draft, checked_timeout(timeout))
 
 
 async def apublish(
@@ -58,8 +58,9 @@ async def apublish(
     """publish() for async code."""
     draft = make_draft(subject, data, headers, msg_id)
     # In a thread, because the first call may start the embedded server.
+    limit = checked_timeout(timeout)
     publisher = current_publisher() if is_open() else await asyncio.to_thread(current_publisher)
-    return await publisher.apublish(draft, timeout)
+    return await publisher.apublish(draft, limit)
 
 
 def publish_many(
@@ -68,15 +69,15 @@ def publish_many(
     """Publish (subject, data) pairs in their order without waiting for each, and return their
     confirmations. Far faster than publish() in a loop.
 
-    Raises an ExceptionGroup of what publish() raises if some were not stored; the others were. A
-    note on each says which message it was, counted from 0. If one cannot be sent at all, that is
-    raised and none is sent.
+    They have `timeout` seconds all together. Raises NotAllStored, an ExceptionGroup of what
+    publish() raises, if some were not stored; the others were, and it says which are which. If one
+    cannot be sent at all, that is raised and none is sent.
 
     On an event loop, use apublish_many(): this one holds the loop up, and warns of it once."""
     if on_event_loop():
         _recommend_apublish()
-    drafts = make_drafts(messages)
-    return _all_stored(*current_publisher().publish_many(drafts, timeout))
+    drafts, limit = make_drafts(messages), checked_timeout(timeout)
+    return _all_stored(*current_publisher().publish_many(drafts, limit))
 
 
 async def apublish_many(
@@ -85,8 +86,8 @@ async def apublish_many(
     timeout: float = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - it ends the engine's work too
 ) -> list[PubAck]:
     """publish_many() for async code."""
-    drafts = make_drafts(messages)
-    results = await asyncio.to_thread(lambda: current_publisher().publish_many(drafts, timeout))
+    drafts, limit = make_drafts(messages), checked_timeout(timeout)
+    results = await asyncio.to_thread(lambda: current_publisher().publish_many(drafts, limit))
     return _all_stored(*results)
 
 
@@ -108,17 +109,18 @@ def publish_on_commit(
 
     What publish() raises comes out of the `atomic` block although the data is committed, and what
     else waits for the commit does not run; with `robust`, Django logs it instead."""
-    draft = make_draft(subject, data, headers, msg_id)
+    draft, limit = make_draft(subject, data, headers, msg_id), checked_timeout(timeout)
     transaction.on_commit(
-        lambda: current_publisher().publish(draft, timeout), using=using, robust=robust
+        lambda: current_publisher().publish(draft, limit), using=using, robust=robust
     )
 
 
-def _all_stored(stored: list[PubAck], failed: list[Exception]) -> list[PubAck]:
-    """The confirmations. Raises an ExceptionGroup if some were not stored."""
+def _all_stored(stored: list[PubAck], failed: list[tuple[int, Exception]]) -> list[PubAck]:
+    """The confirmations. Raises NotAllStored if some were not stored."""
     if failed:
-        count = len(stored) + len(failed)
-        raise ExceptionGroup(f"{len(failed)} of {count} messages were not stored", failed)
+        errors = dict(failed)
+        numbers = (each for each in range(len(stored) + len(failed)) if each not in errors)
+        raise NotAllStored(errors, dict(zip(numbers, stored, strict=True)))
     return stored
 
 

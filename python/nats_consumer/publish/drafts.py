@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
@@ -26,9 +27,13 @@ def make_draft(
     """The message as the engine takes it. Raises TypeError or Unserializable."""
     if not isinstance(subject, str):
         raise TypeError(f"subject must be text such as 'orders.created', not {subject!r}.")
+    _check_characters("subject", subject)
     lines = checked_headers(headers) if headers else None
     if msg_id is not None:
         lines = {**(lines or {}), MSG_ID: _checked_msg_id(msg_id)}
+    for name, value in (lines or {}).items():
+        _check_characters("headers", name)
+        _check_characters("headers", value)
     return subject, _encode(subject, data), lines
 
 
@@ -54,11 +59,38 @@ def _encode(subject: str, data: Any) -> bytes:
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     if isinstance(data, str):
+        _check_characters("data", data)
         return data.encode()
     try:
-        return json.dumps(data, cls=DjangoJSONEncoder).encode()
-    except (TypeError, ValueError) as error:
+        text = json.dumps(data, cls=DjangoJSONEncoder, allow_nan=False)
+        if "\\ud" in text:
+            # JSON has an escape for half a character, which readers refuse or change.
+            json.dumps(data, cls=DjangoJSONEncoder, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise Unserializable(
             f"The data for {subject!r} cannot be written as JSON: {error}. Publish what Django's "
             "encoder knows, or encode it yourself and publish bytes."
         ) from error
+    return text.encode()
+
+
+def _check_characters(what: str, text: str) -> None:
+    """Raises Unserializable, which is also an InvalidMessage, for half a character."""
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Unserializable(
+            f"{what} cannot be written as UTF-8: {error}. Remove the lone surrogate, which often "
+            "stands for a byte that was not decoded, or publish bytes."
+        ) from error
+
+
+def checked_timeout(timeout: float) -> float:
+    """The seconds. Raises TypeError or ValueError for anything else."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}.")
+    if not 0 <= timeout < inf:
+        raise ValueError(f"timeout must be a number of seconds, at least 0, not {timeout!r}.")
+    return timeout

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from nats_consumer.api import PubAck
 from nats_consumer.connect.args import connect_options
+from nats_consumer.connect.log import carry_logs
 from nats_consumer.connect.resolve import resolve
 
 from .drafts import Draft
@@ -29,8 +30,8 @@ class Publisher(Protocol):
 
     def publish_many(
         self, drafts: "Drafts", timeout: float
-    ) -> tuple[list[PubAck], list[Exception]]:
-        """Send all of them; returns the confirmations and the errors."""
+    ) -> tuple[list[PubAck], list[tuple[int, Exception]]]:
+        """Send all of them; returns the confirmations, and the errors with their numbers."""
 
 
 def current_publisher() -> Publisher:
@@ -44,6 +45,7 @@ def current_publisher() -> Publisher:
         # Two threads at once make two and keep one; the other has not connected yet.
         options = resolve(connect_options({}))
         kept = _publishers.setdefault(pid, _native.Publisher(options))
+        carry_logs(_native.take_logs, _native.wake_logs)
     return kept
 
 

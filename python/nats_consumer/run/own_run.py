@@ -5,12 +5,12 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 
 from nats_consumer import _native
+from nats_consumer.connect.log import LogPump
 from nats_consumer.declare.options import Overrides
 from nats_consumer.lanes import database
 from nats_consumer.settings import shutdown_timeout
 
 from .consume import consume
-from .logs import LogPump
 from .supervise import Runnable, Supervised
 
 # What the handlers of a run inherit, so that one of them can stop it without waiting for itself.
@@ -56,7 +56,7 @@ class OwnRun:
 
     async def _live(self) -> None:
         with ExitStack() as engine_logs:
-            engine_logs.enter_context(LogPump(_native.take_logs))
+            engine_logs.enter_context(LogPump(_native.take_logs, _native.wake_logs))
             tasks = [
                 asyncio.create_task(self._supervised.run()),
                 asyncio.create_task(database.keep_connections_fresh()),

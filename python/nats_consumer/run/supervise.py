@@ -5,9 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nats_consumer import lanes
+from nats_consumer.connect.args import patience
 from nats_consumer.declare.declaration import Declaration
 from nats_consumer.declare.filters import left_out_message
 from nats_consumer.declare.handler import ConsumerHandler
@@ -18,7 +19,12 @@ from nats_consumer.declare.options import (
 )
 from nats_consumer.declare.retry import retry_policy
 from nats_consumer.declare.signatures import made_without_arguments
-from nats_consumer.exceptions import ConfigurationError, NatsConsumerError
+from nats_consumer.exceptions import (
+    ConfigurationError,
+    NatsConsumerError,
+    RequestTimeout,
+    ServiceUnavailable,
+)
 from nats_consumer.streams.operation import StreamOperation
 
 from .dispatch import Dispatch, dispatch_for
@@ -36,6 +42,11 @@ _WELL_AFTER = 60.0
 _LEFT_OVER_SECONDS = 5.0
 # How long a drain waits for a start that is under way, so as to drain that too.
 _START_SECONDS = 5.0
+# An election takes some five seconds, a cluster that starts somewhat longer.
+_ELECTION_SECONDS = 15.0
+_ELECTION_PAUSE = 0.5
+
+_Answer = TypeVar("_Answer")
 
 Consume = Callable[[ConsumerOptions, Dispatch], Awaitable["Consumption"]]
 Apply = Callable[[list[StreamOperation]], Awaitable[None]]
@@ -88,7 +99,7 @@ class Supervised:
         start, so that all consumers are set up before the first of them starts."""
         try:
             with _without_exit():
-                await self._apply_setup()
+                await self._once_available(self._apply_setup)
         except Exception as error:
             self._setup_failure = error
 
@@ -171,9 +182,9 @@ class Supervised:
         if left_out := left_out_message(consumer):
             logger.warning("%s", left_out)
         logger.debug("%s starts with %s.", self.name, options)
-        await self._apply_setup()
+        await self._once_available(self._apply_setup)
         dispatch = dispatch_for(consumer, options.concurrency)
-        consumption = await self._consume(options, dispatch)
+        consumption = await self._once_available(lambda: self._consume(options, dispatch))
         self._dispatch, self._consumption = dispatch, consumption
         consumer._attach(consumption)
         if self._draining:
@@ -189,6 +200,25 @@ class Supervised:
             options.concurrency,
         )
         return consumption
+
+    async def _once_available(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """What `call` returns. While JetStream has no leader, it is called again, for as long as a
+        server is waited for, and at least for the time of an election."""
+        loop = asyncio.get_running_loop()
+        began, is_told = loop.time(), False
+        while True:
+            try:
+                return await call()
+            except (ServiceUnavailable, RequestTimeout) as error:
+                seconds = max(_ELECTION_SECONDS, patience())
+                if self._draining or loop.time() - began >= seconds:
+                    raise
+                if not is_told:
+                    is_told = True
+                    logger.warning(
+                        "%s waits up to %g s for JetStream: %s", self.name, seconds, error
+                    )
+            await asyncio.sleep(_ELECTION_PAUSE)
 
     def _instance(self) -> Runnable:
         if self._consumer is None:

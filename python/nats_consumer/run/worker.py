@@ -11,6 +11,7 @@ from typing import Any
 
 from nats_consumer import _native
 from nats_consumer.client import get_nats_client
+from nats_consumer.connect.log import LogPump
 from nats_consumer.declare.options import Overrides
 from nats_consumer.exceptions import WorkerError
 from nats_consumer.lanes import database
@@ -53,7 +54,10 @@ def run(plan: Plan) -> None:
     A second signal, at least a second after the first, ends the process at once (130 or 143).
     Where something does not end although it was drained, the process ends here, with status 0."""
     loop_factory = event_loop.factory(plan.event_loop)
-    with logs.LogPump(_native.take_logs), asyncio.Runner(loop_factory=loop_factory) as runner:
+    with (
+        LogPump(_native.take_logs, _native.wake_logs),
+        asyncio.Runner(loop_factory=loop_factory) as runner,
+    ):
         still_running = _run_through(runner.get_loop(), _Worker(plan).run())
         if still_running:
             # Python would wait for it forever.

@@ -105,6 +105,8 @@ class FakeConsumption:
 class FakeConnection:
     """A JetStream API that keeps streams in a dict and refuses what the server refuses."""
 
+    api_prefix = "$JS.API"
+
     def __init__(self, **streams: dict[str, Any]) -> None:
         self.streams = {name: {"name": name, **config} for name, config in streams.items()}
         self.published: list[tuple[Any, ...]] = []

@@ -9,7 +9,6 @@ from nats_consumer.api import Header, PubAck
 from nats_consumer.client.outgoing import checked_headers, checked_payload
 from nats_consumer.exceptions import TooManyUnconfirmed
 
-from .requests import PREFIX
 from .stored import Stored
 from .subscriptions import OpenSubscription, Subscriptions
 
@@ -21,20 +20,23 @@ _MOST_UNCONFIRMED = 4000
 
 class JetStreamContext(Subscriptions, Stored):
     """What `client.jetstream()` returns. `timeout` is in seconds, for each request; `domain` names
-    the JetStream of a leaf node; `prefix` replaces the subjects of the API."""
+    the JetStream of a leaf node; `prefix` replaces the subjects of the API. Without them, those of
+    the connection count."""
 
     def __init__(
         self,
         connection: "Connection",
         *,
         open_subscription: OpenSubscription,
-        prefix: str = PREFIX,
+        prefix: str | None = None,
         domain: str | None = None,
         timeout: float = 5.0,
         publish_async_max_pending: int = _MOST_UNCONFIRMED,
     ) -> None:
         super().__init__(
-            connection, prefix=f"$JS.{domain}.API" if domain else prefix, timeout=timeout
+            connection,
+            prefix=f"$JS.{domain}.API" if domain else prefix or connection.api_prefix,
+            timeout=timeout,
         )
         self._open = open_subscription
         self._places = asyncio.Semaphore(publish_async_max_pending)

@@ -9,8 +9,6 @@ from nats_consumer.exceptions import StreamNotFound
 if TYPE_CHECKING:
     from nats_consumer._native import Connection
 
-PREFIX = "$JS.API"
-
 
 class Requests:
     """Asks the API behind `prefix`, each time waiting at most `timeout` seconds."""
