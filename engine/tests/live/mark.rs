@@ -1,6 +1,8 @@
 //! The marks of suspects: kept through errors that pass, and not taken for left behind too early.
 
-use nats_consumer::{Consumption, consume};
+use std::time::Duration;
+
+use nats_consumer::{ConsumerOptions, Consumption, consume};
 use serde_json::{Value, json};
 
 use crate::stage::{Heard, SOON, Seen, Stage, eventually};
@@ -79,7 +81,8 @@ async fn is_alive_elsewhere(signs: usize) {
     let mut looks = stage.hear("$JS.API.STREAM.MSG.GET.orders-marks").await;
     let mut settlements = stage.hear_settlements().await;
     let seen = Seen::default();
-    let consumption = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
+    let options = ConsumerOptions { ack_wait: Duration::from_secs(1), ..options() };
+    let consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
     looks.next().await;
     for _ in 0..signs {
         assert_eq!(settlements.next().await.payload, "+WPI");
@@ -89,7 +92,7 @@ async fn is_alive_elsewhere(signs: usize) {
     while word == "+WPI" {
         word = settlements.next().await.payload;
     }
-    assert_eq!(word, "-NAK {\"delay\":300000000}");
+    assert_eq!(word, "-NAK {\"delay\":1000000000}");
     leave_mark(&stage, &places[0], "ended", 0).await;
     seen.reaches(1).await;
     stage.all_settled().await;
@@ -101,7 +104,7 @@ async fn a_suspect_whose_worker_is_alive_elsewhere_is_not_taken_for_lost() {
     is_alive_elsewhere(0).await;
 }
 
-/// Six signs of life take longer than the `ack_wait` of 300 ms.
+/// Six signs of life take longer than the `ack_wait` of a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_ack_wait_does_not_make_a_mark_that_is_written_late_one_that_was_left_behind() {
     is_alive_elsewhere(6).await;

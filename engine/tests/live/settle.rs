@@ -178,7 +178,7 @@ async fn a_handler_longer_than_ack_wait_runs_once_and_so_do_those_behind_it_by_p
 async fn a_long_handler_runs_once_however_busy_the_others_are() {
     let stage = Stage::set().await;
     stage.publish(0..1).await;
-    let options = ConsumerOptions { ack_wait: Duration::from_millis(300), ..pull() };
+    let options = ConsumerOptions { ack_wait: Duration::from_secs(2), ..pull() };
     let (seen, gate) = (Seen::default(), Arc::new(Semaphore::new(0)));
     let (noting, opening) = (seen.clone(), gate.clone());
     let handler = move |message: Message| {
