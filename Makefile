@@ -46,8 +46,8 @@ compatibility: $(VENV)/.built ## Run other projects' own tests with this package
 	@$(VENV)/bin/python make/suites/compatibility.py $(SUITES)
 
 .PHONY: servers
-servers: $(VENV)/.built ## Test against other versions of nats-server (SERVERS="2.10 2.15")
-	@$(VENV)/bin/python make/servers.py $(or $(SERVERS),2.10 2.11 2.12 2.14 2.15) -n 4
+servers: $(VENV)/.built ## Test against other versions of nats-server (SERVERS="2.11 2.15")
+	@$(VENV)/bin/python make/servers.py $(or $(SERVERS),2.11 2.12 2.14 2.15) -n 4
 
 .PHONY: wheels
 wheels: $(VENV)/.release ## Build the wheel and the sdist into dist/ (TARGET=a Rust target)

@@ -28,7 +28,7 @@ TESTS = [
         "consumer_operations",
     )
 ]
-OLDEST = "2.10"
+OLDEST = "2.11"
 
 
 def main(*arguments: str) -> int:

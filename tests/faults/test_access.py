@@ -134,7 +134,7 @@ def test_credentials_that_expire_and_are_renewed_in_their_file(
     authority.write_user(shop, 5)
     stage.connect["user_credentials"] = str(shop)
     with load(stage, 2000), stage.fault("credentials expired"):
-        eventually(lambda: "lost the connection" in stage.workers[0].command.output, 10)
+        eventually(lambda: "Lost the connection" in stage.workers[0].command.output, 10)
         without_a_storm(stage, proxy, 5)
         authority.write_user(shop, 3600)
 
