@@ -118,6 +118,8 @@ def _rewritten(path: Path, place: str, places: dict[Path, str], folder: Path) ->
         return label if label.startswith("`") else f"`{label}`" if "/" in label else label
 
     text = _COMMENT.sub("\n", path.read_text())
+    # Sphinx does not know the words that rustdoc reads behind the language.
+    text = re.sub(r"^```rust,\S+$", "```rust", text, flags=re.MULTILINE)
     parts = _FENCED.split(text)
     return "".join(
         part if number % 2 else _LINK.sub(link, part) for number, part in enumerate(parts)

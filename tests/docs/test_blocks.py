@@ -20,7 +20,8 @@ from tests.servers import NatsServer
 NOT_RUN: dict[str, int] = {"docs/howto/celery.md": 2, "docs/howto/web-servers.md": 1}
 
 ALL = [block for page in pages() for block in blocks(page)]
-LANGUAGES = {"python", "console", "ini", "text"}
+# make/try_install.py follows the Dockerfile.
+LANGUAGES = {"python", "console", "ini", "text", "dockerfile"}
 # Settings of Django that projects add and global_settings does not name.
 OF_DJANGO = {"BASE_DIR", "ROOT_URLCONF", *vars(global_settings)}
 

@@ -210,7 +210,7 @@ def test_payload_that_is_not_json_is_retried_and_then_gets_its_final_treatment(
 ) -> None:
     store(stream, b"not json", b'{"id": 1}')
     worker = make_project(CONSUMERS.format(stream=stream)).consume("--setup")
-    worker.wait_for("attempt 3 (of 3)")
+    worker.wait_for("attempt 3 of 3")
     worker.wait_for("""handled b'{"id": 1}'""")
 
     def dead_letters() -> int:
