@@ -20,11 +20,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let connection = Connection::open(&connect).await?;
     create_stream(&connection, &json!({ "name": "orders", "subjects": ["orders.>"] })).await?;
 
-    // One at a time. The server holds the rest, but for a few that wait here.
+    // One at a time. The server holds the rest.
     let consumption = consume(connect, ConsumerOptions::push("orders", "graceful_stop"), slowly).await?;
     tokio::signal::ctrl_c().await?;
 
-    // What waits here goes back to the server at once, for another worker; what runs has five seconds.
+    // Nothing new is taken; the running handler has five seconds.
     let cancelled = consumption.drain(Duration::from_secs(5)).await;
     let counters = consumption.counters();
     println!("{} done, {} handed back, {cancelled} cancelled", counters.succeeded, counters.handed_back);
