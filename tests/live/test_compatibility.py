@@ -328,7 +328,10 @@ def test_the_names_of_the_earlier_packages_can_be_imported() -> None:
     assert issubclass(operations.DeleteStream, StreamOperation)
 
 
-def test_an_operation_of_ones_own_needs_execute_alone() -> None:
+def test_an_operation_of_ones_own_needs_execute_alone(settings: Any) -> None:
+    # Another test of this process may have made the test database.
+    settings.NATS_CONSUMER = {**settings.NATS_CONSUMER, "migrate_streams_in_tests": True}
+
     class Announce(operations.StreamOperation):
         async def execute(self, nats_client: Any = None) -> None:
             executed.append(nats_client)
