@@ -8,7 +8,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ class NatsServer:
         """Have the server stand still, as a machine that hangs."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Frozen, and then as before: what was sent meanwhile is answered late."""
+        self.pause()
+        try:
+            yield
+        finally:
+            assert self._process is not None
+            self._process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """Stop the server and start it again, on the same port and store."""

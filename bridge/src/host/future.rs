@@ -211,7 +211,7 @@ pub(crate) fn nothing(py: Python<'_>, (): ()) -> PyResult<Py<PyAny>> {
     Ok(py.None())
 }
 
-/// How often a waiting thread looks for signals.
+/// How often the waiting main thread looks for signals.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Runs `work` in the calling thread and waits for it, the GIL released. What a signal handler raises ends the wait, and
@@ -220,15 +220,34 @@ pub(crate) fn wait_for<T: Send + 'static>(
     py: Python<'_>,
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> PyResult<T> {
-    let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let result = if is_main_thread(py)? {
+        wait_for_signals_too(py, work)?
+    } else {
+        // Python runs no signal handlers here. A daemon thread that comes back while Python ends is ended there, with
+        // nothing of the work left on its stack.
+        py.detach(|| runtime().block_on(work))
+    };
+    result.map_err(|_| EngineBug::new_err(()))?.map_err(|error| to_python(&error))
+}
+
+fn wait_for_signals_too<T: Send>(py: Python<'_>, work: impl Future<Output = T> + Send) -> PyResult<T> {
+    let mut work = Box::pin(work);
     loop {
         let looking = &mut work;
         let looked = py.detach(|| runtime().block_on(async move { timeout(GLANCE, looking).await }));
         match looked {
-            Ok(result) => {
-                return result.map_err(|_| EngineBug::new_err(()))?.map_err(|error| to_python(&error));
-            }
+            Ok(result) => return Ok(result),
             Err(_) => py.check_signals()?,
         }
     }
+}
+
+fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
+    static THREADING: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let threading = THREADING
+        .get_or_try_init(py, || PyResult::Ok(py.import(intern!(py, "threading"))?.unbind()))?
+        .bind(py);
+    let main = threading.call_method0(intern!(py, "main_thread"))?.getattr(intern!(py, "ident"))?;
+    threading.call_method0(intern!(py, "get_ident"))?.eq(main)
 }
