@@ -37,9 +37,22 @@ def main() -> int:
 
 def _maturin(*arguments: str) -> int:
     # maturin looks for zig beside the python on the path.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = dict(os.environ)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    if "--zig" in arguments and _COMPATIBILITY["gnu"] in arguments:
+        environment["RUSTFLAGS"] = (
+            f"{environment.get('RUSTFLAGS', '')} {_shared_unwinder()}".strip()
+        )
     command = [sys.executable, "-m", "maturin", *arguments, "--out", str(DIST)]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}).returncode
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+
+
+def _shared_unwinder() -> str:
+    """The rustc flag that links the system's unwinder. Zig has one of its own inside the library;
+    Python 3.12 and 3.13 end daemon threads at exit by the system's, and the two crash together."""
+    asked = ["cc", "-print-file-name=libgcc_s.so.1"]
+    library = subprocess.check_output(asked, text=True).strip()
+    return f"-Clink-arg={library}"
 
 
 def _linux(target: str) -> list[str]:

@@ -71,6 +71,7 @@ class NatsServer:
         """Have the server stand still, as a machine that hangs."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)  # its threads stop one after the other
 
     @contextmanager
     def paused(self) -> Iterator[None]:
