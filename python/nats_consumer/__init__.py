@@ -9,7 +9,14 @@ from .client import get_nats_client
 from .consumer import ErrorAckBehavior, JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer
 from .handler import ConsumerHandler, handle
 from .outcomes import Ack, DeadLetter, Drop, Outcome, Retry
-from .publish import apublish, apublish_many, publish, publish_many, publish_on_commit
+from .publish import (
+    Outgoing,
+    apublish,
+    apublish_many,
+    publish,
+    publish_many,
+    publish_on_commit,
+)
 
 __all__ = [
     "Ack",
@@ -21,6 +28,7 @@ __all__ = [
     "JetstreamPushConsumer",
     "NatsConsumer",
     "Outcome",
+    "Outgoing",
     "PubAck",
     "Retry",
     "apublish",

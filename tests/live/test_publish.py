@@ -25,6 +25,7 @@ from django.db import transaction
 from pytest_django import Settings
 
 from nats_consumer import (
+    Outgoing,
     _native,
     api,
     apublish,
@@ -222,6 +223,31 @@ def test_many_may_be_of_whatever_publish_takes(nats_server: NatsServer, stream: 
         b"null",
         b"x" * 300_000,
     ]
+
+
+def test_one_of_many_with_an_id_that_is_stored_already_is_a_duplicate(
+    nats_server: NatsServer, stream: str
+) -> None:
+    first = publish(f"{stream}.n", "x", msg_id="order-1")
+    again, other = publish_many(
+        [
+            Outgoing(f"{stream}.n", "x", msg_id="order-1"),
+            Outgoing(f"{stream}.n", {"number": 2}, headers={"Source": "shop"}),
+        ]
+    )
+    assert (again.seq, again.duplicate) == (first.seq, True)
+    assert (other.seq, other.duplicate) == (2, None)
+    assert b"Source: shop" in stored(stream, 2)[0]["hdrs"]
+
+
+def test_a_bad_header_of_one_of_many_is_refused_with_its_number(
+    nats_server: NatsServer, stream: str
+) -> None:
+    bad = Outgoing(f"{stream}.n", "x", headers={"A": "b\nc"})
+    with pytest.raises(InvalidMessage, match="one line") as caught:
+        publish_many([(f"{stream}.n", "x"), bad])
+    assert caught.value.__notes__ == [f"This was message 1, to '{stream}.n'."]
+    assert publish(f"{stream}.n", "x").seq == 1
 
 
 def test_none_of_many_is_sent_where_one_cannot_be(nats_server: NatsServer, stream: str) -> None:

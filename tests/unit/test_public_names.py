@@ -11,7 +11,7 @@ from nats_consumer import operations
 NAMES = {
     "nats_consumer": (
         "Ack ConsumerHandler DeadLetter Drop ErrorAckBehavior JetstreamPullConsumer "
-        "JetstreamPushConsumer NatsConsumer Outcome PubAck Retry __version__ apublish "
+        "JetstreamPushConsumer NatsConsumer Outcome Outgoing PubAck Retry __version__ apublish "
         "apublish_many get_nats_client handle operations publish publish_many publish_on_commit"
     ),
     "nats_consumer.api": (
@@ -39,7 +39,9 @@ NAMES = {
         "StreamOperation UpdateStream api"
     ),
     "nats_consumer.outcomes": "Ack DeadLetter Drop ErrorAckBehavior Outcome Retry",
-    "nats_consumer.publish": "apublish apublish_many publish publish_many publish_on_commit",
+    "nats_consumer.publish": (
+        "Outgoing apublish apublish_many publish publish_many publish_on_commit"
+    ),
     "nats_consumer.settings": "connect_args default_durable_name event_loop_policy",
     "nats_consumer.testing": "FakeMessage Published adeliver capture_published deliver",
 }

@@ -14,6 +14,7 @@ from nats_consumer import (
     Drop,
     JetstreamPullConsumer,
     Outcome,
+    Outgoing,
     PubAck,
     Retry,
     apublish,
@@ -56,6 +57,15 @@ def test_every_way_to_publish_is_captured() -> None:
         publish_many([("three", b"3"), ("four", b"4")])
     assert [message.subject for message in published] == ["one", "two", "three", "four"]
     assert (first, second.seq) == (PubAck(stream="captured", seq=1, domain=None), 2)
+
+
+def test_headers_and_ids_of_many_messages_are_captured() -> None:
+    with capture_published() as published:
+        publish_many([Outgoing(CREATED, b"1", headers={"A": "b"}, msg_id=7), (CREATED, b"2")])
+    assert published == [
+        Published(CREATED, b"1", {"A": "b", "Nats-Msg-Id": "7"}),
+        Published(CREATED, b"2"),
+    ]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,5 +1,7 @@
 //! Many messages to publish, all of them checked before the first one is sent.
 
+use std::collections::HashMap;
+
 use bytes::BytesMut;
 use nats_consumer::Outgoing;
 use pyo3::exceptions::PyIndexError;
@@ -12,11 +14,11 @@ use crate::host::error::to_python;
 /// Bytes of many messages that are allocated at once; as much as `BytesMut` goes on to allocate when they are full.
 const BLOCK: usize = 64 << 10;
 
-/// A message: subject, payload, no headers.
-type Draft = (PyBackedStr, PyBackedBytes, Option<Py<PyAny>>);
+/// A message: subject, payload, headers.
+type Draft = (PyBackedStr, PyBackedBytes, Option<HashMap<String, String>>);
 
 /// A draft as Python sees it.
-type Shown<'a, 'py> = (&'a str, Bound<'py, PyBytes>, Option<Py<PyAny>>);
+type Shown<'a, 'py> = (&'a str, Bound<'py, PyBytes>, Option<HashMap<&'a str, &'a str>>);
 
 /// Messages, checked and encoded, in their order.
 #[pyclass(frozen, module = "nats_consumer._native")]
@@ -26,16 +28,18 @@ pub(crate) struct Drafts {
 
 #[pymethods]
 impl Drafts {
-    /// Takes (subject, data) pairs; `draft` makes a draft of a pair that is not of text and bytes or text.
-    /// A note on what is raised says which one it is about.
+    /// Takes what `publish_many()` takes. `draft` makes a draft of everything but a pair of text and bytes or
+    /// text. A note on an exception says which message it is about.
     #[new]
     fn new(messages: &Bound<'_, PyAny>, draft: &Bound<'_, PyAny>) -> PyResult<Self> {
         let mut block = BytesMut::with_capacity(BLOCK);
         let packed = messages.try_iter()?.enumerate().map(|(index, message)| {
             let message = message?;
-            pack(&mut block, &message, draft).map_err(|error| match message.get_item(0) {
-                Ok(subject) => noted(error, index, &subject),
-                Err(_) => error,
+            pack(&mut block, &message, draft).map_err(|error| {
+                match message.get_item(0).or_else(|_| message.getattr("subject")) {
+                    Ok(subject) => noted(error, index, &subject),
+                    Err(_) => error,
+                }
             })
         });
         Ok(Self { messages: packed.collect::<PyResult<_>>()? })
@@ -47,7 +51,12 @@ impl Drafts {
 
     fn __getitem__<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Shown<'_, 'py>> {
         let message = self.messages.get(index).ok_or_else(|| PyIndexError::new_err(index))?;
-        Ok((message.subject(), PyBytes::new(py, message.payload()), None))
+        let headers = message.headers().iter().filter_map(|(name, values)| {
+            values.first().map(|value| (<_ as AsRef<str>>::as_ref(name), value.as_str()))
+        });
+        let headers: HashMap<_, _> = headers.collect();
+        let headers = Some(headers).filter(|headers| !headers.is_empty());
+        Ok((message.subject(), PyBytes::new(py, message.payload()), headers))
     }
 }
 
@@ -73,8 +82,11 @@ fn pack(block: &mut BytesMut, message: &Bound<'_, PyAny>, draft: &Bound<'_, PyAn
     if let Some(packed) = pack_as_it_is(block, message) {
         return packed;
     }
-    let (subject, payload, _): Draft = draft.call1((message,))?.extract()?;
-    Outgoing::packed(block, &subject, &payload).map_err(|error| to_python(&error))
+    let (subject, payload, headers): Draft = draft.call1((message,))?.extract()?;
+    let bare = Outgoing::packed(block, &subject, &payload);
+    let headers = headers.iter().flatten();
+    let whole = headers.fold(bare, |outgoing, (name, value)| outgoing?.header(name, value));
+    whole.map_err(|error| to_python(&error))
 }
 
 /// Most are a text and bytes or text: for them no Python has to run.

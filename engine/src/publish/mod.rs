@@ -124,6 +124,12 @@ impl Outgoing {
         &self.subject
     }
 
+    /// The headers, those of [`id`](Self::id) and [`header`](Self::header).
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// What.
     #[must_use]
     pub fn payload(&self) -> &[u8] {

@@ -15,8 +15,17 @@ from nats_consumer.api import PubAck
 from nats_consumer.exceptions import NotAllStored
 from nats_consumer.lanes.blocking import on_event_loop
 
-from .drafts import MsgId, checked_timeout, make_draft, make_drafts
+from .drafts import MsgId, Outgoing, checked_timeout, make_draft, make_drafts
 from .publisher import current_publisher, is_open
+
+__all__ = [
+    "Outgoing",
+    "apublish",
+    "apublish_many",
+    "publish",
+    "publish_many",
+    "publish_on_commit",
+]
 
 logger = logging.getLogger("nats_consumer.publish")
 
@@ -64,10 +73,11 @@ async def apublish(
 
 
 def publish_many(
-    messages: Iterable[tuple[str, Any]], *, timeout: float = _DEFAULT_TIMEOUT
+    messages: Iterable[Outgoing | tuple[str, Any]], *, timeout: float = _DEFAULT_TIMEOUT
 ) -> list[PubAck]:
-    """Publish (subject, data) pairs in their order without waiting for each, and return their
-    confirmations. Far faster than publish() in a loop.
+    """Publish messages in their order without waiting for each, and return their confirmations.
+    Far faster than publish() in a loop. A message is a (subject, data) pair, or an Outgoing where
+    it has headers or a message id.
 
     They have `timeout` seconds all together. Raises NotAllStored, an ExceptionGroup of what
     publish() raises, if some were not stored; the others were, and it says which are which. If one
@@ -81,7 +91,7 @@ def publish_many(
 
 
 async def apublish_many(
-    messages: Iterable[tuple[str, Any]],
+    messages: Iterable[Outgoing | tuple[str, Any]],
     *,
     timeout: float = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - it ends the engine's work too
 ) -> list[PubAck]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
@@ -21,6 +22,17 @@ Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
 MSG_ID = "Nats-Msg-Id"
 
 
+@dataclass(frozen=True)
+class Outgoing:
+    """A message for publish_many() with headers or a message id. The arguments are those of
+    publish()."""
+
+    subject: str
+    data: Any
+    headers: Mapping[str, str] | None = None
+    msg_id: MsgId | None = None
+
+
 def make_draft(
     subject: str, data: Any, headers: Mapping[str, str] | None, msg_id: MsgId | None
 ) -> Draft:
@@ -37,14 +49,16 @@ def make_draft(
     return subject, _encode(subject, data), lines
 
 
-def make_drafts(messages: Iterable[tuple[str, Any]]) -> "Drafts":
+def make_drafts(messages: Iterable[Outgoing | tuple[str, Any]]) -> "Drafts":
     """The messages, all of them checked. A note on an exception says which message it is about."""
     from nats_consumer import _native
 
-    return _native.Drafts(messages, _bare_draft)
+    return _native.Drafts(messages, _draft_of)
 
 
-def _bare_draft(message: tuple[str, Any]) -> Draft:
+def _draft_of(message: Outgoing | tuple[str, Any]) -> Draft:
+    if isinstance(message, Outgoing):
+        return make_draft(message.subject, message.data, message.headers, message.msg_id)
     subject, data = message
     return make_draft(subject, data, None, None)
 
