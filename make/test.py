@@ -2,7 +2,7 @@
 
 With MATRIX in the environment also: the wheel, installed as users do, and the Python tests with it,
 on every Python found here. With ALL also: every fault, other projects' own tests (SUITES names
-their folder), the oldest nats-server, the sdist and the container.
+their folder), the oldest nats-server, the sdist, the container and the packaged crate.
 """
 
 import os
@@ -43,6 +43,8 @@ def main() -> int:
         notes += [f"Tested on Python {own}. MATRIX=1 tests on all, ALL=1 also every fault."]
         return run_all("test", [python, rust], notes)
     rust.append(Step("wheels", [*MAKE, "wheels"]))
+    if has_all:
+        rust.append(Step("crate", [PYTHON, "make/crate.py"]))
     pythons, more_notes = matrix_steps(own)
     notes += more_notes
     if not has_all:

@@ -30,12 +30,12 @@ pub(crate) struct SelectionOptions {
 impl SelectionOptions {
     fn into_selection(self) -> PyResult<Selection> {
         let duration = |name, value: Option<f64>| value.map(|value| seconds(name, value)).transpose();
-        Ok(Selection {
-            older_than: duration("older_than", self.older_than)?,
-            newer_than: duration("newer_than", self.newer_than)?,
-            consumer: self.consumer,
-            reason: self.reason,
-        })
+        let mut selection = Selection::default();
+        selection.older_than = duration("older_than", self.older_than)?;
+        selection.newer_than = duration("newer_than", self.newer_than)?;
+        selection.consumer = self.consumer;
+        selection.reason = self.reason;
+        Ok(selection)
     }
 }
 

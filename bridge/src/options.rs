@@ -82,6 +82,7 @@ impl ConnectOptions {
             connect_timeout: seconds("connect_timeout", self.connect_timeout)?,
             ping_interval: seconds("ping_interval", self.ping_interval)?,
             no_echo: self.no_echo,
+            custom: None,
         })
     }
 
@@ -134,8 +135,8 @@ impl ConsumerOptions {
                 &self.exhausted,
                 &[
                     ("ack", Exhausted::Ack),
-                    ("nak", Exhausted::Nak),
-                    ("term", Exhausted::Term),
+                    ("nak", Exhausted::Retry),
+                    ("term", Exhausted::Drop),
                     ("dead_letter", Exhausted::DeadLetter),
                 ],
             )?,

@@ -1,5 +1,6 @@
 //! What the user asks for, as plain data. Nothing here connects to anything.
 
+use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,6 +80,16 @@ impl fmt::Debug for TokenSource {
     }
 }
 
+/// A function on the options of the client underneath. Its type is erased: nothing here knows that client.
+#[derive(Clone)]
+pub struct Custom(pub(crate) Arc<dyn Any + Send + Sync>);
+
+impl fmt::Debug for Custom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Custom(..)")
+    }
+}
+
 /// Where the servers are and how to be let in.
 ///
 /// ```
@@ -134,6 +145,9 @@ pub struct ConnectOptions {
     pub ping_interval: Duration,
     /// Do not deliver what this very connection published.
     pub no_echo: bool,
+    /// Set by [`customize`](Self::customize).
+    #[doc(hidden)]
+    pub custom: Option<Custom>,
 }
 
 impl ConnectOptions {
@@ -159,8 +173,14 @@ impl ConnectOptions {
         password: impl Into<Secret> => Some(password.into()),
         /// Authentication token; none.
         token: impl Into<Secret> => Some(token.into()),
-        /// Path of a `.creds` file (JWT and seed); none.
+        /// Path of a `.creds` file (JWT and seed), or of one with the JWT alone; none.
         credentials: impl Into<PathBuf> => Some(credentials.into()),
+        /// Path of a file with the seed, where [`credentials`](Self::credentials) has only the JWT; none.
+        credentials_seed: impl Into<PathBuf> => Some(credentials_seed.into()),
+        /// Asked for the authentication token at each connection; nothing is asked.
+        token_source: TokenSource => Some(token_source),
+        /// What the subjects of the JetStream API begin with; `$JS.API`.
+        api_prefix: impl Into<String> => Some(api_prefix.into()),
         /// Seed of an nkey; none.
         nkey_seed: impl Into<Secret> => Some(nkey_seed.into()),
         /// Path of a PEM file with the certificate authorities to trust; those of the system.
@@ -202,6 +222,7 @@ impl Default for ConnectOptions {
             // async-nats' own 60 s would notice a frozen server only after three minutes.
             ping_interval: Duration::from_secs(10),
             no_echo: false,
+            custom: None,
         }
     }
 }
@@ -255,10 +276,11 @@ impl Start {
 pub enum Exhausted {
     /// Acknowledge it and move on.
     Ack,
-    /// Hand it back with the policy's longest delay: neither lost nor spinning.
-    Nak,
+    /// Hand it back with the policy's longest delay: neither lost nor spinning. A poison message comes again without
+    /// end.
+    Retry,
     /// Terminate it without a copy.
-    Term,
+    Drop,
     /// Store it in the dead-letter stream.
     DeadLetter,
 }
@@ -351,7 +373,7 @@ impl ConsumerOptions {
         start: Start => start,
         /// When and how often a failed message is tried again; 4 attempts, after 1, 2 and 4 s.
         retry: RetryPolicy => retry,
-        /// What becomes of a message whose last attempt failed; [`Exhausted::Nak`].
+        /// What becomes of a message whose last attempt failed; [`Exhausted::Retry`].
         exhausted: Exhausted => exhausted,
         /// Another durable to take over, with its position; none.
         inherits: impl Into<String> => Some(inherits.into()),
@@ -377,7 +399,7 @@ impl ConsumerOptions {
             manages_durable: true,
             start: Start::All,
             retry: RetryPolicy::default(),
-            exhausted: Exhausted::Nak,
+            exhausted: Exhausted::Retry,
             handler_timeout: None,
         }
     }

@@ -1,9 +1,10 @@
-//! Where tests end the process, or have a task panic: only with the feature `fail-points`, which no wheel has.
+//! Where tests end the process, or have a task panic: only with the feature `__fail-points`, which is not public
+//! and which no wheel has.
 
 /// Ends the process here, as abruptly as a SIGKILL, if it was started with `NATS_CONSUMER_DIES` set to `step`
 /// and the number of times that the step is passed before, such as `returned:5`; with `NATS_CONSUMER_PANICS`,
 /// panics here, once.
-#[cfg(feature = "fail-points")]
+#[cfg(feature = "__fail-points")]
 pub(crate) fn pass(step: &str) {
     use std::sync::LazyLock;
 
@@ -17,13 +18,13 @@ pub(crate) fn pass(step: &str) {
     }
 }
 
-#[cfg(feature = "fail-points")]
+#[cfg(feature = "__fail-points")]
 struct Point {
     step: String,
     passes: std::sync::atomic::AtomicI64,
 }
 
-#[cfg(feature = "fail-points")]
+#[cfg(feature = "__fail-points")]
 impl Point {
     fn asked_for(variable: &str) -> Option<Self> {
         let asked = std::env::var(variable).ok()?;
@@ -37,6 +38,6 @@ impl Point {
     }
 }
 
-#[cfg(not(feature = "fail-points"))]
+#[cfg(not(feature = "__fail-points"))]
 #[inline]
 pub(crate) fn pass(_step: &str) {}

@@ -33,10 +33,21 @@
 //! | logs and metrics | [`observe::target`], [`Handler::on_outcome`], [`Consumption::counters`] |
 //! | how to stop | [`run_until`], [`Consumption::drain`], [`Context::shutting_down`] |
 //! | publishing | [`Publisher`], [`Outgoing`] |
+//! | subjects with names in them, as `orders.{id}.paid` | [`Template`] |
 //! | dead letters | [`dead_letters`], [`replay`] |
 //!
 //! Delivery is at least once: a handler may see a message again, so make it idempotent. Everything runs on the current
 //! tokio runtime, of either flavor, and panics outside of one.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `ring` (default) | the cryptography of TLS |
+//! | `aws-lc-rs` | other cryptography of TLS, instead of `ring` |
+//! | `fips` | `aws-lc-rs` in its FIPS 140-3 variant; building it needs CMake and Go |
+//! | `websockets` | servers at `ws://` and `wss://` |
+//! | `testing` | `testing::NatsServer`, a real nats-server for your tests |
 //!
 //! # The journey of a message
 //!
@@ -113,7 +124,7 @@ pub use jetstream::stream;
 #[doc(hidden)]
 pub use publish::publisher;
 
-pub use config::{ConnectOptions, ConsumerOptions, Exhausted, Kind, Secret, Start};
+pub use config::{ConnectOptions, ConsumerOptions, Exhausted, Kind, Secret, Start, TokenError, TokenSource};
 pub use connect::{Connection, Happening, Link};
 #[doc(hidden)]
 pub use consumption::consume_into;
@@ -131,7 +142,7 @@ pub use outcome::{HandlerError, IntoOutcome, Outcome};
 pub use publish::{Outgoing, PublishAck};
 pub use publisher::Publisher;
 pub use retry::{RetryPolicy, Schedule};
-pub use route::Pattern;
+pub use route::{Pattern, Template};
 pub use router::Router;
 
 /// Runs the examples of the README.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// What becomes of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// Done: never deliver it again.
     Ack,

@@ -25,6 +25,7 @@ pub struct RetryPolicy {
 
 /// The delays between the attempts at one message.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Schedule {
     /// The first retry waits `initial`, each later one `factor` times as long, none beyond `max`.
     Exponential {
@@ -41,6 +42,7 @@ pub enum Schedule {
 
 /// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Next {
     /// Another attempt after this delay.
     Retry(Duration),

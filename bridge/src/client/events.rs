@@ -47,8 +47,8 @@ async fn next(happenings: &mut Receiver<Happening>) -> (&'static str, String) {
             Ok(Happening::Error(text)) => ("error", text),
             Ok(Happening::SlowConsumer(subject)) => ("slow_consumer", subject),
             Err(RecvError::Closed) => ("closed", String::new()),
-            // Whoever listens is far behind; what is left still counts.
-            Err(RecvError::Lagged(_)) => continue,
+            // Whoever listens is far behind; what is left still counts. Other events have no name in Python.
+            Ok(_) | Err(RecvError::Lagged(_)) => continue,
         };
         return (what, text);
     }

@@ -101,7 +101,7 @@ impl Connection {
     #[getter]
     fn statistics(&self) -> (u64, u64, u64, u64, u64) {
         let engine = self.engine.peek();
-        let Traffic { messages_in, bytes_in, messages_out, bytes_out } = engine.traffic();
+        let Traffic { messages_in, bytes_in, messages_out, bytes_out, .. } = engine.traffic();
         let connects = engine.client().statistics().connects.load(Relaxed);
         (messages_in, messages_out, bytes_in, bytes_out, connects)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_nats::ReconnectToServer;
 
 use crate::config::ConnectOptions;
+use crate::connect::customize::customized;
 use crate::connect::link::Events;
 use crate::connect::servers::Servers;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,7 +30,7 @@ pub(crate) fn client_options(
         let answering = answering.clone();
         async move { answering.answer(&nonce).await }
     };
-    let mut client = async_nats::ConnectOptions::with_auth_callback(callback)
+    let mut client = customized(options, async_nats::ConnectOptions::with_auth_callback(callback))
         .connection_timeout(options.connect_timeout)
         .ping_interval(options.ping_interval)
         .max_reconnects(options.max_reconnects)

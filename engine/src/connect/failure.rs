@@ -1,8 +1,13 @@
 //! Why a server could not be connected, in words that say what was seen and what helps.
 
+use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
+
+/// The error of async-nats.
+pub(crate) type Cause = Arc<dyn StdError + Send + Sync>;
 
 /// A server that could not be connected, and the words of async-nats.
 #[derive(Clone, Debug)]
@@ -11,11 +16,13 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// TLS was demanded only because a password or token would be sent.
     pub(crate) is_guarded: bool,
+    /// The error itself, where there is one.
+    pub(crate) error: Option<Cause>,
 }
 
 /// What kind of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
+enum Sort {
     /// Nothing listens there, or it does not answer.
     Silent,
     Refused,
@@ -34,45 +41,45 @@ enum Cause {
 }
 
 /// In the words of async-nats, rustls and nats-server.
-const CAUSES: [(&str, Cause); 22] = [
-    ("authorization violation", Cause::Refused),
-    ("failed signing nonce", Cause::Unproven),
-    ("invalid dns name", Cause::NoName),
-    ("TLS error", Cause::Files),
-    ("InvalidContentType", Cause::NoTls),
-    ("UnknownIssuer", Cause::Authority),
-    ("CaUsedAsEndEntity", Cause::Authority),
-    ("not valid for name", Cause::OtherName),
-    ("NotValidForName", Cause::OtherName),
-    ("certificate expired", Cause::Expired),
-    ("Expired", Cause::Expired),
-    ("not valid yet", Cause::Expired),
-    ("NotValidYet", Cause::Expired),
-    ("received fatal alert", Cause::ClientCertificate),
-    ("invalid peer certificate", Cause::Other),
-    ("timed out", Cause::Silent),
-    ("DNS error", Cause::Silent),
-    ("refused", Cause::Silent),
-    ("unreachable", Cause::Silent),
-    ("reset by peer", Cause::Silent),
-    ("broken pipe", Cause::Silent),
-    ("expected INFO", Cause::Silent),
+const SORTS: [(&str, Sort); 22] = [
+    ("authorization violation", Sort::Refused),
+    ("failed signing nonce", Sort::Unproven),
+    ("invalid dns name", Sort::NoName),
+    ("TLS error", Sort::Files),
+    ("InvalidContentType", Sort::NoTls),
+    ("UnknownIssuer", Sort::Authority),
+    ("CaUsedAsEndEntity", Sort::Authority),
+    ("not valid for name", Sort::OtherName),
+    ("NotValidForName", Sort::OtherName),
+    ("certificate expired", Sort::Expired),
+    ("Expired", Sort::Expired),
+    ("not valid yet", Sort::Expired),
+    ("NotValidYet", Sort::Expired),
+    ("received fatal alert", Sort::ClientCertificate),
+    ("invalid peer certificate", Sort::Other),
+    ("timed out", Sort::Silent),
+    ("DNS error", Sort::Silent),
+    ("refused", Sort::Silent),
+    ("unreachable", Sort::Silent),
+    ("reset by peer", Sort::Silent),
+    ("broken pipe", Sort::Silent),
+    ("expected INFO", Sort::Silent),
 ];
 
 impl Failure {
-    fn cause(&self) -> Cause {
-        let known = CAUSES.iter().find(|(words, _)| self.text.contains(words));
-        known.map_or(Cause::Other, |(_, cause)| *cause)
+    fn sort(&self) -> Sort {
+        let known = SORTS.iter().find(|(words, _)| self.text.contains(words));
+        known.map_or(Sort::Other, |(_, sort)| *sort)
     }
 
     /// Whether the server refused the credentials.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self.cause(), Cause::Refused | Cause::Unproven)
+        matches!(self.sort(), Sort::Refused | Sort::Unproven)
     }
 
     /// Whether no server can be connected with these options.
     pub(crate) fn is_of_the_options(&self) -> bool {
-        self.cause() == Cause::Files
+        self.sort() == Sort::Files
     }
 
     /// What was seen.
@@ -80,58 +87,58 @@ impl Failure {
         let Self { server, .. } = self;
         let text = self.text.split_once(": ").map_or(self.text.as_str(), |(_, source)| source);
         let text = text.trim_start_matches("nats: ");
-        match self.cause() {
-            Cause::Silent => format!("nobody can be reached at {server} ({text})"),
-            Cause::Refused => format!("{server} refuses the credentials ({text})"),
-            Cause::Unproven => format!("there is nothing to sign in to {server} with ({text})"),
-            Cause::Files => format!("TLS cannot be set up with these options ({text})"),
-            Cause::NoTls if self.is_guarded => {
+        match self.sort() {
+            Sort::Silent => format!("nobody can be reached at {server} ({text})"),
+            Sort::Refused => format!("{server} refuses the credentials ({text})"),
+            Sort::Unproven => format!("there is nothing to sign in to {server} with ({text})"),
+            Sort::Files => format!("TLS cannot be set up with these options ({text})"),
+            Sort::NoTls if self.is_guarded => {
                 format!(
                     "the server does not speak TLS at {server}, and a password or token is sent over TLS only, except to this machine"
                 )
             }
-            Cause::NoName => format!("TLS cannot be used with {server}, which is not a host name ({text})"),
-            Cause::NoTls => format!("the server does not speak TLS at {server}"),
-            Cause::Authority => {
+            Sort::NoName => format!("TLS cannot be used with {server}, which is not a host name ({text})"),
+            Sort::NoTls => format!("the server does not speak TLS at {server}"),
+            Sort::Authority => {
                 format!("the certificate of {server} is from an authority that is not trusted ({text})")
             }
-            Cause::OtherName => format!("the certificate of {server} is for another name ({text})"),
-            Cause::Expired => format!("the certificate of {server} is not valid now ({text})"),
-            Cause::ClientCertificate => format!("{server} refuses the TLS handshake ({text})"),
-            Cause::Other => format!("{server} cannot be connected ({text})"),
+            Sort::OtherName => format!("the certificate of {server} is for another name ({text})"),
+            Sort::Expired => format!("the certificate of {server} is not valid now ({text})"),
+            Sort::ClientCertificate => format!("{server} refuses the TLS handshake ({text})"),
+            Sort::Other => format!("{server} cannot be connected ({text})"),
         }
     }
 
     /// What helps.
     pub(crate) fn advice(&self) -> &'static str {
-        match self.cause() {
-            Cause::Silent => "Check that a server listens there and that `servers` names it.",
-            Cause::Refused => "Check the user, password, token, nkey or credentials file.",
-            Cause::Unproven => "Check the credentials file, the seed, or the callable that gives the token.",
-            Cause::Files => {
+        match self.sort() {
+            Sort::Silent => "Check that a server listens there and that `servers` names it.",
+            Sort::Refused => "Check the user, password, token, nkey or credentials file.",
+            Sort::Unproven => "Check the credentials file, the seed, or the callable that gives the token.",
+            Sort::Files => {
                 "Check that `tls_ca`, `tls_cert` and `tls_key` are PEM files and that the key belongs to the certificate."
             }
-            Cause::NoTls if self.is_guarded => {
+            Sort::NoTls if self.is_guarded => {
                 "Enable TLS on the server. If you trust the network between you and the server, set `tls` to False."
             }
-            Cause::NoTls => {
+            Sort::NoTls => {
                 "Enable TLS on the server, or correct its address: a `tls://` URL, `tls` and the `tls_` files demand TLS."
             }
-            Cause::NoName => "Use a host name or an IP address in `servers`.",
-            Cause::Authority => "Name the PEM file of the authority that signed it in `tls_ca`.",
-            Cause::OtherName => "Use a name in `servers` that the certificate is for.",
-            Cause::Expired => "Renew it, and check the clock of this machine.",
-            Cause::ClientCertificate => {
+            Sort::NoName => "Use a host name or an IP address in `servers`.",
+            Sort::Authority => "Name the PEM file of the authority that signed it in `tls_ca`.",
+            Sort::OtherName => "Use a name in `servers` that the certificate is for.",
+            Sort::Expired => "Renew it, and check the clock of this machine.",
+            Sort::ClientCertificate => {
                 "Give a client certificate that the server accepts in `tls_cert` and `tls_key`; the server's log says more."
             }
-            Cause::Other => "The server's log says more.",
+            Sort::Other => "The server's log says more.",
         }
     }
 
     fn kind(&self) -> ErrorKind {
-        match self.cause() {
-            Cause::Refused | Cause::Unproven => ErrorKind::Denied,
-            Cause::Files => ErrorKind::Config,
+        match self.sort() {
+            Sort::Refused | Sort::Unproven => ErrorKind::Denied,
+            Sort::Files => ErrorKind::Config,
             _ => ErrorKind::Unreachable,
         }
     }
@@ -141,7 +148,8 @@ impl Failure {
 pub(crate) fn not_connected(failures: &[Failure], waited: Duration) -> Error {
     let of_options = failures.iter().find(|failure| failure.is_of_the_options());
     let refusal = failures.iter().find(|failure| failure.is_refusal());
-    let kind = of_options.or(refusal).or(failures.first()).map_or(ErrorKind::Unreachable, Failure::kind);
+    let decisive = of_options.or(refusal).or(failures.first());
+    let kind = decisive.map_or(ErrorKind::Unreachable, Failure::kind);
     let told: Vec<&Failure> = match of_options {
         Some(failure) => vec![failure],
         None => failures.iter().collect(),
@@ -149,14 +157,18 @@ pub(crate) fn not_connected(failures: &[Failure], waited: Duration) -> Error {
     let mut advice: Vec<_> = told.iter().map(|failure| failure.advice()).collect();
     advice.sort_unstable();
     advice.dedup();
-    let is_silent = told.iter().all(|failure| failure.cause() == Cause::Silent);
+    let is_silent = told.iter().all(|failure| failure.sort() == Sort::Silent);
     let begin = if is_silent {
         format!("No NATS server answered within {waited:?}")
     } else {
         "Not connected to NATS".into()
     };
     let reasons: Vec<_> = told.iter().map(|failure| failure.reason()).collect();
-    Error::new(kind, format!("{begin}: {}. {}", reasons.join("; "), advice.join(" ")))
+    let error = Error::new(kind, format!("{begin}: {}. {}", reasons.join("; "), advice.join(" ")));
+    match decisive.and_then(|failure| failure.error.clone()) {
+        Some(cause) => error.because(cause),
+        None => error,
+    }
 }
 
 #[cfg(test)]
@@ -164,7 +176,7 @@ mod tests {
     use super::*;
 
     fn failure(text: &str) -> Failure {
-        Failure { server: "nats://one:4222".into(), text: text.into(), is_guarded: false }
+        Failure { server: "nats://one:4222".into(), text: text.into(), is_guarded: false, error: None }
     }
 
     fn error(texts: &[&str]) -> Error {
@@ -189,7 +201,7 @@ mod tests {
 
     #[test]
     fn only_the_guard_of_a_password_is_answered_by_less_security_and_not_as_the_first_advice() {
-        for (text, _) in CAUSES {
+        for (text, _) in SORTS {
             assert!(!error(&[text]).to_string().contains("False"), "{text}");
         }
         let guarded = Failure { is_guarded: true, ..failure("InvalidContentType") };

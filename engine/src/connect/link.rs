@@ -21,6 +21,7 @@ const EVENT_CAPACITY: usize = 256;
 
 /// What happens to a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Happening {
     /// It was lost; it comes back by itself.
     Disconnected,
@@ -36,6 +37,7 @@ pub enum Happening {
 
 /// What is known of the link to the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Link {
     /// Whether the server can be reached now.
     pub is_up: bool,

@@ -1,6 +1,7 @@
 //! Options become a connected client, and what happens to it later becomes a state one can watch.
 
 mod credentials;
+mod customize;
 pub(crate) mod denial;
 pub(crate) mod denials;
 mod dial;
@@ -27,7 +28,7 @@ use crate::config::ConnectOptions;
 use crate::connect::denial::Act;
 use crate::connect::denials::Denials;
 use crate::connect::dial::{client_options, inbox_prefix};
-use crate::connect::failure::{Failure, not_connected};
+use crate::connect::failure::{Cause, Failure, not_connected};
 use crate::connect::link::Events;
 pub use crate::connect::link::{Happening, Link};
 use crate::connect::scout::Scout;
@@ -115,12 +116,14 @@ impl Connection {
         let attempt = async {
             // Each address that a name stands for has the whole limit.
             let looked_up = timeout(limit, lookup_host((address.host(), address.port()))).await;
-            let places = looked_up.map_err(|_| String::from("DNS error: timed out"))?;
+            let places = looked_up.map_err(|_| (String::from("DNS error: timed out"), None))?;
             let places = places.map_or(1, |places| places.count().max(1));
             let most = limit * u32::try_from(places).unwrap_or(u32::MAX) + RETRY_PAUSE;
             match timeout(most.min(left.unwrap_or(most)), dialling.connect(servers.addresses())).await {
-                Ok(connected) => connected.map_err(|error| error.to_string()),
-                Err(_) => Err(TIMED_OUT.into()),
+                Ok(connected) => {
+                    connected.map_err(|error| (error.to_string(), Some(Arc::new(error) as Cause)))
+                }
+                Err(_) => Err((TIMED_OUT.into(), None)),
             }
         };
         Ok(match attempt.await {
@@ -137,12 +140,12 @@ impl Connection {
                 };
                 Ok(connection.settled(limit).await)
             }
-            Err(text) => Err(servers.failure(&address, text)),
+            Err((text, error)) => Err(servers.failure(&address, text, error)),
         })
     }
 
     /// A connection that never comes about.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) async fn to_nowhere() -> Result<Self> {
         const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
         let (events, link) = Events::new(String::new());

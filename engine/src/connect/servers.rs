@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::config::{ConnectOptions, Secret, TokenError, TokenSource};
 use crate::connect::credentials::Credentials;
-use crate::connect::failure::Failure;
+use crate::connect::failure::{Cause, Failure};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::lock;
 
@@ -191,14 +191,14 @@ impl Servers {
         let current = pool.current.as_ref()?;
         let tried =
             known.iter().find(|server| server.addr == current.address && server.failed_attempts > 0)?;
-        Some(current.failure(tried.last_error.clone()?))
+        Some(current.failure(tried.last_error.clone()?, None))
     }
 
     /// A failure to connect to a named server.
-    pub(crate) fn failure(&self, address: &ServerAddr, text: String) -> Failure {
+    pub(crate) fn failure(&self, address: &ServerAddr, text: String, error: Option<Cause>) -> Failure {
         match self.named.iter().find(|server| server.address == *address) {
-            Some(server) => server.failure(text),
-            None => Failure { server: spell(address), text, is_guarded: false },
+            Some(server) => server.failure(text, error),
+            None => Failure { server: spell(address), text, is_guarded: false, error },
         }
     }
 
@@ -210,7 +210,7 @@ impl Servers {
         let mut pool = self.pool();
         let Some(teller) = pool.current.clone() else { return false };
         let mut learned: Vec<Server> = Vec::new();
-        for address in told.iter().filter_map(|text| told_address(text, teller.address.tls_required())) {
+        for address in told.iter().filter_map(|text| told_address(text, teller.address.scheme())) {
             let is_known = |other: &Server| is_same_place(&other.address, &address);
             if !self.named.iter().any(is_known) && !learned.iter().any(is_known) {
                 learned.push(self.server(address, teller.sign_in.clone()));
@@ -255,8 +255,8 @@ impl fmt::Debug for Servers {
 }
 
 impl Server {
-    fn failure(&self, text: String) -> Failure {
-        Failure { server: self.spelled.clone(), text, is_guarded: self.is_guarded }
+    fn failure(&self, text: String, error: Option<Cause>) -> Failure {
+        Failure { server: self.spelled.clone(), text, is_guarded: self.is_guarded, error }
     }
 }
 
@@ -297,14 +297,21 @@ fn parse_servers(servers: &[Secret]) -> Result<Vec<ServerAddr>> {
 }
 
 fn parse_server(server: &Secret) -> Result<ServerAddr> {
-    ServerAddr::from_str(server.reveal()).map_err(|error| {
+    let address = ServerAddr::from_str(server.reveal()).map_err(|error| {
         // The address itself may hold a password, so it is not repeated.
         Error::new(
             ErrorKind::Config,
             "An entry of `servers` is not a server address: write `nats://host:port` or `host:port`.",
         )
         .because(error)
-    })
+    })?;
+    // Without the feature, async-nats would speak plain NATS there, and send a password in the clear.
+    if address.is_websocket() && cfg!(not(feature = "websockets")) {
+        let text = "An entry of `servers` is the address of a WebSocket, which this build cannot use: write `nats://` or \
+                    `tls://`, or build the crate with its feature `websockets`.";
+        return Err(Error::new(ErrorKind::Config, text));
+    }
+    Ok(address)
 }
 
 fn decoded(text: &str) -> Result<String> {
@@ -317,9 +324,8 @@ fn decoded(text: &str) -> Result<String> {
     })
 }
 
-/// An address that a server tells of.
-fn told_address(text: &str, over_tls: bool) -> Option<ServerAddr> {
-    let scheme = if over_tls { "tls" } else { "nats" };
+/// An address that a server tells of, which is reached as the server itself.
+fn told_address(text: &str, scheme: &str) -> Option<ServerAddr> {
     ServerAddr::from_str(&format!("{scheme}://{text}")).ok().filter(|address| !address.host().is_empty())
 }
 
@@ -330,7 +336,8 @@ fn bare(address: ServerAddr, over_tls: bool) -> ServerAddr {
     let _ = url.set_username("");
     let _ = url.set_password(None);
     if over_tls {
-        let _ = url.set_scheme("tls");
+        let scheme = if address.is_websocket() { "wss" } else { "tls" };
+        let _ = url.set_scheme(scheme);
     }
     ServerAddr::from_url(url).unwrap_or(address)
 }
@@ -398,6 +405,22 @@ mod tests {
 
     fn some<const N: usize>(texts: [&str; N]) -> [Option<String>; N] {
         texts.map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    #[test]
+    fn a_password_for_a_websocket_crosses_a_network_over_tls_only() {
+        let address = ServerAddr::from_str("ws://me:hunter2@one:8080").unwrap();
+        assert_eq!(spell(&bare(address, true)), "wss://one:8080");
+    }
+
+    #[cfg(not(feature = "websockets"))]
+    #[test]
+    fn a_websocket_is_refused_where_plain_nats_would_be_spoken_to_it() {
+        for url in ["ws://me:hunter2@one:8080", "wss://one"] {
+            let error = servers(&[url]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains("WebSocket"), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ struct Pair {
 
 /// The messages of a connection so far, and the bytes of their payloads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Traffic {
     /// Messages received.
     pub messages_in: u64,

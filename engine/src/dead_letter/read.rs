@@ -39,7 +39,15 @@ pub(crate) const LETTER_ID: &str = "Dlq-Letter-Id";
 const AT_ONCE: u64 = 64;
 
 /// Which dead letters are meant: those that fit everything that is given.
+///
+/// ```
+/// use nats_consumer::Selection;
+/// use std::time::Duration;
+///
+/// let recent = Selection::default().consumer("billing").newer_than(Duration::from_secs(60 * 60));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Selection {
     /// The durable that gave the message up.
     pub consumer: Option<String>,
@@ -52,6 +60,30 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Those of one durable.
+    #[must_use]
+    pub fn consumer(self, durable: impl Into<String>) -> Self {
+        Self { consumer: Some(durable.into()), ..self }
+    }
+
+    /// Those whose reason contains a text.
+    #[must_use]
+    pub fn reason(self, part: impl Into<String>) -> Self {
+        Self { reason: Some(part.into()), ..self }
+    }
+
+    /// Those stored longer ago than this.
+    #[must_use]
+    pub fn older_than(self, age: Duration) -> Self {
+        Self { older_than: Some(age), ..self }
+    }
+
+    /// Those stored within this time.
+    #[must_use]
+    pub fn newer_than(self, age: Duration) -> Self {
+        Self { newer_than: Some(age), ..self }
+    }
+
     fn takes(&self, letter: &StoredLetter, now: SystemTime) -> bool {
         let age = now.duration_since(letter.stored).unwrap_or_default();
         self.consumer.as_ref().is_none_or(|consumer| *consumer == letter.consumer)
@@ -63,6 +95,7 @@ impl Selection {
 
 /// A dead letter as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoredLetter {
     /// The dead-letter stream it is in.
     pub kept_in: String,

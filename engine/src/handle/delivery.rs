@@ -406,7 +406,7 @@ impl Delivery {
 
     /// Whether one that asks for another attempt is given up: it has asked often enough.
     fn is_last_to_run(&self) -> bool {
-        self.settler.shared.options.exhausted != Exhausted::Nak && self.attempt >= self.last_to_run()
+        self.settler.shared.options.exhausted != Exhausted::Retry && self.attempt >= self.last_to_run()
     }
 
     /// The last delivery that runs where nobody can tell whether the message ended its workers.

@@ -58,12 +58,17 @@ impl Router {
         Self::default()
     }
 
-    /// Adds a handler for the subjects that fit `pattern`.
+    /// Adds a handler for the subjects that fit `pattern`: a text, a [`Pattern`], or a
+    /// [`Template`](crate::route::Template).
     ///
     /// # Errors
     /// When the pattern is malformed, or has a handler already; the error names it and the rule.
-    pub fn route(mut self, pattern: &str, handler: impl Handler) -> Result<Self, PatternError> {
-        let pattern = Pattern::parse(pattern)?;
+    pub fn route(
+        mut self,
+        pattern: impl TryInto<Pattern, Error: Into<PatternError>>,
+        handler: impl Handler,
+    ) -> Result<Self, PatternError> {
+        let pattern = pattern.try_into().map_err(Into::into)?;
         if self.handlers.iter().any(|(other, _)| *other == pattern) {
             return Err(pattern.is_twice());
         }

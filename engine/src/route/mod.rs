@@ -19,12 +19,14 @@
 //! ```
 
 mod pattern;
+mod template;
 
 use std::collections::HashMap;
 use std::str::Split;
 
 pub use pattern::{Pattern, PatternError, Rule, validate_publish_subject};
 use pattern::{Token, has_empty_token};
+pub use template::{Template, TemplateError, Tokens};
 
 /// Patterns and what each leads to, compiled for [`find`](Self::find).
 ///

@@ -4,6 +4,7 @@
 //! token and `>`, which comes last, for one or more. Inside a longer token (`cre*`) neither means
 //! anything, as in NATS itself.
 
+use std::convert::Infallible;
 use std::fmt;
 
 /// The longest subject in bytes: what a server's `max_control_line` allows by default.
@@ -79,6 +80,28 @@ impl Pattern {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<&str> for Pattern {
+    type Error = PatternError;
+
+    fn try_from(text: &str) -> Result<Self, PatternError> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<&String> for Pattern {
+    type Error = PatternError;
+
+    fn try_from(text: &String) -> Result<Self, PatternError> {
+        Self::parse(text)
+    }
+}
+
+impl From<&Pattern> for String {
+    fn from(pattern: &Pattern) -> Self {
+        pattern.as_str().to_owned()
     }
 }
 
@@ -197,6 +220,13 @@ impl fmt::Display for PatternError {
 }
 
 impl std::error::Error for PatternError {}
+
+/// What is a pattern already, or a template, is never malformed.
+impl From<Infallible> for PatternError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -89,7 +89,7 @@ impl Shared {
 
     /// The last attempt that is ordinary; none is beyond it where the final word is NAK.
     pub(crate) fn last_attempt(&self) -> u64 {
-        if self.options.exhausted == Exhausted::Nak { u64::MAX } else { self.options.retry.max_attempts() }
+        if self.options.exhausted == Exhausted::Retry { u64::MAX } else { self.options.retry.max_attempts() }
     }
 
     /// Notes that this process hands the message back although its attempts are used up.
@@ -110,8 +110,8 @@ impl Shared {
     pub(crate) fn final_outcome(&self, reason: &str) -> Outcome {
         match self.options.exhausted {
             Exhausted::Ack => Outcome::Ack,
-            Exhausted::Nak => Outcome::Retry { after: Some(self.options.retry.longest()) },
-            Exhausted::Term => Outcome::Drop { reason: reason.to_owned() },
+            Exhausted::Retry => Outcome::Retry { after: Some(self.options.retry.longest()) },
+            Exhausted::Drop => Outcome::Drop { reason: reason.to_owned() },
             Exhausted::DeadLetter => Outcome::DeadLetter { reason: reason.to_owned() },
         }
     }

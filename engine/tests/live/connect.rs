@@ -1,5 +1,7 @@
 //! Getting in, or being told why not.
 
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use nats_consumer::testing::NatsServer;
@@ -30,6 +32,31 @@ async fn a_server_that_is_not_there_is_waited_for_until_the_timeout() {
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(error.to_string().contains(server.url()), "{error}");
     assert!(waited > limit / 2 && waited < limit + SOON, "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_connection_keeps_the_error_of_the_operating_system() {
+    let mut server = NatsServer::start().await.unwrap();
+    server.stop().await.unwrap();
+    let options = ConnectOptions::to([server.url()]).connect_timeout(Duration::from_millis(200));
+    let error = Connection::open(&options).await.unwrap_err();
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let kinds: Vec<_> =
+        causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind).collect();
+    assert_eq!(kinds, [io::ErrorKind::ConnectionRefused], "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_options_of_the_client_underneath_can_be_changed() {
+    let server = server_with_users().await;
+    let with_password =
+        |_| async_nats::ConnectOptions::with_user_and_password("billing".into(), "hunter2".into());
+    let options = ConnectOptions::to([server.url()]).customize(with_password);
+    let connection = Connection::open(&options).await.unwrap();
+    assert!(connection.is_up());
+    assert!(connection.client().new_inbox().starts_with("_INBOX."));
+    let error = Connection::open(&ConnectOptions::to([server.url()])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
 }
 
 #[tokio::test(flavor = "multi_thread")]

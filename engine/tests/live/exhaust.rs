@@ -31,23 +31,24 @@ async fn ack_acknowledges_after_the_last_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn term_terminates_after_the_last_attempt() {
+async fn drop_terminates_after_the_last_attempt() {
     for options in [pull(), push()] {
-        let options = ConsumerOptions { exhausted: Exhausted::Term, ..options };
+        let options = ConsumerOptions { exhausted: Exhausted::Drop, ..options };
         let end = "+TERM attempts exhausted";
         assert_eq!(ends_after_the_last_attempt(options).await, [RETRIES[0], RETRIES[1], end]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nak_hands_back_for_the_longest_delay_and_tries_again() {
+async fn retry_hands_back_for_the_longest_delay_and_tries_again() {
     for options in [pull(), push()] {
         let stage = Stage::set().await;
         stage.publish(0..1).await;
         let seen = Seen::default();
         let handler =
             seen.and(|attempt, _| if attempt < 5 { Err(HandlerError::from("for long")) } else { Ok(()) });
-        let options = ConsumerOptions { exhausted: Exhausted::Nak, retry: delays(2, &[300, 10]), ..options };
+        let options =
+            ConsumerOptions { exhausted: Exhausted::Retry, retry: delays(2, &[300, 10]), ..options };
         let consumption = consume(stage.address(), options, handler).await.unwrap();
         stage.all_settled().await;
         assert_eq!(seen.attempts(), [1, 2, 3, 4, 5]);

@@ -197,9 +197,8 @@ async fn the_dead_letters_of_one_consumer_are_found_among_those_of_others() {
     eventually("all are dead letters", async || stage.stored("orders-dlq").await == 4).await;
     let connection = connected(&stage).await;
     let of = async |consumer: &str, reason: Option<&str>| {
-        let consumer = Some(consumer.to_owned());
-        let reason = reason.map(str::to_owned);
-        letters(&connection, Selection { consumer, reason, ..Selection::default() }).await.len()
+        let selection = Selection::default().consumer(consumer).reason(reason.unwrap_or_default());
+        letters(&connection, selection).await.len()
     };
     assert_eq!((of("billing", None).await, of("mailing", Some("not for")).await), (2, 2));
     assert_eq!((of("nobody", None).await, of("mailing", Some("given up")).await), (0, 0));

@@ -229,7 +229,7 @@ async fn a_suspect_that_fails_has_its_final_word() {
     let mut settlements = stage.hear_settlements().await;
     lose_workers(&stage, 1, 4).await;
     let failing = Seen::default().and(|_, _| Err::<(), _>(HandlerError::from("for ever")));
-    let options = ConsumerOptions { exhausted: Exhausted::Term, ..options() };
+    let options = ConsumerOptions { exhausted: Exhausted::Drop, ..options() };
     let _consumption = consume(stage.address(), options, failing).await.unwrap();
     stage.all_settled().await;
     assert_eq!(settlements.so_far().last().unwrap(), "+TERM attempts exhausted");
