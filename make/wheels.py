@@ -32,26 +32,34 @@ def main() -> int:
         wheel += ["--target", target]
     package = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]
     with readme_for_the_index(python_version(package["version"])):
-        return _maturin("sdist") or _maturin(*wheel)
+        return _maturin("sdist") or _maturin(*wheel, target=target)
 
 
-def _maturin(*arguments: str) -> int:
+def _maturin(*arguments: str, target: str = "") -> int:
     # maturin looks for zig beside the python on the path.
     environment = dict(os.environ)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if "--zig" in arguments and _COMPATIBILITY["gnu"] in arguments:
         environment["RUSTFLAGS"] = (
-            f"{environment.get('RUSTFLAGS', '')} {_shared_unwinder()}".strip()
+            f"{environment.get('RUSTFLAGS', '')} {_shared_unwinder(target)}".strip()
         )
     command = [sys.executable, "-m", "maturin", *arguments, "--out", str(DIST)]
     return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 
-def _shared_unwinder() -> str:
+def _shared_unwinder(target: str) -> str:
     """The rustc flag that links the system's unwinder. Zig has one of its own inside the library;
     Python 3.12 and 3.13 end daemon threads at exit by the system's, and the two crash together."""
-    asked = ["cc", "-print-file-name=libgcc_s.so.1"]
-    library = subprocess.check_output(asked, text=True).strip()
+    here = platform.machine()
+    processor = target.partition("-")[0] or here
+    # Another processor's library comes with the C compiler for it.
+    compiler = "cc" if processor == here else f"{processor}-linux-gnu-gcc"
+    if not shutil.which(compiler):
+        sys.exit(f"{compiler} was not found: the wheel for {processor} links its libgcc_s.so.1")
+    asked = [compiler, "-print-file-name=libgcc_s.so.1"]
+    library = Path(subprocess.check_output(asked, text=True).strip())
+    if not library.is_absolute():  # the compiler repeats a name that it does not find
+        sys.exit(f"{compiler} has no libgcc_s.so.1: install libgcc for {processor}")
     return f"-Clink-arg={library}"
 
 

@@ -167,12 +167,9 @@ class PageRun:
 
 
 class _PageProject(Project):
-    def run(self, *program: str) -> Command:
+    def run(self, *program: str, **variables: str) -> Command:
         # To find tests.docs.support.snippets; the package is the installed one.
-        environment = {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": str(ROOT)}
-        command = Command(*program, folder=self.folder, environment=environment)
-        self._commands.append(command)
-        return command
+        return super().run(*program, PYTHONPATH=str(ROOT), **variables)
 
 
 def _is_consumer(node: ast.ClassDef) -> bool:

@@ -50,9 +50,9 @@ class Project:
         """Write a file of the project."""
         (self.folder / path).write_text(dedent(text))
 
-    def run(self, *program: str) -> Command:
-        """Start `python <program>`."""
-        environment = {"DJANGO_SETTINGS_MODULE": "settings"}
+    def run(self, *program: str, **variables: str) -> Command:
+        """Start `python <program>`, with these variables in its environment."""
+        environment = {"DJANGO_SETTINGS_MODULE": "settings", **variables}
         command = Command(*program, folder=self.folder, environment=environment)
         self._commands.append(command)
         return command
