@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,6 +30,14 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_outbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is as in a project without the outbox, unless it asks for `outbox`."""
+    if "outbox" not in request.fixturenames:
+        # Not by its dotted path: `nats_consumer.publish` is the function there.
+        monkeypatch.setattr(import_module("nats_consumer.publish.on_commit"), "_store", None)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from .publish import (
     apublish_many,
     publish,
     publish_many,
+    publish_many_on_commit,
     publish_on_commit,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "handle",
     "publish",
     "publish_many",
+    "publish_many_on_commit",
     "publish_on_commit",
 ]
 

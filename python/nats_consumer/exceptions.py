@@ -37,6 +37,10 @@ class ConfigurationError(NatsConsumerError, ImproperlyConfigured):
     """A setting or a consumer attribute is wrong. Run `manage.py check` to see which."""
 
 
+class OutboxError(NatsConsumerError):
+    """An outbox row cannot be written as it was asked for."""
+
+
 class InvalidCallback(ConfigurationError, errors.InvalidCallbackTypeError):
     """A callback must be a coroutine function: `async def`."""
 

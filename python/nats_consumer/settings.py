@@ -19,6 +19,7 @@ KEYS = (
     "embedded_store",
     "exclude_apps",
     "migrate_streams_in_tests",
+    "outbox_relay",
 )
 _OLD_DURABLE_KEY = "DEFAULT_DURABLE_NAME"
 _DEFAULT_SHUTDOWN_TIMEOUT = 25.0
@@ -102,6 +103,14 @@ def migrates_streams_in_tests() -> bool:
     raise ConfigurationError(
         f'NATS_CONSUMER["migrate_streams_in_tests"] must be True or False, not {value!r}.'
     )
+
+
+def outbox_relay() -> bool:
+    """Whether workers publish the rows of the outbox too."""
+    value = nats_consumer_settings().get("outbox_relay", True)
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(f'NATS_CONSUMER["outbox_relay"] must be True or False, not {value!r}.')
 
 
 def shutdown_timeout(given: object = None) -> float:

@@ -259,6 +259,9 @@ class _Recorder:
         self._captured.append(Published(*draft))
         return PubAck(stream=_STREAM, seq=len(self._captured))
 
+    def nudge(self, subject: str) -> None:
+        pass
+
     async def apublish(self, draft: Draft, timeout: float) -> PubAck:  # noqa: ASYNC109
         return self.publish(draft, timeout)
 

@@ -7,6 +7,7 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer
+from nats_consumer.contrib.outbox.run import relays
 from nats_consumer.declare.options import Overrides
 from nats_consumer.exceptions import Unreachable
 from nats_consumer.run import logs, worker
@@ -42,7 +43,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 
 def test_without_names_it_runs_all(consumers: tuple[type, type], plans: list[Plan]) -> None:
     call_command("nats_consumer")
-    assert plans == [Plan(consumers=list(consumers), shutdown_timeout=25.0)]
+    assert plans == [Plan(consumers=list(consumers), shutdown_timeout=25.0, beside=relays)]
 
 
 def test_with_names_it_runs_those(consumers: tuple[type, type], plans: list[Plan]) -> None:
@@ -66,6 +67,7 @@ def test_every_option_reaches_the_worker(
             overrides=Overrides(batch_size=50, fetch_timeout=30.0, concurrency=3),
             shutdown_timeout=1.5,
             event_loop="uvloop",
+            beside=relays,
         )
     ]
 

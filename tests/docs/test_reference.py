@@ -5,6 +5,7 @@ import inspect
 import re
 import tomllib
 from dataclasses import MISSING, fields
+from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,9 @@ def test_every_method_and_property_is_on_its_page() -> None:
 
 
 def test_every_check_is_on_its_page() -> None:
-    source = Path(inspect.getsourcefile(checks) or "").read_text()
+    of_the_outbox = import_module("nats_consumer.contrib.outbox.checks")
+    files = [Path(inspect.getsourcefile(each) or "") for each in (checks, of_the_outbox)]
+    source = "".join(each.read_text() for each in files)
     assert set(first_spans("reference/checks.md", "Checks")) == set(
         re.findall(r'"(nats_consumer\.[EW]\d{3})"', source)
     )

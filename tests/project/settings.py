@@ -10,6 +10,7 @@ USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = [
     "nats_consumer",
+    "nats_consumer.contrib.outbox",
     # One app of each spelling: a package, and the path of a configuration.
     "tests.project.orders",
     "tests.project.billing.apps.BillingConfig",

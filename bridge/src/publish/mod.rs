@@ -28,6 +28,9 @@ use crate::publish::pub_ack::{PubAcks, pub_ack};
 /// One message to publish: subject, payload, headers.
 type Draft = (PyBackedStr, PyBackedBytes, Option<HashMap<String, String>>);
 
+/// How long a nudge may look for a connection.
+const NUDGE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A connection that is opened on first use and kept, for every thread and event loop of the process.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Publisher {
@@ -84,6 +87,16 @@ impl Publisher {
             }
         }
         Ok((stored, failed))
+    }
+
+    /// Sends an empty message to `subject` from another thread, if a connection can be had; never waits, and never
+    /// says that it failed.
+    fn nudge(&self, subject: &str) -> PyResult<()> {
+        let engine = self.engine()?;
+        let message = Outgoing::to(subject, Vec::new()).map_err(|error| to_python(&error))?;
+        // What comes of it is logged by the connection, and the receiver also looks by itself.
+        runtime().spawn(async move { engine.send(message, NUDGE_TIMEOUT).await.ok() });
+        Ok(())
     }
 
     /// Closes the connection, waiting at most `timeout` seconds for what is under way.

@@ -106,6 +106,21 @@ impl Publisher {
         Ok(pipeline.run(messages).await)
     }
 
+    /// Sends a message to whoever listens, and to nobody otherwise: no stream confirms it, and it may be lost.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`] without a connection after `limit`, [`ErrorKind::Closed`] when it was closed, and
+    /// as [`Connection::open`].
+    pub async fn send(&self, outgoing: Outgoing, limit: Duration) -> Result<()> {
+        let connection = self.connection(limit).await?;
+        let (subject, headers, payload) = outgoing.into_parts();
+        let sending = connection.client().publish_with_headers(subject, headers, payload);
+        let sent = timeout(limit, sending).await.map_err(|_| no_connection(limit))?;
+        sent.map_err(|error| {
+            Error::new(ErrorKind::Closed, "The connection to NATS is closed.").because(error)
+        })
+    }
+
     /// Closes the connection; the next publish opens another one. A connection of [`on`](Self::on) stays open.
     pub async fn close(&self, limit: Duration) {
         if self.connect.is_none() {

@@ -53,6 +53,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         settings.embedded_store,
         settings.excluded_apps,
         settings.migrates_streams_in_tests,
+        settings.outbox_relay,
         event_loop.check,
     ]
     problems: dict[str, None] = {}

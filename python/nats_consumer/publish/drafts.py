@@ -25,12 +25,13 @@ MSG_ID = "Nats-Msg-Id"
 @dataclass(frozen=True)
 class Outgoing:
     """A message for publish_many() with headers or a message id. The arguments are those of
-    publish()."""
+    publish(). `key` is for the outbox: messages with the same key stay in order."""
 
     subject: str
     data: Any
     headers: Mapping[str, str] | None = None
     msg_id: MsgId | None = None
+    key: str | None = None
 
 
 def make_draft(
@@ -53,14 +54,20 @@ def make_drafts(messages: Iterable[Outgoing | tuple[str, Any]]) -> "Drafts":
     """The messages, all of them checked. A note on an exception says which message it is about."""
     from nats_consumer import _native
 
-    return _native.Drafts(messages, _draft_of)
+    return _native.Drafts(messages, draft_of)
 
 
-def _draft_of(message: Outgoing | tuple[str, Any]) -> Draft:
+def draft_of(message: Outgoing | tuple[str, Any]) -> Draft:
+    """The message as the engine takes it. Raises TypeError or Unserializable."""
     if isinstance(message, Outgoing):
         return make_draft(message.subject, message.data, message.headers, message.msg_id)
     subject, data = message
     return make_draft(subject, data, None, None)
+
+
+def key_of(message: Outgoing | tuple[str, Any]) -> str | None:
+    """What the message has to stay in order with; None means its subject."""
+    return message.key if isinstance(message, Outgoing) else None
 
 
 def _checked_msg_id(msg_id: MsgId) -> str:

@@ -28,6 +28,9 @@ class Publisher(Protocol):
     def apublish(self, draft: Draft, timeout: float) -> Awaitable[PubAck]:
         """publish() for async code."""
 
+    def nudge(self, subject: str) -> None:
+        """Send an empty message without waiting; it may be lost."""
+
     def publish_many(
         self, drafts: "Drafts", timeout: float
     ) -> tuple[list[PubAck], list[tuple[int, Exception]]]:
@@ -47,6 +50,14 @@ def current_publisher() -> Publisher:
         kept = _publishers.setdefault(pid, _native.Publisher(options))
         carry_logs(_native.take_logs, _native.wake_logs)
     return kept
+
+
+def is_replaced() -> bool:
+    """Whether a test captures what this process publishes."""
+    from nats_consumer import _native
+
+    kept = _publishers.get(os.getpid())
+    return kept is not None and not isinstance(kept, _native.Publisher)
 
 
 def is_open() -> bool:

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,8 @@ _POOL = "nats_consumer-pool"
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to run and how. `shutdown_timeout` is in seconds; `event_loop` is "asyncio", "uvloop"
-    or None for the setting event_loop_policy. `exits` says that the process has nothing else to do
+    or None for the setting event_loop_policy. What `beside` gives is entered as
+    long as the consumers run. `exits` says that the process has nothing else to do
     afterwards, so that a late signal may not change its status."""
 
     consumers: Sequence[type[Runnable]]
@@ -45,6 +47,7 @@ class Plan:
     shutdown_timeout: float
     event_loop: str | None = None
     exits: bool = False
+    beside: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def run(plan: Plan) -> None:
@@ -57,6 +60,7 @@ def run(plan: Plan) -> None:
     with (
         LogPump(_native.take_logs, _native.wake_logs),
         asyncio.Runner(loop_factory=loop_factory) as runner,
+        plan.beside(),
     ):
         still_running = _run_through(runner.get_loop(), _Worker(plan).run())
         if still_running:

@@ -38,6 +38,7 @@ MESSAGE = {"id": 1, "number": 1, "name": "a lamp", "status": "created"}
 
 _SETTINGS = "settings.py"
 _FAILURE = re.compile(r"Traceback|ERROR |CRITICAL |attempt \d+ .*at message")
+_CONTRIB = re.compile(r'^ +"(nats_consumer\.contrib\.\w+)",$', re.MULTILINE)
 _CONSUMER = re.compile(r"Jetstream(Push|Pull)Consumer")
 
 
@@ -50,6 +51,7 @@ class Page:
         self.files: dict[str, str] = defaultdict(str)
         self.snippets: list[tuple[str, str]] = []
         self.printed: list[str] = []
+        self.optional_apps = sorted(set(_CONTRIB.findall(page.read_text())))
         for block in blocks(page):
             if block.language == "python" and not block.not_run:
                 self._add(block)
@@ -114,7 +116,8 @@ class PageRun:
     def _write(self) -> None:
         apps = {Path(name).parts[0] for name in self._page.files if "/" in name}
         settings = (self._project.folder / _SETTINGS).read_text()
-        installed = f"INSTALLED_APPS = {['nats_consumer', *sorted({'shop', *apps})]}\n"
+        ours = ["nats_consumer", *self._page.optional_apps]
+        installed = f"INSTALLED_APPS = {[*ours, *sorted({'shop', *apps})]}\n"
         base = "from pathlib import Path\nBASE_DIR = Path(__file__).parent\n"
         urls = 'ROOT_URLCONF = "shop.urls"\n' if "shop/urls.py" in self._page.files else ""
         self._project.write(_SETTINGS, base + settings + installed + DATABASE + urls)

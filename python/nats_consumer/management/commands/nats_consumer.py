@@ -2,6 +2,7 @@
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from django.apps import apps
@@ -97,6 +98,7 @@ class Command(BaseCommand):
                     overrides=overrides,
                     shutdown_timeout=settings.shutdown_timeout(options["shutdown_timeout"]),
                     event_loop=options["event_loop"],
+                    beside=_beside(),
                     # Not where call_command() runs it: its caller goes on.
                     exits=getattr(self, "_called_from_command_line", False),
                 )
@@ -115,6 +117,15 @@ def _consumers(names: list[str]) -> list[type[NatsConsumer]]:
         f"or JetstreamPullConsumer, in the `consumers` module of an installed app ({searched}), or "
         "in one beside manage.py."
     )
+
+
+def _beside() -> Callable[[], AbstractContextManager[None]]:
+    """The relays of the outbox, if it is installed and workers are to relay."""
+    if not apps.is_installed("nats_consumer.contrib.outbox") or not settings.outbox_relay():
+        return nullcontext
+    from nats_consumer.contrib.outbox.run import relays
+
+    return relays
 
 
 def _reading(kind: type[_Number], read: Callable[[object], _Number]) -> Callable[[str], _Number]:

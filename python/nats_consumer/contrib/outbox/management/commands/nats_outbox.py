@@ -1,0 +1,147 @@
+"""manage.py nats_outbox: relay without consumers, and look after rows."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from django.db.models.functions import Now
+
+from nats_consumer.contrib.outbox.lag import lag
+from nats_consumer.contrib.outbox.models import OutboxMessage, RelayLease
+from nats_consumer.contrib.outbox.relay import Relay
+from nats_consumer.contrib.outbox.run import databases, relays
+from nats_consumer.dead_letters.arguments import add_django_options
+from nats_consumer.exceptions import NatsConsumerError
+from nats_consumer.run import logs
+from nats_consumer.terminal import visible
+
+_LINES = 100
+
+
+class Command(BaseCommand):
+    """Ends with status 0, or 1 if something could not be done."""
+
+    help = "Publish outbox messages, or list, retry and drop them."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """One subcommand for each verb."""
+        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+        relay = verbs.add_parser("relay", help="publish until SIGTERM or Ctrl-C")
+        relay.add_argument("--once", action="store_true", help="publish what is there, then end")
+        status = verbs.add_parser("status", help="how many messages wait, and for how long")
+        listing = verbs.add_parser("list", help="one line for each message, in their order")
+        listing.add_argument("--stuck", action="store_true", help="only those that were refused")
+        retry = verbs.add_parser("retry", help="try refused messages again now")
+        drop = verbs.add_parser("drop", help="delete messages that were not published")
+        drop.add_argument("--yes", action="store_true", help="really delete")
+        for verb in (retry, drop):
+            verb.add_argument("ids", nargs="+", type=int, metavar="ID")
+        for verb in (relay, status, listing, retry, drop):
+            verb.add_argument("--database", help="its alias (default: each that has the table)")
+            add_django_options(verb)
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Run the verb. Raises CommandError."""
+        verbs: dict[str, Callable[[list[str], dict[str, Any]], None]] = {
+            "relay": self._relay,
+            "status": self._status,
+            "list": self._list,
+            "retry": self._retry,
+            "drop": self._drop,
+        }
+        try:
+            aliases = [options["database"]] if options["database"] else databases()
+            if not aliases:
+                raise CommandError(
+                    "No database has the outbox's table. Run `manage.py migrate nats_outbox`."
+                )
+            verbs[options["verb"]](aliases, options)
+        except (NatsConsumerError, DatabaseError) as error:
+            raise CommandError(visible(str(error))) from error
+
+    def _relay(self, aliases: list[str], options: dict[str, Any]) -> None:
+        logs.make_visible(None)
+        if options["once"]:
+            for alias in aliases:
+                self._relay_once(alias)
+            return
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
+        with relays(aliases):
+            logging.getLogger("nats_consumer.publish").info(
+                "Outbox: publishing the rows of %s.", ", ".join(aliases)
+            )
+            stopping.wait()
+
+    def _relay_once(self, alias: str) -> None:
+        relay = Relay(alias)
+        try:
+            while found := relay.relay_batch():
+                pass
+            if found is None:
+                raise CommandError(f"{alias}: another relay holds the lease.")
+        finally:
+            relay.end()
+        self.stdout.write(f"{alias}: published {relay.published} messages.")
+
+    def _status(self, aliases: list[str], options: dict[str, Any]) -> None:
+        for alias in aliases:
+            found = lag(alias)
+            self.stdout.write(
+                f"{alias}: {found.rows} waiting, the oldest for {found.oldest_seconds:.1f} s, "
+                f"{found.stuck} refused. Relay: {_holder(alias)}."
+            )
+
+    def _list(self, aliases: list[str], options: dict[str, Any]) -> None:
+        for alias in aliases:
+            messages = OutboxMessage.objects.using(alias)
+            if options["stuck"]:
+                messages = messages.filter(attempts__gt=0)
+            for each in messages.defer("payload")[:_LINES]:
+                refused = f", refused {each.attempts} times: {each.error}" if each.attempts else ""
+                since = f"{each.created_at:%Y-%m-%d %H:%M:%S}"
+                self.stdout.write(
+                    visible(f"{alias} {each.pk}  {since}  {each.subject} (key {each.key}){refused}")
+                )
+            if (left := messages.count() - _LINES) > 0:
+                self.stdout.write(f"{alias}: ... and {left} more.")
+
+    def _retry(self, aliases: list[str], options: dict[str, Any]) -> None:
+        alias = _only(aliases)
+        messages = OutboxMessage.objects.using(alias).filter(pk__in=options["ids"])
+        count = messages.update(next_attempt_at=Now())
+        self._complain_of_missing(count, options["ids"])
+        self.stdout.write(f"{alias}: {count} are tried again within a second.")
+
+    def _drop(self, aliases: list[str], options: dict[str, Any]) -> None:
+        alias = _only(aliases)
+        messages = OutboxMessage.objects.using(alias).filter(pk__in=options["ids"])
+        count = messages.count()
+        self._complain_of_missing(count, options["ids"])
+        if not options["yes"]:
+            raise CommandError(f"Nothing was deleted. To delete {count}, add --yes.")
+        messages.delete()
+        self.stdout.write(f"{alias}: deleted {count}. They were never published.")
+
+    def _complain_of_missing(self, count: int, ids: list[int]) -> None:
+        if count < len(set(ids)):
+            missing = len(set(ids)) - count
+            self.stderr.write(
+                f"{missing} of these ids do not exist; they may be published already."
+            )
+
+
+def _holder(alias: str) -> str:
+    lease = RelayLease.objects.using(alias).filter(until__gt=Now()).exclude(holder="").first()
+    return lease.holder if lease else "none runs"
+
+
+def _only(aliases: list[str]) -> str:
+    if len(aliases) > 1:
+        raise CommandError(f"Name the database: --database {' or '.join(aliases)}.")
+    return aliases[0]

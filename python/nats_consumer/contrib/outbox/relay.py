@@ -1,0 +1,148 @@
+"""The relay: publishes the rows of one database in their order, and deletes what is stored."""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from time import monotonic
+
+from django.db import connections
+from django.db.models import F
+from django.db.models.functions import Now
+
+from nats_consumer.exceptions import Denied, PublishError, PublishTimeout
+from nats_consumer.publish.drafts import MSG_ID, Outgoing, make_drafts
+from nats_consumer.publish.publisher import current_publisher
+
+from .lease import Lease
+from .models import OutboxMessage
+
+logger = logging.getLogger("nats_consumer.publish")
+
+BATCH = 500
+# How long the streams may take to confirm a batch. With the 3 s that a lease may be old when the
+# batch begins, it ends before the lease does.
+CONFIRM_SECONDS = 5.0
+# How often rows before the cursor are looked for: a transaction may commit a lower id later.
+_FROM_THE_START_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+_REPORT_SECONDS = 600.0
+
+
+class Relay:
+    """Relays the rows of the database `using`, while it holds the lease. Use it in one thread."""
+
+    def __init__(self, using: str) -> None:
+        self.using = using
+        self.published = 0
+        self._lease = Lease(using)
+        self._cursor = 0
+        self._began = float("-inf")
+        self._held: set[str] = set()
+        self._reported: dict[str, float] = {}
+
+    def relay_batch(self) -> int | None:
+        """Publish up to BATCH rows and delete those that a stream has stored. Returns how many
+        were found, or None if another relay holds the lease. Raises what the database raises, and
+        a PublishError or Unreachable if it is unknown whether messages were stored."""
+        if not self._lease.hold():
+            return None
+        rows = self._read()
+        if not rows:
+            self._began = float("-inf")
+            return 0
+        stored, refused, unknown = self._publish(rows)
+        self._delete(stored)
+        for row, error in refused:
+            self._put_off(row, error)
+        if unknown is not None:
+            self._began = float("-inf")
+            raise unknown
+        self._cursor = rows[-1].pk
+        return len(rows)
+
+    def end(self) -> None:
+        """Give the lease back."""
+        self._lease.give_back()
+
+    def close_connection(self) -> None:
+        """Close this thread's connection to the database."""
+        connections[self.using].close()
+
+    def _read(self) -> list[OutboxMessage]:
+        """The next rows that may be sent."""
+        messages = OutboxMessage.objects.using(self.using)
+        if monotonic() - self._began >= _FROM_THE_START_SECONDS:
+            self._began, self._cursor = monotonic(), 0
+            self._held = set(
+                messages.filter(next_attempt_at__gt=Now()).values_list("key", flat=True).distinct()
+            )
+        rows = messages.filter(pk__gt=self._cursor).order_by("pk")
+        if self._held:
+            rows = rows.exclude(key__in=self._held)
+        return list(_first_of_refused_keys(rows[:BATCH]))
+
+    def _publish(
+        self, rows: Sequence[OutboxMessage]
+    ) -> tuple[list[OutboxMessage], list[tuple[OutboxMessage, Exception]], Exception | None]:
+        """Those stored, those refused with the reason, and one error of those of which neither is
+        known."""
+        drafts = make_drafts(_outgoing(row) for row in rows)
+        _, failed = current_publisher().publish_many(drafts, CONFIRM_SECONDS)
+        errors = dict(failed)
+        refused = [(rows[each], error) for each, error in failed if _is_refusal(error)]
+        unknown = next((error for error in errors.values() if not _is_refusal(error)), None)
+        stored = [row for each, row in enumerate(rows) if each not in errors]
+        return stored, refused, unknown
+
+    def _delete(self, rows: Sequence[OutboxMessage]) -> None:
+        ids = [row.pk for row in rows]
+        OutboxMessage.objects.using(self.using).filter(pk__in=ids).delete()
+        self.published += len(ids)
+        for row in rows:
+            if row.attempts:
+                self._reported.pop(row.key, None)
+                logger.info("Outbox: message %d for %s is stored now.", row.pk, row.subject)
+
+    def _put_off(self, row: OutboxMessage, error: Exception) -> None:
+        pause = min(_FIRST_PAUSE_SECONDS * 2 ** min(row.attempts, 10), _LONGEST_PAUSE_SECONDS)
+        self._held.add(row.key)
+        OutboxMessage.objects.using(self.using).filter(pk=row.pk).update(
+            attempts=F("attempts") + 1,
+            next_attempt_at=Now() + timedelta(seconds=pause),
+            error=str(error),
+        )
+        if monotonic() - self._reported.get(row.key, float("-inf")) >= _REPORT_SECONDS:
+            self._reported[row.key] = monotonic()
+            logger.error(
+                "Outbox: message %d for %s was refused: %s All messages with the key %r wait, and "
+                "it is tried again. `manage.py nats_outbox list --stuck` shows it.",
+                row.pk,
+                row.subject,
+                error,
+                row.key,
+            )
+
+
+def _first_of_refused_keys(rows: Iterable[OutboxMessage]) -> Iterator[OutboxMessage]:
+    """The rows, but of a key whose first row was refused before only that one: its successors
+    would pass it if it is refused again."""
+    alone: set[str] = set()
+    for row in rows:
+        if row.key in alone:
+            continue
+        if row.attempts:
+            alone.add(row.key)
+        yield row
+
+
+def _outgoing(row: OutboxMessage) -> Outgoing:
+    headers = json.loads(row.headers) if row.headers else {MSG_ID: row.msg_id}
+    # psycopg gives a memoryview.
+    return Outgoing(row.subject, bytes(row.payload), headers)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether it is known that the message was not stored, and that others may well be."""
+    return isinstance(error, PublishError | Denied) and not isinstance(error, PublishTimeout)

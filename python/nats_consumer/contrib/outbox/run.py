@@ -1,0 +1,165 @@
+"""Relays that run beside something else, each in a thread."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import DatabaseError, connections, router
+
+from nats_consumer.client import get_nats_client
+from nats_consumer.exceptions import NatsConsumerError
+
+from .models import OutboxMessage
+from .relay import Relay
+from .write import nudge_subject
+
+logger = logging.getLogger("nats_consumer.publish")
+
+# How long a row may wait if its nudge is lost.
+_LOOK_EVERY_SECONDS = 1.0
+_SHORTEST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+def databases() -> list[str]:
+    """The aliases of the databases that have the outbox's table, or cannot be asked now."""
+    aliases = [each for each in connections if router.allow_migrate_model(each, OutboxMessage)]
+    return [each for each in aliases if _has_table(each)]
+
+
+@contextmanager
+def relays(aliases: list[str] | None = None) -> Iterator[None]:
+    """In the body, a thread relays the rows of each database, by default of all databases(); at the
+    end it finishes its batch."""
+    running = [RelayThread(alias) for alias in (databases() if aliases is None else aliases)]
+    for each in running:
+        each.start()
+    try:
+        yield
+    finally:
+        for each in running:
+            each.stop()
+
+
+class RelayThread:
+    """A thread that relays until it is stopped."""
+
+    def __init__(self, using: str) -> None:
+        self._relay = Relay(using)
+        self._due = threading.Event()
+        self._stopping = threading.Event()
+        self._nudges = _Nudges(nudge_subject(using), self._due)
+        self._thread = threading.Thread(
+            target=self._run, name=f"nats_consumer-outbox-{using}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to relay."""
+        self._nudges.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the batch, give the lease back and end."""
+        self._stopping.set()
+        self._due.set()
+        self._nudges.stop()
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause = _SHORTEST_PAUSE_SECONDS
+        try:
+            while not self._stopping.is_set():
+                self._due.clear()
+                try:
+                    found = self._relay.relay_batch()
+                # Whatever it is: a relay that has ended would leave all rows where they are.
+                except Exception as error:
+                    unexpected = not isinstance(error, DatabaseError | NatsConsumerError)
+                    logger.warning(
+                        "Outbox: the rows of the database %r could not be published: %s Trying "
+                        "again in %g s.",
+                        self._relay.using,
+                        error,
+                        pause,
+                        exc_info=unexpected,
+                    )
+                    self._relay.close_connection()
+                    self._stopping.wait(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                    continue
+                pause = _SHORTEST_PAUSE_SECONDS
+                if not found:
+                    self._due.wait(_LOOK_EVERY_SECONDS)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        try:
+            self._relay.end()
+        except DatabaseError as error:
+            logger.warning("Outbox: the lease was not given back, so it ends by itself: %s", error)
+        self._relay.close_connection()
+
+
+class _Nudges:
+    """Sets `due` whenever a process has committed rows."""
+
+    def __init__(self, subject: str, due: threading.Event) -> None:
+        self._subject = subject
+        self._due = due
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(
+            target=self._run, name="nats_consumer-outbox-nudges", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._listen())
+
+    async def _listen(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self._listen_once()
+            except NatsConsumerError as error:
+                logger.info(
+                    "Outbox: no nudges can be received, so rows wait up to %g s: %s",
+                    _LOOK_EVERY_SECONDS,
+                    error,
+                )
+                await _first_of(self._stopping.wait(), asyncio.sleep(_LONGEST_PAUSE_SECONDS))
+
+    async def _listen_once(self) -> None:
+        async def wake(_: object) -> None:
+            self._due.set()
+
+        async with await get_nats_client() as client:
+            await client.subscribe(self._subject, cb=wake)
+            await self._stopping.wait()
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    tasks = [asyncio.create_task(each) for each in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+def _has_table(alias: str) -> bool:
+    try:
+        return OutboxMessage._meta.db_table in connections[alias].introspection.table_names()
+    except DatabaseError as error:
+        logger.warning("Outbox: the database %r cannot be asked for its tables: %s", alias, error)
+        return True
+    finally:
+        connections[alias].close()

@@ -1,0 +1,347 @@
+"""The outbox: rows in the caller's transaction, and the relay that publishes them."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+from django.db.models.functions import Now
+from pytest_django import Settings
+
+from nats_consumer import (
+    Outgoing,
+    get_nats_client,
+    publish,
+    publish_many_on_commit,
+    publish_on_commit,
+)
+from nats_consumer.exceptions import ConfigurationError, OutboxError, PayloadTooLarge
+from nats_consumer.publish.publisher import _publishers
+from nats_consumer.testing import capture_published
+from tests.live.support.project import Project
+from tests.servers import NatsServer
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def outbox(transactional_db: None, nats_server: NatsServer, settings: Settings) -> Iterator[Any]:
+    """The models of the app, in use."""
+    from nats_consumer.contrib.outbox import models
+
+    settings.NATS_CONSUMER = {"connect_args": {"servers": nats_server.url}}
+    _publishers.clear()
+    yield models
+    for publisher in _publishers.values():
+        publisher.close(1.0)  # type: ignore[attr-defined]
+    _publishers.clear()
+
+
+@pytest.fixture
+def stream(outbox: Any, fresh: Callable[[str], str]) -> str:
+    """The name of a stream that has all subjects below it."""
+    name = fresh("orders")
+    add_stream(name)
+    return name
+
+
+def add_stream(name: str, **config: Any) -> None:
+    async def add() -> None:
+        async with await get_nats_client() as client:
+            await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"], **config)
+
+    asyncio.run(add())
+
+
+def stored(stream: str) -> list[tuple[str, bytes]]:
+    """Subject and payload of everything in the stream."""
+
+    async def read() -> list[tuple[str, bytes]]:
+        async with await get_nats_client() as client:
+            js = client.jetstream()
+            last = (await js.stream_info(stream)).state.last_seq
+            messages = [await js.get_msg(stream, seq) for seq in range(1, last + 1)]
+            return [(each.subject or "", each.data or b"") for each in messages]
+
+    return asyncio.run(read())
+
+
+def relay_all() -> None:
+    call_command("nats_outbox", "relay", "--once", stdout=StringIO())
+
+
+def output_of(*arguments: str) -> str:
+    out = StringIO()
+    call_command("nats_outbox", *arguments, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def test_a_message_of_a_transaction_that_is_rolled_back_is_never_published(stream: str) -> None:
+    for number in range(100):
+        try:
+            with transaction.atomic():
+                publish_on_commit(f"{stream}.created", {"number": number})
+                if number % 5 == 0:
+                    raise RuntimeError
+        except RuntimeError:
+            pass
+    relay_all()
+    expected = [b'{"number": %d}' % number for number in range(100) if number % 5]
+    assert [data for _, data in stored(stream)] == expected
+
+
+def test_a_row_keeps_headers_and_the_message_id(stream: str, outbox: Any) -> None:
+    publish_on_commit(f"{stream}.a", b"\x00", headers={"Source": "shop"}, msg_id=7)
+    [row] = outbox.OutboxMessage.objects.all()
+    assert row.msg_id == "7"
+    relay_all()
+    publish_on_commit(f"{stream}.a", b"again", msg_id=7)
+    relay_all()
+    assert stored(stream) == [(f"{stream}.a", b"\x00")]
+    assert not outbox.OutboxMessage.objects.exists()
+
+
+def test_many_messages_are_rows_in_their_order(stream: str, outbox: Any) -> None:
+    messages = [Outgoing(f"{stream}.n", str(n), key="k", msg_id=f"n-{n}") for n in range(250)]
+    with transaction.atomic():
+        publish_many_on_commit([*messages, (f"{stream}.last", b"end")])
+    assert outbox.OutboxMessage.objects.filter(key="k").count() == 250
+    relay_all()
+    assert [data for _, data in stored(stream)] == [*(b"%d" % n for n in range(250)), b"end"]
+
+
+def test_a_refused_message_holds_its_key_and_no_other(stream: str, outbox: Any) -> None:
+    publish_on_commit("nobody.has.this", b"1", key="k1")
+    relay_all()
+    publish_on_commit(f"{stream}.a", b"behind", key="k1")
+    publish_on_commit(f"{stream}.a", b"other", key="k2")
+    relay_all()
+    assert [data for _, data in stored(stream)] == [b"other"]
+    assert "1 refused" in output_of("status")
+    listed = output_of("list", "--stuck")
+    assert "nobody.has.this (key k1), refused 1 times" in listed
+    assert "behind" not in listed
+
+
+def test_a_refused_message_is_tried_again_and_its_followers_come_after_it(
+    stream: str, outbox: Any, fresh: Callable[[str], str]
+) -> None:
+    late = fresh("late")
+    publish_on_commit(f"{late}.a", b"first", key="k")
+    relay_all()
+    publish_on_commit(f"{late}.a", b"second", key="k")
+    add_stream(late)
+    [refused] = outbox.OutboxMessage.objects.filter(attempts=1)
+    assert "1 are tried again" in output_of("retry", str(refused.pk))
+    relay_all()
+    relay_all()
+    assert [data for _, data in stored(late)] == [b"first", b"second"]
+
+
+def test_a_message_is_dropped_only_when_asked_twice(stream: str, outbox: Any) -> None:
+    publish_on_commit("nobody.has.this", b"1")
+    [row] = outbox.OutboxMessage.objects.all()
+    with pytest.raises(CommandError, match="add --yes"):
+        output_of("drop", str(row.pk))
+    assert "deleted 1" in output_of("drop", str(row.pk), "--yes")
+    assert not outbox.OutboxMessage.objects.exists()
+
+
+def test_two_relays_never_publish_at_once(stream: str, outbox: Any) -> None:
+    from nats_consumer.contrib.outbox.relay import Relay
+
+    first, second = Relay("default"), Relay("default")
+    assert first.relay_batch() == 0
+    publish_on_commit(f"{stream}.a", b"1")
+    assert second.relay_batch() is None
+    with pytest.raises(CommandError, match="another relay holds the lease"):
+        relay_all()
+    first.end()
+    assert second.relay_batch() == 1
+    second.end()
+
+
+def test_the_lease_of_a_relay_that_was_killed_ends(stream: str, outbox: Any) -> None:
+    from nats_consumer.contrib.outbox.relay import Relay
+
+    killed, heir = Relay("default"), Relay("default")
+    assert killed.relay_batch() == 0
+    outbox.RelayLease.objects.update(until=Now() - timedelta(seconds=0.1))
+    assert heir.relay_batch() == 0
+    heir.end()
+
+
+def test_a_relay_that_was_frozen_notices_that_another_took_over(
+    outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats_consumer.contrib.outbox import lease
+
+    now = 0.0
+    monkeypatch.setattr(lease, "monotonic", lambda: now)
+    frozen, heir = lease.Lease("default"), lease.Lease("default")
+    assert frozen.hold()
+    outbox.RelayLease.objects.update(until=Now() - timedelta(seconds=1))
+    assert heir.hold()
+    now = 20.0
+    assert not frozen.hold()
+    heir.give_back()
+    assert frozen.hold()
+
+
+def test_a_lower_id_that_commits_later_is_not_skipped(
+    stream: str, outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats_consumer.contrib.outbox import relay
+
+    now = 0.0
+    monkeypatch.setattr(relay, "monotonic", lambda: now)
+    publish_many_on_commit([(f"{stream}.a", b"low"), (f"{stream}.a", b"high")])
+    low = outbox.OutboxMessage.objects.order_by("pk").first()
+    outbox.OutboxMessage.objects.filter(pk=low.pk).delete()
+    ours = relay.Relay("default")
+    assert ours.relay_batch() == 1
+    low.save(force_insert=True)
+    now = 1.5
+    assert ours.relay_batch() == 1
+    ours.end()
+    assert [data for _, data in stored(stream)] == [b"high", b"low"]
+
+
+def test_a_row_outside_of_the_only_transaction_is_refused(
+    outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats_consumer.contrib.outbox import write
+
+    class Other:
+        alias = "other"
+        in_atomic_block = True
+
+    class Connections:
+        def __getitem__(self, alias: str) -> Any:
+            return connection
+
+        def all(self, initialized_only: bool) -> list[Any]:
+            return [connection, Other()]
+
+    monkeypatch.setattr(write, "connections", Connections())
+    with pytest.raises(OutboxError, match="using='other'"):
+        publish_on_commit("orders.created", {})
+
+
+def test_what_a_server_would_refuse_fails_the_transaction(outbox: Any) -> None:
+    with pytest.raises(PayloadTooLarge):
+        publish_on_commit("orders.created", b"x" * (1 << 20) + b"x")
+    with pytest.raises(ValueError, match="orders"):
+        publish_on_commit("orders.*", b"x")
+    assert not outbox.OutboxMessage.objects.exists()
+
+
+def test_a_row_is_written_where_a_program_commits_by_itself(stream: str, outbox: Any) -> None:
+    transaction.set_autocommit(False)
+    try:
+        publish_on_commit(f"{stream}.a", b"1")
+        transaction.commit()
+    finally:
+        transaction.set_autocommit(True)
+    relay_all()
+    assert [data for _, data in stored(stream)] == [b"1"]
+
+
+def test_the_hook_is_used_where_the_caller_says_so(stream: str, outbox: Any) -> None:
+    publish_on_commit(f"{stream}.a", b"now", outbox=False)
+    assert not outbox.OutboxMessage.objects.exists()
+    assert [data for _, data in stored(stream)] == [b"now"]
+
+
+def test_a_capture_sees_what_would_be_a_row(outbox: Any) -> None:
+    with capture_published() as published:
+        publish_on_commit("orders.created", b"1")
+    assert [each.data for each in published] == [b"1"]
+    assert not outbox.OutboxMessage.objects.exists()
+
+
+def test_an_outbox_that_is_not_installed_is_asked_for_in_vain() -> None:
+    with pytest.raises(ConfigurationError, match=r"nats_consumer\.contrib\.outbox"):
+        publish_on_commit("orders.created", b"1", outbox=True)
+
+
+CONSUMERS = """
+from nats_consumer import JetstreamPullConsumer, publish_on_commit
+
+class Paid(JetstreamPullConsumer):
+    stream_name = "{stream}"
+    filter_subject = "{stream}.paid"
+
+    def handle_message(self, message):
+        publish_on_commit("{stream}.invoiced", message.data)
+"""
+INSTALLED = """
+INSTALLED_APPS += ["nats_consumer.contrib.outbox"]
+DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": {name!r}}}}}
+"""
+
+
+def test_a_worker_relays_what_its_handlers_write(
+    stream: str, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "project", nats_server.url, CONSUMERS.format(stream=stream))
+    settings = (project.folder / "settings.py").read_text()
+    installed = INSTALLED.format(name=str(tmp_path / "shop.sqlite3"))
+    project.write("settings.py", settings + installed)
+    try:
+        assert project.run("manage.py", "migrate").finish(30) == 0
+        worker = project.consume()
+        worker.wait_for("consumes")
+        publish(f"{stream}.paid", b"7")
+        eventually(lambda: (f"{stream}.invoiced", b"7") in stored(stream))
+        worker.interrupt()
+        assert worker.finish(30) == 0, worker.output
+        assert "Traceback" not in worker.output
+    finally:
+        project.end()
+
+
+def test_a_running_relay_publishes_what_other_threads_commit(stream: str, outbox: Any) -> None:
+    from nats_consumer.contrib.outbox.run import relays
+
+    def write() -> None:
+        for number in range(20):
+            publish_on_commit(f"{stream}.n", str(number))
+        connection.close()
+
+    with relays(["default"]):
+        writer = threading.Thread(target=write)
+        writer.start()
+        writer.join()
+        eventually(lambda: not outbox.OutboxMessage.objects.exists(), 20)
+    assert [data for _, data in stored(stream)] == [b"%d" % n for n in range(20)]
+    assert not outbox.RelayLease.objects.exclude(holder="").exists()
+
+
+def test_a_row_is_published_at_once_where_a_relay_runs(
+    stream: str, outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats_consumer.contrib.outbox import run
+
+    # Without the nudge it would take as long as this.
+    monkeypatch.setattr(run, "_LOOK_EVERY_SECONDS", 60.0)
+    with run.relays(["default"]):
+        publish_on_commit(f"{stream}.n", b"1")
+        publish_on_commit(f"{stream}.n", b"2")
+        eventually(lambda: publish_until_empty(stream, outbox), 20)
+
+
+def publish_until_empty(stream: str, outbox: Any) -> bool:
+    """Whether no row waits. Each try sends a nudge, because the first may be sent before the relay
+    listens."""
+    if not outbox.OutboxMessage.objects.exists():
+        return True
+    publish_on_commit(f"{stream}.n", b"again")
+    return False
