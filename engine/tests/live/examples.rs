@@ -98,6 +98,20 @@ async fn graceful_stop_finishes_what_it_has_begun() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn topics_stores_a_repeated_message_once_and_reads_its_subject() {
+    let stage = Stage::set().await;
+    let example = start("topics", &stage);
+    eventually("the message is stored", async || stage.stored("orders").await == 1).await;
+    eventually("the durable exists", async || {
+        stage.ask("CONSUMER.INFO.orders.topics", &Value::Null).await["delivered"]["stream_seq"] == 1
+    })
+    .await;
+    durable_settles(&stage, "topics").await;
+    let printed = interrupt(example).await;
+    assert_eq!(printed, "duplicate: false\nduplicate: true\norder 7 is paid\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_service_publishes_one_invoice_for_each_order() {
     let stage = Stage::set().await;
     for order in [r#"{"id": 7, "amount": 12}"#, r#"{"id": 7, "amount": 12}"#, r#"{"id": 8, "amount": 0}"#] {
