@@ -31,7 +31,7 @@ macro_rules! setters {
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself, for whoever must send it.
+    /// The text itself.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -134,7 +134,7 @@ pub struct ConnectOptions {
     pub api_prefix: Option<String>,
     /// Prefix of the reply subjects, `_INBOX` unless set.
     pub inbox_prefix: Option<String>,
-    /// How often a lost connection is tried again before it counts as closed; `None` is for ever.
+    /// Number of attempts to reconnect before the connection counts as closed; `None` is without limit.
     pub max_reconnects: Option<usize>,
     /// The longest pause between two tries to reconnect; the first ones are shorter.
     pub reconnect_wait: Duration,

@@ -1,7 +1,7 @@
 //! Wires all of it: start, run, drain, stop.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -27,8 +27,8 @@ use crate::suspect::Suspects;
 use crate::suspect::gate::Gate;
 use crate::watch::Supervisor;
 
-/// How long the fetch may take to end, and the last settlements to be written, when a consumption ends.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Timeout of each step at the end of a consumption: the fetch ends, the last settlements are written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long what arrived already may take to start when a drain begins: less was prefetched than the handlers need
 /// for that, unless they are held up.
@@ -119,8 +119,6 @@ pub async fn consume_into(
         settler: settler.clone(),
         suspects: suspects.clone(),
         stop: shared.consumer.stop.clone(),
-        seen: Mutex::default(),
-        search: tokio::sync::Mutex::default(),
     };
     let stop = supervisor.stop.clone();
     let name = durable.name.clone();
@@ -145,8 +143,8 @@ pub async fn consume_into(
     })
 }
 
-/// A running consumption. It repairs itself: it reconnects, makes a deleted durable anew where the old one
-/// stood, and waits for a stream that is missing. It ends by [`drain`](Self::drain). What it cannot repair is a
+/// A running consumption. It repairs itself: it reconnects, recreates a deleted durable at its old
+/// position, and waits for a missing stream. It ends by [`drain`](Self::drain). What it cannot repair is a
 /// panic in its own tasks: that ends it, see [`finished`](Self::finished).
 #[must_use = "a consumption that is dropped stops without a drain"]
 pub struct Consumption {
@@ -229,13 +227,13 @@ impl Consumption {
             self.inbox.cancel();
             self.suspects.recall().iter().for_each(Delivery::hand_back);
             let _ = timeout(CANCELLING, places.fallen_to(0)).await;
-            let _ = timeout(LAST_WORDS, self.suspects.end_marks()).await;
+            let _ = timeout(CLOSE_TIMEOUT, self.suspects.end_marks()).await;
             self.settler.hand_back_the_rest();
         }
         self.inbox.close();
         self.written.cancel();
-        let _ = timeout(LAST_WORDS, self.writing.wait()).await;
-        self.settler.shared.connection().close(LAST_WORDS).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.writing.wait()).await;
+        self.settler.shared.connection().close(CLOSE_TIMEOUT).await;
         let _ = self.alive.send(false);
         unfinished
     }
@@ -245,7 +243,7 @@ impl Consumption {
     async fn hand_back_what_waits(&self, starting: Duration) {
         let mut waiting = if starting.is_zero() { self.suspects.recall() } else { Vec::new() };
         fail_point::pass("draining");
-        let _ = timeout(LAST_WORDS, self.fetching.wait()).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.fetching.wait()).await;
         let _ = timeout(starting, self.settler.shared.places.fallen_to(waiting.len())).await;
         waiting.extend(self.suspects.recall());
         waiting.iter().for_each(Delivery::hand_back);

@@ -125,7 +125,7 @@ pub use jetstream::stream;
 pub use publish::publisher;
 
 pub use config::{ConnectOptions, ConsumerOptions, Exhausted, Kind, Secret, Start, TokenError, TokenSource};
-pub use connect::{Connection, Happening, Link};
+pub use connect::{Connection, ConnectionEvent, Link};
 #[doc(hidden)]
 pub use consumption::consume_into;
 pub use consumption::{Consumption, consume, run_until};

@@ -1,6 +1,8 @@
-"""The pages are free of the phrases that docs/style.md bans."""
+"""Pages, doc comments and docstrings are free of the phrases that docs/style.md bans."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,20 @@ CHECKED = [
     *(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md")),
 ]
 
+RUST = [path for folder in ("engine", "bridge") for path in (ROOT / folder).rglob("*.rs")]
+PYTHON = list((ROOT / "python/nats_consumer").rglob("*.py"))
+
+
+def doc_comments(code: str) -> Iterator[str]:
+    lines = (line.strip() for line in code.splitlines())
+    return (line for line in lines if line.startswith(("///", "//!")))
+
+
+def docstrings(code: str) -> Iterator[str]:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    documented = (node for node in ast.walk(ast.parse(code)) if isinstance(node, kinds))
+    return (text for text in map(ast.get_docstring, documented) if text)
+
 
 def test_the_page_bans_something() -> None:
     assert "anew" in BANNED
@@ -26,4 +42,14 @@ def test_the_page_bans_something() -> None:
 def test_a_page_has_none_of_the_banned_phrases(page: Path) -> None:
     lines = enumerate(page.read_text().splitlines(), start=1)
     found = [(number, line) for number, line in lines if PATTERN.search(line)]
+    assert found == []
+
+
+def test_code_has_none_of_the_banned_phrases_in_its_documentation() -> None:
+    texts = [
+        *((path, text) for path in RUST for text in doc_comments(path.read_text())),
+        *((path, text) for path in PYTHON for text in docstrings(path.read_text())),
+    ]
+    assert len(texts) > 1000
+    found = [(name_of(path), text) for path, text in texts if PATTERN.search(text)]
     assert found == []

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nats_consumer::{Error, Happening};
+use nats_consumer::{ConnectionEvent, Error};
 use pyo3::prelude::*;
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
@@ -13,11 +13,11 @@ use crate::host::future::into_asyncio;
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Events {
     /// None after the connection was closed.
-    happenings: Option<Arc<Mutex<Receiver<Happening>>>>,
+    happenings: Option<Arc<Mutex<Receiver<ConnectionEvent>>>>,
 }
 
 impl Events {
-    pub(crate) fn new(happenings: Option<Receiver<Happening>>) -> Self {
+    pub(crate) fn new(happenings: Option<Receiver<ConnectionEvent>>) -> Self {
         Self { happenings: happenings.map(|happenings| Arc::new(Mutex::new(happenings))) }
     }
 }
@@ -38,16 +38,16 @@ impl Events {
     }
 }
 
-async fn next(happenings: &mut Receiver<Happening>) -> (&'static str, String) {
+async fn next(happenings: &mut Receiver<ConnectionEvent>) -> (&'static str, String) {
     loop {
         let (what, text) = match happenings.recv().await {
-            Ok(Happening::Disconnected) => ("disconnected", String::new()),
-            Ok(Happening::Reconnected) => ("reconnected", String::new()),
-            Ok(Happening::LameDuck) => ("lame_duck", String::new()),
-            Ok(Happening::Error(text)) => ("error", text),
-            Ok(Happening::SlowConsumer(subject)) => ("slow_consumer", subject),
+            Ok(ConnectionEvent::Disconnected) => ("disconnected", String::new()),
+            Ok(ConnectionEvent::Reconnected) => ("reconnected", String::new()),
+            Ok(ConnectionEvent::LameDuck) => ("lame_duck", String::new()),
+            Ok(ConnectionEvent::Error(text)) => ("error", text),
+            Ok(ConnectionEvent::SlowConsumer(subject)) => ("slow_consumer", subject),
             Err(RecvError::Closed) => ("closed", String::new()),
-            // Whoever listens is far behind; what is left still counts. Other events have no name in Python.
+            // The listener is far behind; the events that are left still count. Other events have no name in Python.
             Ok(_) | Err(RecvError::Lagged(_)) => continue,
         };
         return (what, text);

@@ -155,7 +155,7 @@ impl Msg {
     /// Sends an answer to where the message asks for it.
     fn respond<'py>(&self, py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         if self.reply().is_empty() {
-            let text = "The message has no reply subject: whoever sent it wants no answer.";
+            let text = "The message has no reply subject: its sender does not expect an answer.";
             return Err(MessageError::new_err(text));
         }
         let outgoing = Outgoing::to(self.reply(), data.to_vec()).map_err(|error| to_python(&error))?;

@@ -182,7 +182,7 @@ fn finish(
 
 async fn confirm(delivery: &Delivery, limit: Duration) -> Result<(), nats_consumer::Error> {
     match delivery.ack_confirmed(limit).await {
-        // Whoever settled it a moment earlier has had the final word.
+        // It was settled a moment earlier: that is final.
         Ok(true) | Err(_) => Ok(()),
         Ok(false) => Err(nats_consumer::Error::new(
             nats_consumer::ErrorKind::Timeout,

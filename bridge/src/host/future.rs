@@ -57,7 +57,7 @@ impl Futures {
         for (id, answer) in answers {
             let pending = lock(&self.pending).remove(&id);
             let Some(future) = pending else { continue };
-            // Whoever waited may have been cancelled.
+            // The waiting Task may have been cancelled.
             if future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
                 continue;
             }

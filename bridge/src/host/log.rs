@@ -17,7 +17,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use crate::host::lock::lock;
 use crate::host::seconds::seconds;
 
-/// Records kept at the most while nobody takes them; then the oldest go.
+/// Most records kept while nobody takes them; then the oldest are dropped.
 const CAPACITY: usize = 4096;
 
 static RECORDS: Mutex<VecDeque<Record>> = Mutex::new(VecDeque::new());

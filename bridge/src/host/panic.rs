@@ -1,7 +1,7 @@
 //! Panics that come out of the user's code.
 //!
 //! When Python code raises what PyO3 made of a panic (a `PanicException` of this extension), PyO3 resumes the
-//! panic in whoever called the Python code. In a lane or a thread of ours it would end that: for a message's
+//! panic in the caller of the Python code. In a lane or a thread of ours it would end that: for a message's
 //! handler it is an error like any other.
 
 use std::any::Any;

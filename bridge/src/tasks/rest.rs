@@ -1,7 +1,7 @@
 //! The rest of a Task that has nothing to do: what it awaits until there is a delivery for it.
 //!
-//! To the Task it is a future. Unlike asyncio's own it is used again and again, and whoever ends it may have the
-//! Task go on at once: asyncio's ends its Task's rest in the loop's next turn, which every single message would
+//! To the Task it is a future. Unlike asyncio's own it is used again and again, and the caller that ends it may have the
+//! Task continue at once: asyncio's ends its Task's rest in the loop's next turn, which every single message would
 //! pay for.
 
 use std::sync::Mutex;

@@ -68,7 +68,7 @@ mod tests {
     fn a_push_consumer_begins_with_what_it_runs_and_as_if_messages_were_large() {
         let options = ConsumerOptions { concurrency: 100, ..ConsumerOptions::push("orders", "billing") };
         assert_eq!(allowance(&options, None), 32);
-        let state = StreamState { messages: 10, bytes: 1000, last_seq: 10 };
+        let state = StreamState { messages: 10, bytes: 1000, first_seq: 1, last_seq: 10 };
         assert_eq!(allowance(&options, Some(&StreamInfo { state, ..StreamInfo::default() })), 100);
     }
 }

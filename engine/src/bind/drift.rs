@@ -37,8 +37,8 @@ impl Drift {
         Self { ack_wait, changes }
     }
 
-    /// Warns, where there is something to warn of.
-    pub(crate) fn tell(&self, options: &ConsumerOptions) {
+    /// Logs the differences, if there are any.
+    pub(crate) fn warn(&self, options: &ConsumerOptions) {
         if self.changes.is_empty() {
             return;
         }

@@ -12,14 +12,14 @@ use crate::client::subscribe::{Interest, Statuses, Subscription, subscribe};
 use crate::connect::{Connection, Link};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::api;
-use crate::jetstream::status::request_of;
+use crate::jetstream::status::{Meaning, request_of};
 use crate::message::Message;
 
-/// Before it is asked again what could not be answered: a leader is being elected.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Pause before a request that got no answer is made again: a leader is being elected.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long one request lasts at most; then it is made again.
-const ONE_REQUEST: Duration = Duration::from_secs(30);
+/// Longest duration of one request; then it is made again.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
 /// A consumer that is asked for messages.
 #[derive(Debug)]
@@ -35,10 +35,10 @@ pub struct Puller {
 /// A wait without a deadline.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What a [`Puller`] is made for.
+/// The consumer that a [`Puller`] reads, and the messages that it may hold.
 #[derive(Clone, Debug)]
 pub struct PullFrom {
-    /// What the subjects of the API begin with: [`api::PREFIX`], or that of a domain.
+    /// Prefix of the API's subjects: [`api::PREFIX`], or that of a domain.
     pub prefix: String,
     /// The stream.
     pub stream: String,
@@ -60,7 +60,7 @@ enum End {
 }
 
 impl Puller {
-    /// Subscribes to what the consumer will send.
+    /// Subscribes to an inbox for the consumer's messages.
     ///
     /// # Errors
     /// As [`subscribe`].
@@ -83,7 +83,7 @@ impl Puller {
         })
     }
 
-    /// What arrives; what a fetch was cancelled for waits there too.
+    /// The messages that arrived, those of a cancelled fetch included.
     #[must_use]
     pub fn subscription(&self) -> &Subscription {
         &self.subscription
@@ -114,12 +114,12 @@ impl Puller {
             if matches!(end, End::Unanswered) {
                 self.look_for_consumer(left(deadline)).await?;
             }
-            let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now() + PAUSE);
+            let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now() + RETRY_PAUSE);
             if is_late || matches!(end, End::Late) {
                 let text = format!("The consumer `{}` had no message in time.", self.from.consumer);
                 return Err(Error::new(ErrorKind::Timeout, text));
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_PAUSE).await;
         }
     }
 
@@ -128,7 +128,7 @@ impl Puller {
         // With both, the server waits for a first message, and then for no other.
         let mut request = json!({
             "batch": batch,
-            "expires": nanoseconds(left(deadline).min(ONE_REQUEST)),
+            "expires": nanoseconds(left(deadline).min(REQUEST_LIMIT)),
             "no_wait": true,
         });
         if let Some(heartbeat) = heartbeat {
@@ -202,35 +202,29 @@ impl Puller {
         request_of(&self.inbox, status.subject())
     }
 
-    /// What the status means for its request; nothing, if it only says that the server is alive.
+    /// How the status ends its request; `None` if it does not.
     fn end(&self, status: &Message) -> Result<Option<End>> {
-        let (code, words) = status.status().unwrap_or_default();
-        match code {
-            100 => Ok(None),
-            404 | 408 => Ok(Some(End::Over)),
-            409 if words.eq_ignore_ascii_case("consumer deleted") => Err(Error::new(
+        let (code, text) = status.status().unwrap_or_default();
+        let consumer = &self.from.consumer;
+        match Meaning::of(code, text) {
+            Meaning::Alive => Ok(None),
+            Meaning::Ended | Meaning::TooSmall | Meaning::Busy => Ok(Some(End::Over)),
+            Meaning::Unanswered => Ok(Some(End::Unanswered)),
+            Meaning::Deleted => Err(Error::new(
                 ErrorKind::Gone,
-                format!("The consumer `{}` was deleted on the server.", self.from.consumer),
+                format!("The consumer `{consumer}` was deleted on the server."),
             )),
-            409 if is_of_the_request(words) => Err(Error::new(
+            Meaning::PushBased | Meaning::Refused => Err(Error::new(
                 ErrorKind::Api { code, err_code: 0 },
-                format!("The consumer `{}` refused the request: {words}.", self.from.consumer),
+                format!("The consumer `{consumer}` refused the request: {text} ({code})."),
             )
-            .because(words)),
-            409 => Ok(Some(End::Over)),
-            503 => Ok(Some(End::Unanswered)),
-            _ => Err(Error::new(ErrorKind::Api { code, err_code: 0 }, words)),
+            .because(text)),
         }
     }
 
     fn has(&self, count: usize) -> bool {
         self.subscription.pending().0 >= count
     }
-}
-
-/// A conflict that asking again cannot solve. A consumer whose requests are all taken has free ones soon.
-fn is_of_the_request(words: &str) -> bool {
-    words.starts_with("Exceeded") && words != "Exceeded MaxWaiting" || words.starts_with("Consumer is push")
 }
 
 /// A lost connection takes the request with it.

@@ -11,7 +11,7 @@ use crate::message::Message;
 use crate::settle::verdict::Verdict;
 
 /// How long the connection may be away before the caller hears of it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the server is told about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl From<Word> for Verdict {
 pub async fn settle(connection: &Connection, message: &Message, word: Word) -> Result<()> {
     message.metadata()?;
     let Some(reply) = message.reply() else { return Ok(()) };
-    connection.wait_until_up(PATIENCE, unsettled).await?;
+    connection.wait_until_up(RECONNECT_TIMEOUT, unsettled).await?;
     let word = Verdict::from(word).wire();
     connection.counted().sent(word.len());
     let sent = connection.client().publish(reply.clone(), word).await;

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::connect::{Connection, Happening};
+use crate::connect::{Connection, ConnectionEvent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::status::is_status;
 use crate::lock::lock;
@@ -254,7 +254,7 @@ impl Kept {
         if !self.has_room(waiting, &message) {
             // Said once, until there is room again.
             if !std::mem::replace(&mut waiting.is_full, true) {
-                self.connection.tell(Happening::SlowConsumer(self.interest.subject.clone()));
+                self.connection.emit(ConnectionEvent::SlowConsumer(self.interest.subject.clone()));
             }
             return;
         }

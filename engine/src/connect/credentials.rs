@@ -1,4 +1,4 @@
-//! A credentials file, read anew for every connection: what it holds expires, and is renewed in its place.
+//! A credentials file, read again for every connection: its contents expire and are renewed in place.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
-//! What the server does not permit, read from its words, so that whoever asked for it hears so.
+//! Missing permissions, read from the errors that the server sends.
 
 use std::fmt;
 
 use crate::error::{Error, ErrorKind};
 
-/// What a permission is missing for.
+/// A permission of a NATS user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Act {
+pub(crate) enum Permission {
     Publish,
     Subscribe,
 }
@@ -14,7 +14,7 @@ pub(crate) enum Act {
 /// A permission that the user of a connection does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Denial {
-    pub(crate) act: Act,
+    pub(crate) permission: Permission,
     pub(crate) subject: String,
 }
 
@@ -23,11 +23,11 @@ impl Denial {
     /// it says something else.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let (_, what) = text.split_once("Permissions Violation for ")?;
-        let publish = what.strip_prefix("Publish to \"").map(|rest| (Act::Publish, rest));
-        let (act, rest) =
-            publish.or_else(|| Some((Act::Subscribe, what.strip_prefix("Subscription to \"")?)))?;
+        let publish = what.strip_prefix("Publish to \"").map(|rest| (Permission::Publish, rest));
+        let (permission, rest) =
+            publish.or_else(|| Some((Permission::Subscribe, what.strip_prefix("Subscription to \"")?)))?;
         let (subject, _) = rest.split_once('"')?;
-        Some(Self { act, subject: subject.to_owned() })
+        Some(Self { permission, subject: subject.to_owned() })
     }
 
     pub(crate) fn error(&self) -> Error {
@@ -37,9 +37,9 @@ impl Denial {
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let act = match self.act {
-            Act::Publish => "publish",
-            Act::Subscribe => "subscribe",
+        let act = match self.permission {
+            Permission::Publish => "publish",
+            Permission::Subscribe => "subscribe",
         };
         write!(
             f,
@@ -58,14 +58,14 @@ mod tests {
 
     #[test]
     fn a_denial_is_read_from_the_words_of_the_server() {
-        let read = |text: &str| Denial::read(text).map(|denial| (denial.act, denial.subject));
+        let read = |text: &str| Denial::read(text).map(|denial| (denial.permission, denial.subject));
         assert_eq!(
             read(r#"nats: Permissions Violation for Publish to "orders.created""#),
-            Some((Act::Publish, "orders.created".into()))
+            Some((Permission::Publish, "orders.created".into()))
         );
         assert_eq!(
             read(r#"Permissions Violation for Subscription to "_deliver.x" using queue "billing""#),
-            Some((Act::Subscribe, "_deliver.x".into()))
+            Some((Permission::Subscribe, "_deliver.x".into()))
         );
         assert_eq!(read("maximum subscriptions exceeded"), None);
     }

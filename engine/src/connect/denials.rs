@@ -5,24 +5,26 @@ use std::collections::HashSet;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use crate::connect::denial::{Act, Denial};
-use crate::connect::link::Happening;
+use crate::connect::denial::{Denial, Permission};
+use crate::connect::link::ConnectionEvent;
 
 /// Hears what the server denies, from when it was made.
 #[derive(Debug)]
-pub(crate) struct Denials(Option<Receiver<Happening>>);
+pub(crate) struct Denials(Option<Receiver<ConnectionEvent>>);
 
 impl Denials {
-    pub(crate) fn new(happenings: Option<Receiver<Happening>>) -> Self {
+    pub(crate) fn new(happenings: Option<Receiver<ConnectionEvent>>) -> Self {
         Self(happenings)
     }
 
-    /// Waits until this act is denied for one of the subjects; for ever, where the connection is closed.
-    pub(crate) async fn about(&mut self, act: Act, subjects: &[&str]) -> Denial {
+    /// Waits until this permission is denied for one of the subjects; forever if the connection is closed.
+    pub(crate) async fn about(&mut self, permission: Permission, subjects: &[&str]) -> Denial {
         let Some(happenings) = &mut self.0 else { return std::future::pending().await };
         loop {
             match happenings.recv().await.map(|happening| read(&happening)) {
-                Ok(Some(denial)) if denial.act == act && subjects.contains(&denial.subject.as_str()) => {
+                Ok(Some(denial))
+                    if denial.permission == permission && subjects.contains(&denial.subject.as_str()) =>
+                {
                     return denial;
                 }
                 Err(RecvError::Closed) => return std::future::pending().await,
@@ -31,7 +33,7 @@ impl Denials {
         }
     }
 
-    /// Waits until something is denied; for ever, where the connection is closed.
+    /// Waits until something is denied; forever if the connection is closed.
     pub(crate) async fn any(&mut self) {
         let Some(happenings) = &mut self.0 else { return std::future::pending().await };
         loop {
@@ -57,9 +59,9 @@ impl Denials {
     }
 }
 
-fn read(happening: &Happening) -> Option<Denial> {
+fn read(happening: &ConnectionEvent) -> Option<Denial> {
     match happening {
-        Happening::Error(text) => Denial::read(text),
+        ConnectionEvent::Error(text) => Denial::read(text),
         _ => None,
     }
 }

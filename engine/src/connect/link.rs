@@ -10,19 +10,19 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::connect::denial::{Act, Denial};
+use crate::connect::denial::{Denial, Permission};
 use crate::connect::failure::Failure;
 use crate::jitter::jittered;
 use crate::lock::lock;
 use crate::observe::target::CONNECTION;
 
-/// Happenings kept for whoever listens slowly.
+/// Events kept for a slow listener.
 const EVENT_CAPACITY: usize = 256;
 
-/// What happens to a connection.
+/// An event of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Happening {
+pub enum ConnectionEvent {
     /// It was lost; it comes back by itself.
     Disconnected,
     /// It is back.
@@ -52,8 +52,8 @@ pub(crate) struct Events {
     /// of async-nats' connection task.
     listeners: Mutex<Option<Listeners>>,
     losses: Losses,
-    trouble: Trouble,
-    told: Told,
+    connect_errors: ConnectErrorLog,
+    denials: DenialLog,
     /// The consumer that the connection belongs to, if it belongs to one.
     consumer: OnceLock<String>,
 }
@@ -61,7 +61,7 @@ pub(crate) struct Events {
 #[derive(Debug)]
 struct Listeners {
     link: watch::Sender<Link>,
-    happenings: broadcast::Sender<Happening>,
+    happenings: broadcast::Sender<ConnectionEvent>,
 }
 
 impl Events {
@@ -73,15 +73,19 @@ impl Events {
             Self {
                 listeners: Mutex::new(Some(listeners)),
                 losses: Losses::default(),
-                trouble: Trouble::default(),
-                told: Told { inbox, are_answers_denied: AtomicBool::new(false), subjects: Mutex::default() },
+                connect_errors: ConnectErrorLog::default(),
+                denials: DenialLog {
+                    inbox,
+                    are_answers_denied: AtomicBool::new(false),
+                    subjects: Mutex::default(),
+                },
                 consumer: OnceLock::new(),
             },
             receiver,
         )
     }
 
-    pub(crate) fn happenings(&self) -> Option<broadcast::Receiver<Happening>> {
+    pub(crate) fn happenings(&self) -> Option<broadcast::Receiver<ConnectionEvent>> {
         self.listeners().as_ref().map(|listeners| listeners.happenings.subscribe())
     }
 
@@ -89,31 +93,31 @@ impl Events {
         let consumer = self.consumer();
         self.losses.note(event);
         if *event == Event::Connected {
-            self.trouble.end();
-            self.told.are_answers_denied.store(false, Relaxed);
+            self.connect_errors.end();
+            self.denials.are_answers_denied.store(false, Relaxed);
         }
         if let Event::ServerError(ServerError::Other(text)) = event {
-            self.told.note(text, consumer);
+            self.denials.note(text, consumer);
         }
         let happening = self.listeners().as_ref().and_then(|Listeners { link, .. }| {
             note(link, event, consumer);
             happens(event, link.borrow().generation)
         });
         if let Some(happening) = happening {
-            self.tell(happening);
+            self.emit(happening);
         }
     }
 
     /// Whether the server has said that this connection may not receive answers.
     pub(crate) fn are_answers_denied(&self) -> bool {
-        self.told.are_answers_denied.load(Relaxed)
+        self.denials.are_answers_denied.load(Relaxed)
     }
 
     /// Tells why a server could not be connected again.
     pub(crate) fn trouble(&self, failure: &Failure) {
         // Closed, it only seems to reconnect.
         if self.listeners().is_some() {
-            self.trouble.note(failure, self.consumer());
+            self.connect_errors.note(failure, self.consumer());
         }
     }
 
@@ -126,7 +130,7 @@ impl Events {
         self.consumer.get().map(String::as_str)
     }
 
-    pub(crate) fn tell(&self, happening: Happening) {
+    pub(crate) fn emit(&self, happening: ConnectionEvent) {
         if let Some(listeners) = &*self.listeners() {
             // Nobody has to listen.
             let _ = listeners.happenings.send(happening);
@@ -155,7 +159,7 @@ impl Events {
 /// A pause that no process outlives.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Counts connections that were lost soon after they were made: async-nats begins its pauses anew at each
+/// Counts connections that were lost soon after they were made: async-nats starts its pauses again at each
 /// success, so credentials that are accepted and then expire would reconnect a hundred times a second.
 #[derive(Debug, Default)]
 struct Losses {
@@ -184,11 +188,11 @@ impl Losses {
     }
 }
 
-/// Why it could not be connected again, each told once: credentials that are refused come to no other end.
+/// Logs each reason of a failed reconnect once: refused credentials stay refused.
 #[derive(Debug, Default)]
-struct Trouble(Mutex<HashSet<String>>);
+struct ConnectErrorLog(Mutex<HashSet<String>>);
 
-impl Trouble {
+impl ConnectErrorLog {
     fn note(&self, failure: &Failure, consumer: Option<&str>) {
         let reason = failure.reason();
         if lock(&self.0).insert(reason.clone()) {
@@ -206,25 +210,25 @@ impl Trouble {
     }
 }
 
-/// What the server complains of, told once each: a worker asks for the same things again and again.
+/// Logs each error of the server once: a worker asks for the same things again and again.
 #[derive(Debug)]
-struct Told {
+struct DenialLog {
     inbox: String,
     are_answers_denied: AtomicBool,
     subjects: Mutex<HashSet<String>>,
 }
 
-/// Different complaints told of one connection.
-const MOST_TOLD: usize = 64;
+/// Most denials that are logged for one connection.
+const MOST_LOGGED: usize = 64;
 
-impl Told {
+impl DenialLog {
     fn note(&self, text: &str, consumer: Option<&str>) {
         let Some(mut denial) = Denial::read(text) else {
             warn!(target: CONNECTION, consumer, error = text, "The NATS server reported an error.");
             return;
         };
         if denial.subject.starts_with(&self.inbox) {
-            if denial.act == Act::Subscribe {
+            if denial.permission == Permission::Subscribe {
                 self.are_answers_denied.store(true, Relaxed);
             }
             // Each connection has a name of its own below that.
@@ -234,7 +238,9 @@ impl Told {
         let mut subjects = lock(&self.subjects);
         // Beyond it, the subject of an acknowledgement has numbers.
         let kind: Vec<_> = denial.subject.split('.').take(4).collect();
-        if subjects.len() < MOST_TOLD && subjects.insert(format!("{:?} {}", denial.act, kind.join("."))) {
+        if subjects.len() < MOST_LOGGED
+            && subjects.insert(format!("{:?} {}", denial.permission, kind.join(".")))
+        {
             warn!(target: CONNECTION, consumer, "{denial}");
         }
     }
@@ -273,14 +279,16 @@ fn note(link: &watch::Sender<Link>, event: &Event, consumer: Option<&str>) {
     }
 }
 
-fn happens(event: &Event, generation: u64) -> Option<Happening> {
+fn happens(event: &Event, generation: u64) -> Option<ConnectionEvent> {
     match event {
-        Event::Connected if generation > 1 => Some(Happening::Reconnected),
-        Event::Disconnected => Some(Happening::Disconnected),
-        Event::LameDuckMode => Some(Happening::LameDuck),
-        Event::ServerError(error) => Some(Happening::Error(error.to_string())),
+        Event::Connected if generation > 1 => Some(ConnectionEvent::Reconnected),
+        Event::Disconnected => Some(ConnectionEvent::Disconnected),
+        Event::LameDuckMode => Some(ConnectionEvent::LameDuck),
+        Event::ServerError(error) => Some(ConnectionEvent::Error(error.to_string())),
         // Each try to reconnect that fails is one of these too, but of interest is only the last.
-        Event::ClientError(error @ ClientError::MaxReconnects) => Some(Happening::Error(error.to_string())),
+        Event::ClientError(error @ ClientError::MaxReconnects) => {
+            Some(ConnectionEvent::Error(error.to_string()))
+        }
         _ => None,
     }
 }

@@ -25,12 +25,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::config::ConnectOptions;
-use crate::connect::denial::Act;
+use crate::connect::denial::Permission;
 use crate::connect::denials::Denials;
 use crate::connect::dial::{client_options, inbox_prefix};
 use crate::connect::failure::{Cause, Failure, not_connected};
 use crate::connect::link::Events;
-pub use crate::connect::link::{Happening, Link};
+pub use crate::connect::link::{ConnectionEvent, Link};
 use crate::connect::scout::Scout;
 use crate::connect::servers::Servers;
 use crate::connect::traffic::Counted;
@@ -52,7 +52,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const RECONNECT_GRACE: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether something was received: nobody announces it.
-const GLANCE: Duration = Duration::from_millis(20);
+const RECEIVE_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A connection to NATS that reconnects by itself.
 #[derive(Clone, Debug)]
@@ -230,7 +230,7 @@ impl Connection {
 
     /// What happens from now on; it ends when the connection is closed.
     #[must_use]
-    pub fn happenings(&self) -> Option<broadcast::Receiver<Happening>> {
+    pub fn happenings(&self) -> Option<broadcast::Receiver<ConnectionEvent>> {
         self.events.upgrade()?.happenings()
     }
 
@@ -259,7 +259,7 @@ impl Connection {
         tokio::select! {
             biased;
             asked = asking => asked,
-            denial = denials.about(Act::Publish, subjects) => Err(denial.error()),
+            denial = denials.about(Permission::Publish, subjects) => Err(denial.error()),
             () = self.until_answers_are_denied(&mut answers) => Err(no_answers("it is not known whether this was done")),
         }
     }
@@ -281,10 +281,10 @@ impl Connection {
         }
     }
 
-    /// Tells whoever listens.
-    pub(crate) fn tell(&self, happening: Happening) {
+    /// Sends the event to all listeners.
+    pub(crate) fn emit(&self, happening: ConnectionEvent) {
         if let Some(events) = self.events.upgrade() {
-            events.tell(happening);
+            events.emit(happening);
         }
     }
 
@@ -329,7 +329,7 @@ impl Connection {
     pub async fn flush(&self, limit: Duration) -> Result<()> {
         self.wait_until_up(limit, || "nothing was flushed".into()).await?;
         let flushing = async {
-            // async-nats answers no PING to whoever asks for one. Nobody listens on a fresh subject, and the server
+            // async-nats has no PING that a caller can wait for. Nobody listens on a fresh subject, and the server
             // says so: behind everything that was written.
             let (question, inbox) = (self.client.new_inbox(), self.client.new_inbox());
             let (mut unheard, mut unsent) = (self.denials(), self.denials());
@@ -340,8 +340,8 @@ impl Connection {
             tokio::select! {
                 _ = answers.next() => {}
                 // Where the one or the other is not permitted, the refusal is as good an answer.
-                _ = async { unheard.about(Act::Subscribe, &[&inbox]).await } => {}
-                _ = async { unsent.about(Act::Publish, &[&question]).await } => {}
+                _ = async { unheard.about(Permission::Subscribe, &[&inbox]).await } => {}
+                _ = async { unsent.about(Permission::Publish, &[&question]).await } => {}
             }
             Ok(())
         };
@@ -354,9 +354,8 @@ impl Connection {
         }
     }
 
-    /// Makes the link anew where it counts as up and yet nothing comes over it within `limit`, not even an
-    /// answer. Where the server's side is gone and nobody told us, async-nats would wait until three pings went
-    /// unanswered. Returns whether it did.
+    /// Reconnects if the link counts as up but not even an answer arrives within `limit`. If the server's side is gone
+    /// without notice, async-nats would wait until three pings went unanswered. Returns whether it reconnected.
     pub(crate) async fn renew_if_silent(&self, limit: Duration) -> bool {
         if !self.is_up() {
             return false;
@@ -366,7 +365,7 @@ impl Connection {
         let something = async {
             self.ping().await;
             while self.received() == before {
-                sleep(GLANCE).await;
+                sleep(RECEIVE_POLL_INTERVAL).await;
             }
         };
         if timeout(limit, something).await.is_ok() || !self.is_up() {

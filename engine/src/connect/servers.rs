@@ -117,7 +117,7 @@ impl Servers {
     }
 
     fn server(&self, address: ServerAddr, sign_in: SignIn) -> Server {
-        let spelled = spell(&address);
+        let spelled = display(&address);
         let has_secret = self.token_source.is_some() || self.sign_in_at(&sign_in).is_secret();
         // With a credentials file nothing secret is sent: the client signs what the server asks.
         let sends_a_secret = has_secret && !matches!(self.proof, Proof::Credentials(_));
@@ -198,7 +198,7 @@ impl Servers {
     pub(crate) fn failure(&self, address: &ServerAddr, text: String, error: Option<Cause>) -> Failure {
         match self.named.iter().find(|server| server.address == *address) {
             Some(server) => server.failure(text, error),
-            None => Failure { server: spell(address), text, is_guarded: false, error },
+            None => Failure { server: display(address), text, is_guarded: false, error },
         }
     }
 
@@ -352,7 +352,7 @@ fn is_loopback(address: &ServerAddr) -> bool {
 }
 
 /// The address without the credentials that a URL may hold.
-fn spell(address: &ServerAddr) -> String {
+fn display(address: &ServerAddr) -> String {
     let host = address.host();
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     format!("{}://{host}:{}", address.scheme(), address.port())
@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn a_password_for_a_websocket_crosses_a_network_over_tls_only() {
         let address = ServerAddr::from_str("ws://me:hunter2@one:8080").unwrap();
-        assert_eq!(spell(&bare(address, true)), "wss://one:8080");
+        assert_eq!(display(&bare(address, true)), "wss://one:8080");
     }
 
     #[cfg(not(feature = "websockets"))]

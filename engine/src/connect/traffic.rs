@@ -1,4 +1,4 @@
-//! What a client has sent and received, for whoever wants to know.
+//! Counters of the messages and bytes that a client has sent and received.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -5,35 +5,17 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::connect::Connection;
-use crate::dead_letter::store::{HEADERS_APART, KEPT_PREFIX, Part, REASON, apart_subject};
+use crate::dead_letter::format::{self, OwnHeaders, Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::api::call;
+use crate::jetstream::info::stream_info;
 use crate::jetstream::stored::{self, Stored};
 
 /// What the server answers when asked to delete a message that is gone: between others, or at the end.
 const NOTHING_TO_DELETE: [u64; 2] = [10043, 10057];
-
-/// Headers that a dead letter has of its own, beside those of its message.
-const OWN: [&str; 12] = [
-    REASON,
-    "Dlq-Error",
-    "Dlq-Subject",
-    "Dlq-Stream",
-    "Dlq-Sequence",
-    "Dlq-Consumer",
-    "Dlq-Deliveries",
-    "Dlq-Time",
-    "Dlq-Payload",
-    HEADERS_APART,
-    LETTER_ID,
-    "Nats-Msg-Id",
-];
-
-/// The id of a dead letter that was itself replayed, as a message of its stream.
-pub(crate) const LETTER_ID: &str = "Dlq-Letter-Id";
 
 /// Dead letters asked for at once: a payload each is held.
 const AT_ONCE: u64 = 64;
@@ -130,7 +112,7 @@ pub struct StoredLetter {
 impl StoredLetter {
     /// Where a part of it is, if that is kept apart.
     pub(crate) fn apart_subject(&self, part: Part) -> String {
-        apart_subject(&self.stream, &self.consumer, part, self.sequence, self.sent.unwrap_or_default())
+        format::apart_subject(&self.stream, &self.consumer, part, self.sequence, self.sent)
     }
 }
 
@@ -155,12 +137,9 @@ impl DeadLetters {
     /// # Errors
     /// [`ErrorKind::StreamNotFound`] when the server has neither dead letters of the stream nor the stream.
     pub async fn open(connection: &Connection, stream: &str, selection: Selection) -> Result<Self> {
-        let kept_in = dead_letter_stream(stream);
-        let (first, last) = match call(connection, &format!("STREAM.INFO.{kept_in}"), &Value::Null).await {
-            Ok(info) => {
-                let number = |name: &str| info["state"][name].as_u64().unwrap_or_default();
-                (number("first_seq").max(1), number("last_seq"))
-            }
+        let kept_in = format::stream_of(stream);
+        let (first, last) = match stream_info(connection, &kept_in).await {
+            Ok(info) => (info.state.first_seq.max(1), info.state.last_seq),
             Err(error) if error.kind() == ErrorKind::StreamNotFound => {
                 expect_stream(connection, stream).await?;
                 (1, 0)
@@ -197,7 +176,7 @@ impl DeadLetters {
     pub async fn next(&mut self) -> Result<Option<StoredLetter>> {
         loop {
             while let Some(found) = self.found.pop_front() {
-                let letter = read(dead_letter_stream(&self.stream), found);
+                let letter = read(format::stream_of(&self.stream), found);
                 if self.selection.takes(&letter, self.opened) {
                     return Ok(Some(letter));
                 }
@@ -216,7 +195,7 @@ impl DeadLetters {
         } else {
             (self.first, self.last.min(self.first + (AT_ONCE - 1)))
         };
-        let kept_in = dead_letter_stream(&self.stream);
+        let kept_in = format::stream_of(&self.stream);
         let asked = (from..=to)
             .map(async |number| stored::get(&self.connection, &kept_in, &json!({ "seq": number })).await);
         let found = try_join_all(asked).await?.into_iter().flatten();
@@ -237,7 +216,7 @@ impl DeadLetters {
     /// Goes on with the next number that there is: many in a row may be deleted.
     async fn skip_gap(&mut self, kept_in: &str) -> Result<()> {
         let durable = self.selection.consumer.as_deref().unwrap_or("*");
-        let next = json!({ "seq": self.first, "next_by_subj": format!("dlq.{}.{durable}", self.stream) });
+        let next = json!({ "seq": self.first, "next_by_subj": format::subject_of(&self.stream, durable) });
         let found = stored::get(&self.connection, kept_in, &next).await?;
         self.first = found.map_or(self.last, |found| found.sequence - 1) + 1;
         Ok(())
@@ -245,12 +224,9 @@ impl DeadLetters {
 
     /// Whether it is a dead letter of the selected durable, and not a part of one that is kept apart.
     fn is_letter(&self, subject: &str) -> bool {
-        let durable =
-            subject.strip_prefix("dlq.").and_then(|rest| rest.strip_prefix(&*self.stream)?.strip_prefix('.'));
-        durable.is_some_and(|durable| match &self.selection.consumer {
-            Some(selected) => durable == selected,
-            None => !durable.contains('.'),
-        })
+        let durable = format::durable_of(&self.stream, subject);
+        let selected = self.selection.consumer.as_deref();
+        durable.is_some_and(|durable| selected.is_none_or(|selected| selected == durable))
     }
 }
 
@@ -279,7 +255,7 @@ async fn first_since(
 /// # Errors
 /// [`ErrorKind::StreamNotFound`] when the stream has no dead letters, or what the JetStream API answered.
 pub async fn get(connection: &Connection, stream: &str, number: u64) -> Result<Option<StoredLetter>> {
-    let kept_in = dead_letter_stream(stream);
+    let kept_in = format::stream_of(stream);
     let found = stored::get(connection, &kept_in, &json!({ "seq": number })).await?;
     Ok(found.map(|found| read(kept_in, found)))
 }
@@ -303,12 +279,8 @@ pub async fn delete(connection: &Connection, letter: &StoredLetter) -> Result<()
     }
 }
 
-fn dead_letter_stream(stream: &str) -> String {
-    format!("{stream}-dlq")
-}
-
 async fn expect_stream(connection: &Connection, stream: &str) -> Result<()> {
-    match call(connection, &format!("STREAM.INFO.{stream}"), &Value::Null).await {
+    match stream_info(connection, stream).await {
         Err(error) if error.kind() == ErrorKind::StreamNotFound => Err(Error::new(
             ErrorKind::StreamNotFound,
             format!("There is no stream `{stream}`, and there are no dead letters of it: check the name."),
@@ -319,41 +291,24 @@ async fn expect_stream(connection: &Connection, stream: &str) -> Result<()> {
 
 fn read(kept_in: String, stored: Stored) -> StoredLetter {
     let block = String::from_utf8_lossy(&stored.headers);
-    let lines: Vec<(&str, &str)> = lines(&block).collect();
-    let value = |name: &str| lines.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-    let text = |name: &str| value(name).unwrap_or_default().to_owned();
-    let number = |name: &str| value(name).and_then(|text| text.parse().ok()).unwrap_or_default();
-    let original = |name: &str| name.strip_prefix(KEPT_PREFIX).unwrap_or(name).to_owned();
+    let lines: Vec<(&str, &str)> = format::lines(&block).collect();
+    let own = OwnHeaders::read(&lines);
     StoredLetter {
         kept_in,
         number: stored.sequence,
         stored: stored.time,
-        stream: text("Dlq-Stream"),
-        sequence: number("Dlq-Sequence"),
-        subject: text("Dlq-Subject"),
-        consumer: text("Dlq-Consumer"),
-        reason: text("Dlq-Reason"),
-        error: value("Dlq-Error").map(str::to_owned),
-        deliveries: number("Dlq-Deliveries"),
-        payload: value("Dlq-Payload").is_none().then(|| stored.payload.into()),
-        // The dead letter's own id ends with it.
-        sent: value(LETTER_ID)
-            .or_else(|| value("Nats-Msg-Id"))
-            .and_then(|id| id.rsplit('.').next()?.parse().ok())
-            .filter(|time| *time > 0),
-        headers_are_apart: value(HEADERS_APART).is_some(),
-        headers: lines
-            .iter()
-            .filter(|(name, _)| !OWN.contains(name))
-            .map(|(name, value)| (original(name), (*value).to_owned()))
-            .collect(),
+        stream: own.stream,
+        sequence: own.sequence,
+        subject: own.subject,
+        consumer: own.durable,
+        reason: own.reason,
+        error: own.error,
+        deliveries: own.deliveries,
+        headers: format::original_headers(&lines),
+        payload: (!own.payload_is_apart).then(|| stored.payload.into()),
+        sent: own.sent,
+        headers_are_apart: own.headers_are_apart,
     }
-}
-
-/// Names and values of a header block.
-pub(crate) fn lines(block: &str) -> impl Iterator<Item = (&str, &str)> {
-    let lines = block.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
-    lines.map(|(name, value)| (name, value.trim_start()))
 }
 
 #[cfg(test)]
@@ -362,18 +317,10 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::config::ConsumerOptions;
-    use crate::dead_letter::store::{DeadLetter, DeadLetters as Kept};
+    use crate::dead_letter::store::{DeadLetter, DeadLetterStore};
     use crate::message::Message;
 
     use super::*;
-
-    fn written(headers: &HeaderMap) -> Vec<u8> {
-        let lines = headers.iter().flat_map(|(name, values)| {
-            let name: &str = name.as_ref();
-            values.iter().map(move |value| format!("{name}: {}\r\n", value.as_str()))
-        });
-        format!("NATS/1.0\r\n{}\r\n", lines.collect::<String>()).into()
-    }
 
     fn header() -> impl Strategy<Value = (String, String)> {
         let names = prop_oneof![
@@ -418,12 +365,13 @@ mod tests {
                 length: 0,
             });
             let letter = DeadLetter { message, reason: reason.clone(), error, raw_headers: None, deliveries };
-            let (headers, kept) = Kept::of(&ConsumerOptions::pull("orders", "billing")).fit(&letter, 1 << 20);
+            let store = DeadLetterStore::of(&ConsumerOptions::pull("orders", "billing"));
+            let copy = store.fit(&letter, 1 << 20);
             let found = Stored {
                 sequence: 17,
                 subject: "dlq.orders.billing".into(),
-                headers: written(&headers),
-                payload: kept.to_vec(),
+                headers: format::block(Some(&copy.headers)).into(),
+                payload: copy.payload.to_vec(),
                 time: SystemTime::UNIX_EPOCH,
             };
             let mut read = read("orders-dlq".into(), found);

@@ -7,8 +7,11 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::connect::Connection;
-use crate::dead_letter::read::{LETTER_ID, StoredLetter, delete, lines};
-use crate::dead_letter::store::{KEPT_PREFIX, LARGEST_HEADERS, Part, REASON, wire_size};
+use crate::dead_letter::format::{
+    KEPT, LARGEST_HEADERS, LETTER_ID, MESSAGE_ID, ORIGINAL_ID, Part, REASON, REPLAYS, begins_with, lines,
+    wire_size,
+};
+use crate::dead_letter::read::{StoredLetter, delete};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::stored;
 use crate::publish::{Outgoing, PublishAck, publish};
@@ -16,12 +19,6 @@ use crate::route::validate_publish_subject;
 
 /// How long a stream may take to confirm the message.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-
-const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// The id that the message had when it was published first.
-const ORIGINAL_ID: &str = "Dlq-Original-Msg-Id";
-/// How often the message was replayed.
-const REPLAYS: &str = "Dlq-Replays";
 
 /// Headers that would make the server act again: conditions that held for the first publishing only, a
 /// roll-up that deletes what came before, a schedule, a batch, a count, a place in another stream. They
@@ -116,8 +113,8 @@ fn headers(letter: &StoredLetter, payload: usize, limit: usize) -> Result<Header
             first_id.get_or_insert(value);
         } else if name == REPLAYS && !is_letter {
             replays = value.parse().unwrap_or_default();
-        } else if starts_with_any(name, &NOT_IN_FORCE) {
-            append(letter, &mut headers, &format!("{KEPT_PREFIX}{name}"), value)?;
+        } else if NOT_IN_FORCE.iter().any(|prefix| begins_with(name, prefix)) {
+            append(letter, &mut headers, &format!("{KEPT}{name}"), value)?;
         } else {
             append(letter, &mut headers, name, value)?;
         }
@@ -155,12 +152,6 @@ fn not_replayable(letter: &StoredLetter, error: &dyn std::error::Error) -> Error
         letter.number, letter.kept_in
     );
     Error::new(ErrorKind::NotReplayable, message)
-}
-
-fn starts_with_any(name: &str, prefixes: &[&str]) -> bool {
-    prefixes
-        .iter()
-        .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
 
 fn nanoseconds(time: SystemTime) -> u128 {

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::jetstream::status::{Status, is_terminal};
+use crate::jetstream::status::{Meaning, Status};
 
-/// Pauses after an error double between these, so that no answer of the server makes a hot loop.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Pauses after an error double between these bounds, so that no answer of the server makes a hot loop.
+const SHORTEST_ERROR_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_ERROR_PAUSE: Duration = Duration::from_secs(1);
 
 /// The server fills several requests in turn, so that some may end one after the other.
 const FRUITLESS_LIMIT: u32 = 8;
@@ -90,7 +90,7 @@ impl Demand {
             outstanding: 0,
             heard: now,
             paused_until: now,
-            pause: SHORTEST_PAUSE,
+            pause: SHORTEST_ERROR_PAUSE,
             unanswered: 0,
             silences: 0,
             repairs: 0,
@@ -132,7 +132,7 @@ impl Demand {
     /// Messages arrived.
     pub(crate) fn delivered(&mut self, now: Instant, mut messages: usize) {
         self.hear(now);
-        self.pause = SHORTEST_PAUSE;
+        self.pause = SHORTEST_ERROR_PAUSE;
         self.fruitless = 0;
         self.unanswered = 0;
         self.outstanding = self.outstanding.saturating_sub(messages);
@@ -150,29 +150,26 @@ impl Demand {
     /// A status arrived.
     pub(crate) fn status(&mut self, now: Instant, status: Status<'_>) -> Result<(), Problem> {
         self.hear(now);
-        match status.code {
-            100 => {}
-            404 | 408 => self.returned(&status),
-            409 if is_terminal(status.description) => return Err(Problem::Gone),
-            409 if status.description.starts_with("Exceeded MaxRequest") => {
-                return Err(Problem::Refused(format!("{} of the durable", status.description)));
+        match Meaning::of(status.code, status.description) {
+            Meaning::Alive => {}
+            Meaning::Deleted | Meaning::PushBased => return Err(Problem::Gone),
+            Meaning::Refused => {
+                return Err(Problem::Refused(format!("{} {}", status.code, status.description)));
             }
-            // How a request with `max_bytes` ends when it is filled (seen on nats-server 2.15.1).
-            409 if status.description.starts_with("Batch Completed") => self.returned(&status),
+            Meaning::Ended => self.returned(&status),
             // Full in bytes, though not in number. Where nothing comes any more, no request is large enough.
-            409 if status.description.starts_with("Message Size Exceeds MaxBytes") => {
+            Meaning::TooSmall => {
                 self.returned(&status);
                 self.fruitless += 1;
                 if self.fruitless > FRUITLESS_LIMIT {
                     self.hold(now);
                 }
             }
-            // The other 409 are the server's own troubles: a new leader, a shutdown, a full queue.
-            409 => {
+            Meaning::Busy => {
                 self.returned(&status);
                 self.hold(now);
             }
-            503 => {
+            Meaning::Unanswered => {
                 self.returned(&status);
                 self.unanswered += 1;
                 if self.unanswered >= UNANSWERED_LIMIT {
@@ -180,7 +177,6 @@ impl Demand {
                 }
                 self.hold(now);
             }
-            code => return Err(Problem::Refused(format!("{code} {}", status.description))),
         }
         Ok(())
     }
@@ -246,7 +242,7 @@ impl Demand {
     fn hold(&mut self, now: Instant) {
         self.repairs += 1;
         self.paused_until = now + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.pause = (self.pause * 2).min(LONGEST_ERROR_PAUSE);
     }
 
     fn returned(&mut self, status: &Status<'_>) {

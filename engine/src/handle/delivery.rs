@@ -82,7 +82,7 @@ pub(crate) const HEADROOM: u64 = 3;
 
 /// Whether the log has a line about what becomes of a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Logged {
     Already,
     Not,
 }
@@ -110,7 +110,7 @@ pub(crate) fn admit(
 }
 
 /// A reason as the log has it.
-fn spell(reason: &str) -> String {
+fn display_reason(reason: &str) -> String {
     if reason.is_empty() { "no reason given".into() } else { one_line(reason) }
 }
 
@@ -184,19 +184,19 @@ impl Delivery {
     /// # Errors
     /// [`AlreadySettled`] when it was settled before; then nothing is sent.
     pub fn settle(&self, outcome: Outcome) -> Result<(), AlreadySettled> {
-        self.settle_because(outcome, None, Told::Not)
+        self.settle_because(outcome, None, Logged::Not)
     }
 
     /// Settles it as its handler's error has it, which the log has told of; unless somebody settled it.
     pub(crate) fn settle_failed(&self, outcome: Outcome, error: String) {
-        let _ = self.settle_because(outcome, Some(error), Told::Already);
+        let _ = self.settle_because(outcome, Some(error), Logged::Already);
     }
 
     fn settle_because(
         &self,
         outcome: Outcome,
         error: Option<String>,
-        told: Told,
+        logged: Logged,
     ) -> Result<(), AlreadySettled> {
         self.decide(if outcome == Outcome::Ack { ACKED } else { SETTLED })?;
         let settler = &self.settler;
@@ -212,7 +212,7 @@ impl Delivery {
                     attempt = self.attempt,
                     "The handler asked for another attempt beyond the limit; the message becomes a dead letter."
                 );
-                self.bury(EXHAUSTED.into(), error);
+                self.dead_letter(EXHAUSTED.into(), error);
             }
             Outcome::Retry { after } => {
                 count(&settler.shared.counters.retried);
@@ -222,17 +222,17 @@ impl Delivery {
             }
             Outcome::Drop { reason } => {
                 count(&settler.shared.counters.dropped);
-                if told == Told::Not {
+                if logged == Logged::Not {
                     self.log_drop(&reason);
                 }
                 self.close(Verdict::Term(reason));
             }
             Outcome::DeadLetter { reason } => {
                 // What failed its last attempt has been told of.
-                if told == Told::Not && reason != EXHAUSTED {
+                if logged == Logged::Not && reason != EXHAUSTED {
                     self.log_dead_letter(&reason);
                 }
-                self.bury(reason, error);
+                self.dead_letter(reason, error);
             }
         }
         Ok(())
@@ -326,7 +326,7 @@ impl Delivery {
     /// Gives the message its final treatment, unless somebody settled it. `error` is kept with a dead letter.
     pub fn exhaust(&self, outcome: Outcome, error: Option<String>) {
         count(&self.settler.shared.counters.exhausted);
-        let _ = self.settle_because(outcome, error, Told::Not);
+        let _ = self.settle_because(outcome, error, Logged::Not);
     }
 
     /// Stores a copy in the dead-letter stream and waits until it is confirmed; the delivery stays open, to be
@@ -384,7 +384,7 @@ impl Delivery {
             subject = %self.message.subject(),
             sequence = self.sequence(),
             "A message becomes a dead letter: {}",
-            spell(reason)
+            display_reason(reason)
         );
     }
 
@@ -395,7 +395,7 @@ impl Delivery {
             subject = %self.message.subject(),
             sequence = self.sequence(),
             "A message is dropped: {}",
-            spell(reason)
+            display_reason(reason)
         );
     }
 
@@ -437,8 +437,8 @@ impl Delivery {
         self.settler.holds(self.lease)
     }
 
-    fn bury(&self, reason: String, error: Option<String>) {
-        self.settler.bury(self.letter(reason, error), self.reply(), self.lease, self.hook.clone());
+    fn dead_letter(&self, reason: String, error: Option<String>) {
+        self.settler.dead_letter(self.letter(reason, error), self.reply(), self.lease, self.hook.clone());
     }
 
     fn letter(&self, reason: String, error: Option<String>) -> DeadLetter {

@@ -155,7 +155,7 @@ where
 }
 
 /// Where fetched deliveries wait for their handlers. A Rust program uses [`Handler`]s; this is for
-/// whoever runs handlers of another kind, as the Python bridge does, and asks each delivery whether it
+/// programs that run handlers of another kind, as the Python bridge does, and ask each delivery whether it
 /// [may start](Delivery::may_start).
 pub trait Inbox: Send + Sync + fmt::Debug + 'static {
     /// Takes all the deliveries; must not block.

@@ -5,7 +5,7 @@ use tracing::info;
 
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
-use crate::jetstream::api::call;
+use crate::jetstream::info::stream_info;
 use crate::jetstream::stream::create_stream;
 use crate::observe::target::CONSUMER;
 
@@ -25,14 +25,15 @@ const SMALLEST: i64 = 1024 * 1024;
 /// # Errors
 /// [`ErrorKind::StreamNotFound`] where there is no `source`, or what the API answered.
 pub(crate) async fn create_beside(connection: &Connection, source: &str, mut config: Value) -> Result<bool> {
-    let info = call(connection, &format!("STREAM.INFO.{source}"), &Value::Null).await?;
-    config["storage"] = info["config"]["storage"].clone();
-    config["num_replicas"] = info["config"]["num_replicas"].clone();
+    let info = stream_info(connection, source).await?;
+    for field in ["storage", "num_replicas"] {
+        config[field] = info.config.get(field).cloned().unwrap_or_default();
+    }
     let unlimited = create_stream(connection, &config).await;
     if !refused(&unlimited, &[NO_MAX_BYTES]) {
         return unlimited;
     }
-    let mut bytes = info["config"]["max_bytes"].as_i64().unwrap_or_default().max(SMALLEST);
+    let mut bytes = info.config.get("max_bytes").and_then(Value::as_i64).unwrap_or_default().max(SMALLEST);
     loop {
         config["max_bytes"] = json!(bytes);
         let limited = create_stream(connection, &config).await;

@@ -26,6 +26,7 @@ pub(crate) struct StreamInfo {
 pub(crate) struct StreamState {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
+    pub(crate) first_seq: u64,
     pub(crate) last_seq: u64,
 }
 
@@ -126,7 +127,7 @@ mod tests {
     fn nothing_is_known_of_the_size_of_messages_that_are_not_there() {
         let mut info = StreamInfo::default();
         assert_eq!(info.typical_size(), None);
-        info.state = StreamState { messages: 4, bytes: 4000, last_seq: 4 };
+        info.state = StreamState { messages: 4, bytes: 4000, first_seq: 1, last_seq: 4 };
         assert_eq!(info.typical_size(), Some(1000));
     }
 }

@@ -44,10 +44,44 @@ pub(crate) fn request_of(inbox: &str, subject: &str) -> Option<u64> {
     subject.strip_prefix(inbox)?.strip_prefix('.')?.parse().ok()
 }
 
-/// ADR-37: these end the consumer, every other 409 ends just a request.
-pub(crate) fn is_terminal(description: &str) -> bool {
-    let description = description.to_ascii_lowercase();
-    description.contains("consumer deleted") || description.contains("push based")
+/// What a status means for the pull request that it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// A heartbeat: the request goes on.
+    Alive,
+    /// The request ended: there are no messages, its time is over, or it is filled in bytes.
+    Ended,
+    /// The next message is larger than what is left of `max_bytes`.
+    TooSmall,
+    /// The server cannot serve it now: a new leader, a shutdown, a full queue.
+    Busy,
+    /// Nobody answers for the consumer: it is gone, or its leader is.
+    Unanswered,
+    /// The consumer was deleted.
+    Deleted,
+    /// The consumer does not take pull requests.
+    PushBased,
+    /// The consumer does not accept this request, and will not accept it later.
+    Refused,
+}
+
+impl Meaning {
+    /// Reads the code and the description of a status (ADR-37; texts as seen on nats-server 2.15.1).
+    pub(crate) fn of(code: u16, description: &str) -> Self {
+        let text = description.to_ascii_lowercase();
+        match code {
+            100 => Self::Alive,
+            404 | 408 => Self::Ended,
+            409 if text.contains("consumer deleted") => Self::Deleted,
+            409 if text.contains("push based") => Self::PushBased,
+            409 if text.starts_with("exceeded maxrequest") => Self::Refused,
+            409 if text.starts_with("batch completed") => Self::Ended,
+            409 if text.starts_with("message size exceeds maxbytes") => Self::TooSmall,
+            409 => Self::Busy,
+            503 => Self::Unanswered,
+            _ => Self::Refused,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +114,26 @@ mod tests {
         assert!(is_status(&message("_INBOX.a.1", None, Some(409), "Consumer Deleted", "5")));
         assert!(is_status(&message("_INBOX.a.1", Some("$JS.FC.orders.billing.x"), Some(100), "", "")));
         assert!(!is_status(&message("orders.created", None, None, "", "")));
+    }
+
+    #[test]
+    fn a_conflict_ends_the_consumer_the_request_or_only_this_try() {
+        let read = |description| Meaning::of(409, description);
+        assert_eq!(read("Consumer Deleted"), Meaning::Deleted);
+        assert_eq!(read("Consumer is push based"), Meaning::PushBased);
+        assert_eq!(read("Exceeded MaxRequestBatch of 10"), Meaning::Refused);
+        assert_eq!(read("Batch Completed"), Meaning::Ended);
+        assert_eq!(read("Message Size Exceeds MaxBytes"), Meaning::TooSmall);
+        for passing in ["Exceeded MaxWaiting", "Leadership Change", "Server Shutdown", ""] {
+            assert_eq!(read(passing), Meaning::Busy);
+        }
+    }
+
+    #[test]
+    fn a_code_that_is_not_known_refuses_the_request() {
+        let codes = [100, 400, 404, 408, 423, 503].map(|code| Meaning::of(code, ""));
+        let [ended, refused] = [Meaning::Ended, Meaning::Refused];
+        assert_eq!(codes, [Meaning::Alive, refused, ended, ended, refused, Meaning::Unanswered]);
     }
 
     fn codes() -> impl Strategy<Value = u16> {
@@ -116,7 +170,7 @@ mod tests {
             let sent = message(&subject, reply.as_deref(), code, &words, &count);
             let read = Status::read("_INBOX.a", &sent);
             prop_assert_eq!(read.is_some(), is_status(&sent));
-            let _ = is_terminal(&words);
+            let _ = Meaning::of(code.unwrap_or_default(), &words);
         }
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::api::call;
+use crate::jetstream::info::stream_info;
 
 /// Creates a stream, or leaves an existing one as it is. Returns whether it was created.
 ///
@@ -14,7 +15,7 @@ use crate::jetstream::api::call;
 /// [`ErrorKind::Overlap`] naming the stream that has the subjects, or what the API answered.
 pub async fn create_stream(connection: &Connection, config: &Value) -> Result<bool> {
     let name = config["name"].as_str().unwrap_or_default();
-    match call(connection, &format!("STREAM.INFO.{name}"), &Value::Null).await {
+    match stream_info(connection, name).await {
         Ok(_) => return Ok(false),
         Err(error) if error.kind() == ErrorKind::StreamNotFound => {}
         Err(error) => return Err(error),

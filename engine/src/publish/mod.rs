@@ -186,10 +186,12 @@ pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duratio
     read_ack(&subject, answer.payload())
 }
 
-/// What a stream answered to a message for `subject`.
+/// Reads the answer of a stream to a message for `subject`.
 pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
     let foreign = || {
-        let text = format!("Whoever answered on {subject} is no stream: is it a request subject?");
+        let text = format!(
+            "The answer on {subject} did not come from a stream. Check that the subject belongs to one."
+        );
         Error::new(ErrorKind::NoStream, text)
     };
     match serde_json::from_slice(answer).map_err(|error| foreign().because(error))? {
@@ -235,7 +237,7 @@ pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duratio
     connection.unless_denied(&[&subject], asking).await
 }
 
-/// Publishes to whoever listens now, without a confirmation (core NATS); `reply` says where answers go.
+/// Publishes to the subscribers of this moment, without a confirmation (core NATS). Answers go to `reply`.
 ///
 /// # Errors
 /// [`ErrorKind::Disconnected`] or [`ErrorKind::Closed`] soon without a connection, [`ErrorKind::TooLarge`], or
@@ -276,7 +278,7 @@ fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::Re
         RequestErrorKind::TimedOut => return late(subject, limit),
         RequestErrorKind::NoResponders => (
             ErrorKind::NoResponders,
-            format!("Nobody answers on {subject}: is whoever answers there running?"),
+            format!("Nobody answers on {subject}. Check that the service that answers there is running."),
         ),
         RequestErrorKind::MaxPayloadExceeded => (
             ErrorKind::TooLarge,
@@ -299,7 +301,9 @@ pub(crate) fn no_stream(subject: &str) -> Error {
 }
 
 fn late(subject: &str, limit: Duration) -> Error {
-    let message = format!("Nobody answered on {subject} within {limit:?}: is whoever answers there running?");
+    let message = format!(
+        "Nobody answered on {subject} within {limit:?}. Check that the service that answers there is running."
+    );
     Error::new(ErrorKind::Timeout, message)
 }
 

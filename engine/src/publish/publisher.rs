@@ -1,4 +1,4 @@
-//! One kept connection to publish on: opened on first use, opened anew when it was closed.
+//! One kept connection to publish on: opened on first use, and again after it was closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::ConnectOptions;
-use crate::connect::denial::{Act, Denial};
+use crate::connect::denial::{Denial, Permission};
 use crate::connect::denials::Denials;
 use crate::connect::{Connection, no_answers};
 use crate::error::{Error, ErrorKind, Result};
@@ -51,7 +51,7 @@ struct Kept {
 const VAIN_FOR: Duration = Duration::from_secs(1);
 
 /// After a publish without a confirmation: how long the link may carry nothing at all.
-const DOUBT: Duration = Duration::from_secs(2);
+const LINK_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Publisher {
     /// A publisher that connects when it is first used.
@@ -76,8 +76,8 @@ impl Publisher {
         let connection = self.connection(limit).await?;
         let published = publish(&connection, outgoing, limit.saturating_sub(began.elapsed())).await;
         if published.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unconfirmed) {
-            // The caller has waited long enough; whoever publishes next finds a sound link.
-            tokio::spawn(async move { connection.renew_if_silent(DOUBT).await });
+            // The caller has waited long enough; the next one finds a sound link.
+            tokio::spawn(async move { connection.renew_if_silent(LINK_CHECK_TIMEOUT).await });
         }
         published
     }
@@ -99,14 +99,14 @@ impl Publisher {
         let inbox = connection.client().new_inbox();
         let closed =
             |error| Error::new(ErrorKind::Closed, "The connection to NATS is closed.").because(error);
-        // While the link is down, what async-nats buffers fills up and subscribing would wait for ever.
+        // While the link is down, what async-nats buffers fills up and subscribing would wait forever.
         let answers = timeout_at(deadline, connection.client().subscribe(format!("{inbox}.*"))).await;
         let answers = answers.map_err(|_| no_connection(limit))?.map_err(closed)?;
         let pipeline = Pipeline::new(&connection, answers, inbox, limit, deadline);
         Ok(pipeline.run(messages).await)
     }
 
-    /// Sends a message to whoever listens, and to nobody otherwise: no stream confirms it, and it may be lost.
+    /// Sends a message to the subscribers of this moment: no stream confirms it, and it may be lost.
     ///
     /// # Errors
     /// [`ErrorKind::Unreachable`] without a connection after `limit`, [`ErrorKind::Closed`] when it was closed, and
@@ -235,7 +235,7 @@ impl<'a> Pipeline<'a> {
                 client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await
             }
         };
-        // While the link is down, what async-nats buffers fills up and sending would wait for ever.
+        // While the link is down, what async-nats buffers fills up and sending would wait forever.
         match timeout_at(self.deadline, sending).await {
             Ok(Ok(())) => {
                 self.under_way[index] = Some(subject);
@@ -301,7 +301,7 @@ impl<'a> Pipeline<'a> {
         let are_answers_denied = self.connection.check_answers().is_err();
         for (subject, result) in self.under_way.iter_mut().zip(&mut self.results) {
             if let Some(subject) = subject.take() {
-                let denial = Denial { act: Act::Publish, subject: subject.to_string() };
+                let denial = Denial { permission: Permission::Publish, subject: subject.to_string() };
                 *result = Some(Err(if denials.contains(&denial) {
                     denial.error()
                 } else if are_answers_denied {

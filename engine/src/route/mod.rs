@@ -40,7 +40,7 @@ pub struct Routes<T> {
 }
 
 impl<T> Routes<T> {
-    /// What the most specific pattern that matches `subject` leads to.
+    /// The target of the most specific pattern that matches `subject`.
     pub fn find(&self, subject: &str) -> Option<&T> {
         self.literals.get(subject).or_else(|| {
             if has_empty_token(subject) {

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
-use crate::dead_letter::store::{DeadLetter, DeadLetters};
+use crate::dead_letter::store::{DeadLetter, DeadLetterStore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
 use crate::jetstream::api::API_TIMEOUT;
@@ -59,7 +59,7 @@ pub(crate) struct Settlement {
 #[derive(Debug)]
 pub(crate) struct Settler {
     pub(crate) shared: Arc<Shared>,
-    dead_letters: DeadLetters,
+    dead_letters: DeadLetterStore,
     queue: Mutex<Vec<Settlement>>,
     leases: Mutex<Leases>,
     /// Deliveries that came too late to be started, since the log was told of some.
@@ -73,7 +73,7 @@ impl Settler {
     /// A settler; [`write`](Self::write) must run beside it.
     pub(crate) fn new(shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
-            dead_letters: DeadLetters::of(&shared.options),
+            dead_letters: DeadLetterStore::of(&shared.options),
             leases: Mutex::new(Leases::new(shared.options.ack_wait, Instant::now())),
             passed_over: AtomicUsize::new(0),
             many: many(&shared.options),
@@ -98,23 +98,23 @@ impl Settler {
         may_start
     }
 
-    /// The server is asked something now, behind what was written.
+    /// Notes that the server is asked something now, after everything that was written.
     pub(crate) fn ask(&self) -> Question {
         lock(&self.leases).ask(Instant::now())
     }
 
-    /// It answered, when it had made so many deliveries for the durable. `is_same_link` is whether the link was not
-    /// made anew meanwhile.
+    /// The server answered, when it had made `made` deliveries for the durable. `is_same_link` is whether the connection
+    /// stayed up meanwhile.
     pub(crate) fn answered(&self, question: Question, made: Option<u64>, is_same_link: bool) {
         lock(&self.leases).answered(Instant::now(), question, made, is_same_link);
     }
 
-    /// It did not answer in time.
+    /// Notes that the server did not answer in time.
     pub(crate) fn unanswered(&self) {
         lock(&self.leases).unanswered();
     }
 
-    /// How long to wait before the next question.
+    /// Pause before the next question.
     pub(crate) fn pause(&self) -> Duration {
         lock(&self.leases).pause()
     }
@@ -131,7 +131,7 @@ impl Settler {
 
     /// Stores a dead letter, then ends the original: never the other way round. The lease stays
     /// meanwhile, and if the copy cannot be stored the message is handed back.
-    pub(crate) fn bury(
+    pub(crate) fn dead_letter(
         self: &Arc<Self>,
         letter: DeadLetter,
         reply: Subject,

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn wakes_whoever_waits_for_places() {
+    async fn a_task_that_waits_for_places_is_woken() {
         let places = Arc::new(Places::new());
         places.take(3, 30);
         let waiting = tokio::spawn({

@@ -14,15 +14,15 @@ use crate::lock::lock;
 use crate::shared::Shared;
 
 /// How long all others wait for those that run to end. Beyond it they go on.
-const QUIET_AT_MOST: Duration = Duration::from_secs(10);
+const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long they wait for as many as have outlasted an earlier wait: these may be others, which end soon.
-const GLANCE: Duration = Duration::from_millis(100);
+const OUTLASTING_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The way to the handlers of one consumption.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    house: Arc<House>,
+    process: Arc<ProcessGates>,
     inbox: Arc<dyn Inbox>,
     shared: Arc<Shared>,
     /// What came while the gate was shut.
@@ -36,21 +36,21 @@ pub(crate) struct Gate {
 
 /// What the gates of a process share.
 #[derive(Debug, Default)]
-struct House {
+struct ProcessGates {
     is_shut: AtomicBool,
     turn: tokio::sync::Mutex<()>,
     gates: Mutex<Vec<Weak<Gate>>>,
 }
 
-impl House {
-    /// A forked child has its own house: the thread that shut its parent's does not exist in the child.
+impl ProcessGates {
+    /// A forked child has gates of its own: the thread that shut its parent's does not exist in the child.
     fn of_this_process() -> Arc<Self> {
-        static HOUSE: Mutex<Option<(u32, Arc<House>)>> = Mutex::new(None);
+        static GATES: Mutex<Option<(u32, Arc<ProcessGates>)>> = Mutex::new(None);
         let pid = std::process::id();
-        let mut house = lock(&HOUSE);
-        match &*house {
-            Some((owner, house)) if *owner == pid => house.clone(),
-            _ => house.insert((pid, Arc::default())).1.clone(),
+        let mut process = lock(&GATES);
+        match &*process {
+            Some((owner, process)) if *owner == pid => process.clone(),
+            _ => process.insert((pid, Arc::default())).1.clone(),
         }
     }
 
@@ -63,9 +63,9 @@ impl House {
 
 impl Gate {
     pub(crate) fn new(shared: Arc<Shared>, inbox: Arc<dyn Inbox>) -> Arc<Self> {
-        let house = House::of_this_process();
+        let process = ProcessGates::of_this_process();
         let gate = Arc::new(Self {
-            house: house.clone(),
+            process: process.clone(),
             inbox,
             shared,
             aside: Mutex::default(),
@@ -73,16 +73,16 @@ impl Gate {
             outlasting: AtomicUsize::new(0),
             changed: Notify::new(),
         });
-        lock(&house.gates).push(Arc::downgrade(&gate));
+        lock(&process.gates).push(Arc::downgrade(&gate));
         gate
     }
 
     /// Gives the deliveries to the handlers; while the gate is shut, they are put aside.
     pub(crate) fn put(&self, deliveries: &mut Vec<Delivery>) {
-        if self.house.is_shut.load(Acquire) {
+        if self.process.is_shut.load(Acquire) {
             let mut aside = lock(&self.aside);
             // Again, or what is put aside while the gate opens would stay there.
-            if self.house.is_shut.load(Acquire) {
+            if self.process.is_shut.load(Acquire) {
                 self.keep(deliveries.len());
                 aside.append(deliveries);
                 return;
@@ -100,9 +100,9 @@ impl Gate {
 
     /// Shuts all gates of the process, when it is this one's turn.
     pub(crate) async fn shut_all(&self) -> Shut<'_> {
-        let turn = self.house.turn.lock().await;
-        self.house.is_shut.store(true, Release);
-        Shut { house: &self.house, _turn: turn }
+        let turn = self.process.turn.lock().await;
+        self.process.is_shut.store(true, Release);
+        Shut { process: &self.process, _turn: turn }
     }
 
     /// Gives a delivery to the handlers though the gate is shut.
@@ -158,7 +158,7 @@ impl Gate {
 /// While it lives, all gates of the process are shut.
 #[derive(Debug)]
 pub(crate) struct Shut<'a> {
-    house: &'a House,
+    process: &'a ProcessGates,
     _turn: Turn<'a, ()>,
 }
 
@@ -166,7 +166,7 @@ impl Shut<'_> {
     /// Waits until no handler of the process has anything; returns whether that came about in time. Handlers that
     /// run for hours cost all others one long wait, not one for each suspect.
     pub(crate) async fn quiet(&self) -> bool {
-        let gates = self.house.gates();
+        let gates = self.process.gates();
         let all_but_those = async {
             for gate in &gates {
                 gate.fallen_to(gate.outlasting.load(SeqCst)).await;
@@ -177,8 +177,8 @@ impl Shut<'_> {
                 gate.fallen_to(0).await;
             }
         };
-        let is_quiet =
-            timeout(QUIET_AT_MOST, all_but_those).await.is_ok() && timeout(GLANCE, all).await.is_ok();
+        let is_quiet = timeout(QUIET_TIMEOUT, all_but_those).await.is_ok()
+            && timeout(OUTLASTING_TIMEOUT, all).await.is_ok();
         for gate in &gates {
             gate.outlasting.store(if is_quiet { 0 } else { gate.running() }, SeqCst);
         }
@@ -188,8 +188,8 @@ impl Shut<'_> {
 
 impl Drop for Shut<'_> {
     fn drop(&mut self) {
-        self.house.is_shut.store(false, Release);
-        for gate in self.house.gates() {
+        self.process.is_shut.store(false, Release);
+        for gate in self.process.gates() {
             let mut aside = gate.take_aside();
             if !aside.is_empty() {
                 gate.inbox.put(&mut aside);

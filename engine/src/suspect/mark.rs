@@ -32,7 +32,7 @@ use crate::settle::hook::Hook;
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause between two tries to end a mark.
-const PAUSE: Duration = Duration::from_millis(500);
+const END_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// For how long it is tried to end one of which nobody knows whether it was stored. Its message waits for that.
 const UNCERTAIN_AT_MOST: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ pub(crate) enum Progress {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Word {
+struct StoredMark {
     worker: String,
     progress: Progress,
     losses: u64,
@@ -146,8 +146,8 @@ impl Mark {
             stored => stored?,
         };
         let Some(stored) = stored else { return Ok(None) };
-        let Word { worker, progress, losses, group } =
-            serde_json::from_slice(&stored.payload).map_err(|error| {
+        let StoredMark { worker, progress, losses, group } = serde_json::from_slice(&stored.payload)
+            .map_err(|error| {
                 let text = format!(
                     "The mark at {} cannot be read: purge the stream {}.",
                     self.subject,
@@ -206,7 +206,7 @@ impl Mark {
                 Err(error)
                     if may_pass(&error) && (written.is_confirmed || began.elapsed() < UNCERTAIN_AT_MOST) =>
                 {
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(END_RETRY_PAUSE).await;
                 }
                 Err(error) => {
                     warn!(target: CONSUMER, mark = self.subject, "A mark could not be ended: {error}");
@@ -224,8 +224,8 @@ impl Mark {
     }
 
     async fn store(&self, connection: &Connection, progress: Progress) -> Result<()> {
-        let word = Word { worker: this_worker(), progress, losses: self.losses, group: self.group };
-        let payload = json!(word).to_string().into();
+        let mark = StoredMark { worker: this_worker(), progress, losses: self.losses, group: self.group };
+        let payload = json!(mark).to_string().into();
         let mark = Outgoing::with_headers(self.subject.clone(), HeaderMap::new(), payload);
         let stored = match publish(connection, mark.clone(), STORE_TIMEOUT).await {
             Err(error) if error.kind() == ErrorKind::NoStream => {

@@ -10,13 +10,13 @@ use tokio::time::{sleep, timeout};
 use super::NatsServer;
 
 /// How long the election of a leader and the joining of all nodes may take together.
-const PATIENCE: Duration = Duration::from_secs(45);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// How long one attempt may take: a cluster that has no leader does not answer at all.
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// Each attempt costs the cluster an election's worth of attention.
-const GLANCE: Duration = Duration::from_millis(200);
+const JOIN_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A JetStream cluster on this machine. Dropping it kills every node and removes its files.
 #[derive(Debug)]
@@ -72,11 +72,11 @@ impl NatsCluster {
         let client = self.client().await.map_err(io::Error::other)?;
         let joined = async {
             while self.replicate(&client).await.is_err() {
-                sleep(GLANCE).await;
+                sleep(JOIN_POLL_INTERVAL).await;
             }
         };
-        timeout(PATIENCE, joined).await.map_err(|_| {
-            let text = format!("the nodes of the cluster did not join within {PATIENCE:?}");
+        timeout(JOIN_TIMEOUT, joined).await.map_err(|_| {
+            let text = format!("the nodes of the cluster did not join within {JOIN_TIMEOUT:?}");
             io::Error::new(io::ErrorKind::TimedOut, text)
         })
     }

@@ -34,10 +34,10 @@ pub use cluster::NatsCluster;
 pub use deliveries::Arrivals;
 
 /// How long a server may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often a condition that nobody announces is looked at.
-const GLANCE: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// One nats-server, running or stopped. Dropping it kills the process and removes its files.
 #[derive(Debug)]
@@ -167,9 +167,9 @@ impl NatsServer {
     pub fn pause(&self) -> io::Result<()> {
         self.signal("STOP")?;
         // On a busy machine its threads run on for a moment.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PROCESS_TIMEOUT;
         while !self.pid().is_none_or(is_frozen) && Instant::now() < deadline {
-            std::thread::sleep(GLANCE);
+            std::thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl NatsServer {
 
     /// Waits for the ports file, which the server writes when it listens; the address in it.
     async fn listening(&mut self) -> io::Result<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PROCESS_TIMEOUT;
         loop {
             if let Some(url) = self.announced_url()? {
                 return Ok(url);
@@ -219,7 +219,7 @@ impl NatsServer {
             if Instant::now() > deadline {
                 return Err(self.gave_up("does not listen"));
             }
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -243,13 +243,13 @@ impl NatsServer {
     }
 
     async fn ended(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PROCESS_TIMEOUT;
         while !self.has_ended()? {
             if Instant::now() > deadline {
-                let text = format!("nats-server did not end within {PATIENCE:?}; drop it to kill it");
+                let text = format!("nats-server did not end within {PROCESS_TIMEOUT:?}; drop it to kill it");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }

@@ -10,14 +10,14 @@ use std::time::UNIX_EPOCH;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::warn;
 
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::dead_letter::store::DeadLetter;
 use crate::error::Result;
-use crate::jetstream::api::call;
+use crate::jetstream::info::{ConsumerInfo, consumer_info};
 use crate::jetstream::stored::{self, Stored};
 use crate::message::Message;
 use crate::observe::target::DEAD_LETTER;
@@ -40,18 +40,16 @@ pub(crate) struct Search {
 impl Search {
     /// The sequences to look at next, the newest first: a message that breaks the connection mostly was the last one
     /// that was sent, and a message that waits for a retry may hold the ack floor far below it.
-    fn next(&mut self, info: &Value) -> Vec<u64> {
-        let created = info["created"].as_str().map(str::to_owned);
-        if self.created != created {
-            *self = Self { created, done: Vec::new() };
+    fn next(&mut self, info: &ConsumerInfo) -> Vec<u64> {
+        if self.created != info.created {
+            *self = Self { created: info.created.clone(), done: Vec::new() };
         }
-        let number = |value: &Value| value.as_u64().unwrap_or_default();
-        let floor = number(&info["ack_floor"]["stream_seq"]);
-        if number(&info["num_ack_pending"]) == 0 {
+        if info.num_ack_pending == 0 {
             return Vec::new();
         }
+        let floor = info.ack_floor.stream_seq;
         let mut next = Vec::new();
-        let mut sequence = number(&info["delivered"]["stream_seq"]);
+        let mut sequence = info.delivered.stream_seq;
         let mut done = self.done.iter().peekable();
         while sequence > floor && next.len() < MOST {
             match done.next_if(|range| *range.end() >= sequence) {
@@ -86,7 +84,7 @@ pub(crate) async fn sweep(
     settler: &Settler,
     search: &mut Search,
 ) -> Result<()> {
-    let info = call(connection, &format!("CONSUMER.INFO.{}.{durable}", options.stream), &Value::Null).await?;
+    let info = consumer_info(connection, &options.stream, durable).await?;
     for sequence in search.next(&info) {
         let stored = stored::get(connection, &options.stream, &json!({ "seq": sequence })).await?;
         let unreadable = stored.filter(|stored| is_for(stored, options) && !is_readable(&stored.headers));
@@ -186,6 +184,8 @@ mod tests {
     use proptest::test_runner::TestRunner;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
     use tokio::net::{TcpListener, TcpStream};
+
+    use crate::jetstream::info::Sequences;
 
     use super::*;
 
@@ -350,7 +350,7 @@ mod tests {
 
         #[test]
         fn no_more_is_looked_at_than_was_sent_whatever_the_server_says(
-            (floor, sent, waiting) in any::<(u64, u64, u64)>(),
+            (floor, sent, waiting) in any::<(u64, u64, i64)>(),
         ) {
             let next = Search::default().next(&look(floor, sent, waiting));
             prop_assert!(next.len() <= MOST);
@@ -375,13 +375,15 @@ mod tests {
         }
     }
 
-    fn look(floor: u64, sent: u64, waiting: u64) -> Value {
-        json!({
-            "created": "2026-11-28T00:00:00Z",
-            "ack_floor": { "stream_seq": floor },
-            "delivered": { "stream_seq": sent },
-            "num_ack_pending": waiting,
-        })
+    fn look(floor: u64, sent: u64, waiting: i64) -> ConsumerInfo {
+        let at = |stream_seq| Sequences { stream_seq, ..Sequences::default() };
+        ConsumerInfo {
+            created: Some("2026-11-28T00:00:00Z".into()),
+            ack_floor: at(floor),
+            delivered: at(sent),
+            num_ack_pending: waiting,
+            ..ConsumerInfo::default()
+        }
     }
 
     #[test]
@@ -397,7 +399,7 @@ mod tests {
         search.next(&look(0, 3, 1)).into_iter().for_each(|sequence| search.has_seen(sequence));
         assert!(search.next(&look(0, 3, 1)).is_empty());
         let mut another = look(0, 3, 1);
-        another["created"] = "2026-11-29T00:00:00Z".into();
+        another.created = Some("2026-11-29T00:00:00Z".into());
         assert_eq!(search.next(&another), [3, 2, 1]);
     }
 }

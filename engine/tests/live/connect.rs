@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use nats_consumer::testing::NatsServer;
-use nats_consumer::{ConnectOptions, Connection, ErrorKind, Happening};
+use nats_consumer::{ConnectOptions, Connection, ConnectionEvent, ErrorKind};
 use tokio::time::{Instant, sleep};
 
 use crate::stage::{SOON, eventually};
@@ -76,7 +76,7 @@ async fn a_connection_that_is_closed_while_it_is_lost_stays_closed() {
     let connection = Connection::open(&options).await.unwrap();
     let mut happenings = connection.happenings().unwrap();
     server.kill().await.unwrap();
-    assert_eq!(happenings.recv().await, Ok(Happening::Disconnected));
+    assert_eq!(happenings.recv().await, Ok(ConnectionEvent::Disconnected));
     connection.close(Duration::from_millis(200)).await;
     assert!(connection.is_closed());
     assert!(happenings.recv().await.is_err(), "nothing happens any more");

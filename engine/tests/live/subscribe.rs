@@ -2,7 +2,7 @@
 
 use nats_consumer::publish::{request, send};
 use nats_consumer::subscribe::{Interest, Statuses, Subscription, subscribe};
-use nats_consumer::{Connection, ErrorKind, Happening, Outgoing};
+use nats_consumer::{Connection, ConnectionEvent, ErrorKind, Outgoing};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -28,7 +28,7 @@ async fn what_is_too_much_is_dropped_and_said_once() {
     let mut happenings = connection.happenings().unwrap();
     say(&connection, "numbers.a", 0..100).await;
     connection.flush(SOON).await.unwrap();
-    let slow = Happening::SlowConsumer("numbers.*".into());
+    let slow = ConnectionEvent::SlowConsumer("numbers.*".into());
     assert_eq!(timeout(PATIENCE, happenings.recv()).await.unwrap(), Ok(slow.clone()));
     eventually("it is full", async || subscription.pending().0 == 10).await;
     assert!(happenings.try_recv().is_err(), "said twice");

@@ -22,7 +22,7 @@ use crate::message::{Message, Metadata};
 use crate::observe::target::CONNECTION;
 
 /// Before the consumer is asked for again.
-const PAUSE: Duration = Duration::from_millis(200);
+const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
 /// How often in a row the server may refuse to recreate the consumer: what it does not know yet while it
 /// starts, it refuses too.
@@ -32,7 +32,7 @@ const REFUSALS: u32 = 10;
 const MISSING_HEARTBEATS: u32 = 2;
 
 /// How long a link that should carry heartbeats and does not is given to prove that it is sound.
-const DOUBT: Duration = Duration::from_secs(2);
+const LINK_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What to read in order.
 #[derive(Clone, Debug)]
@@ -250,7 +250,7 @@ impl Reader {
             }
             () = made_anew(link, generation) => Some("the connection was lost"),
             () = sleep_until(silent) => {
-                connection.renew_if_silent(DOUBT).await;
+                connection.renew_if_silent(LINK_CHECK_TIMEOUT).await;
                 Some("heartbeats are missing")
             }
         };
@@ -277,7 +277,7 @@ impl Reader {
                 if self.refusals == REFUSALS {
                     return Err(error);
                 }
-                sleep(PAUSE).await;
+                sleep(REOPEN_PAUSE).await;
                 Ok(())
             }
         }

@@ -92,7 +92,7 @@ fn a_deleted_durable_is_gone_but_a_new_leader_is_not() {
     assert!(matches!(exceeded, Err(Problem::Refused(_))), "{exceeded:?}");
     assert_eq!(demand.status(now, status(1, 409, "Leadership Change")), Ok(()));
     assert_eq!(demand.ask(now, 10, 1), None, "not at once, lest it be a hot loop");
-    assert!(demand.ask(now + SHORTEST_PAUSE, 10, 1).is_some());
+    assert!(demand.ask(now + SHORTEST_ERROR_PAUSE, 10, 1).is_some());
 }
 
 #[test]
@@ -346,7 +346,7 @@ proptest! {
             prop_assert!(wake > server.now, "it would look again without end");
             server.now = wake;
             server.problem = server.demand.tick(server.now).err();
-            prop_assert!(server.now - began <= server.demand.heartbeat() * 4 + LONGEST_PAUSE);
+            prop_assert!(server.now - began <= server.demand.heartbeat() * 4 + LONGEST_ERROR_PAUSE);
         }
     }
 
@@ -362,7 +362,7 @@ proptest! {
             }
             prop_assert_eq!(demand.ask(now, 10, 1), None);
             let pause = demand.wake_at(now) - now;
-            prop_assert!(pause >= SHORTEST_PAUSE.max(longest) && pause <= LONGEST_PAUSE);
+            prop_assert!(pause >= SHORTEST_ERROR_PAUSE.max(longest) && pause <= LONGEST_ERROR_PAUSE);
             longest = pause;
             now += pause;
         }
