@@ -1,6 +1,6 @@
 //! A running consumption, as Python holds it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use nats_consumer as engine;
@@ -10,6 +10,7 @@ use pyo3::types::PyDict;
 
 use crate::deliver::handler::Handler;
 use crate::deliver::inbox::Waiting;
+use crate::deliver::stall::{Watch, Watched};
 use crate::host::future::{into_asyncio, nothing};
 use crate::host::process::Owned;
 use crate::host::runtime::runtime;
@@ -17,8 +18,8 @@ use crate::host::seconds::seconds;
 use crate::host::signals;
 use crate::options::{ConnectOptions, ConsumerOptions};
 use crate::tasks::Tasks;
-use crate::threads;
 use crate::threads::late::{Late, watch};
+use crate::threads::{self, thread_number};
 
 /// Connects, binds the durable and begins to fetch; handlers run after `start_tasks()` or in `serve()`.
 #[pyfunction]
@@ -32,8 +33,14 @@ pub(crate) fn consume(
 ) -> PyResult<Bound<'_, PyAny>> {
     let connect = connect.into_lasting_options()?;
     let consumer = consumer.into_options()?;
-    let handler =
-        Handler { handle, failed, log, concurrency: consumer.concurrency, timeout: consumer.handler_timeout };
+    let handler = Handler {
+        name: consumer.name.clone(),
+        handle,
+        failed,
+        log,
+        concurrency: consumer.concurrency,
+        timeout: consumer.handler_timeout,
+    };
     into_asyncio(py, start(connect, consumer, handler), |py, consumption| {
         Ok(Py::new(py, consumption)?.into_any())
     })
@@ -53,7 +60,18 @@ async fn start(
     })?);
     let engine = Arc::new(consume_into(connect, consumer, waiting.clone()).await?);
     signals::follow(&engine);
-    Ok(Consumption { engine: Owned::new(engine), waiting, handler: handler.into(), late })
+    Ok(Consumption {
+        engine: Owned::new(engine),
+        waiting,
+        handler: handler.into(),
+        late,
+        watched: Once::new(),
+    })
+}
+
+/// Ends it at once: a drain without grace that nobody waits for.
+pub(crate) fn end(engine: Arc<engine::Consumption>) {
+    runtime().spawn(async move { engine.drain(Duration::ZERO).await });
 }
 
 /// What one consumer consumes with.
@@ -64,6 +82,18 @@ pub(crate) struct Consumption {
     handler: Arc<Handler>,
     /// Watches the threads if handlers have a timeout.
     late: Option<Arc<Late>>,
+    /// Its handlers are watched from the moment when they can run.
+    watched: Once,
+}
+
+impl Consumption {
+    fn watch(&self, engine: &Arc<engine::Consumption>, watched: Watched) {
+        self.watched.call_once(|| {
+            let (waiting, handler) = (self.waiting.clone(), self.handler.clone());
+            let engine = Arc::downgrade(engine);
+            runtime().spawn(Watch { engine, waiting, handler, watched: watched.into() }.run());
+        });
+    }
 }
 
 #[pymethods]
@@ -93,13 +123,16 @@ impl Consumption {
 
     /// Runs `async def` handlers in Tasks of the running loop.
     fn start_tasks(&self, py: Python<'_>) -> PyResult<()> {
-        self.engine.get()?;
-        Tasks::start(py, self.handler.clone(), self.waiting.clone())
+        let engine = self.engine.get()?;
+        let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
+        Tasks::start(&event_loop, self.handler.clone(), self.waiting.clone())?;
+        self.watch(engine, Watched::Loop { event_loop: event_loop.unbind(), thread: thread_number(py)? });
+        Ok(())
     }
 
     /// Runs plain `def` handlers in the calling thread until nothing will come any more.
     fn serve(&self, py: Python<'_>) -> PyResult<()> {
-        self.engine.get()?;
+        self.watch(self.engine.get()?, Watched::Threads);
         threads::serve(py, &self.handler, &self.waiting, self.late.as_deref())
     }
 
@@ -135,6 +168,6 @@ impl Consumption {
     /// Ends at once: a drain without grace that nobody waits for.
     fn stop(&self) {
         let Ok(engine) = self.engine.get().cloned() else { return };
-        runtime().spawn(async move { engine.drain(Duration::ZERO).await });
+        end(engine);
     }
 }

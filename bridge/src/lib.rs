@@ -53,6 +53,7 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::host::log::install();
+        crate::host::forked::count_forks(module.py())?;
         module.add("version", env!("CARGO_PKG_VERSION"))
     }
 }

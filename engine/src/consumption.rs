@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -202,6 +203,24 @@ impl Consumption {
             _ = is_alive.wait_for(|alive| !alive) => {}
             () = self.settler.shared.defect.found() => {}
         }
+    }
+
+    /// Takes nothing new and hands back what no handler has started, until it is [resumed](Self::resume); what runs
+    /// continues. For a program whose handlers are held up: other workers get the messages.
+    pub fn suspend(&self) {
+        self.settler.shared.suspended.send_replace(true);
+    }
+
+    /// Takes messages again after [`suspend`](Self::suspend).
+    pub fn resume(&self) {
+        self.settler.shared.suspended.send_replace(false);
+    }
+
+    /// Whether messages wait for this durable, in this process or, as far as the server has told lately, in the stream.
+    #[must_use]
+    pub fn has_backlog(&self) -> bool {
+        let shared = &self.settler.shared;
+        shared.backlog.load(Relaxed) > 0 || shared.places.held() > shared.options.concurrency
     }
 
     /// Takes nothing new and hands back what no handler can start at once; what runs continues. A

@@ -7,6 +7,7 @@ import pytest
 
 from tests.live.support.project import Project
 from tests.servers import NatsServer
+from tests.waiting import eventually
 
 BEGIN = """
 import asyncio, atexit, sys, threading, time
@@ -114,3 +115,40 @@ def test_a_program_that_closes_nothing_ends_by_itself(
     for word in ("panicked", "Fatal", "Traceback", "never"):
         assert word not in program.output
     assert nats_server.stream(stream)["state"]["messages"] >= 1
+
+
+LEFT_BEHIND = """
+class Orders(JetstreamPullConsumer):
+    stream_name = "{stream}"
+    filter_subject = "{stream}.>"
+
+    {kind} handle_message(self, message):
+        print("handled", message.data, flush=True)
+
+async def fails():
+    await Orders().start()
+    raise AssertionError("before stop()")
+
+try:
+    asyncio.run(fails())
+except AssertionError:
+    print("the loop has ended", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_a_consumer_that_nobody_stopped_ends_with_its_event_loop(
+    make_project: Callable[..., Project],
+    nats_server: NatsServer,
+    fresh: Callable[[str], str],
+    kind: str,
+) -> None:
+    stream = fresh("shop")
+    project = make_project("")
+    text = dedent(BEGIN) + LEFT_BEHIND.replace("{kind}", kind)
+    project.write("program.py", text.replace("{stream}", stream))
+    program = project.run("program.py")
+    program.wait_for("the loop has ended")
+    eventually(lambda: nats_server.consumer(stream, "Orders")["num_waiting"] == 0)
+    assert not program.has_ended

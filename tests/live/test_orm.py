@@ -1,5 +1,6 @@
 """Handlers that use the database."""
 
+import asyncio
 import threading
 from typing import Any
 
@@ -8,10 +9,12 @@ from asgiref.sync import sync_to_async
 from django.db import transaction
 
 from nats_consumer import ConsumerHandler, handle
+from nats_consumer.lanes import database
 from nats_consumer.outcomes import Ack
 from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
 from tests.live.support.stage import Stage, running
 from tests.project.orders.models import Receipt
+from tests.waiting import becomes_true
 
 pytestmark = [pytest.mark.anyio, pytest.mark.django_db(transaction=True)]
 
@@ -164,3 +167,28 @@ async def test_an_async_method_that_a_def_handler_calls_is_in_its_transaction(
         await stage.publish("one")
         await stage.everything_is_settled(Orders)
     assert await sync_to_async(numbers)() == [0, 2]
+
+
+async def test_connections_are_not_closed_while_an_async_handler_may_use_them(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks: list[str] = []
+    monkeypatch.setattr(database, "_refresh", lambda: checks.append("closes"))
+    monkeypatch.setattr(database, "_replace_broken", lambda: checks.append("keeps"))
+    go_on = asyncio.Event()
+
+    class Orders(stage.Pull):
+        async def handle_message(self, message: Any) -> None:
+            await go_on.wait()
+
+    checking = asyncio.create_task(database.keep_connections_fresh())
+    async with running(Orders):
+        await stage.publish("one")
+        await becomes_true(lambda: "keeps" in checks)
+        checks.clear()
+        await becomes_true(lambda: len(checks) >= 2)
+        assert set(checks) == {"keeps"}
+        go_on.set()
+        await becomes_true(lambda: "closes" in checks)
+        await stage.everything_is_settled(Orders)
+    checking.cancel()

@@ -9,6 +9,8 @@ use crate::host::panic::catch_panic;
 
 /// What to call for a delivery.
 pub(crate) struct Handler {
+    /// The consumer's name.
+    pub(crate) name: String,
     /// `handle(message)`: a coroutine, or a plain call in a thread.
     pub(crate) handle: Py<PyAny>,
     /// `failed(message, error)`, after the last attempt: of the same kind as `handle`.

@@ -4,13 +4,15 @@
 //! the other threads take the rest out of that hand, so that nothing waits while a thread is idle.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nats_consumer::{Delivery, Inbox};
+use pyo3::prelude::*;
 use tokio::sync::Notify;
 
+use crate::deliver::message::Message;
 use crate::host::lock::lock;
 use crate::host::wake::Wake;
 
@@ -31,6 +33,9 @@ pub(crate) struct Waiting {
     /// How many threads wait for `arrived`, and whether one of them looks at the hands meanwhile.
     sleeping: AtomicUsize,
     looking: AtomicUsize,
+    /// How many threads have deliveries, and how often one of them had none left.
+    busy: AtomicUsize,
+    emptied: AtomicU64,
     is_recalled: AtomicBool,
     is_cancelled: AtomicBool,
     is_closed: AtomicBool,
@@ -46,9 +51,32 @@ struct Held {
     deliveries: VecDeque<Delivery>,
     /// When the thread started its current delivery.
     began: Instant,
+    /// What the thread's handler has, and the thread's number.
+    running: Option<(Py<Message>, u64)>,
+}
+
+/// A thread that has deliveries.
+pub(crate) struct Busy<'a>(&'a Waiting);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Relaxed);
+        self.0.emptied.fetch_add(1, Relaxed);
+    }
 }
 
 impl Hand {
+    /// The handler of the thread with this number begins.
+    pub(crate) fn begin(&self, py: Python<'_>, message: &Py<Message>, thread: u64) {
+        lock(&self.0).running = Some((message.clone_ref(py), thread));
+    }
+
+    /// The handler has ended.
+    pub(crate) fn end(&self) {
+        let ended = lock(&self.0).running.take();
+        drop(ended);
+    }
+
     /// Whether deliveries wait behind one that is slow.
     fn is_stuck(held: &Held) -> bool {
         !held.deliveries.is_empty() && held.began.elapsed() >= SLOW
@@ -65,6 +93,8 @@ impl Waiting {
             arrived: Condvar::new(),
             sleeping: AtomicUsize::new(0),
             looking: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            emptied: AtomicU64::new(0),
             is_recalled: AtomicBool::new(false),
             is_cancelled: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -92,7 +122,7 @@ impl Waiting {
 
     /// A hand for one more thread.
     pub(crate) fn new_hand(&self) -> Arc<Hand> {
-        let held = Held { deliveries: VecDeque::new(), began: Instant::now() };
+        let held = Held { deliveries: VecDeque::new(), began: Instant::now(), running: None };
         let hand = Arc::new(Hand(Mutex::new(held)));
         lock(&self.hands).push(hand.clone());
         hand
@@ -182,6 +212,45 @@ impl Waiting {
             self.held.fetch_sub(1, AcqRel);
         }
         taken
+    }
+
+    /// Until it is dropped, the calling thread has deliveries.
+    pub(crate) fn is_given_to_me(&self) -> Busy<'_> {
+        self.busy.fetch_add(1, Relaxed);
+        Busy(self)
+    }
+
+    /// Whether so many threads have deliveries.
+    pub(crate) fn is_busy(&self, threads: usize) -> bool {
+        self.busy.load(Relaxed) >= threads
+    }
+
+    /// A number that is another one whenever the event loop has looked, or a thread has nothing left.
+    pub(crate) fn progress(&self) -> u64 {
+        self.wake.looks() + self.emptied.load(Relaxed)
+    }
+
+    /// Whether deliveries are here that no handler has started.
+    pub(crate) fn has_unstarted(&self) -> bool {
+        !self.is_empty() || self.held.load(Acquire) > 0
+    }
+
+    /// What the handlers of the threads have, and the threads' numbers; what began first comes first.
+    pub(crate) fn running(&self, py: Python<'_>) -> Vec<(Py<Message>, u64)> {
+        let mut running: Vec<_> = lock(&self.hands)
+            .iter()
+            .filter_map(|hand| {
+                let held = lock(&hand.0);
+                held.running.as_ref().map(|(message, thread)| (held.began, message.clone_ref(py), *thread))
+            })
+            .collect();
+        running.sort_by_key(|(began, ..)| *began);
+        running.into_iter().map(|(_, message, thread)| (message, thread)).collect()
+    }
+
+    /// What is put from now on may start, though something was recalled.
+    pub(crate) fn reopen(&self) {
+        self.is_recalled.store(false, Release);
     }
 
     /// Whether deliveries that were taken but not started have to be handed back.

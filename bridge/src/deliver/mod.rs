@@ -10,4 +10,5 @@ pub(crate) mod message;
 pub(crate) mod outcome;
 pub(crate) mod router;
 mod settled;
+pub(crate) mod stall;
 pub(crate) mod unfinished;

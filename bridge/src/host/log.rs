@@ -20,7 +20,7 @@ use crate::host::seconds::seconds;
 /// Most records kept while nobody takes them; then the oldest are dropped.
 const CAPACITY: usize = 4096;
 
-static RECORDS: Mutex<VecDeque<Record>> = Mutex::new(VecDeque::new());
+static RECORDS: Mutex<VecDeque<Entry>> = Mutex::new(VecDeque::new());
 /// Counts the calls of [`wake_logs`].
 static WAKES: AtomicU64 = AtomicU64::new(0);
 static ARRIVED: Condvar = Condvar::new();
@@ -28,11 +28,41 @@ static ARRIVED: Condvar = Condvar::new();
 /// Level, logger and text, as `logging` has them.
 type Record = (u8, String, String);
 
+/// Makes level and text, when Python takes the record.
+type Telling = Box<dyn FnOnce(Python<'_>) -> PyResult<(u8, String)> + Send>;
+
+enum Entry {
+    Told(Record),
+    /// By the logger.
+    Untold(String, Telling),
+}
+
+impl Entry {
+    fn tell(self, py: Python<'_>) -> Option<Record> {
+        match self {
+            Self::Told(record) => Some(record),
+            Self::Untold(logger, tell) => match tell(py) {
+                Ok((level, text)) => Some((level, logger, visible(&text))),
+                Err(error) => {
+                    error.write_unraisable(py, None);
+                    None
+                }
+            },
+        }
+    }
+}
+
+/// A record whose text needs Python; it is made when the record is taken.
+pub(crate) fn later(target: &str, tell: impl FnOnce(Python<'_>) -> PyResult<(u8, String)> + Send + 'static) {
+    push(Entry::Untold(target.replace("::", "."), Box::new(tell)));
+}
+
 /// Waits for records, at most `timeout` seconds, and takes all that are there.
 #[pyfunction]
 pub(crate) fn take_logs(py: Python<'_>, timeout: f64) -> PyResult<Vec<Record>> {
     let limit = seconds("timeout", timeout)?;
-    Ok(py.detach(|| wait(limit)))
+    let entries = py.detach(|| wait(limit));
+    Ok(entries.into_iter().filter_map(|entry| entry.tell(py)).collect())
 }
 
 /// Has who waits in `take_logs` return, with or without records.
@@ -45,7 +75,7 @@ pub(crate) fn wake_logs() {
     ARRIVED.notify_all();
 }
 
-fn wait(limit: Duration) -> Vec<Record> {
+fn wait(limit: Duration) -> Vec<Entry> {
     let records = records();
     let wakes = WAKES.load(Relaxed);
     let goes_on = |records: &mut VecDeque<_>| records.is_empty() && WAKES.load(Relaxed) == wakes;
@@ -82,14 +112,17 @@ impl<S: Subscriber> Layer<S> for Queue {
             _ => 10,
         };
         let logger = event.metadata().target().replace("::", ".");
-        let mut records = records();
-        if records.len() >= CAPACITY {
-            records.pop_front();
-        }
-        records.push_back((level, logger, line.text()));
-        drop(records);
-        ARRIVED.notify_one();
+        push(Entry::Told((level, logger, line.text())));
     }
+}
+
+fn push(entry: Entry) {
+    let mut records = records();
+    let oldest = if records.len() >= CAPACITY { records.pop_front() } else { None };
+    records.push_back(entry);
+    drop(records);
+    drop(oldest);
+    ARRIVED.notify_one();
 }
 
 /// A line: `consumer: message (field=value, …)`.
@@ -132,6 +165,6 @@ impl Visit for Line {
     }
 }
 
-fn records() -> MutexGuard<'static, VecDeque<Record>> {
+fn records() -> MutexGuard<'static, VecDeque<Entry>> {
     lock(&RECORDS)
 }

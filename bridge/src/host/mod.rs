@@ -2,6 +2,7 @@
 
 pub(crate) mod context;
 pub(crate) mod error;
+pub(crate) mod forked;
 pub(crate) mod future;
 pub(crate) mod lock;
 pub(crate) mod log;

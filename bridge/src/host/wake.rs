@@ -6,13 +6,14 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 #[derive(Debug)]
 pub(crate) struct Wake {
     reader: UnixStream,
     writer: UnixStream,
     is_signalled: AtomicBool,
+    looks: AtomicU64,
 }
 
 impl Wake {
@@ -20,7 +21,7 @@ impl Wake {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
-        Ok(Self { reader, writer, is_signalled: AtomicBool::new(false) })
+        Ok(Self { reader, writer, is_signalled: AtomicBool::new(false), looks: AtomicU64::new(0) })
     }
 
     /// What the event loop watches.
@@ -41,5 +42,11 @@ impl Wake {
         let mut bytes = [0; 16];
         while matches!((&self.reader).read(&mut bytes), Ok(count) if count == bytes.len()) {}
         self.is_signalled.store(false, Release);
+        self.looks.fetch_add(1, Relaxed);
+    }
+
+    /// How often the loop has looked.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.load(Relaxed)
     }
 }

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nats_consumer::Outcome;
-use pyo3::exceptions::PyStopIteration;
 use pyo3::exceptions::asyncio::CancelledError;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 
 use crate::deliver::awaitable::steps_of;
@@ -14,6 +14,7 @@ use crate::deliver::handler::Handler;
 use crate::deliver::judge::{Verdict, exhaust, failed, raised, returned, timeout_error};
 use crate::deliver::message::Message;
 use crate::host::context::Context;
+use crate::host::forked;
 use crate::host::lock::lock;
 use crate::host::panic::catch_panic;
 use crate::tasks::Tasks;
@@ -36,6 +37,8 @@ pub(crate) struct Lane {
 #[derive(Default)]
 struct State {
     running: Option<Running>,
+    /// What the handler has that the loop steps at this moment.
+    stepped: Option<Py<Message>>,
     task: Option<Py<PyAny>>,
     /// A handler has changed the Task, as by cancelling it: no other handler may see that.
     is_used_up: bool,
@@ -118,7 +121,7 @@ impl Lane {
                     After::Ended => handled += 1,
                 }
             }
-            if handled > 0 && slf.get().lock().is_used_up {
+            if handled > 0 && slf.get().ends_step() {
                 Tasks::replace(tasks, py, slf)?;
                 return Ok(None);
             }
@@ -130,6 +133,7 @@ impl Lane {
                 return if tasks.get().is_over() { Ok(None) } else { Ok(Some(Self::pause(slf, py))) };
             };
             let message = Py::new(py, Message::new(delivery))?;
+            slf.get().lock().stepped = Some(message.clone_ref(py));
             under_way = Some(slf.get().begin(py, message, None, Context::of_caller(py)?)?);
         }
     }
@@ -166,10 +170,16 @@ impl Lane {
 
     fn after(slf: &Py<Self>, py: Python<'_>, mut running: Running, step: Step) -> PyResult<After> {
         let lane = slf.get();
+        if lane.tasks.get().are_elsewhere() {
+            end_child(py, &step)?;
+        }
         match step {
             Step::Waits(future) => {
                 Self::set_timer(slf, py, &mut running)?;
-                lane.lock().running = Some(running);
+                let mut state = lane.lock();
+                state.running = Some(running);
+                let stepped = state.stepped.take();
+                drop((state, stepped));
                 Ok(After::Waits(future))
             }
             Step::Done(value) => {
@@ -266,6 +276,23 @@ impl Lane {
         }
     }
 
+    /// The loop goes on to something else; whether the Task is to end here.
+    fn ends_step(&self) -> bool {
+        let mut state = self.lock();
+        let stepped = state.stepped.take();
+        let is_used_up = state.is_used_up;
+        drop((state, stepped));
+        is_used_up
+    }
+
+    /// The handler goes on with what it has.
+    fn step_again(&self, py: Python<'_>) -> Option<Running> {
+        let mut state = self.lock();
+        let running = state.running.take();
+        state.stepped = running.as_ref().map(|running| running.message.clone_ref(py));
+        running
+    }
+
     fn is_cancelling(&self, py: Python<'_>) -> PyResult<bool> {
         self.task(py).map_or(Ok(false), |task| task.call_method0(py, "cancelling")?.is_truthy(py))
     }
@@ -276,6 +303,18 @@ impl Lane {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+/// Ends a process that a handler forked. Its loop is the parent's, so it cannot wait either.
+fn end_child(py: Python<'_>, step: &Step) -> PyResult<()> {
+    match step {
+        Step::Done(_) => forked::end(py, None),
+        Step::Failed(error) => forked::end(py, Some(error)),
+        Step::Waits(_) => {
+            let text = "A forked child cannot await: its event loop is the worker's.";
+            forked::end(py, Some(&PyRuntimeError::new_err(text)))
+        }
     }
 }
 
@@ -290,7 +329,7 @@ impl Lane {
     }
 
     fn __next__(slf: Py<Self>, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let running = slf.get().lock().running.take();
+        let running = slf.get().step_again(py);
         let Some(running) = running else { return Self::go_on(&slf, py, None) };
         let step = running.context.run(py, || Ok(resume(py, &running.coroutine)))?;
         Self::go_on(&slf, py, Some((running, step)))
@@ -308,7 +347,7 @@ impl Lane {
         error: Py<PyAny>,
         _older_arguments: &Bound<'_, pyo3::types::PyTuple>,
     ) -> PyResult<Py<PyAny>> {
-        let running = slf.get().lock().running.take();
+        let running = slf.get().step_again(py);
         let Some(running) = running else {
             Tasks::replace(&slf.get().tasks, py, &slf)?;
             return Err(PyErr::from_value(error.into_bound(py)));
@@ -321,6 +360,21 @@ impl Lane {
     fn close(&self) {
         let running = self.lock().running.take();
         drop(running);
+    }
+
+    /// Whether a handler is under way that waits.
+    #[getter]
+    fn has_handler(&self) -> bool {
+        self.lock().running.is_some()
+    }
+
+    /// The consumer, and the message whose handler is being stepped.
+    #[getter]
+    fn stepped(&self, py: Python<'_>) -> (&str, Option<Py<Message>>) {
+        // Not under the lock of somebody who waits for the GIL.
+        let stepped =
+            self.state.try_lock().ok().and_then(|state| Some(state.stepped.as_ref()?.clone_ref(py)));
+        (&self.tasks.get().handler().name, stepped)
     }
 
     /// The Task's word that a handler changes it: the handler is its last one.

@@ -18,6 +18,7 @@ use pyo3::types::IntoPyDict;
 
 use crate::deliver::handler::Handler;
 use crate::deliver::inbox::Waiting;
+use crate::host::forked::forks;
 use crate::host::lock::lock;
 use crate::tasks::lane::Lane;
 use crate::tasks::rest::Rest;
@@ -30,12 +31,18 @@ pub(crate) struct Tasks {
     event_loop: Py<PyAny>,
     lanes: Mutex<Vec<Py<Lane>>>,
     idle: Mutex<Vec<Py<Lane>>>,
+    /// The forks before this process.
+    forks: u32,
 }
 
 impl Tasks {
     /// Begins to serve on the running loop, which is woken whenever deliveries arrive.
-    pub(crate) fn start(py: Python<'_>, handler: Arc<Handler>, waiting: Arc<Waiting>) -> PyResult<()> {
-        let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
+    pub(crate) fn start(
+        event_loop: &Bound<'_, PyAny>,
+        handler: Arc<Handler>,
+        waiting: Arc<Waiting>,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
         let fd = waiting.wake().fd();
         let tasks = Self {
             handler,
@@ -43,6 +50,7 @@ impl Tasks {
             event_loop: event_loop.clone().unbind(),
             lanes: Mutex::default(),
             idle: Mutex::default(),
+            forks: forks(),
         };
         let look = Py::new(py, tasks)?.getattr(py, "look")?;
         event_loop.call_method1("add_reader", (fd, &look))?;
@@ -71,6 +79,11 @@ impl Tasks {
     /// Whether what runs is being cancelled, at the end of a drain.
     pub(crate) fn is_cancelling(&self) -> bool {
         self.waiting.is_cancelled()
+    }
+
+    /// Whether this process is a forked child of the one that the Tasks work in.
+    pub(crate) fn are_elsewhere(&self) -> bool {
+        self.forks != forks()
     }
 
     /// Whether nothing will come any more.

@@ -29,20 +29,24 @@ pub(crate) fn serve(
     waiting: &Waiting,
     late: Option<&Late>,
 ) -> PyResult<()> {
-    let name = name(py)?;
+    let (name, thread) = (name(py)?, thread_number(py)?);
     let hand = waiting.new_hand();
     let mut most = 1;
     while let Some(count) = py.detach(|| waiting.fill(&hand, most)) {
+        let _busy = waiting.is_given_to_me();
         let began = Instant::now();
         while let Some(delivery) = waiting.next_of(&hand) {
             if waiting.is_recalled() {
                 delivery.hand_back();
                 continue;
             }
-            match late {
-                None => attempt(py, handler, delivery)?,
-                Some(late) => timed_attempt(py, handler, late, &name, delivery)?,
-            }
+            let begin = |message: &Py<Message>| hand.begin(py, message, thread);
+            let attempted = match late {
+                None => attempt(py, handler, delivery, begin),
+                Some(late) => timed_attempt(py, handler, late, &name, delivery, begin),
+            };
+            hand.end();
+            attempted?;
         }
         let each = began.elapsed() / u32::try_from(count).unwrap_or(1).max(1);
         most = if each < FAST { (most * 2).min(MOST) } else { 1 };
@@ -73,8 +77,14 @@ pub(crate) fn serve_late(py: Python<'_>, handler: &Handler, late: &Late) -> PyRe
     Ok(())
 }
 
-fn attempt(py: Python<'_>, handler: &Handler, delivery: Delivery) -> PyResult<()> {
+fn attempt(
+    py: Python<'_>,
+    handler: &Handler,
+    delivery: Delivery,
+    begin: impl Fn(&Py<Message>),
+) -> PyResult<()> {
     let message = Py::new(py, Message::new(delivery))?;
+    begin(&message);
     Context::of_caller(py)?.run(py, || {
         let answer = handler.call(py, &message, None);
         judge(py, handler, &message, answer)
@@ -87,10 +97,12 @@ fn timed_attempt(
     late: &Late,
     thread: &Arc<str>,
     delivery: Delivery,
+    begin: impl Fn(&Py<Message>),
 ) -> PyResult<()> {
     let context = Arc::new(Context::of_caller(py)?);
     let run = late.begin(delivery, thread, &context);
     let message = Py::new(py, Message::timed(run.attempt()))?;
+    begin(&message);
     context.run(py, || {
         let answer = handler.call(py, &message, None);
         if late.end(&run) {
@@ -103,6 +115,11 @@ fn timed_attempt(
         late.ignore(&run, &said);
         Ok(())
     })
+}
+
+/// The number by which Python knows the calling thread.
+pub(crate) fn thread_number(py: Python<'_>) -> PyResult<u64> {
+    py.import("threading")?.call_method0("get_ident")?.extract()
 }
 
 fn name(py: Python<'_>) -> PyResult<Arc<str>> {

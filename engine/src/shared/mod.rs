@@ -3,8 +3,10 @@
 pub(crate) mod places;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
 
 use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
@@ -29,6 +31,10 @@ pub(crate) struct Shared {
     connection: Mutex<Connection>,
     runtime: tokio::runtime::Handle,
     is_over: AtomicBool,
+    /// Whether nothing is to be taken for now.
+    pub(crate) suspended: watch::Sender<bool>,
+    /// How many messages waited at the server when it was asked last.
+    pub(crate) backlog: AtomicU64,
     /// Stream sequences that this process handed back at or beyond their last attempt.
     returned: Mutex<HashSet<u64>>,
 }
@@ -51,6 +57,8 @@ impl Shared {
             connection: Mutex::new(connection),
             runtime: tokio::runtime::Handle::current(),
             is_over: AtomicBool::new(false),
+            suspended: watch::Sender::new(false),
+            backlog: AtomicU64::new(0),
             returned: Mutex::default(),
         })
     }

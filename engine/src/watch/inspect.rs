@@ -3,6 +3,7 @@
 //! Each look is a type with the memory it needs, so that a state is logged when it begins and not at every look.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -76,12 +77,14 @@ impl Inspector {
         while known.changed().await.is_ok() {
             let info = known.borrow_and_update().clone();
             self.look_at_durable(durable, &info);
+            self.settler.shared.backlog.store(info.num_pending, Relaxed);
             self.lift_limits(connection, durable, &info).await;
             arrivals.look(self.settler.shared.counters.snapshot().received);
             if arrivals.may_have_stopped() {
                 self.look_at_stream(connection).await;
             }
-            if arrivals.have_stopped() && is_unsubscribed(durable, &info) {
+            let is_listening = !*self.settler.shared.suspended.borrow();
+            if is_listening && arrivals.have_stopped() && is_unsubscribed(durable, &info) {
                 return Problem::Silent;
             }
             sleep(LOOK_INTERVAL).await;

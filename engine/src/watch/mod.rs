@@ -24,6 +24,7 @@ use crate::connect::denial::Permission;
 use crate::error::Result;
 use crate::fetch::demand::Problem;
 use crate::fetch::{Fetch, fetch};
+use crate::handle::delivery::Delivery;
 use crate::jetstream::info::{ConsumerInfo, consumer_info};
 use crate::jitter::jittered;
 use crate::observe::count;
@@ -95,14 +96,7 @@ impl Supervisor {
         watchers: &mut Watchers,
     ) -> Option<Problem> {
         self.settler.link_begins();
-        let fetching = fetch(Fetch {
-            options: &self.options,
-            connection,
-            durable,
-            settler: &self.settler,
-            suspects: &self.suspects,
-            stop: &self.stop,
-        });
+        let fetching = self.fetch_unless_suspended(connection, durable);
         let mut denials = connection.denials();
         let (permission, subject) = needed(connection, &self.options, durable);
         let (told, known) = watch::channel(ConsumerInfo::default());
@@ -120,6 +114,44 @@ impl Supervisor {
         tokio::select! {
             ended = fetching => ended.err(),
             problem = watching => Some(problem),
+        }
+    }
+
+    /// Fetches, except while the consumption is suspended: then what no handler has started is handed back.
+    async fn fetch_unless_suspended(
+        &self,
+        connection: &Connection,
+        durable: &Durable,
+    ) -> Result<(), Problem> {
+        let mut suspended = self.settler.shared.suspended.subscribe();
+        loop {
+            let resumed = suspended.wait_for(|is_suspended| !is_suspended);
+            if self.stop.run_until_cancelled(resumed).await.is_none() {
+                return Ok(());
+            }
+            let stop = self.stop.child_token();
+            let fetching = fetch(Fetch {
+                options: &self.options,
+                connection,
+                durable,
+                settler: &self.settler,
+                suspects: &self.suspects,
+                stop: &stop,
+            });
+            let suspending = async {
+                let _ = suspended.wait_for(|is_suspended| *is_suspended).await;
+                stop.cancel();
+                std::future::pending().await
+            };
+            tokio::select! {
+                ended = fetching => ended?,
+                never = suspending => match never {},
+            }
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            // Not earlier: while the fetch still asks, a message would come straight back.
+            self.suspects.recall().iter().for_each(Delivery::hand_back);
         }
     }
 

@@ -16,6 +16,7 @@ from asgiref.sync import iscoroutinefunction
 
 from . import here
 from .database import close_connections, fresh_connections
+from .forked import ChildrenEnd
 
 
 class _Lane(threading.local):
@@ -157,7 +158,7 @@ def _answer(answer: Future[Any], call: Callable[[], Any]) -> None:
     if not answer.set_running_or_notify_cancel():
         return
     try:
-        with fresh_connections():
+        with fresh_connections(), ChildrenEnd():
             result = finish(call())
     except BaseException as error:
         answer.set_exception(error)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections, connections, reset_queries
 
+from .pool import PoolTask
+
 logger = logging.getLogger("nats_consumer.worker")
 
 # Below the first retry's default delay: a connection that broke under one attempt is replaced
@@ -39,15 +41,33 @@ async def idle() -> None:
 
 async def keep_connections_fresh() -> None:
     """The same for async handlers, whose database work Django sends to one shared thread: there,
-    twice a second, between two pieces of work. Ends only by being cancelled."""
+    twice a second. Connections that are too old are closed when no handler runs that may use them;
+    broken ones in any case. Ends only by being cancelled."""
     while True:
         await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
         try:
-            await sync_to_async(_refresh)()
+            # A handler that begins meanwhile comes after this one in the thread.
+            await sync_to_async(_replace_broken if _handlers_run() else _refresh)()
         except Exception:
             logger.exception("The database connections could not be checked.")
+
+
+def _handlers_run() -> bool:
+    tasks = asyncio.all_tasks()
+    return any(isinstance(task, PoolTask) and task.has_handler() for task in tasks)
 
 
 def _refresh() -> None:
     reset_queries()
     close_old_connections()
+
+
+def _replace_broken() -> None:
+    reset_queries()
+    for connection in connections.all(initialized_only=True):
+        if not connection.errors_occurred or connection.in_atomic_block:
+            continue
+        if connection.is_usable():
+            connection.errors_occurred = False
+        else:
+            connection.close()

@@ -13,6 +13,8 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
+from .forked import ChildrenEnd
+
 
 class _Here(Executor):
     """Runs calls in the thread that waits in `run_until`."""
@@ -88,7 +90,8 @@ def _answer(answer: Future[Any], call: Callable[[], Any]) -> None:
     if not answer.set_running_or_notify_cancel():
         return
     try:
-        result = call()
+        with ChildrenEnd():
+            result = call()
     except BaseException as error:
         answer.set_exception(error)
     else:

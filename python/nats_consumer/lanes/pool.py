@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nats_consumer._native import Message
 
 
 class PoolTask(asyncio.Task[None]):
@@ -29,6 +32,18 @@ class PoolTask(asyncio.Task[None]):
         """Name the Task until the handler that runs has ended."""
         self._use_up()
         super().set_name(value)
+
+    def has_handler(self) -> bool:
+        """Whether a handler waits for something in this Task."""
+        lane: Any = self.get_coro()
+        has_handler: bool = lane.has_handler
+        return has_handler
+
+    def stepped(self) -> "tuple[str, Message | None]":
+        """The consumer, and the message whose handler runs at this moment."""
+        lane: Any = self.get_coro()
+        stepped: tuple[str, Message | None] = lane.stepped
+        return stepped
 
     def _use_up(self) -> None:
         lane: Any = self.get_coro()

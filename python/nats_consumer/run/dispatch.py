@@ -16,6 +16,7 @@ from nats_consumer.declare.declaration import Declaration
 from nats_consumer.declare.options import message_handler
 from nats_consumer.declare.retry import retry_policy
 from nats_consumer.lanes.database import close_connections, fresh_connections
+from nats_consumer.lanes.forked import ChildrenEnd
 from nats_consumer.outcomes import ErrorAckBehavior, Outcome, Retry
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class LoopDispatch(Dispatch):
         super().__init__(consumer)
         # For what is a plain `def` beside it: handle_error, and the methods of a ConsumerHandler.
         self._threads = lanes.Threads(self._name, threads)
+        self._timeout = consumer.handler_timeout
         # The method itself: one coroutine per message, no wrapper around it.
         self.handle = message_handler(consumer)
         self.failed = self._failed
@@ -146,7 +148,8 @@ class LoopDispatch(Dispatch):
         answer = None
         try:
             if self._handle_error is not None:
-                answer = await lanes.call(self._handle_error, message, error, message.attempt)
+                async with asyncio.timeout(self._timeout):
+                    answer = await lanes.call(self._handle_error, message, error, message.attempt)
         except Outcome as outcome:
             return outcome
         except asyncio.CancelledError:
@@ -217,7 +220,7 @@ class ThreadDispatch(Dispatch):
         return True
 
     def _handle(self, message: "Message") -> Any:
-        with fresh_connections():
+        with fresh_connections(), ChildrenEnd():
             return lanes.finish(self._handle_message(message))
 
     def _failed(self, message: "Message", error: Exception) -> Outcome | None:
@@ -225,7 +228,7 @@ class ThreadDispatch(Dispatch):
         answer = None
         try:
             if self._handle_error is not None:
-                with fresh_connections():
+                with fresh_connections(), ChildrenEnd():
                     answer = lanes.call(self._handle_error, message, error, message.attempt)
         except Outcome as outcome:
             return outcome

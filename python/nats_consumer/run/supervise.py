@@ -160,6 +160,10 @@ class Supervised:
         self._report_start(None)
         try:
             await self._until_finished(consumption)
+        except asyncio.CancelledError:
+            # The loop ends. What goes on without it would take messages that nobody handles.
+            consumption.stop()
+            raise
         except Exception as error:
             logger.error("%s ended: %s", self.name, error, exc_info=is_unexpected(error))
         finally:

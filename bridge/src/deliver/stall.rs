@@ -1,0 +1,155 @@
+//! Handlers that hold up their consumer: an event loop that does not run, or threads none of which gets free.
+//!
+//! It is noticed beside Python, which may be what stands still. Then the engine hands back what has not started and
+//! takes nothing new, so that other workers handle it, until the consumer goes on. The line of log is put together by
+//! the thread that carries the log, because it names the code that runs.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use nats_consumer::Consumption;
+use pyo3::prelude::*;
+use tokio::time::sleep;
+use tracing::info;
+
+use crate::deliver::handler::Handler;
+use crate::deliver::inbox::Waiting;
+use crate::deliver::message::Message;
+use crate::host::log;
+
+const CONSUMER: &str = "nats_consumer::consumer";
+
+/// How often it is looked whether a consumer goes on. What counts is looks and not the clock: a process that was frozen
+/// has not held up anything itself.
+const TICK: Duration = Duration::from_secs(1);
+
+/// So many looks without progress are a stall, which is said within ten seconds. No server or client of NATS is patient
+/// for longer by default, and a loop that stands still for that long has missed every timer.
+const LOOKS: u32 = 9;
+
+/// What has to go on.
+pub(crate) enum Watched {
+    /// An event loop, and the thread that it runs in.
+    Loop { event_loop: Py<PyAny>, thread: u64 },
+    /// The threads of a consumer with `def` handlers.
+    Threads,
+}
+
+/// A consumer, as the watch sees it.
+pub(crate) struct Watch {
+    pub(crate) engine: Weak<Consumption>,
+    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) handler: Arc<Handler>,
+    pub(crate) watched: Arc<Watched>,
+}
+
+/// Counts looks without progress.
+#[derive(Debug)]
+struct Patience {
+    looks: u32,
+    most: u32,
+}
+
+/// What a look finds.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Stall,
+    /// The stall is over, after so many looks.
+    End(u32),
+}
+
+impl Patience {
+    fn look(&mut self, goes_on: bool) -> Found {
+        if goes_on {
+            let looks = std::mem::take(&mut self.looks);
+            return if looks >= self.most { Found::End(looks) } else { Found::Nothing };
+        }
+        self.looks += 1;
+        if self.looks == self.most { Found::Stall } else { Found::Nothing }
+    }
+}
+
+impl Watch {
+    /// Watches until nothing will come any more.
+    pub(crate) async fn run(self) {
+        let mut patience = Patience { looks: 0, most: self.most_looks() };
+        let mut seen = self.waiting.progress();
+        loop {
+            sleep(TICK).await;
+            let Some(engine) = self.engine.upgrade().filter(|_| !self.waiting.is_closed()) else { return };
+            let progress = self.waiting.progress();
+            let goes_on = progress != seen || (patience.looks < patience.most && !self.holds_up(&engine));
+            seen = progress;
+            match patience.look(goes_on) {
+                Found::Nothing => {}
+                Found::Stall => {
+                    engine.suspend();
+                    self.report(patience.most);
+                }
+                Found::End(looks) => {
+                    self.resume(&engine, looks);
+                    if matches!(*self.watched, Watched::Threads) {
+                        // These handlers are slow and not stuck: it is said again if one takes much longer.
+                        patience.most = patience.most.max(looks.saturating_mul(2));
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many looks without progress are a stall. Where handlers may take longer, that is no stall.
+    fn most_looks(&self) -> u32 {
+        match *self.watched {
+            Watched::Loop { .. } => LOOKS,
+            Watched::Threads => {
+                let limit = self.handler.timeout.map_or(0, |limit| limit.as_secs() + 1);
+                u32::try_from(limit).unwrap_or(u32::MAX).max(LOOKS)
+            }
+        }
+    }
+
+    /// Whether a consumer without progress holds anything up. A loop is asked to show that it runs.
+    fn holds_up(&self, engine: &Consumption) -> bool {
+        match *self.watched {
+            Watched::Loop { .. } => {
+                self.waiting.wake().signal();
+                true
+            }
+            Watched::Threads => {
+                self.waiting.is_busy(self.handler.concurrency)
+                    && (self.waiting.has_unstarted() || engine.has_backlog())
+            }
+        }
+    }
+
+    fn resume(&self, engine: &Consumption, looks: u32) {
+        if engine.is_running() {
+            self.waiting.reopen();
+            engine.resume();
+        }
+        info!(target: CONSUMER, consumer = self.handler.name, "It goes on after {:?} and takes messages again.", TICK * looks);
+    }
+
+    fn report(&self, looks: u32) {
+        let (waiting, handler, watched) = (self.waiting.clone(), self.handler.clone(), self.watched.clone());
+        let engine = self.engine.clone();
+        log::later(CONSUMER, move |py| {
+            let stall = py.import("nats_consumer.lanes.stall")?;
+            let arguments = (handler.name.as_str(), (TICK * looks).as_secs());
+            match &*watched {
+                Watched::Loop { event_loop, thread } => {
+                    let is_closed = event_loop.call_method0(py, "is_closed")?.is_truthy(py)?;
+                    if let Some(engine) = engine.upgrade().filter(|_| is_closed) {
+                        crate::consumption::end(engine);
+                    }
+                    stall.call_method1("of_loop", (arguments, event_loop, thread))?.extract()
+                }
+                Watched::Threads => {
+                    let running: Vec<(Py<Message>, u64)> = waiting.running(py);
+                    stall.call_method1("of_threads", (arguments, running))?.extract()
+                }
+            }
+        });
+    }
+}
