@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from tests.live.support.project import Project
-from tests.servers import NatsServer
 from tests.waiting import eventually
 
 CONSUMERS = """
@@ -102,7 +101,7 @@ def shop(request: pytest.FixtureRequest, make_project: Callable[..., Project], s
 
 
 def test_an_async_handler_that_blocks_the_event_loop_is_named_and_others_take_what_waits(
-    shop: Shop, nats_server: NatsServer, stream: str
+    shop: Shop, stream: str
 ) -> None:
     worker = shop.project.consume("Async", "Other", "--setup")
     worker.wait_for_lines("consumes", 2)
@@ -110,7 +109,6 @@ def test_an_async_handler_that_blocks_the_event_loop_is_named_and_others_take_wh
     shop.publish("other", "one", "two")
     said = worker.wait_for(f"Async: the handler of message 1 of {stream}.async", timeout=SOON)
     assert said.startswith("ERROR nats_consumer.consumer: ")
-    )
     assert re.search(HANG.format("handle_message"), said)
     worker.wait_for("Other: the handler of Async holds up the event loop of both", timeout=SOON)
     second = shop.project.consume("Other")
@@ -123,7 +121,7 @@ def test_an_async_handler_that_blocks_the_event_loop_is_named_and_others_take_wh
 
 @pytest.mark.parametrize("what", ["hangs", "fails"])
 def test_threads_that_hang_are_named_and_others_take_what_waits(
-    shop: Shop, nats_server: NatsServer, stream: str, what: str
+    shop: Shop, stream: str, what: str
 ) -> None:
     worker = shop.project.consume("Threads", "--setup")
     worker.wait_for("Threads consumes")
@@ -135,4 +133,5 @@ def test_threads_that_hang_are_named_and_others_take_what_waits(
     second.wait_for_lines("thread handled", 2)
     shop.let_go()
     worker.wait_for("Threads: It goes on after", timeout=SOON)
-    eventually(lambda: nats_server.consumer(stream, "Threads")["num_ack_pending"] == 0)
+    shop.publish("threads", "three")
+    eventually(lambda: "thread handled three" in worker.output + second.output)
