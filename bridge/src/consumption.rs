@@ -1,7 +1,6 @@
 //! A running consumption, as Python holds it.
 
 use std::sync::{Arc, Once};
-use std::time::Duration;
 
 use nats_consumer as engine;
 use nats_consumer::consume_into;
@@ -13,7 +12,7 @@ use crate::deliver::inbox::Waiting;
 use crate::deliver::stall::{Watch, Watched};
 use crate::host::future::{into_asyncio, nothing};
 use crate::host::process::Owned;
-use crate::host::runtime::runtime;
+use crate::host::runtime::{end_at_once, runtime};
 use crate::host::seconds::seconds;
 use crate::host::signals;
 use crate::options::{ConnectOptions, ConsumerOptions};
@@ -67,11 +66,6 @@ async fn start(
         late,
         watched: Once::new(),
     })
-}
-
-/// Ends it at once: a drain without grace that nobody waits for.
-pub(crate) fn end(engine: Arc<engine::Consumption>) {
-    runtime().spawn(async move { engine.drain(Duration::ZERO).await });
 }
 
 /// What one consumer consumes with.
@@ -168,6 +162,6 @@ impl Consumption {
     /// Ends at once: a drain without grace that nobody waits for.
     fn stop(&self) {
         let Ok(engine) = self.engine.get().cloned() else { return };
-        end(engine);
+        end_at_once(engine);
     }
 }

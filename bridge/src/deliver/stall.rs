@@ -16,6 +16,7 @@ use crate::deliver::handler::Handler;
 use crate::deliver::inbox::Waiting;
 use crate::deliver::message::Message;
 use crate::host::log;
+use crate::host::runtime::end_at_once;
 
 const CONSUMER: &str = "nats_consumer::consumer";
 
@@ -141,7 +142,7 @@ impl Watch {
                 Watched::Loop { event_loop, thread } => {
                     let is_closed = event_loop.call_method0(py, "is_closed")?.is_truthy(py)?;
                     if let Some(engine) = engine.upgrade().filter(|_| is_closed) {
-                        crate::consumption::end(engine);
+                        end_at_once(engine);
                     }
                     stall.call_method1("of_loop", (arguments, event_loop, thread))?.extract()
                 }

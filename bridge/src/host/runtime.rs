@@ -3,8 +3,11 @@
 //! The runtime belongs to the process that made it: after a fork its threads exist only in the parent. A
 //! child forgets it (never drops it: that would wait for those threads) and makes its own on first use.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering::*};
+use std::time::Duration;
 
+use nats_consumer::Consumption;
 use tokio::runtime::{Builder, Runtime};
 
 struct OfProcess {
@@ -39,6 +42,11 @@ pub(crate) fn runtime() -> &'static Runtime {
             runtime()
         }
     }
+}
+
+/// Ends a consumption: a drain without grace that nobody waits for.
+pub(crate) fn end_at_once(consumption: Arc<Consumption>) {
+    runtime().spawn(async move { consumption.drain(Duration::ZERO).await });
 }
 
 fn build() -> Runtime {
