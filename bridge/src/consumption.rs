@@ -7,6 +7,7 @@ use nats_consumer::consume_into;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::deliver::at_work::AtWork;
 use crate::deliver::handler::Handler;
 use crate::deliver::inbox::Waiting;
 use crate::deliver::stall::{Watch, Watched};
@@ -38,6 +39,7 @@ pub(crate) fn consume(
         failed,
         log,
         concurrency: consumer.concurrency,
+        at_work: AtWork::default(),
         timeout: consumer.handler_timeout,
     };
     into_asyncio(py, start(connect, consumer, handler), |py, consumption| {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
+use crate::deliver::at_work::AtWork;
 use crate::deliver::message::Message;
 use crate::host::panic::catch_panic;
 
@@ -19,6 +20,8 @@ pub(crate) struct Handler {
     pub(crate) log: Py<PyAny>,
     /// How many may run at once.
     pub(crate) concurrency: usize,
+    /// What the threads have, if it is a plain call.
+    pub(crate) at_work: AtWork,
     /// How long one may run.
     pub(crate) timeout: Option<Duration>,
 }

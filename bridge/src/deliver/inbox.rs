@@ -9,10 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nats_consumer::{Delivery, Inbox};
-use pyo3::prelude::*;
 use tokio::sync::Notify;
 
-use crate::deliver::message::Message;
 use crate::host::lock::lock;
 use crate::host::wake::Wake;
 
@@ -51,8 +49,6 @@ struct Held {
     deliveries: VecDeque<Delivery>,
     /// When the thread started its current delivery.
     began: Instant,
-    /// What the thread's handler has, and the thread's number.
-    running: Option<(Py<Message>, u64)>,
 }
 
 /// A thread that has deliveries.
@@ -66,17 +62,6 @@ impl Drop for Busy<'_> {
 }
 
 impl Hand {
-    /// The handler of the thread with this number begins.
-    pub(crate) fn begin(&self, py: Python<'_>, message: &Py<Message>, thread: u64) {
-        lock(&self.0).running = Some((message.clone_ref(py), thread));
-    }
-
-    /// The handler has ended.
-    pub(crate) fn end(&self) {
-        let ended = lock(&self.0).running.take();
-        drop(ended);
-    }
-
     /// Whether deliveries wait behind one that is slow.
     fn is_stuck(held: &Held) -> bool {
         !held.deliveries.is_empty() && held.began.elapsed() >= SLOW
@@ -122,7 +107,7 @@ impl Waiting {
 
     /// A hand for one more thread.
     pub(crate) fn new_hand(&self) -> Arc<Hand> {
-        let held = Held { deliveries: VecDeque::new(), began: Instant::now(), running: None };
+        let held = Held { deliveries: VecDeque::new(), began: Instant::now() };
         let hand = Arc::new(Hand(Mutex::new(held)));
         lock(&self.hands).push(hand.clone());
         hand
@@ -233,19 +218,6 @@ impl Waiting {
     /// Whether deliveries are here that no handler has started.
     pub(crate) fn has_unstarted(&self) -> bool {
         !self.is_empty() || self.held.load(Acquire) > 0
-    }
-
-    /// What the handlers of the threads have, and the threads' numbers; what began first comes first.
-    pub(crate) fn running(&self, py: Python<'_>) -> Vec<(Py<Message>, u64)> {
-        let mut running: Vec<_> = lock(&self.hands)
-            .iter()
-            .filter_map(|hand| {
-                let held = lock(&hand.0);
-                held.running.as_ref().map(|(message, thread)| (held.began, message.clone_ref(py), *thread))
-            })
-            .collect();
-        running.sort_by_key(|(began, ..)| *began);
-        running.into_iter().map(|(_, message, thread)| (message, thread)).collect()
     }
 
     /// What is put from now on may start, though something was recalled.

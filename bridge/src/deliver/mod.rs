@@ -1,6 +1,7 @@
 //! A delivery on its way to a handler and back: it waits in the [`inbox`], a lane takes it and calls the
 //! [`handler`] with a [`message`], and [`judge`] tells the engine how the attempt ended.
 
+pub(crate) mod at_work;
 pub(crate) mod attempt;
 pub(crate) mod awaitable;
 pub(crate) mod handler;

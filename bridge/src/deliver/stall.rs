@@ -133,7 +133,7 @@ impl Watch {
     }
 
     fn report(&self, looks: u32) {
-        let (waiting, handler, watched) = (self.waiting.clone(), self.handler.clone(), self.watched.clone());
+        let (handler, watched) = (self.handler.clone(), self.watched.clone());
         let engine = self.engine.clone();
         log::later(CONSUMER, move |py| {
             let stall = py.import("nats_consumer.lanes.stall")?;
@@ -147,7 +147,7 @@ impl Watch {
                     stall.call_method1("of_loop", (arguments, event_loop, thread))?.extract()
                 }
                 Watched::Threads => {
-                    let running: Vec<(Py<Message>, u64)> = waiting.running(py);
+                    let running: Vec<(Py<Message>, u64)> = handler.at_work.by_age(py);
                     stall.call_method1("of_threads", (arguments, running))?.extract()
                 }
             }

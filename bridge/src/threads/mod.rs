@@ -40,12 +40,12 @@ pub(crate) fn serve(
                 delivery.hand_back();
                 continue;
             }
-            let begin = |message: &Py<Message>| hand.begin(py, message, thread);
+            let begin = |message: &Py<Message>| handler.at_work.begin(py, message, thread);
             let attempted = match late {
                 None => attempt(py, handler, delivery, begin),
                 Some(late) => timed_attempt(py, handler, late, &name, delivery, begin),
             };
-            hand.end();
+            handler.at_work.end(thread);
             attempted?;
         }
         let each = began.elapsed() / u32::try_from(count).unwrap_or(1).max(1);
