@@ -13,6 +13,7 @@ use crate::stage::{PATIENCE, Seen, Stage, delays, eventually, pull, push};
 
 /// Publishes header bytes that no client library would send.
 async fn publish_raw(stage: &Stage, headers: &[u8], payload: &str) {
+    let before = stage.stored("orders").await;
     let address = stage.server.url().trim_start_matches("nats://").to_owned();
     let mut socket = TcpStream::connect(address).await.unwrap();
     let block = [b"NATS/1.0\r\n", headers, b"\r\n\r\n"].concat();
@@ -27,6 +28,7 @@ async fn publish_raw(stage: &Stage, headers: &[u8], payload: &str) {
         }
     };
     tokio::time::timeout(PATIENCE, pong).await.unwrap();
+    eventually("the raw message is stored", async || stage.stored("orders").await > before).await;
 }
 
 async fn is_put_away(options: ConsumerOptions, headers: &[u8]) {
