@@ -141,8 +141,29 @@ def test_a_refused_message_is_tried_again_and_its_followers_come_after_it(
     [refused] = outbox.OutboxMessage.objects.filter(attempts=1)
     assert "1 are tried again" in output_of("retry", str(refused.pk))
     relay_all()
-    relay_all()
     assert [data for _, data in stored(late)] == [b"first", b"second"]
+
+
+def test_followers_of_a_refused_message_in_a_later_batch_do_not_pass_those_of_its_own(
+    stream: str, outbox: Any, fresh: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats_consumer.contrib.outbox import relay
+
+    late = fresh("late")
+    publish_on_commit(f"{late}.a", b"1", key="k")
+    relay_all()
+    add_stream(late)
+    for subject, data, key in [(late, b"2", "k"), (stream, b"x", "x"), (late, b"3", "k")]:
+        publish_on_commit(f"{subject}.a", data, key=key)
+    outbox.OutboxMessage.objects.filter(attempts=1).update(next_attempt_at=Now())
+    monkeypatch.setattr(relay, "BATCH", 3)
+    # As if the second after which it reads from the start never came.
+    monkeypatch.setattr(relay, "_FROM_THE_START_SECONDS", 3600.0)
+    ours = relay.Relay("default")
+    while ours.relay_batch():
+        pass
+    ours.end()
+    assert [data for _, data in stored(late)] == [b"1", b"2", b"3"]
 
 
 def test_a_message_is_dropped_only_when_asked_twice(stream: str, outbox: Any) -> None:

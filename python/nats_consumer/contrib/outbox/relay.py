@@ -49,8 +49,10 @@ class Relay:
         if not self._lease.hold():
             return None
         rows = self._read()
-        if not rows:
+        if not rows and self._cursor:
             self._began = float("-inf")
+            rows = self._read()
+        if not rows:
             return 0
         stored, refused, unknown = self._publish(rows)
         self._delete(stored)
@@ -81,7 +83,17 @@ class Relay:
         rows = messages.filter(pk__gt=self._cursor).order_by("pk")
         if self._held:
             rows = rows.exclude(key__in=self._held)
-        return list(_first_of_refused_keys(rows[:BATCH]))
+        return list(self._but_followers_of_refused(rows[:BATCH]))
+
+    def _but_followers_of_refused(self, rows: Iterable[OutboxMessage]) -> Iterator[OutboxMessage]:
+        """The rows, but of a key whose first row was refused before only that one: its followers
+        would pass it if it is refused again. They come when the rows are read from the start."""
+        for row in rows:
+            if row.key in self._held:
+                continue
+            if row.attempts:
+                self._held.add(row.key)
+            yield row
 
     def _publish(
         self, rows: Sequence[OutboxMessage]
@@ -123,18 +135,6 @@ class Relay:
                 error,
                 row.key,
             )
-
-
-def _first_of_refused_keys(rows: Iterable[OutboxMessage]) -> Iterator[OutboxMessage]:
-    """The rows, but of a key whose first row was refused before only that one: its successors
-    would pass it if it is refused again."""
-    alone: set[str] = set()
-    for row in rows:
-        if row.key in alone:
-            continue
-        if row.attempts:
-            alone.add(row.key)
-        yield row
 
 
 def _outgoing(row: OutboxMessage) -> Outgoing:
