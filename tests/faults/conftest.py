@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.support.nodes import Cluster, Node
+from tests.faults.support.postgres import Postgres, binaries
 from tests.faults.support.proxy import Proxy
 from tests.faults.support.stage import Stage
 from tests.faults.support.witness import Witness
@@ -110,6 +111,21 @@ def stage(make_stage: Callable[..., Stage], node: Node, proxy: Proxy) -> Stage:
     stage = make_stage(Witness([node.url]), [proxy.url])
     stage.create()
     return stage
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL."""
+    found = binaries()
+    if found is None:
+        pytest.skip(
+            "PostgreSQL was not found: initdb is neither on the PATH nor in /usr/lib/postgresql"
+        )
+    pytest.importorskip("psycopg", reason="psycopg is not installed: `make faults` does it")
+    postgres = Postgres(found)
+    postgres.start()
+    yield postgres
+    postgres.end()
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """PostgreSQL is restarted, and its connections are ended, under sync and async handlers."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.faults.support.postgres import TABLE, Postgres, binaries
+from tests.faults.support.postgres import TABLE, Postgres
 from tests.faults.support.stage import Stage
 
 CONSUMERS = ("PulledInThreads", "Pulled")
@@ -17,18 +17,10 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def postgres() -> Iterator[Postgres]:
-    found = binaries()
-    if found is None:
-        pytest.skip(
-            "PostgreSQL was not found: initdb is neither on the PATH nor in /usr/lib/postgresql"
-        )
-    pytest.importorskip("psycopg", reason="psycopg is not installed: `make faults` does it")
-    postgres = Postgres(found)
-    postgres.start()
+def postgres(postgres: Postgres) -> Postgres:
+    """With the table that the handlers write to."""
     postgres.query(TABLE)
-    yield postgres
-    postgres.end()
+    return postgres
 
 
 def end_its_connections(postgres: Postgres) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from nats_consumer.client import Client, get_nats_client
 from tests.faults.support.nodes import Node
-from tests.faults.support.postgres import Postgres, binaries
+from tests.faults.support.postgres import Postgres
 
 SCRIPT = Path(__file__).parent / "support/outbox_relay.py"
 KILLS = 50
@@ -20,20 +19,11 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     if request.param == "sqlite":
-        yield {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "shop.sqlite3")}
-        return
-    found = binaries()
-    if found is None:
-        pytest.skip(
-            "PostgreSQL was not found: initdb is neither on the PATH nor in /usr/lib/postgresql"
-        )
-    pytest.importorskip("psycopg", reason="psycopg is not installed: `make faults` does it")
-    postgres = Postgres(found)
-    postgres.start()
-    yield postgres.settings()
-    postgres.end()
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "shop.sqlite3")}
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.settings()
 
 
 @pytest.mark.parametrize("point", ["read", "published", "deleted"])

@@ -25,6 +25,7 @@ from nats_consumer.exceptions import ConfigurationError, OutboxError, PayloadToo
 from nats_consumer.publish.publisher import _publishers
 from nats_consumer.testing import capture_published
 from tests.live.support.project import Project
+from tests.live.support.streams import add_stream
 from tests.servers import NatsServer
 from tests.waiting import eventually
 
@@ -50,14 +51,6 @@ def stream(outbox: Any, fresh: Callable[[str], str]) -> str:
     name = fresh("orders")
     add_stream(name)
     return name
-
-
-def add_stream(name: str, **config: Any) -> None:
-    async def add() -> None:
-        async with await get_nats_client() as client:
-            await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"], **config)
-
-    asyncio.run(add())
 
 
 def stored(stream: str) -> list[tuple[str, bytes]]:

@@ -30,7 +30,6 @@ from nats_consumer import (
     api,
     apublish,
     apublish_many,
-    get_nats_client,
     publish,
     publish_many,
     publish_on_commit,
@@ -50,6 +49,7 @@ from nats_consumer.exceptions import (
     Unserializable,
 )
 from nats_consumer.publish.publisher import _publishers
+from tests.live.support.streams import add_stream
 from tests.servers import NatsServer
 from tests.waiting import eventually
 
@@ -76,14 +76,6 @@ def stream(fresh: Callable[[str], str]) -> str:
     name = fresh("shop")
     add_stream(name)
     return name
-
-
-def add_stream(name: str, **config: Any) -> None:
-    async def add() -> None:
-        async with await get_nats_client() as client:
-            await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"], **config)
-
-    asyncio.run(add())
 
 
 def stored(stream: str, *sequences: int) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::host::error::to_python;
+use crate::publish::outgoing::with_headers;
 
 /// Bytes of many messages that are allocated at once; as much as `BytesMut` goes on to allocate when they are full.
 const BLOCK: usize = 64 << 10;
@@ -83,10 +84,7 @@ fn pack(block: &mut BytesMut, message: &Bound<'_, PyAny>, draft: &Bound<'_, PyAn
         return packed;
     }
     let (subject, payload, headers): Draft = draft.call1((message,))?.extract()?;
-    let bare = Outgoing::packed(block, &subject, &payload);
-    let headers = headers.iter().flatten();
-    let whole = headers.fold(bare, |outgoing, (name, value)| outgoing?.header(name, value));
-    whole.map_err(|error| to_python(&error))
+    with_headers(Outgoing::packed(block, &subject, &payload), headers.as_ref())
 }
 
 /// Most are a text and bytes or text: for them no Python has to run.

@@ -13,7 +13,7 @@ use crate::connect::denial::{Denial, Permission};
 use crate::connect::denials::Denials;
 use crate::connect::{Connection, no_answers};
 use crate::error::{Error, ErrorKind, Result};
-use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, unconfirmed};
+use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, send, unconfirmed};
 
 /// Messages under way at once when many are published; the confirmations of more could overflow the
 /// subscription.
@@ -106,19 +106,12 @@ impl Publisher {
         Ok(pipeline.run(messages).await)
     }
 
-    /// Sends a message to the subscribers of this moment: no stream confirms it, and it may be lost.
+    /// [`send`] on this connection: no stream confirms the message, and it may be lost.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreachable`] without a connection after `limit`, [`ErrorKind::Closed`] when it was closed, and
-    /// as [`Connection::open`].
+    /// As [`send`], as [`Connection::open`], and [`ErrorKind::Unreachable`] without a connection after `limit`.
     pub async fn send(&self, outgoing: Outgoing, limit: Duration) -> Result<()> {
-        let connection = self.connection(limit).await?;
-        let (subject, headers, payload) = outgoing.into_parts();
-        let sending = connection.client().publish_with_headers(subject, headers, payload);
-        let sent = timeout(limit, sending).await.map_err(|_| no_connection(limit))?;
-        sent.map_err(|error| {
-            Error::new(ErrorKind::Closed, "The connection to NATS is closed.").because(error)
-        })
+        send(&self.connection(limit).await?, outgoing, None).await
     }
 
     /// Closes the connection; the next publish opens another one. A connection of [`on`](Self::on) stays open.

@@ -29,11 +29,10 @@ class Lease:
         asked = monotonic()
         if asked - self._renewed < _RENEW_AFTER_SECONDS:
             return True
-        if self._take():
-            self._renewed = asked
-            return True
-        self._renewed = float("-inf")
-        return False
+        if not self._take():
+            return False
+        self._renewed = asked
+        return True
 
     def give_back(self) -> None:
         """Let another relay take it at once."""

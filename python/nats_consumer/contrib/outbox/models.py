@@ -13,7 +13,7 @@ class OutboxMessage(models.Model):
     id = models.BigAutoField(primary_key=True)
     subject = models.CharField(max_length=1024)
     payload = models.BinaryField()
-    # JSON, or empty. Text, because the relay only passes it on.
+    # JSON without the message id, or empty. Text, because the relay only passes it on.
     headers = models.TextField(blank=True)
     msg_id = models.CharField(max_length=255)
     # What must stay in order; the subject where the caller named nothing.

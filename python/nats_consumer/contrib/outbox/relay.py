@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from time import monotonic
 
-from django.db import connections
 from django.db.models import F
 from django.db.models.functions import Now
 
 from nats_consumer.exceptions import Denied, PublishError, PublishTimeout
-from nats_consumer.publish.drafts import MSG_ID, Outgoing, make_drafts
+from nats_consumer.publish.drafts import Outgoing, make_drafts
 from nats_consumer.publish.publisher import current_publisher
 
 from .lease import Lease
@@ -67,10 +66,6 @@ class Relay:
     def end(self) -> None:
         """Give the lease back."""
         self._lease.give_back()
-
-    def close_connection(self) -> None:
-        """Close this thread's connection to the database."""
-        connections[self.using].close()
 
     def _read(self) -> list[OutboxMessage]:
         """The next rows that may be sent."""
@@ -138,9 +133,9 @@ class Relay:
 
 
 def _outgoing(row: OutboxMessage) -> Outgoing:
-    headers = json.loads(row.headers) if row.headers else {MSG_ID: row.msg_id}
+    headers = json.loads(row.headers) if row.headers else None
     # psycopg gives a memoryview.
-    return Outgoing(row.subject, bytes(row.payload), headers)
+    return Outgoing(row.subject, bytes(row.payload), headers, row.msg_id)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from django.db import DatabaseError, connections, router
 
 from nats_consumer.client import get_nats_client
 from nats_consumer.exceptions import NatsConsumerError
+from nats_consumer.lanes.database import close_connections
 
 from .models import OutboxMessage
 from .relay import Relay
@@ -34,7 +34,10 @@ def databases() -> list[str]:
 def relays(aliases: list[str] | None = None) -> Iterator[None]:
     """In the body, a thread relays the rows of each database, by default of all databases(); at the
     end it finishes its batch."""
-    running = [RelayThread(alias) for alias in (databases() if aliases is None else aliases)]
+    if aliases is None:
+        aliases = databases()
+        close_connections()  # this thread has no further use for them
+    running = [RelayThread(alias) for alias in aliases]
     for each in running:
         each.start()
     try:
@@ -69,39 +72,43 @@ class RelayThread:
         self._thread.join()
 
     def _run(self) -> None:
-        pause = _SHORTEST_PAUSE_SECONDS
         try:
-            while not self._stopping.is_set():
-                self._due.clear()
-                try:
-                    found = self._relay.relay_batch()
-                # Whatever it is: a relay that has ended would leave all rows where they are.
-                except Exception as error:
-                    unexpected = not isinstance(error, DatabaseError | NatsConsumerError)
-                    logger.warning(
-                        "Outbox: the rows of the database %r could not be published: %s Trying "
-                        "again in %g s.",
-                        self._relay.using,
-                        error,
-                        pause,
-                        exc_info=unexpected,
-                    )
-                    self._relay.close_connection()
-                    self._stopping.wait(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-                    continue
-                pause = _SHORTEST_PAUSE_SECONDS
-                if not found:
-                    self._due.wait(_LOOK_EVERY_SECONDS)
+            self._relay_until_stopped()
         finally:
             self._end()
+
+    def _relay_until_stopped(self) -> None:
+        pause = _SHORTEST_PAUSE_SECONDS
+        while not self._stopping.is_set():
+            self._due.clear()
+            try:
+                found = self._relay.relay_batch()
+            # Whatever it is: a relay that has ended would leave all rows where they are.
+            except Exception as error:
+                self._log_failure(error, pause)
+                close_connections()
+                self._stopping.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                continue
+            pause = _SHORTEST_PAUSE_SECONDS
+            if not found:
+                self._due.wait(_LOOK_EVERY_SECONDS)
+
+    def _log_failure(self, error: Exception, pause: float) -> None:
+        logger.warning(
+            "Outbox: the rows of the database %r could not be published: %s Trying again in %g s.",
+            self._relay.using,
+            error,
+            pause,
+            exc_info=not isinstance(error, DatabaseError | NatsConsumerError),
+        )
 
     def _end(self) -> None:
         try:
             self._relay.end()
         except DatabaseError as error:
             logger.warning("Outbox: the lease was not given back, so it ends by itself: %s", error)
-        self._relay.close_connection()
+        close_connections()
 
 
 class _Nudges:
@@ -137,7 +144,8 @@ class _Nudges:
                     _LOOK_EVERY_SECONDS,
                     error,
                 )
-                await _first_of(self._stopping.wait(), asyncio.sleep(_LONGEST_PAUSE_SECONDS))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _LONGEST_PAUSE_SECONDS)
 
     async def _listen_once(self) -> None:
         async def wake(_: object) -> None:
@@ -148,18 +156,9 @@ class _Nudges:
             await self._stopping.wait()
 
 
-async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
-    tasks = [asyncio.create_task(each) for each in waits]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-
-
 def _has_table(alias: str) -> bool:
     try:
         return OutboxMessage._meta.db_table in connections[alias].introspection.table_names()
     except DatabaseError as error:
         logger.warning("Outbox: the database %r cannot be asked for its tables: %s", alias, error)
         return True
-    finally:
-        connections[alias].close()

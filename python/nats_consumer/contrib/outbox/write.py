@@ -76,14 +76,14 @@ def _database(using: str | None) -> str:
 
 def _row(draft: Draft, key: str | None) -> tuple[str | bytes | int, ...]:
     subject, data, headers = draft
-    msg_id = (headers or {}).get(MSG_ID) or str(uuid4())
+    others = dict(headers or {})
+    msg_id = others.pop(MSG_ID, "") or str(uuid4())
     if len(msg_id) > _MAX_MSG_ID:
         raise OutboxError(f"A msg_id in the outbox has at most {_MAX_MSG_ID} characters.")
     order = subject if key is None else key
     if len(order) > _MAX_KEY or len(subject) > _MAX_KEY:
         raise OutboxError(f"A subject or key in the outbox has at most {_MAX_KEY} characters.")
-    lines = {**(headers or {}), MSG_ID: msg_id}
-    return subject, data, json.dumps(lines), msg_id, order, 0, ""
+    return subject, data, json.dumps(others) if others else "", msg_id, order, 0, ""
 
 
 def _insert(rows: list[tuple[str | bytes | int, ...]], alias: str) -> None:
