@@ -23,7 +23,7 @@ struct Order {
 #[derive(Default)]
 struct Stock(Mutex<HashMap<String, u64>>);
 
-/// A payload that is no order becomes a dead letter before this is called.
+/// A payload that cannot be read as an order becomes a dead letter, and this is not called.
 async fn reserve(State(stock): State<Arc<Stock>>, Json(order): Json<Order>) -> Result<(), HandlerError> {
     let mut stock = stock.0.lock().expect("no handler panics with the lock");
     let left = stock.entry(order.item).or_insert(10);

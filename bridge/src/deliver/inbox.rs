@@ -205,7 +205,7 @@ impl Waiting {
         Busy(self)
     }
 
-    /// Whether so many threads have deliveries.
+    /// Whether at least this many threads have deliveries.
     pub(crate) fn is_busy(&self, threads: usize) -> bool {
         self.busy.load(Relaxed) >= threads
     }

@@ -24,8 +24,8 @@ const CONSUMER: &str = "nats_consumer::consumer";
 /// has not held up anything itself.
 const TICK: Duration = Duration::from_secs(1);
 
-/// So many looks without progress are a stall, which is said within ten seconds. No server or client of NATS is patient
-/// for longer by default, and a loop that stands still for that long has missed every timer.
+/// The number of looks without progress that count as a stall, so that it is logged within ten seconds. No server or
+/// client of NATS is patient for longer by default, and a loop that stands still for that long has missed every timer.
 const LOOKS: u32 = 9;
 
 /// What has to go on.
@@ -56,7 +56,7 @@ struct Patience {
 enum Found {
     Nothing,
     Stall,
-    /// The stall is over, after so many looks.
+    /// The stall has ended; it lasted for this number of looks.
     End(u32),
 }
 
@@ -99,7 +99,7 @@ impl Watch {
         }
     }
 
-    /// How many looks without progress are a stall. Where handlers may take longer, that is no stall.
+    /// The number of looks without progress that count as a stall: more if `handler_timeout` allows handlers more time.
     fn most_looks(&self) -> u32 {
         match *self.watched {
             Watched::Loop { .. } => LOOKS,

@@ -55,7 +55,7 @@ impl Template {
     /// digits and `_`, and does not begin with a digit.
     ///
     /// # Errors
-    /// When it is no subject, has a wildcard, a brace that does not enclose a whole token, or a name twice.
+    /// The text is not a subject, has a wildcard, repeats a name, or has a brace that does not enclose a whole token.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         validate_publish_subject(text)?;
         let mut names = HashSet::new();
@@ -104,8 +104,8 @@ impl Template {
     /// The subject with a value for each name.
     ///
     /// # Errors
-    /// When a name has no value, a value is for no name of the template, or a value is no token of a subject: it is
-    /// empty, or has a dot, a `*`, a `>`, white space or a control character. When the subject is too long.
+    /// A name has no value, a value has a name that the template does not have, or a value cannot be one token: it is
+    /// empty, or contains a dot, a `*`, a `>`, white space or a control character. Or the subject is too long.
     pub fn fill(&self, values: &[(&str, &dyn fmt::Display)]) -> Result<String, TemplateError> {
         if let Some((name, _)) = values.iter().find(|(name, _)| self.names().all(|ours| ours != *name)) {
             return Err(TemplateError::Unknown { name: (*name).into(), template: self.text.clone() });
@@ -191,7 +191,7 @@ fn is_name(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TemplateError {
-    /// The template, or what it was filled to, is no subject to publish to.
+    /// You cannot publish to the template, or to the filled subject.
     Subject(PatternError),
     /// A brace does not enclose a whole token that is a name.
     Brace {
