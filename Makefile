@@ -71,6 +71,14 @@ fuzz: $(VENV)/.built ## Try 100,000 inputs on everything that reads what comes f
 	@CASES=$(or $(CASES),100000) $(VENV)/bin/python -m pytest tests/unit -m hypothesis --hypothesis-profile=fuzz \
 		--reruns=0 --timeout=0
 
+.PHONY: crate
+crate: $(VENV)/.installed ## Test the crate as crates.io would have it, and its features
+	@NATS_SERVER=$(VIRTUAL_ENV)/bin/nats-server $(VENV)/bin/python make/crate.py
+
+.PHONY: semver
+semver: $(VENV)/.installed ## Compare the interface of the crate with its last release (SINCE=revision)
+	@SINCE=$(SINCE) $(VENV)/bin/python make/semver.py
+
 .PHONY: version
 version: $(VENV)/.installed ## Print the version (TAG=v3.0.0b1: and what that release lacks)
 	@TAG=$(TAG) $(VENV)/bin/python make/version.py

@@ -1,4 +1,4 @@
-"""What failing messages cost: the backlog of workload A, of which every tenth message fails once.
+"""Cost of failing messages: the backlog of workload A, of which every tenth message fails once.
 
 `.venv/bin/python bench/failing.py [ROUNDS]`: CPU time of worker and server per 100,000 messages,
 with no failure and with 10,000, by pull and by push. Nothing is stored.

@@ -74,7 +74,7 @@ def judge(packages: list[dict[str, Any]]) -> int:
 
 
 def _found(tool: str) -> str | None:
-    """Where a tool is: in our virtual environment, or on the path. Says so if it is nowhere."""
+    """Return the path of a tool, in our environment or on PATH. Print a line if it is nowhere."""
     beside = Path(sys.executable).parent
     found = shutil.which(tool, path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
     if found is None:

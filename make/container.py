@@ -17,7 +17,7 @@ from pathlib import Path
 
 @dataclass
 class Container:
-    """What the instructions so far have made of the container in `root`."""
+    """A container in `root`, as the instructions so far have made it."""
 
     root: Path
     python: str

@@ -1,4 +1,5 @@
-"""`make lint`: the linters, the workflow files, and the known vulnerabilities of dependencies."""
+"""`make lint`: the linters, the workflow files, the known vulnerabilities of dependencies, and what
+the crate promises."""
 
 import sys
 from pathlib import Path
@@ -15,6 +16,10 @@ WORKFLOWS = Step(
     "workflows",
     [Path(PYTHON).with_name("actionlint"), *sorted(ROOT.glob(".github/workflows/*.yml"))],
 )
+CRATE = [
+    Step("oldest Rust", [PYTHON, "make/oldest_rust.py"]),
+    Step("semver", [PYTHON, "make/semver.py"]),
+]
 ADVISORIES = [
     Step("cargo deny", [PYTHON, "make/advisories.py", "deny"]),
     Step("cargo advisories", [PYTHON, "make/advisories.py", "cargo"]),
@@ -22,4 +27,5 @@ ADVISORIES = [
 ]
 
 if __name__ == "__main__":
-    sys.exit(run_all("lint", [[*PYTHON_SOURCES, WORKFLOWS, *ADVISORIES], [*RUST, ENGINE_IMPORTS]]))
+    rust = [*RUST, ENGINE_IMPORTS, *CRATE]
+    sys.exit(run_all("lint", [[*PYTHON_SOURCES, WORKFLOWS, *ADVISORIES], rust]))

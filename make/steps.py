@@ -74,7 +74,7 @@ class TestCount:
 @dataclass
 class Step:
     """A named command. It waits for the step `after` of another lane, and does not run if that one
-    failed.
+    failed. A step that is `alone` waits until nothing else is left: other work would disturb it.
 
     `minutes` is for what hangs, not for what is slow: a busy machine may take its time. Tests have
     limits of their own.
@@ -83,6 +83,7 @@ class Step:
     name: str
     command: Sequence[str | Path]
     after: str | None = None
+    alone: bool = False
     minutes: float = 60
     environment: Mapping[str, str | Path] = field(default_factory=dict)
 
@@ -143,6 +144,8 @@ class _Run:
         busy = {id(process.lane) for process in self._processes.values()}
         for lane in self._lanes:
             while lane and id(lane) not in busy:
+                if lane[0].alone and self._has_more_than(lane):
+                    break
                 if (after := lane[0].after) is not None and after not in self.results:
                     break
                 step = lane.pop(0)
@@ -151,6 +154,10 @@ class _Run:
                     continue
                 self._processes[step.name] = _Process(step, lane, self._ended)
                 busy.add(id(lane))
+
+    def _has_more_than(self, lane: list[Step]) -> bool:
+        others = (other for other in self._lanes if other is not lane)
+        return bool(self._processes) or any(other and not other[0].alone for other in others)
 
     def _skip(self, step: Step) -> None:
         print(f"--- {step.name}: not run, because {step.after} did not pass", flush=True)
@@ -199,7 +206,7 @@ class _Process:
         threading.Thread(target=self._wait, daemon=True).start()
 
     def output(self) -> list[str]:
-        """Everything that the step printed. Closes the file: call it once, after the end."""
+        """Return all that the step printed. Closes the file: call it once, after the end."""
         self._output.seek(0)
         with self._output:
             return self._output.readlines()

@@ -25,6 +25,8 @@ DJANGO_ON = {
     "3.13": "Django~=6.1.0",
     "3.14": "Django~=6.1.0",
 }
+# Tests of code. The others are about pages and type hints, which are the same on every Python.
+RUNNING = ["tests/unit", "tests/django", "tests/live"]
 # Other projects' tests, where they lie beside this one.
 SUITES = "../shared/suites"
 # Most tests wait for a server or a process most of their time.
@@ -44,20 +46,20 @@ def main() -> int:
         return run_all("test", [python, rust], notes)
     rust.append(Step("wheels", [*MAKE, "wheels"]))
     if has_all:
-        rust.append(Step("crate", [PYTHON, "make/crate.py"]))
+        rust.append(Step("crate", [*MAKE, "crate"]))
     pythons, more_notes = matrix_steps(own)
     notes += more_notes
     if not has_all:
         return run_all("test", [[*python, *pythons], rust], notes)
     suites = [*MAKE, "compatibility", f"SUITES={os.environ.get('SUITES') or SUITES}"]
     python += [
-        Step("faults", [*MAKE, "faults"], "build"),
         Step("compatibility", suites, "build"),
         Step(f"nats-server {OLDEST}", [PYTHON, "make/servers.py", OLDEST, *IN_PARALLEL], "build"),
         _try("sdist", own),
         _try("container", own),
     ]
-    return run_all("test", [[*python, *pythons], rust], notes)
+    faults = Step("faults", [*MAKE, "faults"], "build", alone=True)
+    return run_all("test", [[*python, *pythons], rust, [faults]], notes)
 
 
 def rust_steps() -> tuple[list[Step], list[str]]:
@@ -97,7 +99,7 @@ def _try(kind: str, version: str) -> Step:
 
 
 def _pytest_on(version: str) -> Step:
-    command = [PYTHON, "make/pytest_on.py", version, DJANGO_ON[version], *IN_PARALLEL]
+    command = [PYTHON, "make/pytest_on.py", version, DJANGO_ON[version], *RUNNING, *IN_PARALLEL]
     return Step(f"pytest on {version} with {DJANGO_ON[version]}", command, after="wheels")
 
 

@@ -201,7 +201,7 @@ class Worker:
             )
 
     def output(self) -> str:
-        """Everything that it printed so far."""
+        """Return all that it printed so far."""
         return self._log.read_text()
 
     def interrupt(self) -> int:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import tomllib
+from pathlib import Path
 from typing import Any
 
 from steps import ROOT
@@ -12,6 +13,14 @@ from steps import ROOT
 _STAGES = {"alpha": "a", "beta": "b", "rc": "rc"}
 _STATUS = {"alpha": "3 - Alpha", "beta": "4 - Beta", "rc": "4 - Beta"}
 _STABLE = "5 - Production/Stable"
+# The files that repeat the version, and what stands there.
+_LOCKED = 'name = "nats-consumer"\nversion = "{cargo}"'
+_REPEATED = {
+    "README.md": "({python})",
+    "engine/README.md": 'nats-consumer = "{cargo}"',
+    "Cargo.lock": _LOCKED,
+    "bench/native/Cargo.lock": _LOCKED,
+}
 
 
 def main() -> int:
@@ -26,6 +35,7 @@ def main() -> int:
         return 0
     changelog = (ROOT / "CHANGELOG.md").read_text()
     found = problems(tag, package, _read("pyproject.toml")["project"], changelog)
+    found += [f"{name} has another version." for name in outdated(package["version"])]
     for problem in found:
         print(problem)
     return 1 if found else 0
@@ -38,10 +48,20 @@ def python_version(version: str) -> str:
     return f"{number}{_STAGES[word]}{count}" if word else number
 
 
+def outdated(version: str, root: Path = ROOT) -> list[str]:
+    """Return the files that do not repeat `version`, which is written as Cargo does."""
+    return [
+        name
+        for name, text in _REPEATED.items()
+        if text.format(cargo=version, python=python_version(version))
+        not in (root / name).read_text()
+    ]
+
+
 def problems(
     tag: str, package: dict[str, Any], project: dict[str, Any], changelog: str
 ) -> list[str]:
-    """What a release of `tag` lacks, as sentences: `package` is Cargo's, `project` Python's."""
+    """Return what a release of `tag` lacks; `package` is Cargo's table, `project` Python's."""
     version = python_version(package["version"])
     stage = package["version"].partition("-")[2].partition(".")[0]
     status = f"Development Status :: {_STATUS.get(stage, _STABLE)}"

@@ -5,16 +5,23 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.waiting import eventually
 
 
 class Command:
-    """A running `python <program>` in `folder`; stderr counts as output."""
+    """A running `python <program>` in `folder`; stderr counts as output. It inherits `fds`."""
 
-    def __init__(self, *program: str, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        *program: str,
+        folder: Path,
+        environment: Mapping[str, str],
+        fds: Sequence[int] = (),
+    ) -> None:
+        self.folder = folder
         self._lines: list[str] = []
         self._process = subprocess.Popen(
             [sys.executable, *program],
@@ -24,6 +31,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            pass_fds=fds,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

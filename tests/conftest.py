@@ -1,6 +1,7 @@
-"""What every test may ask for: a real server, a server of its own, names nobody else uses."""
+"""Fixtures for every test: a real server, an own server, names that no other test uses."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,11 @@ import hypothesis
 import pytest
 
 from tests.servers import NatsServer
+
+# What runs the tests may ignore these, as `nohup` and a shell's background jobs do. The processes
+# that tests start would ignore them, too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The machine may be busy: a slow example is no failure, and the same examples run everywhere.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -110,6 +111,19 @@ class NatsServer:
     def connections(self) -> int:
         """How many clients are connected."""
         return int(self._monitor("/varz")["connections"])
+
+    def received(self) -> int:
+        """How many messages clients have sent to it."""
+        return int(self._monitor("/varz")["in_msgs"])
+
+    def leaf_nodes(self) -> int:
+        """How many leaf nodes are connected."""
+        return int(self._monitor("/leafz")["leafnodes"])
+
+    def leaf_node_port(self) -> str:
+        """The port that leaf nodes connect to; the file of ports does not have it."""
+        [port] = re.findall(r"Listening for leafnode connections on .*:(\d+)", self._log())
+        return str(port)
 
     def _listen(self) -> list[str]:
         port, monitoring_port = (_port(url) for url in (self.url, self._monitoring))

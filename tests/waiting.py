@@ -31,7 +31,7 @@ async def becomes_true(
     within: float = 30,
     explain: Callable[[], object] = lambda: "",
 ) -> Value:
-    """As `eventually`, within so many seconds, while the event loop goes on."""
+    """Do the same as `eventually`, within this number of seconds, while the event loop goes on."""
     deadline = time.monotonic() + within
     while not (value := condition()):
         _check(deadline, within, value, explain)

@@ -34,7 +34,7 @@ class Fail:
 
 
 class Nothing:
-    """What the library costs, and nothing else."""
+    """Handler that does nothing, so that only the library costs."""
 
     async def handle_message(self, message: Any) -> None:
         pass

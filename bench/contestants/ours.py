@@ -12,16 +12,17 @@ from django.core.management import call_command
 
 from contestants.methods import ASYNC, BLOCKING
 from contestants.task import Task, ready, report, task
+from contestants.typed import TYPED
 from contestants.work import SLOW_AT_ONCE, tally
 
 _STOP_SECONDS = 1.0
 _LOCK_SECONDS = 30
 
 
-def configure(url: str, database: dict[str, Any]) -> None:
-    """Django with this project."""
+def configure(url: str, database: dict[str, Any], *apps: str) -> None:
+    """Django with this project, and with more apps."""
     settings.configure(
-        INSTALLED_APPS=["nats_consumer", "contestants.ledger"],
+        INSTALLED_APPS=["nats_consumer", "contestants.ledger", *apps],
         NATS_CONSUMER={"connect_args": {"servers": [url]}},
         DATABASES={"default": database},
         USE_TZ=True,
@@ -70,7 +71,7 @@ def _declared(part: Task, name: str, handler: type, options: dict[str, Any]) -> 
 
 
 def _named(part: Task) -> type:
-    return (BLOCKING if part.options.get("def") else ASYNC)[part.work]
+    return (BLOCKING if part.options.get("def") else ASYNC | TYPED)[part.work]
 
 
 def _routed(subjects: list[str]) -> type:

@@ -1,4 +1,4 @@
-"""What the handlers do; the same in Rust (`native/src/work.rs`).
+"""Work of the handlers; the same in Rust (`native/src/work.rs`).
 
 The functions take a message with a `data` attribute. A library whose messages look different, or
 whose handlers are methods, spells them out for itself.
@@ -25,7 +25,7 @@ STAMP_DIGITS = 19
 
 @dataclass
 class Tally:
-    """What the handlers have seen."""
+    """Messages that the handlers have seen."""
 
     handled: int = 0
     latencies: list[int] = field(default_factory=list)
@@ -46,7 +46,7 @@ async def parse(message: Any) -> None:
 
 
 async def nothing(_message: Any) -> None:
-    """What the library costs, and nothing else."""
+    """Do nothing, so that only the library costs."""
 
 
 async def wait(_message: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where each contestant runs: interpreters with what it needs, made on first use."""
+"""Interpreters with the packages of each contestant, made on first use."""
 
 import json
 import os

@@ -24,12 +24,12 @@ _POLL_SECONDS = 0.02
 
 
 class ContestantFailed(Exception):
-    """What a contestant did not do, with the end of what it printed."""
+    """A contestant did not do its part; the message ends with the last lines that it printed."""
 
 
 @dataclass
 class Result:
-    """What one contestant did in one round."""
+    """Result of one contestant in one round."""
 
     messages: int
     seconds: float
@@ -51,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Start:
-    """What a match needs: the task's fields, and how many deliveries end it."""
+    """Fields of a match's task, and the number of deliveries that end it."""
 
     task: dict[str, Any]
     messages: int
@@ -102,7 +102,7 @@ class Worker:
         return self.report(_END_SECONDS)
 
     def report(self, seconds: float) -> dict[str, Any]:
-        """The report that it prints within so many seconds. Raises ContestantFailed."""
+        """The report that it prints within this number of seconds. Raises ContestantFailed."""
         line = self._line(seconds)
         if not line.startswith("{"):
             raise self.failure("it printed no report")

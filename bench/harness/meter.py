@@ -71,7 +71,7 @@ def _kib(pid: int, field: str) -> int:
 
 
 class Noise:
-    """What the rest of the machine does from now on, beside these processes and this one."""
+    """Load of the rest of the machine from now on, beside these processes and this one."""
 
     def __init__(self, pids: Callable[[], Sequence[int]] = list) -> None:
         """`pids()` are the processes that do not count, those started meanwhile included."""
@@ -89,7 +89,7 @@ class Noise:
 
 
 def wait_for_quiet(cores: float, seconds: float) -> None:
-    """Return when others keep fewer than so many cores busy, or after so many seconds."""
+    """Return when others keep fewer cores busy than that, or at the time limit in seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         noise = Noise()

@@ -55,7 +55,7 @@ class Postgres:
         return printed.partition(")")[2].split()[0]
 
     def settings(self) -> dict[str, Any]:
-        """What Django's DATABASES says of it; connections are kept, as in production."""
+        """Return its entry in Django's DATABASES; connections are kept, as in production."""
         return {
             "ENGINE": "django.db.backends.postgresql",
             "HOST": "127.0.0.1",

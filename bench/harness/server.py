@@ -135,7 +135,7 @@ def seconds_to_settle(info: dict[str, Any]) -> float:
 
 
 def version() -> str:
-    """What `nats-server --version` says, such as "2.15.1"."""
+    """Return the version that `nats-server --version` prints, such as "2.15.1"."""
     printed = subprocess.check_output([_binary(), "--version"], text=True)
     return printed.rpartition("v")[2].strip()
 

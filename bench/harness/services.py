@@ -55,6 +55,6 @@ class Services:
         return [pid for each in started for pid in meter.family(each)]
 
     def versions(self) -> dict[str, str]:
-        """Of what was started."""
+        """Return the versions of the services that were started."""
         named = {"postgresql": self._postgres, "redis-server": self._redis}
         return {name: each.version for name, each in named.items() if each is not None}

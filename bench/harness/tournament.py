@@ -28,7 +28,7 @@ _UNCOUNTED = ("nothing", "through", "slow")
 
 @dataclass
 class Standing:
-    """What a contestant did in all rounds, or why it did not."""
+    """Results of a contestant in all rounds, or the reason why there are none."""
 
     contestant: Contestant
     results: list[Result] = field(default_factory=list)

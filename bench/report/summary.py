@@ -26,7 +26,7 @@ def summarise(
     environments: dict[str, Environment],
     servers: dict[str, str],
 ) -> dict[str, Any]:
-    """What is stored as JSON."""
+    """Return the summary that is stored as JSON."""
     rates = {each.contestant.name: [r.rate for r in each.results] for each in standings}
     summary: dict[str, Any] = {
         "workload": workload.name,
@@ -41,7 +41,7 @@ def summarise(
 
 
 def _machine(environments: dict[str, Environment], servers: dict[str, str]) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return the facts of the machine that the figures depend on."""
     return {
         "commit": _commit(),
         "cores": os.cpu_count(),

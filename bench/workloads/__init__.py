@@ -1,4 +1,4 @@
-"""What is measured."""
+"""The workloads."""
 
 import json
 from dataclasses import dataclass
@@ -14,11 +14,13 @@ from workloads.lineup import (
     OURS,
     OURS_DEF,
     OURS_VARIED,
+    OUTBOX,
     OXNATS,
     PROCESSES,
     PUBLISHERS,
     ROUTING,
     TIMED,
+    TYPED,
     WAITING,
     Contestant,
 )
@@ -163,6 +165,21 @@ WORKLOADS = {
             rounds=1,
             is_about_memory=True,
             contestants=OURS[:1],
+        ),
+        Workload(
+            name="N",
+            title="transactions on PostgreSQL with and without the outbox, and its relay",
+            messages=40_000,
+            work="relay",
+            publishes=True,
+            contestants=OUTBOX,
+        ),
+        Workload(
+            name="O",
+            title="the backlog of A; typed payloads",
+            messages=200_000,
+            work="parse",
+            contestants=TYPED,
         ),
     ]
 }

@@ -1,4 +1,4 @@
-"""Who competes, and with which settings."""
+"""The contestants of each workload, with their settings."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -210,4 +210,26 @@ PUBLISHERS = [
     _ours("ours, publish_many()", module="publish_ours", work="many", limit=_PIPELINED),
     _peer("nats-py in turn", "publish_nats_py", work="in turn", share=0.1, limit=_SEQUENTIAL),
     _peer("nats-py publish_async", "publish_nats_py", work="async", share=0.5, limit=_PIPELINED),
+]
+_TWO_INSERTS = "two inserts, 32 threads"
+_ROWS = {"module": "outbox_ours", "needs": "postgresql"}
+OUTBOX = [
+    _ours(_TWO_INSERTS, work="plain", share=0.25, consumes=False, limit=_TWO_INSERTS, **_ROWS),
+    _ours(
+        "an insert and publish_on_commit(), 32 threads",
+        work="outbox",
+        share=0.25,
+        consumes=False,
+        limit=_TWO_INSERTS,
+        **_ROWS,
+    ),
+    _ours("publish_many()", module="publish_ours", work="many", limit="publish_many()"),
+    _ours("the relay", work="relay", limit="publish_many()", **_ROWS),
+]
+_JSON_LOADS = "json.loads(message.data)"
+TYPED = [
+    _ours(_JSON_LOADS, limit=_JSON_LOADS),
+    _ours("message.json()", work="message json", limit=_JSON_LOADS),
+    _ours("a dict, by annotation", work="dict", limit=_JSON_LOADS),
+    _ours("a msgspec Struct", work="struct", limit=_JSON_LOADS),
 ]

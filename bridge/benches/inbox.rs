@@ -1,4 +1,4 @@
-//! What it costs to hand deliveries from tokio to Python, without the Python part.
+//! Cost of handing deliveries from tokio to Python, without the Python part.
 
 #![allow(missing_docs)] // criterion_group! makes a public function
 #![allow(dead_code, reason = "files of the extension module, which does not link without an interpreter")]
@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use nats_consumer::testing::Arrivals;
 use nats_consumer::{Delivery, Inbox};
 
-use inbox::Waiting;
+use inbox::DeliveryQueue;
 
 #[path = "../src/deliver/inbox.rs"]
 mod inbox;
@@ -26,7 +26,7 @@ const MANY: usize = 100;
 fn inbox(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let arrivals = runtime.block_on(Arrivals::new()).expect("a client");
-    let waiting = Waiting::new().expect("a socket pair");
+    let waiting = DeliveryQueue::new().expect("a socket pair");
     let arrive = || {
         // Those of the last time were handed back when they were dropped.
         black_box(arrivals.gather());
@@ -47,7 +47,7 @@ fn inbox(criterion: &mut Criterion) {
     group.bench_function(format!("{MANY} to threads"), |bencher| {
         let through = |mut deliveries: Vec<Delivery>| {
             waiting.put(&mut deliveries);
-            waiting.fill(&hand, MANY);
+            waiting.fill(&hand, MANY, None);
             deliveries.extend(std::iter::from_fn(|| waiting.next_of(&hand)));
             deliveries
         };

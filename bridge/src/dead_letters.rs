@@ -15,8 +15,8 @@ use crate::host::process::Owned;
 use crate::host::seconds::seconds;
 use crate::options::ConnectOptions;
 
-/// How long the last words may take when the connection is closed.
-const CLOSING: Duration = Duration::from_secs(2);
+/// Time limit for the last messages when the connection is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Mirror of `nats_consumer.dead_letters.Selection`.
 #[derive(FromPyObject)]
@@ -93,7 +93,7 @@ impl DeadLetters {
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.wait(py, async move |engine| {
-            engine.close(CLOSING).await;
+            engine.close(CLOSE_TIMEOUT).await;
             Ok(())
         })
     }
@@ -130,7 +130,7 @@ impl StoredLetters {
 /// A dead letter as it is stored.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct StoredLetter {
-    letter: Letter,
+    pub(crate) letter: Letter,
 }
 
 #[pymethods]

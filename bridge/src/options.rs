@@ -2,7 +2,7 @@
 
 use nats_consumer as engine;
 use nats_consumer::config::{Secret, TokenError, TokenSource};
-use nats_consumer::{Exhausted, Kind, RetryPolicy, Schedule, Start};
+use nats_consumer::{Batching, Exhausted, Kind, RetryPolicy, Schedule, Start};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -49,7 +49,7 @@ impl Token {
     }
 }
 
-/// In a thread of its own, which may wait for the GIL.
+/// Asks in another thread, which may wait for the GIL.
 fn ask(source: &Py<PyAny>) -> Result<String, TokenError> {
     let asked = Python::try_attach(|py| source.call0(py)?.extract::<String>(py));
     let answer = asked.ok_or("Python is about to end")?;
@@ -108,6 +108,8 @@ pub(crate) struct ConsumerOptions {
     ack_wait: f64,
     max_ack_pending: Option<i64>,
     manages_durable: bool,
+    ephemeral: Option<f64>,
+    announce: bool,
     deliver_policy: String,
     start_sequence: Option<u64>,
     start_time: Option<String>,
@@ -118,13 +120,19 @@ pub(crate) struct ConsumerOptions {
     retry_delays: Vec<f64>,
     exhausted: String,
     handler_timeout: Option<f64>,
+    max_batch: Option<usize>,
+    max_batch_bytes: usize,
+    max_batch_wait: f64,
 }
 
-/// What older versions called the durable of every class that named none.
+/// Name that older versions gave to the durable of every class that named none.
 const OLDER_DURABLE: &str = "default";
 
 impl ConsumerOptions {
     pub(crate) fn into_options(self) -> PyResult<engine::ConsumerOptions> {
+        let wait = seconds("max_batch_wait", self.max_batch_wait)?;
+        let batching =
+            self.max_batch.map(|messages| Batching { messages, bytes: self.max_batch_bytes, wait });
         let timeout = self.handler_timeout.map(|limit| seconds("handler_timeout", limit)).transpose()?;
         Ok(engine::ConsumerOptions {
             start: self.start()?,
@@ -151,7 +159,10 @@ impl ConsumerOptions {
             ack_wait: seconds("ack_wait", self.ack_wait)?,
             max_ack_pending: self.max_ack_pending,
             manages_durable: self.manages_durable,
+            ephemeral: self.ephemeral.map(|limit| seconds("ephemeral", limit)).transpose()?,
+            announce: self.announce,
             handler_timeout: timeout,
+            batching,
         })
     }
 

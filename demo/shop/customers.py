@@ -1,34 +1,36 @@
 """Customers, who place orders."""
 
 import asyncio
-from typing import Any
+from decimal import Decimal
 
-from . import events, payments
+from asgiref.sync import sync_to_async
+
+from . import payments
+from .checkout import place
+from .events import OrderCreated
 
 _NAMES = ["Ada", "Blaise", "Carl", "Dorothy", "Emmy", "Fibonacci", "Grace", "Hypatia"]
 _AT_ONCE = 50
 
 
 async def place_orders(count: int, first: int = 1, pause: float = 0.0) -> None:
-    """Publish orders.created for `count` orders, the first with the number `first`: fifty at once,
-    then a pause of so many seconds."""
+    """Place `count` orders, the first with the number `first`. After each fifty there is a pause of
+    this number of seconds."""
     numbers = range(first, first + count)
     for start in range(0, count, _AT_ONCE):
-        batch = numbers[start : start + _AT_ONCE]
-        await asyncio.gather(
-            *(events.publish(events.CREATED, order(number, numbers)) for number in batch)
-        )
+        for number in numbers[start : start + _AT_ONCE]:
+            await sync_to_async(place)(order(number, numbers))
         await asyncio.sleep(pause)
 
 
-def order(number: int, numbers: range) -> dict[str, Any]:
+def order(number: int, numbers: range) -> OrderCreated:
     """The order with this number, one of `numbers`; it always looks the same."""
-    return {
-        "number": number,
-        "customer": _NAMES[number % len(_NAMES)],
-        "total": f"{number % 90 + 10}.90",
-        "card": card(number, numbers),
-    }
+    return OrderCreated(
+        number=number,
+        customer=_NAMES[number % len(_NAMES)],
+        total=Decimal(f"{number % 90 + 10}.90"),
+        card=card(number, numbers),
+    )
 
 
 def card(number: int, numbers: range) -> str:

@@ -1,6 +1,6 @@
 """One method per event: TrackOrders passes each message to the method that its subject names."""
 
-from nats_consumer import ConsumerHandler
+from nats_consumer import ConsumerHandler, apublish, handle
 
 from . import events
 from .models import Milestone
@@ -9,22 +9,22 @@ from .models import Milestone
 class OrderHandler(ConsumerHandler):
     """Follows each order from the cart to the door."""
 
-    def __init__(self) -> None:
-        super().__init__([events.CREATED, events.PAID, events.SHIPPED])
-
-    async def handle_created(self, message):
+    @handle(events.OrderCreated)
+    async def created(self, order: events.OrderCreated):
         """orders.created"""
-        await self._reach(Milestone.Step.CREATED, message)
+        await self._reach(Milestone.Step.CREATED, order.number)
 
-    async def handle_paid(self, message):
+    @handle(events.OrderPaid)
+    async def paid(self, order: events.OrderPaid):
         """orders.paid: the warehouse sends what is paid."""
-        await self._reach(Milestone.Step.PAID, message)
-        await events.publish(events.SHIPPED, events.order_in(message))
+        await self._reach(Milestone.Step.PAID, order.number)
+        shipped = events.OrderShipped(order.number)
+        await apublish(shipped, msg_id=events.msg_id(shipped))
 
-    async def handle_shipped(self, message):
+    @handle(events.OrderShipped)
+    async def shipped(self, order: events.OrderShipped):
         """orders.shipped"""
-        await self._reach(Milestone.Step.SHIPPED, message)
+        await self._reach(Milestone.Step.SHIPPED, order.number)
 
-    async def _reach(self, step: Milestone.Step, message) -> None:
-        number = events.order_in(message)["number"]
+    async def _reach(self, step: Milestone.Step, number: int) -> None:
         await Milestone.objects.aget_or_create(order_number=number, step=step)

@@ -1,15 +1,15 @@
-"""What the shop remembers.
+"""Tables of the shop.
 
-Each table belongs to one consumer, and none has a foreign key to another: consumers go at their
-own pace, and a payment may be there before its order is. The unique constraints make every write
-idempotent: a message that is delivered twice leaves one row.
+Each table belongs to the checkout or to one consumer, and none has a foreign key to another:
+consumers go at their own pace. A message that is delivered twice leaves one row, by a unique
+constraint or by the inbox.
 """
 
 from django.db import models
 
 
 class Order(models.Model):
-    """An order as the customer placed it. Written by RecordOrders."""
+    """An order as the customer placed it. Written by the checkout."""
 
     number = models.PositiveIntegerField(primary_key=True)
     customer = models.CharField(max_length=100)
@@ -17,6 +17,17 @@ class Order(models.Model):
 
     def __str__(self) -> str:
         return f"order {self.number}"
+
+
+class Customer(models.Model):
+    """The orders of a customer, added up. Written by CountSales."""
+
+    name = models.CharField(max_length=100, primary_key=True)
+    orders = models.PositiveIntegerField(default=0)
+    spent_cents = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.orders} orders"
 
 
 class PaymentAttempt(models.Model):
@@ -33,6 +44,16 @@ class PaymentAttempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.attempt} to pay order {self.order_number}: {self.error or 'paid'}"
+
+
+class SearchEntry(models.Model):
+    """The words by which an order is found. Written by IndexOrders."""
+
+    order_number = models.PositiveIntegerField(primary_key=True)
+    text = models.CharField(max_length=200)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Milestone(models.Model):

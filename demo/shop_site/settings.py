@@ -11,6 +11,8 @@ USE_TZ = True
 
 INSTALLED_APPS = [
     "nats_consumer",
+    "nats_consumer.contrib.inbox",
+    "nats_consumer.contrib.outbox",
     "shop",
 ]
 

@@ -1,1 +1,1 @@
-"""What makes a show of the shop, for run.py. A project of yours needs none of this."""
+"""The show around the shop, for run.py. Your project needs none of this."""

@@ -1,4 +1,4 @@
-"""What is true at this moment, read from the server and the database."""
+"""Facts of this moment, read from the server and the database."""
 
 import base64
 import json
@@ -8,14 +8,16 @@ from email import message_from_bytes
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.db.models import Sum
 
 from nats_consumer import NatsConsumer
 from nats_consumer.client import Client
+from nats_consumer.contrib.outbox.models import OutboxMessage
 from shop import events
-from shop.consumers import ChargeCards, RecordOrders, TrackOrders
-from shop.models import Milestone, Order, PaymentAttempt
+from shop.consumers import ChargeCards, CountSales, IndexOrders, TrackOrders
+from shop.models import Customer, Milestone, Order, PaymentAttempt, SearchEntry
 
-CONSUMERS: tuple[type[NatsConsumer], ...] = (RecordOrders, ChargeCards, TrackOrders)
+CONSUMERS: tuple[type[NatsConsumer], ...] = (CountSales, ChargeCards, IndexOrders, TrackOrders)
 DEAD_LETTERS = f"{events.STREAM}-dlq"
 
 _REQUEST_SECONDS = 5.0
@@ -52,9 +54,13 @@ class ConsumerFacts:
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """What the shop's handlers wrote."""
+    """Rows that the checkout and the shop's handlers wrote."""
 
     orders: int
+    counted_orders: int
+    order_cents: int
+    counted_cents: int
+    search_entries: int
     attempts: int
     failed_attempts: int
     retries: int
@@ -77,26 +83,31 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Facts:
-    """One look at everything."""
+    """One look at everything. `unpublished` events wait in the outbox."""
 
+    unpublished: int
     published: Mapping[str, int]
     consumers: Mapping[str, ConsumerFacts]
     database: DatabaseFacts
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no consumer has anything left to do."""
-        return all(c.waiting == 0 and c.in_flight == 0 for c in self.consumers.values())
+        """Whether neither the relay nor a consumer has anything left to do."""
+        return self.unpublished == 0 and all(
+            c.waiting == 0 and c.in_flight == 0 for c in self.consumers.values()
+        )
 
 
 async def read(client: Client) -> Facts:
     """Look at the server and the database."""
     # One after the other, in the order in which events pass through the shop: who is quiet then
     # gets nothing new from the ones before.
+    unpublished = await OutboxMessage.objects.acount()
     infos = {consumer: await _consumer_info(client, consumer) for consumer in CONSUMERS}
     published = await _messages_by_subject(client, events.STREAM)
     dead = await _messages_by_subject(client, DEAD_LETTERS)
     return Facts(
+        unpublished=unpublished,
         published=published,
         consumers={
             consumer.__name__: _consumer_facts(consumer, info, published, dead)
@@ -123,7 +134,8 @@ def _consumer_facts(
     dead: Mapping[str, int],
 ) -> ConsumerFacts:
     name = consumer.__name__
-    lane = f"{consumer.kind} {'async' if iscoroutinefunction(consumer.handle_message) else 'def'}"
+    handler = getattr(consumer, "handle_message", None) or consumer.handle_batch
+    lane = f"{consumer.kind} {'async' if iscoroutinefunction(handler) else 'def'}"
     matching = _matching(consumer, published)
     if "error" in info:  # the worker has not made it yet
         return ConsumerFacts(name=name, lane=lane, matching=matching, waiting=matching)
@@ -147,8 +159,14 @@ def _matching(consumer: type[NatsConsumer], published: Mapping[str, int]) -> int
 def _database_facts() -> DatabaseFacts:
     attempts = PaymentAttempt.objects.all()
     steps = Milestone.objects.all()
+    counted = Customer.objects.aggregate(orders=Sum("orders"), cents=Sum("spent_cents"))
+    ordered = Order.objects.aggregate(total=Sum("total"))["total"] or 0
     return DatabaseFacts(
         orders=Order.objects.count(),
+        counted_orders=counted["orders"] or 0,
+        order_cents=round(ordered * 100),
+        counted_cents=counted["cents"] or 0,
+        search_entries=SearchEntry.objects.count(),
         attempts=attempts.count(),
         failed_attempts=attempts.exclude(error="").count(),
         retries=attempts.filter(attempt__gt=1).count(),

@@ -16,17 +16,20 @@ from django.core.management import call_command
 from nats_consumer import get_nats_client
 from nats_consumer.client import Client
 from nats_consumer.connect.embedded import server_url
+from nats_consumer.contrib.inbox.models import InboxMessage
+from nats_consumer.contrib.outbox.models import OutboxMessage
 from nats_consumer.exceptions import StreamNotFound
 from nats_consumer.settings import embedded_store
 from shop import events, payments
 from shop.consumers import TrackOrders
 from shop.customers import card, place_orders
-from shop.models import Milestone, Order, PaymentAttempt
+from shop.models import Customer, Milestone, Order, PaymentAttempt, SearchEntry
 
 from . import facts, summary
 from .board import Board
 from .worker import Worker
 
+_TABLES = (Order, Customer, PaymentAttempt, SearchEntry, Milestone, OutboxMessage, InboxMessage)
 _CUSTOMERS_PAUSE_SECONDS = 0.2
 _LOOK_SECONDS = 0.2
 _STALL_SECONDS = 45.0
@@ -37,8 +40,8 @@ class ShowStopped(Exception):
 
 
 def perform(orders: int) -> int:
-    """Run the whole show with so many orders; return 0 if server and database agree at its end.
-    Raises ShowStopped."""
+    """Run the whole show with this number of orders; return 0 if server and database agree at the
+    end. Raises ShowStopped."""
     # The screen is for the board. What the worker logs is in its file.
     logging.disable(logging.WARNING)
     store = embedded_store()
@@ -80,7 +83,7 @@ def _lock_or_stop(lock: int, store: Path) -> None:
 def _prepare(store: Path) -> None:
     print(f"NATS        {server_url(store)}, store in {_short(store)}")
     call_command("migrate", verbosity=0)
-    for model in (Order, PaymentAttempt, Milestone):
+    for model in _TABLES:
         model.objects.all().delete()
     asyncio.run(_make_streams_anew())
     print("Set-up      database migrated and emptied, streams recreated")

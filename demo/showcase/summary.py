@@ -25,8 +25,8 @@ class Check:
 
 
 def checks(cards: Counter[str], facts: Facts, dead: Sequence[DeadLetter], code: int) -> list[Check]:
-    """What must hold once the orders with these `cards` went through the shop and the worker has
-    ended with this exit code."""
+    """Return the checks that must hold once the orders with these `cards` went through and the
+    worker has ended with this exit code."""
     published, database = facts.published, facts.database
     charges = facts.consumers["ChargeCards"]
     unsettled = sum(c.waiting + c.in_flight for c in facts.consumers.values())
@@ -34,6 +34,10 @@ def checks(cards: Counter[str], facts: Facts, dead: Sequence[DeadLetter], code: 
     return [
         Check("orders placed, orders.created (server)", placed, published[events.CREATED]),
         Check("orders placed, orders (database)", placed, database.orders),
+        Check("events left in the outbox, none expected", facts.unpublished, 0),
+        Check("orders placed, counted for customers (database)", placed, database.counted_orders),
+        Check("orders placed, search entries (database)", placed, database.search_entries),
+        Check("cents ordered, counted (database)", database.order_cents, database.counted_cents),
         Check(
             "orders placed, paid (database) + dead letters (server)",
             placed,

@@ -23,7 +23,7 @@ class Worker:
 
     @property
     def exit_code(self) -> int | None:
-        """What it ended with; None while it runs."""
+        """Return its exit code; None while it runs."""
         return self._process.poll() if self._process else None
 
     def drain(self) -> int:

@@ -1,4 +1,4 @@
-//! What every message costs before a handler sees it: its reply subject says which attempt it is.
+//! Cost of each message before a handler sees it: its reply subject is read for the attempt.
 
 #![allow(missing_docs)] // criterion_group! makes a public function
 

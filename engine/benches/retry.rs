@@ -1,4 +1,4 @@
-//! What follows a failed attempt.
+//! Cost of deciding what follows a failed attempt.
 
 #![allow(missing_docs)] // criterion_group! makes a public function
 

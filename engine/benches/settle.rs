@@ -1,4 +1,4 @@
-//! What a settlement costs before it is written: a state, a lease, a place, an entry in a queue.
+//! Cost of a settlement before it is written: a state, a lease, a place, an entry in a queue.
 
 #![allow(missing_docs)] // criterion_group! makes a public function
 

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use nats_consumer::stream::create_stream;
-use nats_consumer::{ConnectOptions, Connection, ConsumerOptions, Exhausted, HandlerError, Message, consume};
-use serde_json::{Value, json};
+use nats_consumer::{
+    ConnectOptions, Connection, ConsumerOptions, Exhausted, HandlerError, Message, StreamConfig, consume,
+    ensure_stream,
+};
+use serde_json::Value;
 
 async fn ship(message: Message) -> Result<(), HandlerError> {
-    // No retry mends what is no JSON: a dead letter at once. Other errors become one after the last attempt.
+    // No retry mends a payload that is not JSON: a dead letter at once. Other errors become one after the last attempt.
     let order: Value = message.json()?;
     let address = order["address"].as_str().ok_or("an order without an address")?;
     println!("shipped to {address}");
@@ -20,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = std::env::args().nth(1).unwrap_or_else(|| "nats://127.0.0.1:4222".into());
     let connect = ConnectOptions::to([server]);
     let connection = Connection::open(&connect).await?;
-    create_stream(&connection, &json!({ "name": "orders", "subjects": ["orders.>"] })).await?;
+    ensure_stream(&connection, &StreamConfig::new("orders").subject("orders.>")).await?;
 
     // The stream `orders-dlq` is made when it is needed; its headers say why: Dlq-Reason, Dlq-Error and more.
     let letters = connection.client().subscribe("dlq.orders.>").await?;

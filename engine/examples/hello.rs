@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use nats_consumer::stream::create_stream;
-use nats_consumer::{ConnectOptions, Connection, ConsumerOptions, HandlerError, Message, Router, consume};
-use serde_json::json;
+use nats_consumer::{
+    ConnectOptions, Connection, ConsumerOptions, HandlerError, Message, Router, StreamConfig, consume,
+    ensure_stream,
+};
 
 async fn created(message: Message) -> Result<(), HandlerError> {
-    let order: serde_json::Value = serde_json::from_slice(message.payload())?; // retried, then final
+    let order: serde_json::Value = message.json()?; // a dead letter, if it is no JSON
     println!("created: {order}");
     Ok(())
 }
@@ -18,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let connect = ConnectOptions::to([server]);
 
     let connection = Connection::open(&connect).await?;
-    create_stream(&connection, &json!({ "name": "orders", "subjects": ["orders.>"] })).await?;
+    ensure_stream(&connection, &StreamConfig::new("orders").subject("orders.>")).await?;
 
     let router = Router::new()
         .route("orders.created", created)?

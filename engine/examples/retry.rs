@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use nats_consumer::stream::create_stream;
 use nats_consumer::{
     ConnectOptions, Connection, ConsumerOptions, HandlerError, Message, Outcome, RetryPolicy, Schedule,
-    consume,
+    StreamConfig, consume, ensure_stream,
 };
-use serde_json::json;
 
 async fn bill(message: Message) -> Result<Outcome, HandlerError> {
     let (place, order) = (message.metadata()?, std::str::from_utf8(message.payload())?);
@@ -24,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = std::env::args().nth(1).unwrap_or_else(|| "nats://127.0.0.1:4222".into());
     let connect = ConnectOptions::to([server]);
     let connection = Connection::open(&connect).await?;
-    create_stream(&connection, &json!({ "name": "orders", "subjects": ["orders.>"] })).await?;
+    ensure_stream(&connection, &StreamConfig::new("orders").subject("orders.>")).await?;
 
     // Five attempts at most; they wait 0.2, 0.4, 0.8 and 1.6 seconds, on the server and in nobody's way.
     let (initial, max) = (Duration::from_millis(200), Duration::from_secs(60));

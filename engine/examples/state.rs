@@ -6,12 +6,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nats_consumer::stream::create_stream;
 use nats_consumer::{
-    ConnectOptions, Connection, ConsumerOptions, HandlerError, Json, State, consume, run_until, with_state,
+    ConnectOptions, Connection, ConsumerOptions, HandlerError, Json, State, StreamConfig, consume,
+    ensure_stream, run_until, with_state,
 };
 use serde::Deserialize;
-use serde_json::json;
 
 #[derive(Deserialize)]
 struct Order {
@@ -19,7 +18,7 @@ struct Order {
     count: u64,
 }
 
-/// What is left of each item. In a service, this is a pool of database connections.
+/// The stock of each item. In a service, this is a pool of database connections.
 #[derive(Default)]
 struct Stock(Mutex<HashMap<String, u64>>);
 
@@ -37,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = std::env::args().nth(1).unwrap_or_else(|| "nats://127.0.0.1:4222".into());
     let connect = ConnectOptions::to([server]);
     let connection = Connection::open(&connect).await?;
-    create_stream(&connection, &json!({ "name": "orders", "subjects": ["orders.>"] })).await?;
+    ensure_stream(&connection, &StreamConfig::new("orders").subject("orders.>")).await?;
 
     let handler = with_state(Arc::new(Stock::default()), reserve);
     let consumption = consume(connect, ConsumerOptions::pull("orders", "state"), handler).await?;
@@ -50,6 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 #[cfg(test)]
 mod tests {
     use nats_consumer::{Handler, Message};
+    use serde_json::json;
 
     use super::*;
 

@@ -4,12 +4,10 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use nats_consumer::stream::create_stream;
 use nats_consumer::{
     ConnectOptions, Connection, ConsumerOptions, HandlerError, Message, Outgoing, Publisher, Router,
-    Template, consume, run_until,
+    StreamConfig, Template, consume, ensure_stream, run_until,
 };
-use serde_json::json;
 
 static PAID: LazyLock<Template> =
     LazyLock::new(|| Template::parse("orders.{id}.paid").expect("a valid template"));
@@ -25,7 +23,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = std::env::args().nth(1).unwrap_or_else(|| "nats://127.0.0.1:4222".into());
     let connect = ConnectOptions::to([server]);
     let connection = Connection::open(&connect).await?;
-    create_stream(&connection, &json!({ "name": "orders", "subjects": ["orders.>"] })).await?;
+    ensure_stream(&connection, &StreamConfig::new("orders").subject("orders.>")).await?;
 
     // Within two minutes, the stream stores one message with this id, however often it is published.
     let publisher = Publisher::on(connection);

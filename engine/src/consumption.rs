@@ -9,34 +9,45 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
-use crate::bind::durable::bind;
+use crate::batch::BatchHandler;
+use crate::batch::pool::BatchPool;
+use crate::bind::durable::{bind, delete};
 use crate::bind::position::Resume;
-use crate::config::{ConnectOptions, ConsumerOptions};
+use crate::config::{Batching, ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
-use crate::handle::delivery::Delivery;
-use crate::handle::{Handler, Inbox, Tasks};
-use crate::observe::{Counters, Snapshot};
+use crate::handle::{Handler, Inbox, TaskPool};
+use crate::observe::meter::{InFlight, Name};
+use crate::observe::monitor::HANDLER;
+use crate::observe::state::{Machine, trouble_of};
+use crate::observe::target::CONSUMER;
+use crate::observe::{Counters, Metrics, Monitor, Snapshot, Status};
 use crate::settle::Settler;
+use crate::settle::lease::Unsettled;
 use crate::shared::Shared;
 use crate::suspect::Suspects;
 use crate::suspect::gate::Gate;
-use crate::watch::Supervisor;
+use crate::watch::Repairer;
+use crate::watch::announce::Announcer;
 
 /// Timeout of each step at the end of a consumption: the fetch ends, the last settlements are written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long what arrived already may take to start when a drain begins: less was prefetched than the handlers need
 /// for that, unless they are held up.
-const STARTING: Duration = Duration::from_millis(250);
+const START_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How often it is counted what is in hand, for the metrics.
+const COUNTING: Duration = Duration::from_secs(1);
 
 /// How long handlers that are cancelled may take to end.
-const CANCELLING: Duration = Duration::from_millis(500);
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Consumes with a Rust handler, on the current tokio runtime, over a connection of its own.
 ///
@@ -52,16 +63,130 @@ const CANCELLING: Duration = Duration::from_millis(500);
 /// # Ok(()) }
 /// ```
 ///
+/// The future may be dropped: nothing is consumed then, and the durable may have been made.
+///
 /// # Errors
 /// When the consumption cannot start: no server, no stream, options or a durable that do not fit.
-/// What happens later is repaired, see [`Consumption`].
+/// Failures after the start are repaired, see [`Consumption`].
 pub async fn consume(
     connect: ConnectOptions,
     consumer: ConsumerOptions,
     handler: impl Handler,
 ) -> Result<Consumption> {
-    let tasks = Tasks::start(handler, consumer.concurrency, consumer.handler_timeout);
-    consume_into(connect, consumer, Arc::new(tasks)).await
+    let tasks = tasks(handler, &consumer)?;
+    consume_into(connect, consumer, tasks).await
+}
+
+/// [`consume`], with its numbers among the metrics of this process.
+///
+/// ```no_run
+/// use nats_consumer::observe::{Format, Metrics};
+/// use nats_consumer::{ConnectOptions, ConsumerOptions, Message, consume_observed};
+///
+/// # async fn example() -> nats_consumer::Result<()> {
+/// let metrics = Metrics::default();
+/// let connect = ConnectOptions::to(["nats://127.0.0.1:4222"]);
+/// let billing = ConsumerOptions::pull("orders", "billing");
+/// let consumption = consume_observed(connect, billing, async |_: Message| println!("billed"), &metrics).await?;
+/// println!("{}", metrics.text(Format::Prometheus));
+/// # drop(consumption);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// As [`consume`].
+pub async fn consume_observed(
+    connect: ConnectOptions,
+    consumer: ConsumerOptions,
+    handler: impl Handler,
+    metrics: &Metrics,
+) -> Result<Consumption> {
+    let tasks = tasks(handler, &consumer)?;
+    let monitor = metrics.monitor(&Name::of(&consumer, HANDLER));
+    consume_monitored(connect, consumer, tasks, monitor).await
+}
+
+/// Consumes in batches with a Rust handler: messages gather as [`batching`](ConsumerOptions::batching) says, 100 where
+/// that is not set, and one call handles them. `concurrency` is how many batches run at once.
+///
+/// ```no_run
+/// use nats_consumer::{Batching, ConnectOptions, ConsumerOptions, HandlerError, Message, consume_batches};
+/// use std::time::Duration;
+///
+/// async fn index(orders: Vec<Message>) -> Result<(), HandlerError> {
+///     println!("one insert of {} rows", orders.len());
+///     Ok(())
+/// }
+///
+/// # async fn example() -> nats_consumer::Result<()> {
+/// let connect = ConnectOptions::to(["nats://127.0.0.1:4222"]);
+/// let options = ConsumerOptions::pull("orders", "index").batching(Batching::of(200)).concurrency(1);
+/// let consumption = consume_batches(connect, options, index).await?;
+/// consumption.drain(Duration::from_secs(25)).await; // what still gathers is handed back at once
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// As [`consume`].
+pub async fn consume_batches(
+    connect: ConnectOptions,
+    consumer: ConsumerOptions,
+    handler: impl BatchHandler,
+) -> Result<Consumption> {
+    let (consumer, pool) = batch_pool(handler, consumer)?;
+    consume_into(connect, consumer, pool).await
+}
+
+/// [`consume_batches`], with its numbers among the metrics of this process. They are of messages, not of batches: the
+/// duration of a message is that from the start of its batch to its own end.
+///
+/// ```no_run
+/// use nats_consumer::observe::{Format, Metrics};
+/// use nats_consumer::{Batching, ConnectOptions, ConsumerOptions, Message, consume_batches_observed};
+///
+/// # async fn example() -> nats_consumer::Result<()> {
+/// let metrics = Metrics::default();
+/// let connect = ConnectOptions::to(["nats://127.0.0.1:4222"]);
+/// let options = ConsumerOptions::pull("orders", "index").batching(Batching::of(200));
+/// let consumption = consume_batches_observed(connect, options, async |_: Vec<Message>| (), &metrics).await?;
+/// println!("{}", metrics.text(Format::Prometheus));
+/// # drop(consumption);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// As [`consume`].
+pub async fn consume_batches_observed(
+    connect: ConnectOptions,
+    consumer: ConsumerOptions,
+    handler: impl BatchHandler,
+    metrics: &Metrics,
+) -> Result<Consumption> {
+    let (consumer, pool) = batch_pool(handler, consumer)?;
+    let monitor = metrics.monitor(&Name::of(&consumer, HANDLER));
+    consume_monitored(connect, consumer, pool, monitor).await
+}
+
+fn batch_pool(
+    handler: impl BatchHandler,
+    mut consumer: ConsumerOptions,
+) -> Result<(ConsumerOptions, Arc<BatchPool>)> {
+    let batching = *consumer.batching.get_or_insert(Batching::of(100));
+    consumer.refuse_braces()?;
+    consumer.validate()?;
+    let pool = BatchPool::start(handler, batching, consumer.concurrency, consumer.handler_timeout);
+    Ok((consumer, Arc::new(pool)))
+}
+
+/// The tasks for a Rust handler. The options are checked first: there is a task for each of `concurrency`.
+fn tasks(handler: impl Handler, consumer: &ConsumerOptions) -> Result<Arc<TaskPool>> {
+    consumer.refuse_braces()?;
+    consumer.validate()?;
+    if consumer.batching.is_some() {
+        let text = format!("{}: `batching` is for `consume_batches`.", consumer.name);
+        return Err(Error::new(ErrorKind::Config, text));
+    }
+    Ok(Arc::new(TaskPool::start(handler, consumer.concurrency, consumer.handler_timeout)))
 }
 
 /// Runs consumptions until `stop`, or until one of them has ended, and then drains all of them at the same time. Returns
@@ -104,30 +229,68 @@ pub async fn consume_into(
     consumer: ConsumerOptions,
     inbox: Arc<dyn Inbox>,
 ) -> Result<Consumption> {
+    let monitor = Monitor::alone(&consumer);
+    consume_monitored(connect, consumer, inbox, monitor).await
+}
+
+/// [`consume_into`], with what is known of the consumer kept in a monitor that outlives the consumption.
+///
+/// # Errors
+/// As [`consume`].
+pub async fn consume_monitored(
+    connect: ConnectOptions,
+    consumer: ConsumerOptions,
+    inbox: Arc<dyn Inbox>,
+    monitor: Arc<Monitor>,
+) -> Result<Consumption> {
+    monitor.note(Machine::starts);
+    let started = start(connect, consumer, inbox, monitor.clone()).await;
+    if let Err(error) = &started {
+        monitor.note(|machine| machine.meets(trouble_of(error)));
+    }
+    started
+}
+
+async fn start(
+    connect: ConnectOptions,
+    consumer: ConsumerOptions,
+    inbox: Arc<dyn Inbox>,
+    monitor: Arc<Monitor>,
+) -> Result<Consumption> {
     consumer.validate()?;
     let connection = Connection::open(&connect).await?;
     connection.name(&consumer.name);
+    monitor.note(Machine::binds);
     let durable = bind(&connection, &consumer, &Resume::default()).await?;
     // An inherited durable is the consumer's own from now on.
     let options = Arc::new(ConsumerOptions { durable: durable.name.clone(), inherits: None, ..consumer });
-    let shared = Shared::new(options.clone(), connection.clone());
+    let shared = Shared::new(options.clone(), connection.clone(), monitor);
     let settler = Settler::new(shared.clone());
-    let suspects = Suspects::new(settler.clone(), Gate::new(shared.clone(), inbox.clone()));
+    let gate = Gate::new(shared.clone(), inbox.clone());
+    let suspects = Suspects::new(settler.clone(), gate.clone());
     let (alive, is_alive) = watch::channel(true);
-    let supervisor = Supervisor {
+    let repairer = Repairer {
         connect,
         options,
         settler: settler.clone(),
         suspects: suspects.clone(),
         stop: shared.consumer.stop.clone(),
     };
-    let stop = supervisor.stop.clone();
+    let stop = repairer.stop.clone();
     let name = durable.name.clone();
     let (fetching, writing) = (TaskTracker::new(), TaskTracker::new());
-    fetching.spawn(shared.watched(supervisor.run(connection, durable)));
+    fetching.spawn(shared.watched(repairer.run(connection, durable)));
     fetching.spawn(shared.watched(suspects.clone().run(stop.clone())));
     let written = CancellationToken::new();
     writing.spawn(shared.watched(settler.clone().write(written.clone())));
+    writing.spawn(shared.watched(count_what_is_held(shared.clone(), gate, written.clone())));
+    if shared.options.announce {
+        let announcing = Announcer::new(shared.clone()).run();
+        let written = written.clone();
+        writing.spawn(
+            shared.watched(async move { written.run_until_cancelled(announcing).await.unwrap_or_default() }),
+        );
+    }
     fetching.close();
     writing.close();
     Ok(Consumption {
@@ -144,9 +307,41 @@ pub async fn consume_into(
     })
 }
 
+/// Messages that a description names.
+const MOST_DESCRIBED: usize = 100;
+
+/// Keeps the counts of deliveries in hand up to date until `stop`.
+async fn count_what_is_held(shared: Arc<Shared>, gate: Arc<Gate>, stop: CancellationToken) {
+    loop {
+        // In this order: what arrives or starts meanwhile is waiting, and not late.
+        let (late, held, waiting) = (shared.late.load(Relaxed), shared.places.held(), gate.waiting());
+        let running = held.saturating_sub(waiting + late);
+        shared.meter().holds(InFlight { waiting, running, late });
+        if stop.run_until_cancelled(sleep(COUNTING)).await.is_none() {
+            return shared.meter().holds(InFlight::default());
+        }
+    }
+}
+
 /// A running consumption. It repairs itself: it reconnects, recreates a deleted durable at its old
 /// position, and waits for a missing stream. It ends by [`drain`](Self::drain). What it cannot repair is a
 /// panic in its own tasks: that ends it, see [`finished`](Self::finished).
+///
+/// ```no_run
+/// use nats_consumer::{ConnectOptions, ConsumerOptions, Message, consume};
+/// use std::time::Duration;
+///
+/// # async fn example(connect: ConnectOptions) -> nats_consumer::Result<()> {
+/// let options = ConsumerOptions::pull("orders", "billing");
+/// let consumption = consume(connect, options, async |_: Message| ()).await?;
+/// tokio::select! {
+///     _ = tokio::signal::ctrl_c() => {}
+///     () = consumption.finished() => {} // a bug of the engine
+/// }
+/// let unfinished = consumption.drain(Duration::from_secs(25)).await;
+/// println!("{} handled, {unfinished} not finished", consumption.counters().succeeded);
+/// # Ok(()) }
+/// ```
 #[must_use = "a consumption that is dropped stops without a drain"]
 pub struct Consumption {
     durable: String,
@@ -169,6 +364,14 @@ impl Consumption {
     }
 
     /// The counters now.
+    ///
+    /// ```
+    /// # fn example(consumption: &nats_consumer::Consumption) {
+    /// for (name, count) in consumption.counters().fields() {
+    ///     println!("{name} {count}");
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn counters(&self) -> Snapshot {
         Snapshot {
@@ -177,26 +380,66 @@ impl Consumption {
         }
     }
 
+    /// Lines about the consumption for somebody who wonders what it does: its state, and the messages that are not
+    /// settled, the oldest first.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn describe(&self) -> Vec<String> {
+        let name = &self.settler.shared.options.name;
+        let state = format!("{name} {}", self.status());
+        let unsettled = self.settler.unsettled();
+        let more = unsettled.len().saturating_sub(MOST_DESCRIBED);
+        let line = |it: &Unsettled| {
+            let Unsettled { sequence, attempt, age } = it;
+            format!("{name}: message {sequence}, attempt {attempt}, came {:.1} s ago", age.as_secs_f64())
+        };
+        let lines = unsettled.iter().take(MOST_DESCRIBED).map(line);
+        let rest = (more > 0).then(|| format!("{name}: {more} more messages are not settled"));
+        std::iter::once(state).chain(lines).chain(rest).collect()
+    }
+
     /// The counters themselves, which outlive the consumption.
     #[must_use]
     pub fn live_counters(&self) -> Arc<Counters> {
         self.settler.shared.counters.clone()
     }
 
-    /// Whether the server can be reached now.
+    /// The state now, with its reason and its beginning: whether it consumes, or what keeps messages away.
+    ///
+    /// ```no_run
+    /// # fn example(consumption: &nats_consumer::Consumption) {
+    /// let status = consumption.status();
+    /// if !status.is_ready(std::time::Duration::from_secs(10)) {
+    ///     println!("{}: {} {}", consumption.durable(), status.state, status.reason);
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.settler.shared.monitor.status()
+    }
+
+    /// The status from now on: the receiver is told of each change.
+    #[must_use]
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.settler.shared.monitor.changes()
+    }
+
+    /// Whether the link to the server is up. A server that hangs is noticed within ten seconds.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.settler.shared.connection().is_up()
     }
 
-    /// Whether it has neither been stopped nor drained, nor been ended by a bug of the engine.
+    /// Whether it has neither been stopped nor drained, nor been ended by a bug of the engine. It runs while it
+    /// repairs itself too: [`status`](Self::status) says whether messages are consumed.
     #[must_use]
     pub fn is_running(&self) -> bool {
         *self.is_alive.borrow() && !self.stop.is_cancelled()
     }
 
     /// Waits until it has been drained, or a bug of the engine has ended it: then [`drain`](Self::drain) it
-    /// all the same, so that what still runs can end.
+    /// anyway, so that running handlers can end. Cancel-safe: use it in `select!`.
     pub async fn finished(&self) {
         let mut is_alive = self.is_alive.clone();
         tokio::select! {
@@ -207,65 +450,97 @@ impl Consumption {
 
     /// Takes nothing new and hands back what no handler has started, until it is [resumed](Self::resume); what runs
     /// continues. For a program whose handlers are held up: other workers get the messages.
+    ///
+    /// ```
+    /// # async fn example(consumption: &nats_consumer::Consumption) {
+    /// consumption.suspend();
+    /// // Wait until the database is back.
+    /// consumption.resume();
+    /// # }
+    /// ```
     pub fn suspend(&self) {
         self.settler.shared.suspended.send_replace(true);
+        self.settler.shared.monitor.note(|machine| machine.suspends(true));
     }
 
     /// Takes messages again after [`suspend`](Self::suspend).
     pub fn resume(&self) {
         self.settler.shared.suspended.send_replace(false);
+        self.settler.shared.monitor.note(|machine| machine.suspends(false));
     }
 
     /// Whether messages wait for this durable, in this process or, as far as the server has told lately, in the stream.
     #[must_use]
     pub fn has_backlog(&self) -> bool {
         let shared = &self.settler.shared;
-        shared.backlog.load(Relaxed) > 0 || shared.places.held() > shared.options.concurrency
+        shared.backlog.load(Relaxed) > 0 || shared.places.held() > shared.options.at_once()
     }
 
     /// Takes nothing new and hands back what no handler can start at once; what runs continues. A
     /// [`drain`](Self::drain) follows.
     pub async fn stop_taking(&self) {
-        self.stop.cancel();
-        self.hand_back_what_waits(STARTING).await;
+        self.take_no_more();
+        self.hand_back_what_waits(START_TIMEOUT).await;
     }
 
     /// Takes nothing new, hands back what no handler can start at once, lets what runs finish for up to `grace`,
     /// then cancels it and hands it back. Returns how many deliveries were not finished.
     ///
-    /// It ends within `grace` and a few seconds, also while disconnected.
+    /// It ends within `grace` and a few seconds, also while disconnected. The future may be dropped: a second call goes on.
     pub async fn drain(&self, grace: Duration) -> usize {
         let began = Instant::now();
         // Also without any grace: what was dropped instead would come again as late as after a failure.
-        self.stop.cancel();
-        self.hand_back_what_waits(STARTING.min(grace)).await;
+        self.take_no_more();
+        self.hand_back_what_waits(START_TIMEOUT.min(grace)).await;
         let places = &self.settler.shared.places;
         let _ = timeout(grace.saturating_sub(began.elapsed()), places.fallen_to(0)).await;
         let unfinished = places.held();
         if unfinished > 0 {
             self.inbox.cancel();
-            self.suspects.recall().iter().for_each(Delivery::hand_back);
-            let _ = timeout(CANCELLING, places.fallen_to(0)).await;
+            self.suspects.hand_back(self.suspects.recall()).await;
+            let _ = timeout(CANCEL_TIMEOUT, places.fallen_to(0)).await;
             let _ = timeout(CLOSE_TIMEOUT, self.suspects.end_marks()).await;
             self.settler.hand_back_the_rest();
         }
         self.inbox.close();
         self.written.cancel();
         let _ = timeout(CLOSE_TIMEOUT, self.writing.wait()).await;
+        if self.settler.shared.options.ephemeral.is_some() {
+            self.delete_durable().await;
+        }
         self.settler.shared.connection().close(CLOSE_TIMEOUT).await;
+        self.settler.shared.monitor.note(Machine::ends);
         let _ = self.alive.send(false);
         unfinished
     }
 
-    /// What waits may start for so long: each message that is handed back has lost an attempt that nobody made. It is
-    /// handed back only when the fetch has ended: while it still asks, a message would come straight back.
+    /// Deletes the durable, which nobody else reads. If that fails, the server does it later.
+    async fn delete_durable(&self) {
+        let connection = self.settler.shared.connection();
+        let options = &self.settler.shared.options;
+        let deleting = delete(&connection, &options.stream, &self.durable);
+        if let Ok(Err(error)) = timeout(CLOSE_TIMEOUT, deleting).await {
+            debug!(target: CONSUMER, consumer = options.name, "The durable was not deleted: {error}");
+        }
+    }
+
+    fn take_no_more(&self) {
+        self.inbox.wind_up();
+        self.stop.cancel();
+        self.settler.shared.monitor.note(Machine::drains);
+    }
+
+    /// Waits up to `starting` for handlers to take the waiting messages, then hands the rest back: the fewer of them, the
+    /// less there is to note. Nothing is handed back before the fetch has ended, or it would come straight back.
     async fn hand_back_what_waits(&self, starting: Duration) {
+        // What gathers does not start any more.
+        let starting = if self.settler.shared.options.batching.is_some() { Duration::ZERO } else { starting };
         let mut waiting = if starting.is_zero() { self.suspects.recall() } else { Vec::new() };
         fail_point::pass("draining");
         let _ = timeout(CLOSE_TIMEOUT, self.fetching.wait()).await;
         let _ = timeout(starting, self.settler.shared.places.fallen_to(waiting.len())).await;
         waiting.extend(self.suspects.recall());
-        waiting.iter().for_each(Delivery::hand_back);
+        self.suspects.hand_back(waiting).await;
     }
 }
 
@@ -274,6 +549,7 @@ impl Drop for Consumption {
         self.stop.cancel();
         self.written.cancel();
         self.inbox.close();
+        self.settler.shared.monitor.note(Machine::ends);
     }
 }
 

@@ -36,17 +36,21 @@ impl Defect {
         }
     }
 
+    pub(crate) fn is_found(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
     pub(crate) fn found(&self) -> WaitForCancellationFuture<'_> {
         self.0.cancelled()
     }
 
-    /// Is cancelled by a defect too.
+    /// Returns a token that a defect cancels, too.
     pub(crate) fn stop(&self) -> CancellationToken {
         self.0.child_token()
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn describe(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")

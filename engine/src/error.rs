@@ -1,4 +1,4 @@
-//! What can go wrong, in one type: a [`kind`](Error::kind) to match on and a sentence to read.
+//! The error type of the crate: a [`kind`](Error::kind) to match on and a sentence to read.
 //!
 //! Every message says what happened and what to do about it. Nothing here knows tokio or NATS.
 
@@ -9,6 +9,18 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The kinds of failure a caller can tell apart.
+///
+/// ```
+/// use nats_consumer::{ConnectOptions, ConsumerOptions, ErrorKind, Message, consume};
+///
+/// # async fn example(connect: ConnectOptions) -> nats_consumer::Result<()> {
+/// let options = ConsumerOptions::pull("orders", "billing");
+/// match consume(connect, options, async |_: Message| ()).await {
+///     Err(error) if error.kind() == ErrorKind::StreamNotFound => println!("create the stream first"),
+///     other => println!("{other:?}"),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -24,7 +36,7 @@ pub enum ErrorKind {
     Denied,
     /// The stream does not exist.
     StreamNotFound,
-    /// What the server has differs from what was asked for, and cannot be changed.
+    /// The server's stream or durable differs from the declaration and cannot be changed.
     Mismatch,
     /// The stream's subjects belong to another stream already.
     Overlap,
@@ -47,13 +59,13 @@ pub enum ErrorKind {
     },
     /// No stream listens on the subject that was published to.
     NoStream,
-    /// Nobody answers requests on the subject.
+    /// No service answers requests on the subject.
     NoResponders,
     /// A subject or a header cannot be sent as it was given.
     Invalid,
     /// The message is larger than the server takes.
     TooLarge,
-    /// A stream did not confirm a message in time: it may be stored all the same.
+    /// A stream did not confirm a message in time. It may still be stored.
     Unconfirmed,
     /// The answer to a request did not come in time.
     Timeout,
@@ -63,6 +75,15 @@ pub enum ErrorKind {
 
 /// A failure of the engine: its [`kind`](Self::kind) to match on, a sentence that says what happened and what to do,
 /// and its cause as [`source`](StdError::source). Failures of a handler are [`HandlerError`](crate::HandlerError)s.
+///
+/// ```
+/// use nats_consumer::{ErrorKind, Outgoing};
+///
+/// let error = Outgoing::to("orders.*", "{}").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Invalid);
+/// assert!(!error.is_temporary()); // the same call would fail again
+/// println!("{error}"); // what happened, and what to do
+/// ```
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -72,24 +93,26 @@ pub struct Error {
 
 impl Error {
     /// An error of this kind; `message` says what happened and what to do.
+    #[doc(hidden)]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
     }
 
     /// The same error with its cause.
+    #[doc(hidden)]
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// What kind of failure it is.
+    /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What happened, and what to do about it, without the cause.
+    /// The message: what happened, and what to do about it, without the cause.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message

@@ -1,5 +1,5 @@
-//! Where tests end the process, or have a task panic: only with the feature `__fail-points`, which is not public
-//! and which no wheel has.
+//! Places where tests end the process or make a task panic. They need the feature `__fail-points`, which is not
+//! public, and which no wheel has.
 
 /// Ends the process here, as abruptly as a SIGKILL, if it was started with `NATS_CONSUMER_DIES` set to `step`
 /// and the number of times that the step is passed before, such as `returned:5`; with `NATS_CONSUMER_PANICS`,

@@ -2,7 +2,8 @@
 //!
 //! ```no_run
 //! use nats_consumer::{
-//!     ConnectOptions, ConsumerOptions, Exhausted, HandlerError, Json, Router, State, consume, with_state,
+//!     ConnectOptions, Connection, ConsumerOptions, Exhausted, HandlerError, Json, Router, State, StreamConfig, consume,
+//!     ensure_stream, with_state,
 //! };
 //! use std::{sync::Arc, time::Duration};
 //!
@@ -16,9 +17,12 @@
 //! }
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let router = Router::new().route("orders.*.created", with_state(Arc::new(Shop {}), bill))?;
+//! let connect = ConnectOptions::to(["nats://127.0.0.1:4222"]);
+//! ensure_stream(&Connection::open(&connect).await?, &StreamConfig::new("orders").subject("orders.>")).await?;
+//!
+//! let router = Router::new().route("orders.{id}.created", with_state(Arc::new(Shop {}), bill))?;
 //! let options = ConsumerOptions::pull("orders", "billing").concurrency(20).exhausted(Exhausted::DeadLetter);
-//! let consumption = consume(ConnectOptions::to(["nats://127.0.0.1:4222"]), options, router).await?;
+//! let consumption = consume(connect, options, router).await?;
 //! tokio::signal::ctrl_c().await?;
 //! consumption.drain(Duration::from_secs(25)).await;
 //! # Ok(()) }
@@ -27,51 +31,37 @@
 //! | to read | item |
 //! |---|---|
 //! | handlers, state, decoded payloads, middleware | [`Handler`], [`with_state`], [`Router`] |
-//! | what becomes of a message | [`Outcome`], [`HandlerError`], [`RetryPolicy`], [`Exhausted`] |
+//! | several messages in one call | [`consume_batches`], [`BatchHandler`], [`Batching`] |
+//! | decisions about a message | [`Outcome`], [`HandlerError`], [`RetryPolicy`], [`Exhausted`] |
 //! | options and their defaults | [`ConsumerOptions`], [`ConnectOptions`] |
 //! | tests without a server | [`Message::builder`] |
-//! | logs and metrics | [`observe::target`], [`Handler::on_outcome`], [`Consumption::counters`] |
+//! | logs and metrics | [`observe::target`], [`Handler::on_outcome`], [`Consumption::status`], [`observe::Metrics`], [`Consumption::counters`] |
 //! | how to stop | [`run_until`], [`Consumption::drain`], [`Context::shutting_down`] |
 //! | publishing | [`Publisher`], [`Outgoing`] |
 //! | subjects with names in them, as `orders.{id}.paid` | [`Template`] |
-//! | dead letters | [`dead_letters`], [`replay`] |
+//! | dead letters | [`DeadLetters`], [`replay()`] |
+//! | streams | [`StreamConfig`], [`ensure_stream`] |
+//! | what a start would change, before it | [`durables::plan`], [`durables::apply`] |
 //!
 //! Delivery is at least once: a handler may see a message again, so make it idempotent. Everything runs on the current
-//! tokio runtime, of either flavor, and panics outside of one.
+//! tokio runtime, of either flavor. Outside of one it panics.
 //!
 //! # Features
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | `ring` (default) | the cryptography of TLS |
+//! | `nkeys` (default) | signing in with `credentials` or `nkey_seed` |
 //! | `aws-lc-rs` | other cryptography of TLS, instead of `ring` |
 //! | `fips` | `aws-lc-rs` in its FIPS 140-3 variant; building it needs CMake and Go |
+//! | `http` | `observe::Probes`: `/livez`, `/readyz` and `/metrics` |
 //! | `websockets` | servers at `ws://` and `wss://` |
 //! | `testing` | `testing::NatsServer`, a real nats-server for your tests |
-//!
-//! # The journey of a message
-//!
-//! The folders are the steps of this journey, in its order; each one's own page says more.
-//!
-//! | step | what happens |
-//! |---|---|
-//! | `connect` | options become a client that reconnects; its state can be watched |
-//! | `jetstream` | requests to the API, typed answers, statuses of pull requests |
-//! | `bind` | the durable is found, created, or changed to fit its declaration |
-//! | `fetch` | pull: requests go out, never for more than there are free places; push: what the server sends |
-//! | `watch` | what stopped consuming is noticed and repaired; unreadable messages are found and put away |
-//! | `suspect` | a message that may have ended its worker runs alone, and other workers can see it |
-//! | [`route`] | the subject finds its handler: exact beats `*` beats `>` |
-//! | `handle` | the user's code runs on a delivery, one attempt at one message |
-//! | [`outcome`], [`retry`] | what becomes of the message, as a value; and after how long it comes again |
-//! | `settle` | the outcome is written to the server, in batches; until then the delivery is kept alive |
-//! | `dead_letter`, [`publish`] | what no attempt could handle is stored, and only then ended |
-//! | `client` | beside it: messages for a program that takes and settles them itself |
-//! | [`observe`] | counters |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod batch;
 mod bind;
 mod client;
 #[doc(hidden)]
@@ -111,11 +101,18 @@ mod watch;
 pub use self::consumption as worker;
 /// The client underneath, in the version that this crate's types are of.
 pub use async_nats;
+pub use bind::plan as durables;
 /// Payloads, in the version that this crate's types are of.
 pub use bytes;
 #[doc(hidden)]
 pub use client::{pull, settle as acknowledge, subscribe};
-pub use dead_letter::{read as dead_letters, replay};
+pub use dead_letter::identity::identity;
+pub use dead_letter::read as dead_letters;
+#[doc(hidden)]
+pub use dead_letter::replay;
+pub use dead_letter::replay::replay;
+#[doc(hidden)]
+pub use dead_letter::store::copies;
 #[doc(hidden)]
 pub use handle::{delivery, extract, router};
 #[doc(hidden)]
@@ -124,11 +121,20 @@ pub use jetstream::stream;
 #[doc(hidden)]
 pub use publish::publisher;
 
-pub use config::{ConnectOptions, ConsumerOptions, Exhausted, Kind, Secret, Start, TokenError, TokenSource};
-pub use connect::{Connection, ConnectionEvent, Link};
 #[doc(hidden)]
-pub use consumption::consume_into;
-pub use consumption::{Consumption, consume, run_until};
+pub use batch::gather::Gatherer;
+#[doc(hidden)]
+pub use batch::halves::{Blame, Halves};
+pub use batch::{BatchHandler, IntoOutcomes, Outcomes};
+pub use config::{
+    Batching, ConnectOptions, ConsumerOptions, Exhausted, Kind, Secret, Start, TokenError, TokenSource,
+};
+pub use connect::{Connection, ConnectionEvent, Link};
+pub use consumption::{
+    Consumption, consume, consume_batches, consume_batches_observed, consume_observed, run_until,
+};
+#[doc(hidden)]
+pub use consumption::{consume_into, consume_monitored};
 pub use dead_letters::{DeadLetters, Selection, StoredLetter};
 #[doc(hidden)]
 pub use delivery::{AlreadySettled, Delivery, Follows, Place};
@@ -144,6 +150,7 @@ pub use publisher::Publisher;
 pub use retry::{RetryPolicy, Schedule};
 pub use route::{Pattern, Template};
 pub use router::Router;
+pub use stream::{StreamConfig, ensure_stream};
 
 /// Runs the examples of the README.
 #[cfg(doctest)]

@@ -1,10 +1,23 @@
-//! What a handler decided about a message, as a value. Doing it is `settle`'s job.
+//! The decision of a handler about a message, as a value. `settle` carries it out.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-/// What becomes of a message.
+/// Decision about a message.
+///
+/// ```
+/// use nats_consumer::{Message, Outcome};
+///
+/// async fn bill(message: Message) -> Outcome {
+///     match message.header("Test") {
+///         Some(_) => Outcome::Drop { reason: "a test order".into() },
+///         None => Outcome::Ack,
+///     }
+/// }
+/// # fn is_handler(_: impl nats_consumer::Handler) {}
+/// # is_handler(bill);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -99,6 +112,13 @@ impl HandlerError {
     }
 
     /// The same error with the outcome that it should have.
+    ///
+    /// ```
+    /// use nats_consumer::{HandlerError, Outcome};
+    ///
+    /// let error = HandlerError::from("the bank does not answer").with_outcome(Outcome::Retry { after: None });
+    /// assert_eq!(error.outcome(), Some(&Outcome::Retry { after: None }));
+    /// ```
     #[must_use]
     pub fn with_outcome(self, outcome: Outcome) -> Self {
         Self { outcome: Some(outcome), ..self }
@@ -143,7 +163,7 @@ impl HandlerError {
     }
 
     /// The error with its causes. A cause that the text before it ends with already is not repeated.
-    fn spell(&self) -> String {
+    fn with_causes(&self) -> String {
         let mut text = self.source.to_string();
         for cause in self.chain().skip(1).map(ToString::to_string) {
             if !text.ends_with(&cause) {
@@ -163,17 +183,25 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for HandlerError {
 
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() { f.write_str(&self.spell()) } else { self.source.fmt(f) }
+        if f.alternate() { f.write_str(&self.with_causes()) } else { self.source.fmt(f) }
     }
 }
 
 impl fmt::Debug for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.spell())
+        f.write_str(&self.with_causes())
     }
 }
 
-/// What a handler may return: nothing, an [`Outcome`], or a `Result` of either.
+/// Return values of handlers: nothing, an [`Outcome`], or a `Result` of either.
+///
+/// ```
+/// use nats_consumer::{IntoOutcome, Outcome};
+///
+/// assert_eq!(().into_outcome().unwrap(), Outcome::Ack);
+/// assert_eq!(Ok::<(), std::fmt::Error>(()).into_outcome().unwrap(), Outcome::Ack);
+/// assert!(Err::<(), _>(std::fmt::Error).into_outcome().is_err());
+/// ```
 pub trait IntoOutcome {
     /// The outcome, or the error that the retry policy will judge.
     ///

@@ -17,6 +17,16 @@ use std::fmt;
 use std::time::Duration;
 
 /// How often a message is tried, and how long it waits in between.
+///
+/// ```
+/// use nats_consumer::{ConsumerOptions, RetryPolicy, Schedule};
+/// use std::time::Duration;
+///
+/// // Three attempts; the first retry waits 5 s, the second a minute.
+/// let delays = Schedule::Delays(vec![Duration::from_secs(5), Duration::from_secs(60)]);
+/// let options = ConsumerOptions::pull("orders", "billing").retry(RetryPolicy::new(3, delays)?);
+/// # Ok::<(), nats_consumer::retry::PolicyError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
     max_attempts: u64,
@@ -24,6 +34,17 @@ pub struct RetryPolicy {
 }
 
 /// The delays between the attempts at one message.
+///
+/// ```
+/// use nats_consumer::{RetryPolicy, Schedule};
+/// use std::time::Duration;
+///
+/// let (initial, max) = (Duration::from_millis(200), Duration::from_secs(60));
+/// let policy = RetryPolicy::new(10, Schedule::Exponential { initial, factor: 3.0, max })?;
+/// assert_eq!(policy.delay(2), Duration::from_millis(600));
+/// assert_eq!(policy.delay(9), Duration::from_secs(60));
+/// # Ok::<(), nats_consumer::retry::PolicyError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Schedule {
@@ -31,7 +52,7 @@ pub enum Schedule {
     Exponential {
         /// The delay after the first attempt.
         initial: Duration,
-        /// What each delay is multiplied by for the next; 1 keeps it constant.
+        /// Factor from one delay to the next; 1 keeps it constant.
         factor: f64,
         /// The longest delay.
         max: Duration,
@@ -40,15 +61,15 @@ pub enum Schedule {
     Delays(Vec<Duration>),
 }
 
-/// What follows a failed attempt.
+/// The step after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Next {
     /// Another attempt after this delay.
     Retry(Duration),
-    /// Nothing: this was the last attempt.
+    /// No other attempt: this was the last one.
     Exhausted,
-    /// Nothing, and this attempt was one too many: an earlier worker was lost with the last one.
+    /// No other attempt, and this one was beyond the limit: an earlier worker was lost with the last attempt.
     Beyond,
 }
 
@@ -75,7 +96,7 @@ impl RetryPolicy {
         self.max_attempts
     }
 
-    /// What follows when attempt number `attempt` failed.
+    /// Returns what follows when attempt number `attempt` failed.
     pub fn next(&self, attempt: u64) -> Next {
         match attempt.cmp(&self.max_attempts) {
             std::cmp::Ordering::Less => Next::Retry(self.delay(attempt)),

@@ -1,4 +1,4 @@
-//! Who may import whom: the rules of the layout, read from the source itself.
+//! The rules of the layout: which module may import which, read from the source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -37,7 +37,7 @@ fn only_the_consumption_wires() {
 fn imports_go_down_only() {
     let modules = modules();
     let names: Names = modules.keys().cloned().collect();
-    // What is no module is something that lib exports again, and lib is above everything.
+    // Anything but a module is something that lib exports again, and lib is above everything.
     let resolve = |import: String| if names.contains(&import) { import } else { "lib".to_owned() };
     let mut above: BTreeMap<String, Names> = modules
         .iter()
@@ -67,6 +67,51 @@ fn every_log_event_names_its_target() {
             assert!(event.trim_start().starts_with("target: "), "{} logs without a target", path.display());
         }
     }
+}
+
+#[test]
+fn every_item_that_the_root_exports_has_an_example() {
+    // Types that only a signature names; what makes them has the example.
+    let named_only = ["Result", "TokenError", "Classified", "Observed", "HandlerFn", "WithState"];
+    let files: Vec<_> = rust_files("src").iter().map(|path| read(path)).collect();
+    let names = exports(&read(&crate_path("src/lib.rs")));
+    assert!(names.contains("Router") && names.contains("replay"), "{names:?}");
+    for name in names.iter().filter(|name| !named_only.contains(&name.as_str())) {
+        let documentation = files.iter().find_map(|file| documentation(file, name));
+        let documentation = documentation.unwrap_or_else(|| panic!("{name} is not found"));
+        assert!(documentation.contains("```"), "{name} has no example");
+    }
+}
+
+/// The names in `pub use` lines without `#[doc(hidden)]`, without modules.
+fn exports(lib: &str) -> Names {
+    let statements = lib.split(';').map(str::trim);
+    let shown = statements.filter(|statement| !statement.contains("#[doc(hidden)]"));
+    let uses = shown.filter_map(|statement| Some(statement.split_once("pub use ")?.1));
+    let names = uses.filter_map(|path| Some(path.split_once("::")?.1)).flat_map(first_names);
+    names.filter(|name| !["read", "stream"].contains(&name.as_str())).collect()
+}
+
+/// The comment above the definition of `name`, with the attributes in between.
+fn documentation(file: &str, name: &str) -> Option<String> {
+    let is_definition = |line: &str| {
+        let line = line.strip_prefix("pub ").map(|line| line.strip_prefix("async ").unwrap_or(line));
+        let item = line
+            .and_then(|line| line.split_once(' ').filter(|(kind, _)| *kind != "mod").map(|(_, item)| item));
+        item.and_then(|item| item.strip_prefix(name))
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    let at = file.lines().position(is_definition)?;
+    let above: Vec<_> = file.lines().take(at).collect();
+    let start = above.iter().rposition(|line| line.is_empty()).unwrap_or_default();
+    Some(above[start..].join("\n"))
+}
+
+#[test]
+fn the_readme_asks_for_this_version() {
+    let readme = read(&crate_path("README.md"));
+    let dependency = format!("nats-consumer = \"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(readme.contains(&dependency), "README.md lacks {dependency}");
 }
 
 #[test]
@@ -116,7 +161,7 @@ fn first_names(path: &str) -> Vec<String> {
     }
 }
 
-/// What commas part in `{...}`, given from behind its opening brace.
+/// The members of `{...}`, given from behind its opening brace.
 fn members(group: &str) -> Vec<&str> {
     let mut members = Vec::new();
     let (mut depth, mut start) = (1, 0);
@@ -137,8 +182,8 @@ fn members(group: &str) -> Vec<&str> {
     members
 }
 
-/// What is left of the imports when every module that imports nothing, or that nothing imports, is
-/// taken away, and again, until there is none.
+/// The imports that are left when every module that imports nothing, or that nothing imports, is taken away,
+/// repeatedly, until there is none.
 fn circles(mut imports: BTreeMap<String, Names>) -> BTreeMap<String, Names> {
     loop {
         let before = imports.len();

@@ -29,7 +29,7 @@ fn specification(pattern: &Pattern, subject: &str) -> Option<Vec<u8>> {
     pattern.iter().zip(&subject).map(rank).collect()
 }
 
-/// At least so many that patterns and subjects meet; PROPTEST_CASES may ask for more.
+/// Enough cases that patterns and subjects meet; PROPTEST_CASES may ask for more.
 fn cases() -> ProptestConfig {
     let config = ProptestConfig::default();
     ProptestConfig { cases: config.cases.max(4000), ..config }

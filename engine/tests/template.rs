@@ -1,4 +1,4 @@
-//! Whatever the template, the values and the subject: no value changes the form of a subject.
+//! Property tests of templates: no value changes the form of a subject.
 
 use nats_consumer::route::{Template, validate_publish_subject};
 use proptest::prelude::*;

@@ -17,7 +17,7 @@ fn runs(pid: u32) -> bool {
     Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success()
 }
 
-/// What the JetStream API answers.
+/// The answer of the JetStream API.
 async fn ask(client: &Client, api: &str, body: &str) -> Value {
     let reply = client.request(format!("$JS.API.{api}"), body.to_owned().into()).await.unwrap();
     serde_json::from_slice(&reply.payload).unwrap()

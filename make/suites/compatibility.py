@@ -63,7 +63,7 @@ def main(folder: str) -> int:
 
 
 def _report(suite: Suite, outcomes: dict[str, str]) -> Iterator[str]:
-    """What is not as declared, and a line that counts."""
+    """Print what is not as declared, and a line that counts."""
     expected, by_chance = _declared(suite), _declared(suite, by_chance=True)
     names = {
         what: {name for name, outcome in outcomes.items() if outcome == what}
@@ -91,7 +91,7 @@ def _declared(suite: Suite, by_chance: bool = False) -> frozenset[str]:
 
 
 def _outcomes(suite: Suite, folder: Path) -> dict[str, str]:
-    """What came of each test. What failed has a second try: its server may have been late."""
+    """Return the outcome of each test. A failed one has a second try: its server may be late."""
     with tempfile.TemporaryDirectory(prefix="compatibility-") as temporary:
         copy = Path(temporary)
         shutil.copytree(folder / suite.name, copy / "tests")

@@ -52,7 +52,7 @@ class TheirClient:
         return self._ours is not None and self._ours.is_closed
 
     async def close(self) -> None:
-        """Nothing before connect()."""
+        """Do nothing before connect()."""
         if self._ours is not None:
             await self._ours.close()
 

@@ -17,7 +17,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """Of a module, only what went wrong."""
+    """Note a module only if its collection failed."""
     if report.failed:
         _note(report.outcome, report.nodeid)
 

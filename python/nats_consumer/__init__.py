@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 from .api import PubAck
 from .client import get_nats_client
 from .consumer import ErrorAckBehavior, JetstreamPullConsumer, JetstreamPushConsumer, NatsConsumer
+from .current import current_message
 from .handler import ConsumerHandler, handle
+from .message import Message
 from .outcomes import Ack, DeadLetter, Drop, Outcome, Retry
+from .payloads.event import event
 from .publish import (
     Outgoing,
     apublish,
     apublish_many,
+    arequest,
     publish,
     publish_many,
     publish_many_on_commit,
     publish_on_commit,
+    request,
 )
 
 __all__ = [
@@ -27,6 +32,7 @@ __all__ = [
     "ErrorAckBehavior",
     "JetstreamPullConsumer",
     "JetstreamPushConsumer",
+    "Message",
     "NatsConsumer",
     "Outcome",
     "Outgoing",
@@ -34,12 +40,16 @@ __all__ = [
     "Retry",
     "apublish",
     "apublish_many",
+    "arequest",
+    "current_message",
+    "event",
     "get_nats_client",
     "handle",
     "publish",
     "publish_many",
     "publish_many_on_commit",
     "publish_on_commit",
+    "request",
 ]
 
 

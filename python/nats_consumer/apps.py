@@ -2,9 +2,13 @@
 
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from django.apps import AppConfig, apps
 from django.utils.module_loading import module_has_submodule
+
+if TYPE_CHECKING:
+    from .publish.publisher import Publisher
 
 
 class NatsConsumerConfig(AppConfig):
@@ -18,7 +22,9 @@ class NatsConsumerConfig(AppConfig):
     def ready(self) -> None:
         """Called by Django once all apps and models are loaded."""
         from . import checks  # noqa: F401  (its checks register on import)
+        from .publish.publisher import replace_in_test_runs
 
+        replace_in_test_runs(_outbox_publisher)
         excluded = _excluded()
         for config in apps.get_app_configs():
             has_consumers = config.module and module_has_submodule(config.module, "consumers")
@@ -26,6 +32,13 @@ class NatsConsumerConfig(AppConfig):
                 _import(config)
         if find_spec("consumers") is not None:
             import_module("consumers")
+
+
+def _outbox_publisher(using: str) -> "Publisher":
+    # On first use: only tests need it.
+    from .testing.capture import outbox_publisher
+
+    return outbox_publisher(using)
 
 
 def _excluded() -> set[str]:

@@ -1,10 +1,12 @@
 """Consumer classes: a project derives its own from them."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
+
+from django.db import InterfaceError, OperationalError
 
 from .client import Client, get_nats_client
 from .declare import registry
@@ -12,12 +14,18 @@ from .declare.durable import declared_durable
 from .declare.filters import declared_filter
 from .declare.options import Overrides
 from .exceptions import StreamNotFound, WorkerError
+from .message import Message
 from .names import check_name
 from .outcomes import ErrorAckBehavior
+from .settings import DEFAULT_CONNECTION
 
 if TYPE_CHECKING:
-    from ._native import Consumption, Message
+    from ._native import Consumption
     from .run.own_run import OwnRun
+    from .streams.operation import StreamOperation
+
+    Operations: TypeAlias = StreamOperation | Iterable[StreamOperation] | None
+
 
 __all__ = ["ErrorAckBehavior", "JetstreamPullConsumer", "JetstreamPushConsumer", "NatsConsumer"]
 
@@ -25,12 +33,15 @@ __all__ = ["ErrorAckBehavior", "JetstreamPullConsumer", "JetstreamPushConsumer",
 class NatsConsumer:
     """The base of push and pull consumers. A subclass with a `stream_name` is registered under its
     class name and can be run. A class is only a base for others if it has no `stream_name`, is
-    abstract, or has subclasses but no `handle_message`.
+    abstract, or has subclasses but neither `handle_message` nor `handle_batch`.
 
     Write `handle_message(self, message)`, and if you want `handle_error(self, message, error,
     attempt)`, called once after the last attempt, and `setup(self)`, which returns operations for
     `manage.py nats_consumer --setup`. Each may be `async def` or `def`; a `def handle_message`
     runs in its own thread and may block, for instance on the ORM.
+
+    Write `handle_batch(self, messages)` instead, with `max_batch`, to handle several messages with
+    one call.
 
     Returning acknowledges the message; an exception makes the server deliver it again. Times are
     seconds. A `handle_message` that exceeds `handler_timeout` has failed: an `async def` is
@@ -39,10 +50,11 @@ class NatsConsumer:
 
     kind: ClassVar[str] = ""
 
+    connection: str = DEFAULT_CONNECTION
     stream_name: str | None = None
     subjects: Sequence[str] = ()
-    filter_subject: str | None = None
-    filter_subjects: Sequence[str] = ()
+    filter_subject: str | type | None = None
+    filter_subjects: Sequence[str | type] = ()
     durable_name: str | None = None
     deliver_policy: str = "all"
     start_sequence: int | None = None
@@ -55,6 +67,7 @@ class NatsConsumer:
     max_deliver: int | None = None
     backoff_delays: Sequence[float] | None = None
     handle_error_ack_behavior: ErrorAckBehavior = ErrorAckBehavior.NAK
+    invalid_ack_behavior: ErrorAckBehavior = ErrorAckBehavior.DEAD_LETTER
 
     concurrency: int | None = None
     batch_size: int = 100
@@ -62,6 +75,28 @@ class NatsConsumer:
     ack_wait: float = 30.0
     max_ack_pending: int | None = None
     handler_timeout: float | None = None
+    ordered: bool = False
+    max_batch: int | None = None
+    max_batch_wait: float = 0.5
+    max_batch_bytes: int = 8 * 1024 * 1024
+    common_errors: tuple[type[BaseException], ...] = (OperationalError, InterfaceError, OSError)
+    idempotent: bool | str = False
+    ephemeral: bool = False
+
+    if TYPE_CHECKING:
+        # For editors and type checkers. At run time a consumer has those that the project writes.
+        def handle_message(self, *args: Any, **kwargs: Any) -> Any:
+            """Handle one message. Returning acknowledges it; an exception makes it come again."""
+
+        def handle_batch(self, *args: Any, **kwargs: Any) -> Any:
+            """Handle several messages, instead of handle_message. Returning acknowledges them, but
+            for those that a returned dict gives outcomes or exceptions."""
+
+        def handle_error(self, message: Message, error: Exception, attempt: int, /) -> Any:
+            """Called once, after the last attempt at the message failed with `error`."""
+
+        def setup(self) -> Operations | Awaitable[Operations]:
+            """Return operations for `manage.py nats_consumer --setup`."""
 
     _consumption: "Consumption | None" = None
     _earlier_successes: int = 0
@@ -96,7 +131,7 @@ class NatsConsumer:
 
     @classmethod
     def get_consumer(cls, name: str) -> "type[NatsConsumer]":
-        """As get()."""
+        """Return the same as get()."""
         return cls.get(name)
 
     @classmethod
@@ -118,8 +153,14 @@ class NatsConsumer:
         attributes are not enough."""
         return declared_filter(self)[0]
 
+    def message_identity(self, message: Message) -> str:
+        """The identity of the message among those with its subject, for `idempotent`. Override it
+        where the publisher has a key of its own. By default the Nats-Msg-Id that it was published
+        with, or stream, sequence and time."""
+        return message.identity
+
     @staticmethod
-    def get_message_id(msg: "Message") -> str:
+    def get_message_id(msg: Message) -> str:
         """The delivery's number in the durable and the message's in the stream: "7.3"."""
         sequence = msg.metadata.sequence
         return f"{sequence.consumer}.{sequence.stream}"
@@ -127,7 +168,7 @@ class NatsConsumer:
     @classmethod
     async def stream_exists(cls) -> bool:
         """Whether the server has the stream. Raises Unreachable."""
-        async with await get_nats_client() as client:
+        async with await get_nats_client(using=cls.connection) as client:
             try:
                 await client.jetstream().stream_info(str(cls.stream_name))
             except StreamNotFound:
@@ -197,13 +238,23 @@ class NatsConsumer:
         return self._earlier_repairs + self._count("repairs")
 
     @property
+    def state(self) -> str:
+        """State of this consumer in the engine, in one word: "starting", "binding",
+        "consuming", "paused", "stuck", "repairing", "denied", "unreachable", "no_stream",
+        "draining" or "stopped"."""
+        return "stopped" if self._consumption is None else self._consumption.state
+
+    @property
     def is_running(self) -> bool:
-        """Whether the engine is consuming for this consumer."""
+        """Whether the engine works for this consumer: it has been started and neither drained nor
+        stopped. It works while it repairs itself too: `state` tells whether messages are consumed.
+        """
         return self._consumption is not None and self._consumption.is_running
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection of this consumer is up."""
+        """Whether the connection of this consumer is up. A server that hangs is noticed within ten
+        seconds."""
         return self._consumption is not None and self._consumption.is_connected
 
     def _begin(self, overrides: Overrides) -> "OwnRun":
@@ -225,7 +276,7 @@ class NatsConsumer:
             return self._given_client
         async with self._connecting:  # not one for each handler that asks first
             if self._client is None or self._client.is_closed:
-                self._client = await get_nats_client()
+                self._client = await get_nats_client(using=self.connection)
             return self._client
 
     async def _disconnect(self) -> None:

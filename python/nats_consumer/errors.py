@@ -25,7 +25,7 @@ class DrainTimeoutError(TimeoutError):
 
 
 class NoRespondersError(Error):
-    """Nobody answers requests on the subject."""
+    """No service answers requests on the subject."""
 
 
 class NoServersError(Error):
@@ -109,7 +109,7 @@ class ProtocolError(Error):
 
 
 class JsonParseError(Error):
-    """The server sent what is no JSON."""
+    """The server sent something that is not JSON."""
 
 
 class NotJSMessageError(Error):

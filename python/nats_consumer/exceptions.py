@@ -129,6 +129,11 @@ class StreamMismatch(StreamError):
     changed in place. Use another durable_name, or delete the old one by hand."""
 
 
+class NotPossible(StreamError):
+    """The state of the durable or the version of the server does not allow this; the message says
+    what does."""
+
+
 class SubjectsOverlap(StreamError, js_errors.BadRequestError):
     """Another stream already has some of these subjects.
 
@@ -271,8 +276,21 @@ class MessageError(NatsConsumerError):
     """The message does not allow this."""
 
 
+class InvalidPayload(MessageError, ValueError):
+    """The payload, or a token of the subject, cannot be decoded as the handler declares it.
+
+    Raised before a handler that declares a type. No retry can help: `invalid_ack_behavior` of the
+    consumer decides at the first attempt."""
+
+
 class MessageAlreadySettled(MessageError, errors.MsgAlreadyAckdError):
     """The message is settled already: ack, nak and term work once for each delivery."""
+
+
+class SettledTooEarly(MessageError):
+    """An idempotent handler cannot settle its message: its work is committed after it returned.
+
+    Return or raise an outcome instead: Ack, Retry, DeadLetter or Drop."""
 
 
 class NotJetStreamMessage(MessageError, errors.NotJSMessageError):

@@ -1,4 +1,4 @@
-"""What a handler decides about a message: raise one of these, or return it."""
+"""Outcomes of a message: a handler raises one of these, or returns it."""
 # ruff: noqa: N818 - an outcome is not an error
 
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ class Drop(_Final):
 
 
 class ErrorAckBehavior(Enum):
-    """What happens to a message after its last attempt failed and handle_error has run."""
+    """Decision about a message whose last attempt failed, after handle_error has run."""
 
     ACK = "Ack"
     """Acknowledge it and move on."""
@@ -95,6 +95,13 @@ class ErrorAckBehavior(Enum):
     """Keep it in the dead letter stream."""
     TERM = "Term"
     """Discard it for good."""
+
+
+def as_outcome(answer: object) -> Outcome | None:
+    """The outcome that a handler returned, as an object or as its class; None for anything else."""
+    if isinstance(answer, type) and issubclass(answer, Outcome):
+        return answer()
+    return answer if isinstance(answer, Outcome) else None
 
 
 def raised_outcome(error: BaseException) -> Outcome | None:

@@ -1,28 +1,56 @@
 """The setting NATS_CONSUMER of a project."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from ipaddress import ip_address
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from .exceptions import ConfigurationError
-from .validation import number, unknown_key
+from .names import check_name
+from .validation import number, unknown_key, whole
 
 KEYS = (
     "connect_args",
+    "connections",
     "default_durable_name",
     "manage_durables",
+    "announce",
     "event_loop_policy",
     "shutdown_timeout",
+    "http",
+    "ready_grace",
+    "workers",
+    "max_messages",
+    "max_messages_jitter",
+    "max_rss",
+    "worker_start_timeout",
+    "hung_after",
+    "middleware",
+    "publish_middleware",
     "embedded_store",
     "exclude_apps",
     "migrate_streams_in_tests",
+    "publish_in_tests",
     "outbox_relay",
+    "inbox_retention",
+    "admin_payload",
 )
+# The connection of connect_args.
+DEFAULT_CONNECTION = "default"
 _OLD_DURABLE_KEY = "DEFAULT_DURABLE_NAME"
 _DEFAULT_SHUTDOWN_TIMEOUT = 25.0
+_DEFAULT_READY_GRACE = 10.0
+_DEFAULT_START_TIMEOUT = 60.0
+_DEFAULT_HUNG_AFTER = 60.0
+# The engine of a worker says something each second.
+_SHORTEST_HUNG_AFTER = 5.0
+_DEFAULT_INBOX_RETENTION = 7 * 24 * 3600.0
+_LOOPBACK = "127.0.0.1"
+_LAST_PORT = 65_535
 
 
 def nats_consumer_settings() -> Mapping[str, Any]:
@@ -48,12 +76,58 @@ def check_keys(arguments: Collection[str]) -> None:
         raise ConfigurationError(" ".join(faults))
 
 
-def connect_args() -> dict[str, Any]:
-    """NATS_CONSUMER["connect_args"], empty if absent."""
-    value = nats_consumer_settings().get("connect_args", {})
+def connect_args(using: str = DEFAULT_CONNECTION) -> dict[str, Any]:
+    """The arguments of the connection `using`; those of "default" are
+    NATS_CONSUMER["connect_args"], empty if absent. Raises ConfigurationError for an unknown
+    connection."""
+    if using == DEFAULT_CONNECTION:
+        value = nats_consumer_settings().get("connect_args", {})
+    else:
+        value = _connections()[check_connection(using)]
     if not isinstance(value, Mapping):
-        raise ConfigurationError('NATS_CONSUMER["connect_args"] must be a dict.')
+        raise ConfigurationError(f"{place_of(using)} must be a dict.")
     return dict(value)
+
+
+def connections() -> tuple[str, ...]:
+    """The aliases of all connections, "default" first. Raises ConfigurationError if
+    NATS_CONSUMER["connections"] is wrong."""
+    return (DEFAULT_CONNECTION, *_connections())
+
+
+def check_connection(using: object) -> str:
+    """The alias, if there is such a connection. Raises ConfigurationError, which names those that
+    exist."""
+    known = connections()
+    if isinstance(using, str) and using in known:
+        return using
+    raise ConfigurationError(
+        f'There is no connection {using!r}. Add it to NATS_CONSUMER["connections"], or use one '
+        f"of these: {', '.join(known)}."
+    )
+
+
+def place_of(using: str) -> str:
+    """Return the expression for the arguments of a connection in the settings."""
+    key = "connect_args" if using == DEFAULT_CONNECTION else f'connections"]["{using}'
+    return f'NATS_CONSUMER["{key}"]'
+
+
+def _connections() -> Mapping[str, Any]:
+    value = nats_consumer_settings().get("connections", {})
+    if not isinstance(value, Mapping):
+        raise ConfigurationError('NATS_CONSUMER["connections"] must be a dict.')
+    if DEFAULT_CONNECTION in value:
+        raise ConfigurationError(
+            f'NATS_CONSUMER["connections"] cannot have the key {DEFAULT_CONNECTION!r}: that is the '
+            'connection of NATS_CONSUMER["connect_args"].'
+        )
+    for alias in value:
+        try:
+            check_name(alias, 'A key of NATS_CONSUMER["connections"]')
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+    return value
 
 
 def default_durable_name() -> str | None:
@@ -72,6 +146,14 @@ def manage_durables() -> bool:
     raise ConfigurationError(
         f'NATS_CONSUMER["manage_durables"] must be True or False, not {value!r}.'
     )
+
+
+def announce() -> bool:
+    """Whether workers answer `nats_status` and `nats micro`."""
+    value = nats_consumer_settings().get("announce", True)
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(f'NATS_CONSUMER["announce"] must be True or False, not {value!r}.')
 
 
 def event_loop_policy() -> str | None:
@@ -95,6 +177,26 @@ def excluded_apps() -> list[str]:
     )
 
 
+def middleware() -> list[str]:
+    """The dotted paths of the middleware around each attempt, outermost first."""
+    return _paths("middleware")
+
+
+def publish_middleware() -> list[str]:
+    """The dotted paths of the middleware around each publishing, outermost first."""
+    return _paths("publish_middleware")
+
+
+def _paths(key: str) -> list[str]:
+    paths = nats_consumer_settings().get(key, [])
+    if isinstance(paths, list | tuple) and all(isinstance(each, str) for each in paths):
+        return list(paths)
+    raise ConfigurationError(
+        f'NATS_CONSUMER["{key}"] must be a list of dotted paths such as '
+        f"['shop.middleware.tenant'], not {paths!r}."
+    )
+
+
 def migrates_streams_in_tests() -> bool:
     """Whether operations in migrations run for a test database too."""
     value = nats_consumer_settings().get("migrate_streams_in_tests", False)
@@ -102,6 +204,16 @@ def migrates_streams_in_tests() -> bool:
         return value
     raise ConfigurationError(
         f'NATS_CONSUMER["migrate_streams_in_tests"] must be True or False, not {value!r}.'
+    )
+
+
+def publishes_in_tests() -> bool:
+    """Whether test runs publish. Otherwise messages are kept in nats_consumer.testing.outbox."""
+    value = nats_consumer_settings().get("publish_in_tests", True)
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(
+        f'NATS_CONSUMER["publish_in_tests"] must be True or False, not {value!r}.'
     )
 
 
@@ -113,19 +225,145 @@ def outbox_relay() -> bool:
     raise ConfigurationError(f'NATS_CONSUMER["outbox_relay"] must be True or False, not {value!r}.')
 
 
+def inbox_retention() -> float:
+    """How long, in seconds, the inbox remembers a message at least."""
+    value = nats_consumer_settings().get("inbox_retention", _DEFAULT_INBOX_RETENTION)
+    return number(value, 'NATS_CONSUMER["inbox_retention"]')
+
+
+def imported(setting: str, path: str) -> Callable[..., Any]:
+    """Return the callable that a list of dotted paths names. Raises ConfigurationError."""
+    try:
+        found = import_string(path)
+    except Exception as error:
+        raise ConfigurationError(
+            f'NATS_CONSUMER["{setting}"]: {path} cannot be imported: {error}'
+        ) from error
+    if not callable(found):
+        raise ConfigurationError(f'NATS_CONSUMER["{setting}"]: {path} is not callable.')
+    checked: Callable[..., Any] = found
+    return checked
+
+
+def admin_payload() -> Callable[..., bytes | str | None] | None:
+    """The function that the admin shows payloads through, or None."""
+    path = nats_consumer_settings().get("admin_payload")
+    if path is None:
+        return None
+    try:
+        found = import_string(path) if isinstance(path, str) else None
+    except ImportError as error:
+        raise ConfigurationError(f'NATS_CONSUMER["admin_payload"]: {error}.') from error
+    if not callable(found):
+        raise ConfigurationError(
+            'NATS_CONSUMER["admin_payload"] must be the dotted path of a function such as '
+            f"'shop.masks.payload', not {path!r}."
+        )
+    function: Callable[..., bytes | str | None] = found
+    return function
+
+
+def http(given: object = None) -> str | None:
+    """Return the address of probes and metrics, as "host:port": the `given` one, or that of the
+    setting. A port alone is one of loopback. None serves none."""
+    value = nats_consumer_settings().get("http") if given is None else given
+    if value is None:
+        return None
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    is_port = port.isascii() and port.isdigit() and int(port) <= _LAST_PORT
+    if not colon or not is_port or not _is_host(host):
+        what = 'NATS_CONSUMER["http"]' if given is None else "--http"
+        raise ConfigurationError(
+            f"{what} must be host and port, such as '127.0.0.1:9464', not {value!r}."
+        )
+    return f"{host or _LOOPBACK}:{port}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches the host of "host:port"."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_host(host: str) -> bool:
+    """Whether it is empty, a name, or an address; one of IPv6 has brackets."""
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        return False
+    return not any(char.isspace() or char in "/@[]" for char in host)
+
+
 def shutdown_timeout(given: object = None) -> float:
     """How long, in seconds, running handlers may go on after SIGTERM: as `given`, or as the
     setting says."""
     if given is not None:
         return number(given, "the shutdown timeout")
-    return number(
-        nats_consumer_settings().get("shutdown_timeout", _DEFAULT_SHUTDOWN_TIMEOUT),
-        'NATS_CONSUMER["shutdown_timeout"]',
-    )
+    return _seconds("shutdown_timeout", _DEFAULT_SHUTDOWN_TIMEOUT)
 
 
-def embedded_store() -> Path:
-    """The folder where the embedded server keeps its streams."""
+def ready_grace() -> float:
+    """How long, in seconds, a consumer that was ready counts as ready while it reconnects."""
+    return _seconds("ready_grace", _DEFAULT_READY_GRACE)
+
+
+def worker_start_timeout() -> float:
+    """How long, in seconds, a worker that is to replace another one may take until it is ready."""
+    return _seconds("worker_start_timeout", _DEFAULT_START_TIMEOUT)
+
+
+def hung_after() -> float:
+    """How long, in seconds, the engine of a worker may say nothing until the worker is killed."""
+    return _seconds("hung_after", _DEFAULT_HUNG_AFTER, least=_SHORTEST_HUNG_AFTER)
+
+
+def workers(given: object = None) -> int | None:
+    """How many worker processes to run under a supervisor: as `given`, or as the setting says. None
+    is this process alone."""
+    return _optional_whole("workers", given)
+
+
+def max_messages(given: object = None) -> int | None:
+    """The number of messages after which a worker is replaced: as `given`, or as the setting says.
+    None means no limit."""
+    return _optional_whole("max_messages", given)
+
+
+def max_messages_jitter(given: object = None) -> int | None:
+    """The most messages that max_messages is raised by at random: as `given`, or as the setting
+    says. None is a tenth of it."""
+    return _optional_whole("max_messages_jitter", given, least=0)
+
+
+def max_rss(given: object = None) -> int | None:
+    """The resident memory, in MiB, above which a worker is replaced: as `given`, or as the setting
+    says. None means no limit."""
+    return _optional_whole("max_rss", given)
+
+
+def _seconds(key: str, default: float, least: float = 0) -> float:
+    value = nats_consumer_settings().get(key, default)
+    return number(value, f'NATS_CONSUMER["{key}"]', least=least)
+
+
+def _optional_whole(key: str, given: object, *, least: int = 1) -> int | None:
+    if given is not None:
+        return whole(given, f"--{key.replace('_', '-')}", least=least)
+    value = nats_consumer_settings().get(key)
+    return None if value is None else whole(value, f'NATS_CONSUMER["{key}"]', least=least)
+
+
+def embedded_store(using: str = DEFAULT_CONNECTION) -> Path:
+    """The folder where the embedded server of a connection keeps its streams. The alias ends its
+    name, except for "default"."""
+    store = _embedded_store()
+    return store if using == DEFAULT_CONNECTION else store.parent / f"{store.name}-{using}"
+
+
+def _embedded_store() -> Path:
     given = nats_consumer_settings().get("embedded_store")
     if given is None:
         return Path(getattr(settings, "BASE_DIR", None) or Path.cwd()) / ".nats"

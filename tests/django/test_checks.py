@@ -87,6 +87,7 @@ def test_credentials_in_a_url_are_w010_which_does_not_repeat_them(
         ({"connect_args": {"inbox_prefix": ""}}, "'' has an empty token"),
         ({"connect_args": {"error_cb": 5}}, "error_cb must be a coroutine function, not 5"),
         ({"connect_args": {"closed_cb": print}}, "closed_cb must be a coroutine function"),
+        ({"http": 9464}, 'NATS_CONSUMER["http"] must be host and port'),
         ({"default_durable_name": "my.app"}, "cannot contain dots: 'my.app'"),
         ({"default_durable_name": 5}, 'default_durable_name"] must be a string, not 5'),
     ],
@@ -96,6 +97,17 @@ def test_a_value_that_nothing_can_run_with_is_e001(
 ) -> None:
     settings.NATS_CONSUMER = setting
     assert message in found()["nats_consumer.E001"]
+
+
+def test_metrics_of_a_development_machine_that_others_can_read_are_w017(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {"http": "0.0.0.0:9464"}
+    settings.DEBUG = True
+    assert "other machines can read" in found()["nats_consumer.W017"]
+    settings.NATS_CONSUMER = {"http": ":9464"}
+    assert found() == {}
+    settings.NATS_CONSUMER = {"http": "0.0.0.0:9464"}
+    settings.DEBUG = False
+    assert found() == {}
 
 
 def test_all_faults_of_the_settings_are_named_at_once(settings: Settings) -> None:
@@ -142,13 +154,91 @@ def test_a_consumer_without_handle_message_is_e002() -> None:
     assert "Silent cannot run: it has no handle_message" in found()["nats_consumer.E002"]
 
 
+class BatchPulling(JetstreamPullConsumer):
+    """A base without a stream, so it is not registered."""
+
+    filter_subject = "orders.*"
+    max_batch = 10
+
+    def handle_batch(self, messages: list[Any]) -> None: ...
+
+
+async def handle_message(self: Any, message: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"handle_message": handle_message}, "it has both handle_message and handle_batch"),
+        ({"max_batch": None}, "handle_batch needs max_batch"),
+        ({"max_batch": 0}, "max_batch must be a whole number, at least 1"),
+        ({"max_batch_wait": -1}, "max_batch_wait must be a number of at least 0"),
+        ({"max_batch_bytes": 2**30}, "max_batch_bytes must be at most 33554432"),
+        ({"max_ack_pending": 9}, "max_ack_pending (9) is below max_batch (10)"),
+        ({"ordered": True}, "ordered = True handles one message at a time"),
+    ],
+)
+def test_a_batch_that_cannot_be_is_e008(attributes: dict[str, Any], message: str) -> None:
+    declare("Rows", BatchPulling, **attributes)
+    problems = found()
+    assert message in problems["nats_consumer.E008"]
+    assert list(problems) == ["nats_consumer.E008"]
+
+
+@pytest.mark.parametrize("name", ["blocking", "loops"])
+def test_a_middleware_of_the_other_kind_is_e009(settings: Settings, name: str) -> None:
+    def handle(self: Any, message: Any) -> None: ...
+
+    async def ahandle(self: Any, message: Any) -> None: ...
+
+    settings.NATS_CONSUMER = {"middleware": [f"tests.middleware.{name}"]}
+    handler = ahandle if name == "blocking" else handle
+    declare("Rows", Pulling, handle_message=handler)
+    assert f"the middleware tests.middleware.{name} does not work" in found()["nats_consumer.E009"]
+    declare("Others", Pulling, handle_message=handle if name == "blocking" else ahandle)
+    assert "Others" not in found()["nats_consumer.E009"]
+
+
+@pytest.mark.parametrize("key", ["middleware", "publish_middleware"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("shop.middleware.tenant", "must be a list of dotted paths"),
+        (["no.such.module"], "no.such.module cannot be imported"),
+        (["tests.middleware.HERE"], "is not callable"),
+    ],
+)
+def test_a_middleware_that_cannot_be_used_is_e001(
+    settings: Settings, key: str, value: Any, message: str
+) -> None:
+    settings.NATS_CONSUMER = {key: value}
+    assert message in found()["nats_consumer.E001"]
+
+
+def test_a_batch_passes() -> None:
+    declare("Rows", BatchPulling, max_ack_pending=10, ephemeral=True)
+    assert found() == {}
+
+
+def test_a_payload_of_a_batch_that_is_no_list_is_e005() -> None:
+    def handle_batch(self: Any, order: dict[str, Any]) -> None: ...
+
+    declare("Rows", BatchPulling, handle_batch=handle_batch)
+    assert "Rows.handle_batch: 'order' gets a list" in found()["nats_consumer.E005"]
+
+
+def test_a_limit_of_batches_without_handle_batch_is_w006() -> None:
+    declare("Orders", max_batch=10)
+    assert "max_batch does nothing without handle_batch" in found()["nats_consumer.W006"]
+
+
 def test_a_wrong_attribute_is_e003() -> None:
     declare("OrderConsumer", durable_name="my durable")
     assert "durable_name cannot contain spaces" in found()["nats_consumer.E003"]
 
 
 class OrderHandler(ConsumerHandler):
-    """Of the test's own module, so that no check makes one."""
+    """A handler of the test's own module, so that no check makes one."""
 
     async def handle_created(self, message: Any) -> None: ...
 
@@ -180,7 +270,7 @@ class ForgetsAwaitOfAttribute(Pulling):
 
 
 class HidesItsAttribute(Pulling):
-    """What its instances have is not the handler of the class."""
+    """A consumer whose instances do not have the handler of the class."""
 
     handler: Any = OrderHandler(["orders.created"])
 
@@ -474,7 +564,50 @@ def test_retries_without_a_pause_and_without_an_end_are_w013() -> None:
     assert "max_retry_delay is 0" in found()["nats_consumer.W013"]
 
 
+def test_an_ordered_consumer_whose_retries_wait_for_minutes_is_w018() -> None:
+    behavior = ErrorAckBehavior.NAK
+    declare("Slow", ordered=True, max_retry_delay=300, handle_error_ack_behavior=behavior)
+    assert "may wait for 300 s" in found()["nats_consumer.W018"]
+
+
+def test_an_ordered_consumer_with_the_usual_delays_passes() -> None:
+    declare("Usual", ordered=True, handle_error_ack_behavior=ErrorAckBehavior.DEAD_LETTER)
+    assert found() == {}
+
+
 def test_no_pause_before_a_dead_letter_is_fine() -> None:
     behavior = ErrorAckBehavior.DEAD_LETTER
     declare("Quick", max_retry_delay=0, initial_retry_delay=0, handle_error_ack_behavior=behavior)
     assert "nats_consumer.W013" not in found()
+
+
+def test_a_connection_that_does_not_exist_is_e003_with_those_that_do(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {"connections": {"analytics": {}}}
+    declare("Clicks", connection="analitics")
+    text = found()["nats_consumer.E003"]
+    assert "Clicks cannot run: There is no connection 'analitics'." in text
+    assert "default, analytics." in text
+    declare("Clicks", connection="analytics")
+    assert found() == {}
+
+
+def test_a_mistake_in_another_connection_is_e001_and_no_consumer_repeats_it(
+    settings: Settings,
+) -> None:
+    declare("Clicks", connection="analytics")
+    settings.NATS_CONSUMER = {"connections": {"analytics": {"server": "x"}}}
+    assert 'NATS_CONSUMER["connections"]["analytics"]' in found()["nats_consumer.E001"]
+    settings.NATS_CONSUMER = {"connections": ["analytics"]}
+    assert set(found()) == {"nats_consumer.E001"}
+
+
+def test_credentials_in_a_url_of_another_connection_are_w010(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {"connections": {"analytics": {"servers": "token@a:1"}}}
+    assert '["connections"]["analytics"]["servers"]' in found()["nats_consumer.W010"]
+
+
+def test_one_durable_on_two_systems_is_not_shared(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {"connections": {"analytics": {}}}
+    declare("Orders", durable_name="reader")
+    declare("Clicks", durable_name="reader", connection="analytics")
+    assert found() == {}

@@ -7,9 +7,9 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer
-from nats_consumer.contrib.outbox.run import relays
 from nats_consumer.declare.options import Overrides
 from nats_consumer.exceptions import Unreachable
+from nats_consumer.management.commands.nats_consumer import beside_consuming
 from nats_consumer.run import logs, worker
 from nats_consumer.run.worker import Plan
 
@@ -35,7 +35,7 @@ def consumers() -> tuple[type, type]:
 
 @pytest.fixture
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
-    """What the command asks the worker to run, which then runs nothing."""
+    """Collect the plans that the command gives to the worker, which then runs nothing."""
     plans: list[Plan] = []
     monkeypatch.setattr(worker, "run", plans.append)
     return plans
@@ -43,7 +43,9 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 
 def test_without_names_it_runs_all(consumers: tuple[type, type], plans: list[Plan]) -> None:
     call_command("nats_consumer")
-    assert plans == [Plan(consumers=list(consumers), shutdown_timeout=25.0, beside=relays)]
+    assert plans == [
+        Plan(consumers=list(consumers), shutdown_timeout=25.0, beside=beside_consuming)
+    ]
 
 
 def test_with_names_it_runs_those(consumers: tuple[type, type], plans: list[Plan]) -> None:
@@ -67,7 +69,7 @@ def test_every_option_reaches_the_worker(
             overrides=Overrides(batch_size=50, fetch_timeout=30.0, concurrency=3),
             shutdown_timeout=1.5,
             event_loop="uvloop",
-            beside=relays,
+            beside=beside_consuming,
         )
     ]
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,20 +35,24 @@ class Querying(JetstreamPullConsumer):
 
 
 class Delivering(FakeConsumption):
-    """Lets its thread handle two messages; then it is done."""
+    """Lets its thread handle two messages, and then be idle; then it is done."""
 
     def __init__(self, handle: Any, **more: Any) -> None:
         super().__init__(**more)
         self.handle = handle
         self.wrapper: Any = None
+        self.kept_when_idle: Any = None
 
-    def serve(self) -> None:
+    def serve(self, rest: Any) -> None:
         self.handle(FakeMessage())
         self.handle(FakeMessage())
         self.wrapper = connections["default"]
+        rest()
+        self.kept_when_idle = self.wrapper.connection
 
 
-@pytest.fixture(params=[(None, True), (0, False)])
+# A connection is too old after a microsecond.
+@pytest.fixture(params=[(None, True), (1e-6, False), (0, True)])
 def kept(request: pytest.FixtureRequest) -> Iterator[bool]:
     """Whether a connection is to be kept, by what CONN_MAX_AGE says meanwhile."""
     configured = connections.settings["default"]
@@ -62,6 +68,56 @@ def test_a_connection_lives_as_long_as_conn_max_age_says(kept: bool) -> None:
     _serve(dispatch, Delivering(dispatch.handle))
     first, second = consumer.used
     assert (first is second) is kept
+
+
+@pytest.mark.parametrize("kept", [(None, True), (0, False)], indirect=True)
+def test_an_idle_thread_closes_its_connections_as_conn_max_age_says(kept: bool) -> None:
+    dispatch = dispatch_for(Querying(), 1)
+    consumption = Delivering(dispatch.handle)
+    _serve(dispatch, consumption)
+    assert (consumption.kept_when_idle is not None) is kept
+
+
+@pytest.mark.parametrize("kept", [(0, False)], indirect=True)
+@pytest.mark.usefixtures("kept")
+def test_an_idle_thread_that_async_handlers_call_closes_its_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "_IDLE_SECONDS", 0.01)
+    wrappers: list[Any] = []
+
+    def query() -> None:
+        Querying().handle_message(None)
+        wrappers.append(connections["default"])
+
+    async def run() -> None:
+        threads = lanes.Threads("Calling", 1)
+        with threads.in_use():
+            await lanes.call(query)
+            await becomes_true(lambda: wrappers[0].connection is None)
+            await lanes.call(query)
+        threads.end()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kept", [(0, True)], indirect=True)
+@pytest.mark.usefixtures("kept")
+def test_a_connection_is_not_held_for_more_than_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_LONGEST_HELD_SECONDS", 1e-6)
+    consumer = Querying()
+    dispatch = dispatch_for(consumer, 1)
+    _serve(dispatch, Delivering(dispatch.handle))
+    first, second = consumer.used
+    assert first is not second
+
+
+def test_a_connection_of_a_pool_goes_back_after_each_message() -> None:
+    settings: dict[str, Any] = {"CONN_MAX_AGE": 0, "OPTIONS": {}}
+    wrapper: Any = SimpleNamespace(settings_dict=settings, close_at=time.monotonic())
+    assert database._is_held(wrapper)
+    settings["OPTIONS"]["pool"] = True
+    assert not database._is_held(wrapper)
 
 
 def test_so_does_one_that_an_async_handler_uses_through_a_plain_method(kept: bool) -> None:

@@ -54,7 +54,7 @@ class Project:
         )
 
     def consumers(self) -> str:
-        """What is registered once Django is set up."""
+        """Return the names that are registered once Django is set up."""
         listing = self.python("-c", LIST)
         assert listing.returncode == 0, listing.stderr
         return listing.stdout.strip()

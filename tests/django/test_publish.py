@@ -16,7 +16,7 @@ from nats_consumer.testing import capture_published
 
 @pytest.fixture
 def asked_from(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """The threads that looked for a server, each in vain."""
+    """The threads that looked for a server and found none."""
     threads: list[threading.Thread] = []
 
     def resolve(options: Any) -> None:
@@ -79,7 +79,10 @@ def test_a_primary_key_does_as_a_msg_id(msg_id: Any) -> None:
         ({"msg_id": ["7"]}, r"msg_id must be text, an int or a UUID, not \['7'\]"),
         ({"headers": {"a": 1}}, "headers must have text for names and values, not 'a': 1"),
         ({"headers": ["a"]}, r"headers must be a dict of texts, not \['a'\]"),
-        ({"subject": 5}, "subject must be text such as 'orders.created', not 5"),
+        (
+            {"subject": 5},
+            "subject must be text such as 'orders.created', or an event of @event, not 5",
+        ),
     ],
 )
 def test_an_argument_of_a_wrong_type_is_named(
@@ -104,7 +107,7 @@ def test_publish_on_an_event_loop_recommends_apublish_once(
         publish("orders.created", {})
         publish_many([("orders.created", {})])
 
-    importlib.import_module("nats_consumer.publish")._recommend_apublish.cache_clear()
+    importlib.import_module("nats_consumer.publish")._recommend_async.cache_clear()
     with capture_published():
         publish("orders.created", {})
         assert caplog.records == []

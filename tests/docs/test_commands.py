@@ -45,9 +45,10 @@ def test_every_argument_of_a_command_is_on_its_page(name: str) -> None:
         assert any(each.split()[0] == verb for each in written)
 
 
-def test_every_verb_takes_the_arguments_that_the_page_says() -> None:
-    parser = load_command_class("nats_consumer", "nats_dlq").create_parser("manage.py", "nats_dlq")
-    for argument, row in first_spans(PAGE, "nats_dlq").items():
+@pytest.mark.parametrize("name", ["nats_dlq", "nats_durable"])
+def test_every_verb_takes_the_arguments_that_the_page_says(name: str) -> None:
+    parser = load_command_class("nats_consumer", name).create_parser("manage.py", name)
+    for argument, row in first_spans(PAGE, name).items():
         if len(row) == 3:
             takes = {
                 verb for verb, each in verbs(parser).items() if argument in own_arguments(each)

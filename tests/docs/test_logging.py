@@ -2,6 +2,7 @@
 
 import re
 
+from nats_consumer.logs import FIELDS
 from tests.docs.support.blocks import ROOT
 from tests.docs.support.tables import first_spans
 
@@ -10,7 +11,7 @@ _LOGGER = re.compile(r"getLogger\(([^)]*)\)")
 
 
 def loggers() -> set[str]:
-    """What the package passes to getLogger()."""
+    """Return the names that the package passes to getLogger()."""
     return {
         name
         for path in PACKAGE.rglob("*.py")
@@ -26,3 +27,7 @@ def test_every_logger_of_the_package_is_on_the_page() -> None:
 
 def test_no_logger_is_named_after_its_file() -> None:
     assert "__name__" not in loggers()
+
+
+def test_the_fields_of_records_are_those_of_the_page() -> None:
+    assert tuple(first_spans("reference/logging.md", "Fields")) == FIELDS

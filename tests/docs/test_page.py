@@ -121,7 +121,7 @@ def test_a_command_that_exists_is_fine(command: str) -> None:
         "pip install django-nats-consumer[nothing]",
         "make nothing",
         "nats-server --nothing",
-        "curl somewhere",
+        "wget somewhere",
     ],
 )
 def test_a_command_that_does_not_exist_is_found(command: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import InterfaceError, OperationalError
 from pytest_django import Settings
 
 from nats_consumer import (
@@ -19,6 +20,7 @@ from nats_consumer import (
     JetstreamPushConsumer,
     NatsConsumer,
     __version__,
+    _native,
     checks,
     errors,
     exceptions,
@@ -33,12 +35,14 @@ from tests.docs.support.tables import first_spans, rows, section, spans
 SETTINGS = "reference/settings.md"
 ATTRIBUTES = "reference/consumer-attributes.md"
 EXCEPTIONS = "reference/exceptions.md"
+METRICS = "reference/metrics.md"
 
 
 def written(row: list[str]) -> Any:
     """The default in the second cell of a row, which is Python."""
     [text] = spans(row[1])
-    return eval(text, {"ErrorAckBehavior": ErrorAckBehavior})
+    names = (ErrorAckBehavior, OperationalError, InterfaceError)
+    return eval(text, {each.__name__: each for each in names})
 
 
 def test_every_setting_is_on_its_page_with_its_default(settings: Settings) -> None:
@@ -47,10 +51,21 @@ def test_every_setting_is_on_its_page_with_its_default(settings: Settings) -> No
     assert list(page) == list(ours.KEYS)
     assert f"`{ours._OLD_DURABLE_KEY}`" in section(SETTINGS, "NATS_CONSUMER")
     assert written(page["connect_args"]) == ours.connect_args()
+    assert written(page["connections"]) == dict(ours._connections())
     assert written(page["default_durable_name"]) == ours.default_durable_name()
     assert written(page["manage_durables"]) == ours.manage_durables()
     assert written(page["event_loop_policy"]) == ours.event_loop_policy()
     assert written(page["shutdown_timeout"]) == ours.shutdown_timeout()
+    assert written(page["http"]) == ours.http()
+    assert written(page["ready_grace"]) == ours.ready_grace()
+    assert written(page["workers"]) == ours.workers()
+    assert written(page["max_messages"]) == ours.max_messages()
+    assert written(page["max_messages_jitter"]) == ours.max_messages_jitter()
+    assert written(page["max_rss"]) == ours.max_rss()
+    assert written(page["worker_start_timeout"]) == ours.worker_start_timeout()
+    assert written(page["hung_after"]) == ours.hung_after()
+    assert written(page["middleware"]) == ours.middleware()
+    assert written(page["publish_middleware"]) == ours.publish_middleware()
     assert ours.embedded_store() == settings.BASE_DIR / ".nats"
 
 
@@ -91,7 +106,7 @@ def attributes_of_the_code() -> dict[str, Any]:
 
 def test_every_consumer_attribute_is_on_its_page_with_its_default() -> None:
     page: dict[str, list[str]] = {}
-    for heading in ("What to consume", "Failures", "Concurrency"):
+    for heading in ("What to consume", "Failures", "Concurrency", "Batches"):
         page |= first_spans(ATTRIBUTES, heading)
     assert {name: written(row) for name, row in page.items()} == attributes_of_the_code()
 
@@ -109,6 +124,32 @@ def test_every_method_and_property_is_on_its_page() -> None:
     }
     public = {name for name in vars(NatsConsumer) if not name.startswith("_")}
     assert page == public - set(attributes_of_the_code())
+
+
+def test_every_metric_is_on_its_page_with_kind_labels_and_meaning() -> None:
+    page = {
+        name: (row[1], spans(row[2]), row[3])
+        for heading in ("Consumers", "Lag", "Outbox", "The process", "Workers")
+        for name, row in first_spans(METRICS, heading).items()
+    }
+    assert page == {
+        name: (kind, list(labels), meaning)
+        for name, kind, labels, meaning in _native.metric_families()
+    }
+
+
+def test_every_metric_that_a_page_names_exists() -> None:
+    names = {name for name, *_ in _native.metric_families()}
+    names |= {f"{name}{suffix}" for name in names for suffix in ("_bucket", "_sum", "_count")}
+    for page in ("guides/monitoring.md", "guides/workers.md", METRICS):
+        text = (ROOT / "docs" / page).read_text()
+        assert set(re.findall(r"\bnats_consumer_\w+", text)) <= names, page
+
+
+def test_every_state_is_on_the_page_of_attributes() -> None:
+    source = inspect.getdoc(NatsConsumer.state) or ""
+    page = first_spans(ATTRIBUTES, "States")
+    assert set(page) == set(re.findall(r'"(\w+)"', source))
 
 
 def test_every_check_is_on_its_page() -> None:
@@ -161,13 +202,29 @@ CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_version_is_one_everywhere() -> None:
+def test_the_version_is_one_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "make"))
+    version = import_module("version")
     cargo = CARGO["workspace"]["package"]["version"]
-    python = cargo.replace("-alpha.", "a").replace("-beta.", "b").replace("-rc.", "rc")
+    python = version.python_version(cargo)
     installed = metadata("django-nats-consumer")
     assert installed["Version"] == python == __version__
-    assert f"({python}, " in README
+    assert version.outdated(cargo) == []
     assert f"\n## {python}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_workflow_tests_each_supported_python_django_and_server() -> None:
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    classifiers = " ".join(PYPROJECT["project"]["classifiers"])
+    [servers] = re.findall(r"\$\(or \$\(SERVERS\),(.*?)\)", (ROOT / "Makefile").read_text())
+
+    def matrix(name: str) -> list[str]:
+        [found] = re.findall(rf"^ +{name}: \[(.*)\]$", workflow, re.MULTILINE)
+        return re.findall(r"\d+\.\d+", found)
+
+    assert matrix("django") == re.findall(r"Django :: (\d+\.\d+)", classifiers)
+    assert set(matrix("python")) >= set(re.findall(r"Python :: (\d+\.\d+)", classifiers))
+    assert matrix("server") == servers.split()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
@@ -184,14 +241,22 @@ def test_the_extras_are_those_that_the_documentation_names() -> None:
     installed = metadata("django-nats-consumer")
     extras = set(installed.get_all("Provides-Extra") or ())
     assert extras == set(PYPROJECT["project"]["optional-dependencies"])
-    assert extras == {"uvloop", "reload", "server"}
+    assert extras == {
+        "uvloop",
+        "reload",
+        "server",
+        "msgspec",
+        "pydantic",
+        "opentelemetry",
+        "sentry",
+    }
 
 
 def test_the_options_that_cross_the_bridge_have_a_page() -> None:
     """A field that no attribute and no setting sets would be an option that nobody can use."""
     computed = {"name", "stream", "durable", "durable_is_derived", "kind"}
     computed |= {"max_attempts", "retry_delays", "exhausted"}
-    computed |= {"manages_durable"}  # the setting manage_durables
+    computed |= {"manages_durable", "announce"}  # settings
     found = {field.name for field in fields(ConsumerOptions)} - computed
     assert found <= set(attributes_of_the_code())
     assert all(

@@ -20,12 +20,20 @@ CHECKED = [
 ]
 
 RUST = [path for folder in ("engine", "bridge") for path in (ROOT / folder).rglob("*.rs")]
-PYTHON = list((ROOT / "python/nats_consumer").rglob("*.py"))
+PYTHON = [
+    path
+    for folder in ("python/nats_consumer", "tests", "bench", "demo", "make")
+    for path in (ROOT / folder).rglob("*.py")
+    if ".venv" not in path.parts  # what `make bench` installs is not this project's
+]
+# Neither a noun nor a verb: they begin a clause that stands for one.
+CLAUSE = re.compile(r"(What(ever)?|Who(ever)?|Where|So (many|much|long))\b")
 
 
 def doc_comments(code: str) -> Iterator[str]:
-    lines = (line.strip() for line in code.splitlines())
-    return (line for line in lines if line.startswith(("///", "//!")))
+    """Yield each doc comment of Rust, its lines joined."""
+    for block in re.findall(r"(?:^[ \t]*//[/!].*\n)+", code, re.MULTILINE):
+        yield "\n".join(line.strip()[3:].strip() for line in block.splitlines())
 
 
 def docstrings(code: str) -> Iterator[str]:
@@ -46,10 +54,18 @@ def test_a_page_has_none_of_the_banned_phrases(page: Path) -> None:
 
 
 def test_code_has_none_of_the_banned_phrases_in_its_documentation() -> None:
+    assert [each for each in documentation() if PATTERN.search(each[1])] == []
+
+
+def test_documentation_in_code_starts_with_a_noun_or_a_verb() -> None:
+    assert [each for each in documentation() if CLAUSE.match(each[1])] == []
+
+
+def documentation() -> list[tuple[str, str]]:
+    """Return the files and texts of all doc comments and docstrings."""
     texts = [
-        *((path, text) for path in RUST for text in doc_comments(path.read_text())),
-        *((path, text) for path in PYTHON for text in docstrings(path.read_text())),
+        *((name_of(path), text) for path in RUST for text in doc_comments(path.read_text())),
+        *((name_of(path), text) for path in PYTHON for text in docstrings(path.read_text())),
     ]
     assert len(texts) > 1000
-    found = [(name_of(path), text) for path, text in texts if PATTERN.search(text)]
-    assert found == []
+    return texts

@@ -1,4 +1,4 @@
-"""What the tests of faults may ask for: a stage on one server or on three.
+"""Fixtures for the tests of faults: a stage on one server or on three.
 
 `pytest` runs of them only those marked `faults_smoke`, and those of the harness itself;
 `pytest tests/faults` runs all.
@@ -7,10 +7,16 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.faults.support.mariadb import PROGRAMS as MARIADB_PROGRAMS
+from tests.faults.support.mariadb import MariaDB
+from tests.faults.support.mariadb import program as mariadb_program
 from tests.faults.support.nodes import Cluster, Node
+from tests.faults.support.pgbouncer import PgBouncer
+from tests.faults.support.pgbouncer import program as pgbouncer_program
 from tests.faults.support.postgres import Postgres, binaries
 from tests.faults.support.proxy import Proxy
 from tests.faults.support.stage import Stage
@@ -55,7 +61,7 @@ def event_loop(request: pytest.FixtureRequest, stage: Stage) -> str:
 
 @pytest.fixture
 def seed() -> int:
-    """Of everything random in the test; FAULTS_SEED repeats a run."""
+    """Return the seed of all that is random in the test; FAULTS_SEED repeats a run."""
     return int(os.environ.get(SEED) or int.from_bytes(os.urandom(4)))
 
 
@@ -126,6 +132,44 @@ def postgres() -> Iterator[Postgres]:
     postgres.start()
     yield postgres
     postgres.end()
+
+
+@pytest.fixture
+def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
+    """A running pooler in transaction mode, before a PostgreSQL."""
+    if pgbouncer_program() is None:
+        pytest.skip("PgBouncer was not found: pgbouncer is neither on the PATH nor in /usr/sbin")
+    pooler = PgBouncer(postgres)
+    pooler.start()
+    yield pooler
+    pooler.end()
+
+
+@pytest.fixture
+def mariadb() -> Iterator[MariaDB]:
+    """A running MariaDB."""
+    if not all(map(mariadb_program, MARIADB_PROGRAMS)):
+        pytest.skip(f"MariaDB was not found: {' and '.join(MARIADB_PROGRAMS)} are not on the PATH")
+    pytest.importorskip("pymysql", reason="PyMySQL is not installed: `make faults` does it")
+    server = MariaDB()
+    server.start()
+    yield server
+    server.end()
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "pgbouncer", "mariadb"])
+def any_database(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """An entry in Django's DATABASES, of each database in turn."""
+    if request.param == "sqlite":
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(tmp_path / "shop.sqlite3"),
+            "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
+        }
+    server: Postgres | PgBouncer | MariaDB = request.getfixturevalue(
+        "postgres" if request.param == "postgresql" else request.param
+    )
+    return server.settings()
 
 
 @pytest.fixture

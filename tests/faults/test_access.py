@@ -112,7 +112,7 @@ def test_an_account_that_has_reached_its_limit(
     stage = make_stage(Witness([server.url]), [make_proxy(server.url).url])
     with load(stage, 2500), stage.fault("account full"):
         refusal = "resource limits exceeded for account"
-        eventually(lambda: refusal in read(stage.folder, "published")[-1].get("error", ""), 20)
+        eventually(lambda: refusal in read(stage.folder, "published")[-1].get("error", ""), 60)
         server.reload(account("enabled"))
 
 
@@ -131,10 +131,11 @@ def test_credentials_that_expire_and_are_renewed_in_their_file(
     witness = Witness([server.url], user_credentials=str(tmp_path / "witness.creds"))
     stage = make_stage(witness, [proxy.url])
     shop = tmp_path / "shop.creds"
-    authority.write_user(shop, 5)
+    # Long enough for a worker to start on a busy machine.
+    authority.write_user(shop, 15)
     stage.connect["user_credentials"] = str(shop)
     with load(stage, 2000), stage.fault("credentials expired"):
-        eventually(lambda: "Lost the connection" in stage.workers[0].command.output, 10)
+        eventually(lambda: "Lost the connection" in stage.workers[0].command.output, 30)
         without_a_storm(stage, proxy, 5)
         authority.write_user(shop, 3600)
 

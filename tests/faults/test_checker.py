@@ -236,6 +236,36 @@ def test_a_redelivery_is_explained_when(cause: str) -> None:
     assert check(changed(handled=again(9), faults=[EXPLAINED[cause]])).violations == []
 
 
+def in_line(took: dict[int, float]) -> Ledgers:
+    """Forty orders, one a second; each was handled after its number of seconds."""
+    numbers = range(1, 41)
+    return changed(
+        published=[Try(order(seq), "STORED", float(seq), seq) for seq in numbers],
+        handled=[step for seq in numbers for step in attempt(seq, 1, "DONE", seq + took[seq])],
+        stream=[message(seq) for seq in numbers],
+        dead=[],
+        ended={},
+        effects=Counter((CONSUMER, order(seq)) for seq in numbers),
+    )
+
+
+def test_a_backlog_on_a_busy_machine_is_no_fault_while_it_is_handled_in_order() -> None:
+    took = {seq: seq * 2.0 for seq in range(1, 41)}
+    assert check(in_line(took)).violations == []
+
+
+def test_a_message_that_younger_ones_passed_was_forgotten() -> None:
+    took = dict.fromkeys(range(1, 41), 0.5) | {3: 30.0}
+    assert check(in_line(took)).violations == [
+        f"{CONSUMER}: sequence 3 was handled only after 30.0 s"
+    ]
+
+
+def test_a_backlog_that_nobody_works_at_is_a_fault() -> None:
+    took = {seq: 1.0 if seq < 20 else 60.0 for seq in range(1, 41)}
+    assert check(in_line(took)).violations != []
+
+
 def test_a_handler_that_a_stop_cut_short_may_run_again() -> None:
     stop = Fault("SIGTERM", 9.105, 9.2, WORKER, loses_acks=False)
     cut_short = [*without(9, "DONE"), *attempt(9, 2, "DONE", 12)]

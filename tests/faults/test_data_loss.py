@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(90)
 
 
 def handle(stage: Stage, name: str, count: int = 100) -> None:
-    """Publish so many orders, and wait until each consumer has handled them."""
+    """Publish this number of orders, and wait until each consumer has handled them."""
     before = len(stage.handled())
     assert stage.produce(count, name=name).finish() == 0
     stage.reaches("DONE", before + count * len(CONSUMERS))

@@ -71,7 +71,7 @@ def test_a_filter_that_nothing_matches_any_more_is_told(stage: Stage, consumer: 
     stage.settled(consumer)
     config = stage.witness.stream(STREAM)["config"]
     stage.witness.ask(f"STREAM.UPDATE.{STREAM}", {**config, "subjects": ["sales.>"]})
-    worker.command.wait_for(f"{consumer}: Nothing new can arrive: no subject of the stream")
+    worker.command.wait_for(f"{consumer}: Nothing new can arrive: no subject of the stream", 90)
     stage.witness.ask(f"STREAM.UPDATE.{STREAM}", config)
     assert stage.produce(20, name="after").finish() == 0
     stage.settled(consumer)

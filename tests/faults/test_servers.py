@@ -36,7 +36,7 @@ def survives(stage: Stage, node: Node, harm: Harm, seconds: float) -> None:
     with stage.fault(f"server {harm.__name__}"), harm(node):
         stage.passes(seconds)
     stage.goes_on()
-    assert producer.finish(timeout=60) == 0, producer.output
+    assert producer.finish(timeout=150) == 0, producer.output
     stage.settled(*CONSUMERS)
     stage.stop(worker)
     stage.check(*CONSUMERS)
@@ -55,7 +55,7 @@ def test_an_outage_of_60_s_heals_by_itself(stage: Stage, node: Node, harm: Harm)
     survives(stage, node, harm, 60)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("harm", [killed, frozen])
 def test_an_outage_of_15_s_heals_by_itself(stage: Stage, node: Node, harm: Harm) -> None:
     survives(stage, node, harm, 15)

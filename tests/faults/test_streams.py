@@ -1,4 +1,4 @@
-"""What happens to streams and durables: full, deleted, blocked by retries, unreadable messages."""
+"""Faults of streams and durables: full, deleted, blocked by retries, unreadable messages."""
 
 import base64
 import json
@@ -89,7 +89,7 @@ def test_retries_that_take_every_place_at_the_server_are_told_and_pass(stage: St
     assert stage.produce(20, mix=mix, name="failing").finish() == 0
     stage.reaches("FAIL", 20)
     assert stage.produce(50, name="good").finish() == 0
-    worker.command.wait_for("all 20 deliveries that may be unsettled")
+    worker.command.wait_for("All 20 deliveries that max_ack_pending allows")
     stage.settled("Pulled", timeout=40)
     stage.stop(worker)
     stage.check("Pulled")

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from tests.faults.support.ledgers import steps
 from tests.faults.support.stage import Stage
 
 # Most orders are quick, some fail once or for good, some take a while.
@@ -36,6 +37,29 @@ def test_a_worker_killed_at_any_moment_costs_nothing(stage: Stage, consumer: str
     for worker in workers:
         stage.stop(worker.is_ready())
     stage.check(consumer)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("consumer", ["Pulled", "PushedInThreads"])
+def test_an_ordered_consumer_keeps_the_order_while_its_workers_are_killed(
+    stage: Stage, consumer: str
+) -> None:
+    stage.attributes["ordered"] = True
+    workers = [stage.work(consumer).is_ready() for _ in range(3)]
+    producer = stage.produce(400, mix=MIX)
+    for seen in (50, 150, 250):
+        stage.reaches("START", seen)
+        last = stage.handled("START")[-1]
+        stage.kill(next(worker for worker in workers if worker.pid == last.pid))
+        workers = [worker for worker in workers if worker.pid != last.pid]
+        workers.append(stage.work(consumer).is_ready())
+    assert producer.finish() == 0, producer.output
+    stage.settled(consumer)
+    for worker in workers:
+        stage.stop(worker)
+    stage.check(consumer)
+    order = [step.seq for step in steps(stage.folder)]
+    assert order == sorted(order), stage.story()
 
 
 @pytest.mark.timeout(90)

@@ -1,4 +1,4 @@
-"""What tests against a real server may ask for: settings that name it, a stream, the command."""
+"""Fixtures for tests against a real server: settings that name it, a stream, the command."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path

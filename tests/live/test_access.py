@@ -74,7 +74,7 @@ def of_orders(name: str, base: type, handle_message: Any = ignore) -> Any:
 
 @pytest.fixture
 def engine_logs() -> Iterator[None]:
-    """What the engine logs reaches Python, as under the command."""
+    """Carry the engine's log to Python, as under the command."""
     with LogPump(_native.take_logs):
         yield
 
@@ -203,7 +203,7 @@ async def test_a_lost_connection_is_logged_with_the_consumers_name_and_the_serve
     async with running(pull):
         server.stop()
         await becomes_true(lambda: "Pull: Lost the connection to NATS" in caplog.text)
-        vain = f"Pull: Not connected to NATS yet: nobody can be reached at {server.url}"
+        vain = f"Pull: Not connected to NATS yet: no server can be reached at {server.url}"
         await becomes_true(lambda: vain in caplog.text)
 
 

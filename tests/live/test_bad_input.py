@@ -1,4 +1,4 @@
-"""What cannot work is said clearly, and no message is lost by it."""
+"""Bad input gets a clear error, and no message is lost by it."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""What projects of the older packages rely on, where no other test shows it."""
+"""Behaviour that projects of the older packages rely on and no other test shows."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a consumer says about itself while it runs."""
+"""Counters of a running consumer."""
 
 import asyncio
 from collections.abc import Callable
@@ -94,9 +94,11 @@ async def test_connection_shows_when_the_server_is_gone_and_back(
         await asyncio.to_thread(own_server.kill)
         await becomes_true(lambda: not orders.is_connected)
         assert orders.is_running
+        await becomes_true(lambda: orders.state == "unreachable")
         await asyncio.to_thread(own_server.start)
         await becomes_true(lambda: orders.is_connected, within=20)
         async with await get_nats_client() as client:
             await client.jetstream().publish(f"{name}.created", b"one")
         await becomes_true(lambda: seen == [b"one"], within=20)
         assert orders.total_success_count == 1
+        assert orders.state == "consuming"

@@ -1,4 +1,4 @@
-"""What a client knows of the servers of a cluster."""
+"""Discovery of a cluster's servers by a client."""
 
 from collections.abc import Iterator
 from pathlib import Path

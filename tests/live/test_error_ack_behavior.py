@@ -1,4 +1,4 @@
-"""What becomes of a message when its last attempt has failed."""
+"""Decisions about a message whose last attempt has failed."""
 
 import time
 from typing import Any

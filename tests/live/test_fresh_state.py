@@ -1,4 +1,4 @@
-"""What the handler of one message leaves behind, the handler of the next one does not see."""
+"""No handler sees state that the handler of another message left behind."""
 
 import asyncio
 import contextvars

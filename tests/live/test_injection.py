@@ -1,4 +1,4 @@
-"""What a user passes never becomes a second command of the protocol, wherever it is passed."""
+"""No value that a user passes becomes a second command of the protocol."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def engine_logs() -> Iterator[None]:
-    """What the engine logs reaches Python, as under the command."""
+    """Carry the engine's log to Python, as under the command."""
     with LogPump(_native.take_logs):
         yield
 

@@ -18,7 +18,7 @@ GiveUp = Callable[..., Awaitable[type]]
 
 
 def dlq(*arguments: str) -> str:
-    """What the command prints."""
+    """Run the command and return its output."""
     output = io.StringIO()
     call_command("nats_dlq", *arguments, stdout=output, stderr=output)
     return output.getvalue()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import connections, transaction
 
 from nats_consumer import ConsumerHandler, handle
 from nats_consumer.lanes import database
@@ -41,6 +41,24 @@ async def test_plain_def_handlers_write_from_several_threads(stage: Stage) -> No
     assert await sync_to_async(numbers)() == list(range(30))
     threads = Receipt.objects.values_list("thread", flat=True).distinct()
     assert set(await sync_to_async(list)(threads)) == {"Orders-1", "Orders-2"}
+
+
+async def test_a_thread_that_has_been_idle_for_a_second_has_no_connection(stage: Stage) -> None:
+    wrappers: list[Any] = []
+
+    class Orders(stage.Pull):
+        concurrency = 1
+
+        def handle_message(self, message: Any) -> None:
+            Receipt.objects.create(number=int(message.data), thread="")
+            wrappers.append((connections["default"], connections["default"].connection))
+
+    async with running(Orders):
+        await stage.publish(1, 2)
+        await becomes_true(lambda: len(wrappers) == 2)
+        (wrapper, first), (_, second) = wrappers
+        assert first is second
+        await becomes_true(lambda: wrapper.connection is None)
 
 
 async def test_transaction_of_a_failed_attempt_is_rolled_back(stage: Stage) -> None:

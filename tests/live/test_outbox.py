@@ -1,8 +1,10 @@
 """The outbox: rows in the caller's transaction, and the relay that publishes them."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -16,15 +18,18 @@ from pytest_django import Settings
 
 from nats_consumer import (
     Outgoing,
+    event,
     get_nats_client,
+    metrics,
     publish,
     publish_many_on_commit,
     publish_on_commit,
 )
+from nats_consumer.contrib.outbox.metrics import Metrics
 from nats_consumer.exceptions import ConfigurationError, OutboxError, PayloadTooLarge
-from nats_consumer.publish.publisher import _publishers
 from nats_consumer.testing import capture_published
 from tests.live.support.project import Project
+from tests.live.support.publishers import own_publishers
 from tests.live.support.streams import add_stream
 from tests.servers import NatsServer
 from tests.waiting import eventually
@@ -38,11 +43,8 @@ def outbox(transactional_db: None, nats_server: NatsServer, settings: Settings) 
     from nats_consumer.contrib.outbox import models
 
     settings.NATS_CONSUMER = {"connect_args": {"servers": nats_server.url}}
-    _publishers.clear()
-    yield models
-    for publisher in _publishers.values():
-        publisher.close(1.0)  # type: ignore[attr-defined]
-    _publishers.clear()
+    with own_publishers():
+        yield models
 
 
 @pytest.fixture
@@ -68,6 +70,12 @@ def stored(stream: str) -> list[tuple[str, bytes]]:
 
 def relay_all() -> None:
     call_command("nats_outbox", "relay", "--once", stdout=StringIO())
+
+
+def outbox_metrics() -> dict[str, float]:
+    """The metrics of the outbox of the database `default`, by the end of their names."""
+    samples = re.findall(r'nats_consumer_outbox_(\w+)\{database="default"\} (\S+)', metrics.text())
+    return {name: float(value) for name, value in samples}
 
 
 def output_of(*arguments: str) -> str:
@@ -108,6 +116,27 @@ def test_many_messages_are_rows_in_their_order(stream: str, outbox: Any) -> None
     assert outbox.OutboxMessage.objects.filter(key="k").count() == 250
     relay_all()
     assert [data for _, data in stored(stream)] == [*(b"%d" % n for n in range(250)), b"end"]
+
+
+def test_an_event_becomes_a_row_with_its_subject_and_its_type(stream: str, outbox: Any) -> None:
+    @event(stream + ".{number}.paid")
+    @dataclass
+    class Paid:
+        number: int
+
+    with transaction.atomic():
+        publish_on_commit(Paid(7))
+        publish_many_on_commit([Paid(8), (Paid, Paid(9))])
+        publish_on_commit(stream + ".{number}.sent", b"", number=7)
+    headers = [str(each.headers) for each in outbox.OutboxMessage.objects.order_by("id")]
+    assert ["Paid; version=1" in each for each in headers] == [True, True, True, False]
+    relay_all()
+    assert stored(stream) == [
+        (f"{stream}.7.paid", b'{"number":7}'),
+        (f"{stream}.8.paid", b'{"number":8}'),
+        (f"{stream}.9.paid", b'{"number":9}'),
+        (f"{stream}.7.sent", b""),
+    ]
 
 
 def test_a_refused_message_holds_its_key_and_no_other(stream: str, outbox: Any) -> None:
@@ -166,6 +195,23 @@ def test_a_message_is_dropped_only_when_asked_twice(stream: str, outbox: Any) ->
         output_of("drop", str(row.pk))
     assert "deleted 1" in output_of("drop", str(row.pk), "--yes")
     assert not outbox.OutboxMessage.objects.exists()
+
+
+def test_a_stream_that_forgets_message_ids_early_is_warned_of_once(
+    stream: str, outbox: Any, fresh: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    from nats_consumer.contrib.outbox.relay import Relay
+
+    patient = fresh("orders")
+    add_stream(patient, duplicate_window=600)
+    ours = Relay("default")
+    for number in range(2):
+        publish_on_commit(f"{stream}.a", str(number))
+        publish_on_commit(f"{patient}.a", str(number))
+        assert ours.relay_batch() == 2
+    ours.end()
+    assert caplog.text.count(f"{stream} remembers message ids for 120 s") == 1
+    assert patient not in caplog.text
 
 
 def test_two_relays_never_publish_at_once(stream: str, outbox: Any) -> None:
@@ -257,6 +303,60 @@ def test_what_a_server_would_refuse_fails_the_transaction(outbox: Any) -> None:
     assert not outbox.OutboxMessage.objects.exists()
 
 
+@pytest.fixture
+def outbox_of_a_small_server(outbox: Any, tmp_path: Path, settings: Settings) -> Iterator[None]:
+    """Its server takes messages of up to 1,000 bytes."""
+    configuration = tmp_path / "small.conf"
+    configuration.write_text("max_payload: 1000\n")
+    server = NatsServer(tmp_path, ["-c", str(configuration)])
+    server.start()
+    settings.NATS_CONSUMER = {"connect_args": {"servers": server.url}}
+    with own_publishers():
+        yield
+    server.kill()
+
+
+@pytest.mark.usefixtures("outbox_of_a_small_server")
+def test_a_message_larger_than_this_server_takes_fails_the_transaction() -> None:
+    add_stream("small")
+    publish("small.first", b"")
+    with pytest.raises(PayloadTooLarge, match="takes at most 1000"):
+        publish_on_commit("small.large", b"x" * 1000)
+    publish_on_commit("small.fits", b"x" * 900)
+    relay_all()
+    assert [subject for subject, _ in stored("small")] == ["small.first", "small.fits"]
+
+
+def test_a_transaction_does_not_wait_for_a_server_that_stands_still(
+    outbox: Any, own_server: NatsServer, settings: Settings
+) -> None:
+    settings.NATS_CONSUMER = {"connect_args": {"servers": own_server.url}}
+    add_stream("orders")
+    publish("orders.first", b"")
+    # Whatever waited for an answer would raise after its timeout, or wait for the end of the pause.
+    with own_server.paused():
+        for number in range(100):
+            publish_on_commit("orders.created", str(number))
+        assert outbox.OutboxMessage.objects.count() == 100
+    relay_all()
+    assert len(stored("orders")) == 101
+
+
+def test_metrics_show_what_waits_while_this_process_relays(stream: str, outbox: Any) -> None:
+    waiting = Metrics("default")
+    publish_on_commit(f"{stream}.a", b"1")
+    publish_on_commit("nobodys.subject", b"2")
+    outbox.OutboxMessage.objects.filter(subject="nobodys.subject").update(attempts=1)
+    before = outbox_metrics()["published_total"]  # from now on, somebody reads
+    waiting.update(3, holds=True)
+    shown = outbox_metrics()
+    assert (shown["rows"], shown["stuck"]) == (2.0, 1.0)
+    assert shown["oldest_seconds"] >= 0.0
+    assert shown["published_total"] == before + 3.0
+    waiting.update(3, holds=False)
+    assert outbox_metrics() == {"published_total": shown["published_total"]}
+
+
 def test_a_row_is_written_where_a_program_commits_by_itself(stream: str, outbox: Any) -> None:
     transaction.set_autocommit(False)
     try:
@@ -281,9 +381,44 @@ def test_a_capture_sees_what_would_be_a_row(outbox: Any) -> None:
     assert not outbox.OutboxMessage.objects.exists()
 
 
+def test_the_outbox_refuses_another_system_and_names_the_hook(
+    settings: Settings, outbox: Any
+) -> None:
+    settings.NATS_CONSUMER = {**settings.NATS_CONSUMER, "connections": {"analytics": {}}}
+    with pytest.raises(ConfigurationError, match=r"outbox=False, connection='analytics'"):
+        publish_on_commit("orders.created", b"", connection="analytics")
+    with pytest.raises(ConfigurationError, match="connection default only, not to analytics"):
+        publish_many_on_commit([("orders.created", b"")], connection="analytics")
+    assert not outbox.OutboxMessage.objects.exists()
+
+
 def test_an_outbox_that_is_not_installed_is_asked_for_in_vain() -> None:
     with pytest.raises(ConfigurationError, match=r"nats_consumer\.contrib\.outbox"):
         publish_on_commit("orders.created", b"1", outbox=True)
+
+
+def test_rows_that_are_written_while_the_server_is_away_arrive_in_their_order(
+    outbox: Any, own_server: NatsServer, settings: Settings, fresh: Callable[[str], str]
+) -> None:
+    from nats_consumer.contrib.outbox.lag import lag
+    from nats_consumer.contrib.outbox.run import relays
+
+    servers = {"servers": own_server.url, "reconnect_time_wait": 0.1}
+    settings.NATS_CONSUMER = {"connect_args": servers}
+    name = fresh("orders")
+    add_stream(name)
+    with own_publishers(), relays(["default"]):
+        publish_on_commit(f"{name}.n", b"0")
+        eventually(lambda: lag().rows == 0)
+        own_server.stop()
+        for number in range(1, 1001):
+            publish_on_commit(f"{name}.n", str(number))
+        assert lag().rows == 1000
+        assert lag().oldest_seconds > 0
+        own_server.start()
+        eventually(lambda: lag().rows == 0, 60)
+        assert lag().oldest_seconds == 0
+    assert [int(data) for _, data in stored(name)] == list(range(1001))
 
 
 CONSUMERS = """

@@ -48,19 +48,10 @@ from nats_consumer.exceptions import (
     Unreachable,
     Unserializable,
 )
-from nats_consumer.publish.publisher import _publishers
+from tests.live.support.publishers import no_publisher_is_left  # noqa: F401 - after each test
 from tests.live.support.streams import add_stream
 from tests.servers import NatsServer
 from tests.waiting import eventually
-
-
-@pytest.fixture(autouse=True)
-def no_publisher_is_left() -> Iterator[None]:
-    _publishers.clear()
-    yield
-    for publisher in _publishers.values():
-        publisher.close(1.0)
-    _publishers.clear()
 
 
 @pytest.fixture
@@ -79,7 +70,7 @@ def stream(fresh: Callable[[str], str]) -> str:
 
 
 def stored(stream: str, *sequences: int) -> list[dict[str, Any]]:
-    """What the server has stored under these sequences: `data` and `hdrs`, decoded."""
+    """Return the stored messages of these sequences: `data` and `hdrs`, decoded."""
 
     async def read() -> list[dict[str, Any]]:
         connection = await _native.connect(connect_options())
@@ -340,7 +331,7 @@ def test_a_timeout_that_is_none_is_named_before_anything_is_sent(timeout: Any, k
 
 
 class InterruptedByTestError(Exception):
-    """What a signal handler raises."""
+    """Error of a signal handler."""
 
 
 @pytest.fixture

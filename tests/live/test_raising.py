@@ -1,4 +1,4 @@
-"""Whatever a handler raises is a failed attempt at its message, and nothing more."""
+"""Any exception of a handler is a failed attempt at its message, and nothing more."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Unusual(BaseException):
-    """What `except Exception` does not catch."""
+    """An exception that `except Exception` does not catch."""
 
 
 class Raising(Sequence[str]):
@@ -46,7 +46,7 @@ def panic_of_our_extension() -> type[BaseException]:
 
 
 def rust_panic() -> BaseException:
-    """What Python gets from a panic in Rust code that it called."""
+    """Return the exception that Python gets from a panic in Rust code."""
     return panic_of_our_extension()("index out of bounds")
 
 

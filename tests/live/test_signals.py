@@ -142,6 +142,70 @@ def test_what_has_not_started_is_handed_back_at_once(
     assert sorted(first + later) == ["0", "1", "2", "3", "4", "5", "one"]
 
 
+def test_a_hangup_lets_what_runs_finish_and_the_process_begin_again(
+    make_shop: Callable[..., Shop],
+) -> None:
+    shop = make_shop(AWAITS)
+    pid = shop.worker.pid
+    shop.worker.interrupt(signal.SIGHUP)
+    shop.worker.wait_for("Draining")
+    shop.let_go()
+    shop.worker.wait_for("finished one")
+    shop.worker.wait_for_lines("Orders consumes", 2)
+    assert (shop.worker.pid, shop.worker.has_ended) == (pid, False)
+    shop.publish("two")
+    shop.worker.wait_for("finished two")
+    shop.worker.interrupt()
+    assert shop.worker.finish() == 0, shop.worker.output
+
+
+def test_a_process_whose_terminal_was_closed_drains_and_ends(
+    make_shop: Callable[..., Shop],
+) -> None:
+    shop = make_shop(AWAITS)
+    shop.let_go()
+    shop.project.write("on_a_terminal.py", ON_A_TERMINAL)
+    starter = shop.project.run("on_a_terminal.py")
+    starter.wait_for("Orders consumes")
+    starter.interrupt()
+    assert starter.finish() == 0, starter.output
+    assert starter.lines_with("status 0")
+    assert not starter.lines_with("Restarting")
+
+
+# Runs the command on a terminal of its own, and closes it at SIGTERM.
+ON_A_TERMINAL = """
+import os, pty, signal, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    errors = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(errors, 1)
+    os.dup2(errors, 2)
+    os.execv(sys.executable, [sys.executable, "manage.py", "nats_consumer"])
+signal.signal(signal.SIGTERM, lambda *_: os.close(terminal))
+shown = 0
+while True:
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    if os.path.exists("output"):
+        text = open("output").read()
+        print(text[shown:], end="", flush=True)
+        shown = len(text)
+    if ended:
+        print("status", os.waitstatus_to_exitcode(status))
+        break
+    signal.sigtimedwait([], 0.05)
+"""
+
+
+def test_a_process_shows_at_a_signal_what_it_does(make_shop: Callable[..., Shop]) -> None:
+    shop = make_shop(BLOCKS_A_THREAD)
+    shop.worker.interrupt(signal.SIGUSR1)
+    shop.worker.wait_for("Orders: message 1, attempt 1, came")
+    shop.worker.wait_for("in handle_message")
+    shop.let_go()
+    shop.worker.wait_for("finished one")
+
+
 @pytest.mark.parametrize("handler", [AWAITS, BLOCKS_A_THREAD], ids=["async", "def"])
 def test_handler_that_takes_too_long_is_left_and_its_message_comes_again(
     make_shop: Callable[..., Shop], nats_server: NatsServer, stream: str, handler: str

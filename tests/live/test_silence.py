@@ -44,7 +44,7 @@ ORDINARY = [
 
 @pytest.fixture
 def proxy(stage: Stage, settings: Settings, nats_server: NatsServer) -> Iterator[Proxy]:
-    """What the consumers of the test reach the server through."""
+    """Return the proxy between the test's consumers and the server."""
     proxy = Proxy(nats_server.url)
     connect = {"servers": [proxy.url], "reconnect_time_wait": 0.05}
     settings.NATS_CONSUMER = {"connect_args": connect}

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 def manage(command: str, *arguments: str) -> str:
-    """What the command prints."""
+    """Run the command and return its output."""
     output = io.StringIO()
     call_command(command, *arguments, stdout=output, no_color=True)
     return output.getvalue()

@@ -111,7 +111,7 @@ class Shop:
 
 @pytest.fixture(params=[*PUSH, *PULL], ids=str)
 def older(request: pytest.FixtureRequest) -> Older:
-    """What the shop ran until now."""
+    """Return the package that the shop ran until now."""
     return request.param  # type: ignore[no-any-return]
 
 

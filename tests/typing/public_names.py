@@ -1,4 +1,4 @@
-"""What mypy says of a project's code. Each comment names an error: where it is missing, `make lint`
+"""Code of a project, as mypy sees it. Each comment names an error: if that is missing, `make lint`
 fails."""
 
 from nats_consumer import __version__, publish

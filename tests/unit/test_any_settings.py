@@ -78,11 +78,15 @@ def test_connect_args_become_options_that_the_engine_takes_or_are_refused(argume
 READERS: list[Callable[[], object]] = [
     lambda: ours.check_keys(()),
     ours.connect_args,
+    ours.connections,
+    lambda: ours.connect_args("analytics"),
     ours.default_durable_name,
     ours.manage_durables,
     ours.event_loop_policy,
     ours.shutdown_timeout,
+    ours.http,
     ours.embedded_store,
+    ours.inbox_retention,
 ]
 
 
@@ -97,6 +101,7 @@ def test_the_setting_is_read_or_refused(value: Any) -> None:
 ATTRIBUTES = st.fixed_dictionaries(
     {},
     optional={
+        "connection": VALUES,
         "stream_name": VALUES,
         "durable_name": VALUES,
         "subjects": VALUES | st.lists(st.text("a.*> ", max_size=6), max_size=3),
@@ -118,6 +123,9 @@ ATTRIBUTES = st.fixed_dictionaries(
         "backoff_delays": VALUES | st.lists(SCALARS, max_size=3),
         "handle_error_ack_behavior": VALUES | st.sampled_from(ErrorAckBehavior),
         "handler_timeout": VALUES,
+        "ordered": VALUES,
+        "idempotent": VALUES,
+        "ephemeral": VALUES,
         "handle_message": VALUES,
     },
 )

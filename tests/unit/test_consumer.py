@@ -118,6 +118,7 @@ def test_a_consumer_that_never_ran_counts_nothing() -> None:
     assert (consumer.total_success_count, consumer.total_error_count) == (0, 0)
     assert not consumer.is_running
     assert not consumer.is_connected
+    assert consumer.state == "stopped"
 
 
 def test_the_counters_are_the_engines_at_any_moment() -> None:
@@ -126,6 +127,7 @@ def test_the_counters_are_the_engines_at_any_moment() -> None:
     consumer._attach(consumption)
     assert (consumer.total_success_count, consumer.total_error_count) == (3, 1)
     assert consumer.is_running
+    assert consumer.state == "consuming"
     consumption.counters()["succeeded"] = 4
     consumption.is_connected = False
     assert consumer.total_success_count == 4

@@ -1,103 +1,136 @@
-"""The engine's records come to Python's logging, and the command's can be seen."""
+"""Fields of log records, for the lines of the package and for a project's own."""
 
-import io
 import logging
-import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from pytest_django import Settings
 
-from nats_consumer.connect.log import LogPump
-from nats_consumer.run import logs
-from tests.waiting import eventually
+from nats_consumer import ErrorAckBehavior, JetstreamPullConsumer, publish
+from nats_consumer.logs import FIELDS, MessageFields
+from nats_consumer.run.dispatch import LoopDispatch
+from nats_consumer.testing import FakeMessage, Nats
+
+CREATED = "orders.created"
+REPORTER = "nats_consumer.handler"
+BOTH = pytest.mark.parametrize("how", ["def", "async"])
+
+
+class Orders(JetstreamPullConsumer):
+    stream_name = "orders"
+    filter_subject = CREATED
+    handle_error_ack_behavior = ErrorAckBehavior.DEAD_LETTER
+    max_retries = 1
+
+    def handle_message(self, message: Any) -> None: ...
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: record.__dict__[name] for name in FIELDS if name in record.__dict__}
+
+
+def test_no_field_is_one_of_loggings_own() -> None:
+    record = logging.makeLogRecord({})
+    assert not set(FIELDS) & {*record.__dict__, "message", "asctime"}
+
+
+def test_the_report_of_an_attempt_has_fields_and_a_template(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    message = FakeMessage("x", subject=CREATED, stream="orders")
+    LoopDispatch(Orders(), 1).log(message, ValueError("no"), "the next attempt follows in 1s")
+    (record,) = caplog.records
+    assert fields(record) == {
+        "consumer": "Orders",
+        "stream": "orders",
+        "durable": "captured",
+        "subject": CREATED,
+        "sequence": 1,
+        "attempt": 1,
+        "handler": "handle_message",
+        "outcome": "retry",
+        "error_type": "ValueError",
+    }
+    assert "%d" in record.msg
+    assert record.getMessage() == (
+        "Orders: attempt 1 of 2 at message 1 of orders.created failed with ValueError: no; "
+        "the next attempt follows in 1s."
+    )
+    assert record.exc_info is None
+
+
+def test_the_traceback_of_an_earlier_attempt_is_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    message = FakeMessage("x", subject=CREATED)
+    error = ValueError("no")
+    with caplog.at_level(logging.DEBUG, REPORTER):
+        LoopDispatch(Orders(), 1).log(message, error, "the next attempt follows in 1s")
+    warning, debug = caplog.records
+    assert (warning.levelno, debug.levelno) == (logging.WARNING, logging.DEBUG)
+    assert debug.exc_info is not None
+    assert debug.exc_info[1] is error
+    assert fields(debug)["error_type"] == "ValueError"
+
+
+def test_the_report_of_the_last_attempt_says_what_becomes_of_the_message(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(self: Any, message: Any) -> None:
+        raise ValueError("no")
+
+    failing = type("Failing", (Orders,), {"handle_message": fail})
+    with Nats([failing]).in_use() as nats:
+        publish(CREATED, "1")
+        nats.run()
+    (last,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert fields(last)["outcome"] == "dead_letter"
+    assert fields(last)["attempt"] == 2
+    assert last.exc_info is not None
 
 
 @pytest.fixture
-def bare_logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
-    """A logger as in a project whose LOGGING says nothing about it."""
-    logger = logging.Logger("nats_consumer")
-    monkeypatch.setattr(logs, "_ROOT", logger)
-    yield logger
-    logger.handlers.clear()
+def own() -> Iterator[list[logging.LogRecord]]:
+    """The records of a project's own logger, filtered."""
+    found: list[logging.LogRecord] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record)
+
+    handler, logger = Handler(), logging.getLogger("shop")
+    handler.addFilter(MessageFields())
+    logger.addHandler(handler)
+    yield found
+    logger.removeHandler(handler)
 
 
-def test_the_engines_records_come_with_their_level_and_logger(
-    caplog: pytest.LogCaptureFixture,
+@BOTH
+def test_a_handlers_own_lines_have_the_fields(
+    settings: Settings, own: list[logging.LogRecord], how: str
 ) -> None:
-    batches = [[(logging.WARNING, "nats_consumer.connect", "lost %s of 100%")]]
+    settings.NATS_CONSUMER = {"middleware": ["nats_consumer.logs.current_message_is_known"]}
 
-    with LogPump(lambda timeout: batches.pop() if batches else []):
-        eventually(lambda: caplog.records)
-    (record,) = caplog.records
-    assert record.name == "nats_consumer.connect"
-    assert record.levelname == "WARNING"
-    assert record.getMessage() == "lost %s of 100%"
+    def handle(self: Any, message: Any) -> None:
+        logging.getLogger("shop").warning("paid", extra={"outcome": "mine"})
 
+    async def ahandle(self: Any, message: Any) -> None:
+        handle(self, message)
 
-def test_the_last_records_are_not_lost(caplog: pytest.LogCaptureFixture) -> None:
-    def take(timeout: float) -> list[tuple[int, str, str]]:
-        return [] if timeout else [(logging.ERROR, "nats_consumer.worker", "the last word")]
-
-    with LogPump(take):
-        pass
-    assert [record.getMessage() for record in caplog.records] == ["the last word"]
-
-
-def test_information_is_shown_where_nobody_configured_it(
-    bare_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
-) -> None:
-    logs.make_visible(None)
-    bare_logger.info("started")
-    bare_logger.debug("hidden")
-    shown = capsys.readouterr().err
-    assert "INFO" in shown
-    assert "nats_consumer: started" in shown
-    assert "hidden" not in shown
-
-
-def test_a_projects_own_configuration_is_left_alone(bare_logger: logging.Logger) -> None:
-    own = logging.NullHandler()
-    bare_logger.addHandler(own)
-    bare_logger.setLevel("ERROR")
-    logs.make_visible(None)
-    assert bare_logger.handlers == [own]
-    assert bare_logger.level == logging.ERROR
-
-
-def test_a_level_from_the_command_line_holds_in_any_case(bare_logger: logging.Logger) -> None:
-    bare_logger.addHandler(logging.NullHandler())
-    logs.make_visible("DEBUG")
-    assert bare_logger.level == logging.DEBUG
-
-
-def test_what_was_printed_is_written_before_an_exit_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    written = io.BytesIO()
-    monkeypatch.setattr(logs.logging, "shutdown", lambda: None)
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(written)))
-    sys.stdout.write("the last order")
-    assert written.getvalue() == b""
-    logs.flush()
-    assert written.getvalue() == b"the last order"
-
-
-def test_a_standard_stream_that_is_gone_does_not_stop_the_exit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(logs.logging, "shutdown", lambda: None)
-    monkeypatch.setattr(sys, "stdout", None)
-    logs.flush()
-
-
-def test_an_error_that_quotes_a_stranger_does_not_steer_the_terminal(
-    bare_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stderr", output := io.StringIO())
-    logs.make_visible(None)
-    try:
-        raise ValueError("\x1b[2Jgone")
-    except ValueError:
-        bare_logger.exception("failed")
-    assert r"ValueError: \x1b[2Jgone" in output.getvalue()
-    assert "\x1b" not in output.getvalue()
+    paying = type("Paying", (Orders,), {"handle_message": ahandle if how == "async" else handle})
+    with Nats([paying]).in_use() as nats:
+        publish(CREATED, "1")
+        nats.run()
+    logging.getLogger("shop").warning("outside")
+    inside, outside = own
+    assert fields(inside) == {
+        "consumer": "Paying",
+        "stream": "orders",
+        "durable": "Paying",
+        "subject": CREATED,
+        "sequence": 1,
+        "attempt": 1,
+        "handler": "handle_message",
+        "outcome": "mine",
+        "error_type": None,
+    }
+    assert set(fields(outside).values()) == {None}

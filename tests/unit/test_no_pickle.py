@@ -8,7 +8,7 @@ from pathlib import Path
 import nats_consumer
 
 PACKAGE = Path(nats_consumer.__file__).parent
-CHECKOUT = Path(__file__).parent.parent.parent
+CHECKOUT = Path(__file__).parents[2]
 # What turns bytes into objects of any kind, or into code.
 UNPACKERS = {
     "pickle",
@@ -23,7 +23,7 @@ UNPACKERS = {
 }
 EVALUATORS = {"eval", "exec", "__import__"}
 # They import what the project's settings and its own list of apps name.
-IMPORTERS = {"apps.py", "event_loop.py"}
+IMPORTERS = {"apps.py", "event_loop.py", "middleware.py", "settings.py"}
 
 
 def trees() -> Iterator[tuple[Path, ast.Module]]:

@@ -1,4 +1,4 @@
-"""What a handler can decide."""
+"""Outcomes of a handler."""
 
 from datetime import timedelta
 from typing import Any

@@ -4,7 +4,7 @@ from django.db import models
 
 
 class Entry(models.Model):
-    """What arrived."""
+    """A message that arrived."""
 
     text = models.CharField(max_length=200)
 

@@ -1,4 +1,4 @@
-//! What happens to a connection, for the callbacks of a client.
+//! Events of a connection, for the callbacks of a client.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::host::future::into_asyncio;
 
-/// The happenings of a connection, one after the other.
+/// The events of a connection, one after the other.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Events {
     /// None after the connection was closed.
-    happenings: Option<Arc<Mutex<Receiver<ConnectionEvent>>>>,
+    events: Option<Arc<Mutex<Receiver<ConnectionEvent>>>>,
 }
 
 impl Events {
-    pub(crate) fn new(happenings: Option<Receiver<ConnectionEvent>>) -> Self {
-        Self { happenings: happenings.map(|happenings| Arc::new(Mutex::new(happenings))) }
+    pub(crate) fn new(events: Option<Receiver<ConnectionEvent>>) -> Self {
+        Self { events: events.map(|events| Arc::new(Mutex::new(events))) }
     }
 }
 
@@ -27,10 +27,10 @@ impl Events {
     /// Resolves to (what, text): "disconnected", "reconnected", "lame_duck", "error", "slow_consumer", and
     /// at last "closed".
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let happenings = self.happenings.clone();
+        let events = self.events.clone();
         let listening = async move {
-            match happenings {
-                Some(happenings) => Ok::<_, Error>(next(&mut *happenings.lock().await).await),
+            match events {
+                Some(events) => Ok::<_, Error>(next(&mut *events.lock().await).await),
                 None => Ok(("closed", String::new())),
             }
         };
@@ -38,9 +38,9 @@ impl Events {
     }
 }
 
-async fn next(happenings: &mut Receiver<ConnectionEvent>) -> (&'static str, String) {
+async fn next(events: &mut Receiver<ConnectionEvent>) -> (&'static str, String) {
     loop {
-        let (what, text) = match happenings.recv().await {
+        let (what, text) = match events.recv().await {
             Ok(ConnectionEvent::Disconnected) => ("disconnected", String::new()),
             Ok(ConnectionEvent::Reconnected) => ("reconnected", String::new()),
             Ok(ConnectionEvent::LameDuck) => ("lame_duck", String::new()),

@@ -1,7 +1,6 @@
 //! A connection for publishing and for managing streams.
 
 pub(crate) mod events;
-pub(crate) mod msg;
 pub(crate) mod subscription;
 
 use std::collections::HashMap;
@@ -11,24 +10,25 @@ use std::time::Instant;
 use nats_consumer::Connection as Engine;
 use nats_consumer::api::request_behind;
 use nats_consumer::connect::Traffic;
+use nats_consumer::durables::{Action, Plan, apply, plan, plan_known};
 use nats_consumer::publish::{publish, request, send};
 use nats_consumer::subscribe::Ordered;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::client::events::Events;
-use crate::client::msg::{ANSWERS, Msg};
 use crate::client::subscription::{Limits, Pull, Subscription};
 use crate::host::error::to_python;
 use crate::host::future::{begun, into_asyncio, nothing};
 use crate::host::process::Owned;
 use crate::host::seconds::seconds;
-use crate::options::ConnectOptions;
+use crate::options::{ConnectOptions, ConsumerOptions};
 use crate::publish::outgoing::outgoing;
 use crate::publish::pub_ack::pub_ack;
+use crate::view::msg::{ANSWERS, Msg};
 
-/// How long the last words may take when a connection is closed.
-const CLOSING: f64 = 2.0;
+/// Time limit for the last messages when a connection is closed.
+const CLOSE_SECONDS: f64 = 2.0;
 
 type Headers = Option<HashMap<String, String>>;
 
@@ -111,7 +111,7 @@ impl Connection {
     }
 
     fn events(&self) -> Events {
-        Events::new(self.engine.peek().happenings())
+        Events::new(self.engine.peek().events())
     }
 
     /// Resolves to a `Subscription`.
@@ -233,6 +233,23 @@ impl Connection {
         into_asyncio(py, asking, |py, answer| bytes(py, &answer))
     }
 
+    /// Resolves to the plan for a durable: its name, what happens, the changes as (field, from, to), the reason of a
+    /// refusal, whether messages are skipped, and whether its filter matches nothing.
+    fn plan_durable<'py>(&self, py: Python<'py>, options: ConsumerOptions) -> PyResult<Bound<'py, PyAny>> {
+        let engine = self.engine()?;
+        let options = options.into_options()?;
+        let planning = async move { plan(&engine, &options).await };
+        into_asyncio(py, planning, |py, plan| Ok(planned(&plan).into_pyobject(py)?.into_any().unbind()))
+    }
+
+    /// Creates a durable, or changes it to fit; resolves to its name.
+    fn apply_durable<'py>(&self, py: Python<'py>, options: ConsumerOptions) -> PyResult<Bound<'py, PyAny>> {
+        let engine = self.engine()?;
+        let options = options.into_options()?;
+        let applying = async move { apply(&engine, &options).await };
+        into_asyncio(py, applying, |py, name| Ok(name.into_pyobject(py)?.into_any().unbind()))
+    }
+
     fn flush<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let engine = self.engine()?;
         let limit = seconds("timeout", timeout)?;
@@ -245,7 +262,7 @@ impl Connection {
 
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let engine = self.engine()?;
-        let limit = seconds("timeout", CLOSING)?;
+        let limit = seconds("timeout", CLOSE_SECONDS)?;
         let closing = async move {
             engine.close(limit).await;
             Ok(())
@@ -263,6 +280,41 @@ impl Connection {
     /// The engine, of which a clone is another handle.
     fn engine(&self) -> PyResult<Engine> {
         self.engine.get().cloned()
+    }
+}
+
+/// The changes of a durable whose state, and that of its stream, the caller has as JSON: as (field, from, to), and the
+/// reason if it cannot be consumed.
+#[pyfunction]
+pub(crate) fn plan_known_durable(
+    options: ConsumerOptions,
+    durable: &[u8],
+    stream: &[u8],
+) -> PyResult<(Changes, Option<String>)> {
+    let action = plan_known(&options.into_options()?, durable, stream).map_err(|error| to_python(&error))?;
+    let plan = planned_action(&action);
+    Ok((plan.1, plan.2))
+}
+
+type Changes = Vec<(&'static str, String, String)>;
+
+type Planned = (String, &'static str, Changes, Option<String>, bool, bool);
+
+fn planned(plan: &Plan) -> Planned {
+    let (action, changes, reason) = planned_action(&plan.action);
+    (plan.durable.clone(), action, changes, reason, plan.skips, plan.unmatched)
+}
+
+type PlannedAction = (&'static str, Changes, Option<String>);
+
+fn planned_action(action: &Action) -> PlannedAction {
+    match action {
+        Action::Create => ("create", Vec::new(), None),
+        Action::Change(changes) => {
+            ("change", changes.iter().map(|it| (it.field, it.from(), it.to())).collect(), None)
+        }
+        Action::Refuse(reason) => ("refuse", Vec::new(), Some(reason.clone())),
+        _ => ("keep", Vec::new(), None),
     }
 }
 

@@ -11,10 +11,10 @@ use nats_consumer::{Connection, Error, ErrorKind};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::client::msg::Msg;
 use crate::host::error::to_python;
 use crate::host::future::{into_asyncio, nothing};
 use crate::host::seconds::seconds;
+use crate::view::msg::Msg;
 
 /// How much may wait in a subscription.
 #[derive(FromPyObject)]
@@ -45,7 +45,7 @@ impl Subscription {
             queue,
             max_messages: limits.messages,
             max_bytes: limits.bytes,
-            statuses: if answers_flow { Statuses::Answered } else { Statuses::Kept },
+            statuses: if answers_flow { Statuses::Answered } else { Statuses::Included },
         };
         Ok(Self { engine: subscribe(&connection, interest).await?, connection, sid })
     }
@@ -87,7 +87,7 @@ impl Subscription {
         self.engine.has_ended()
     }
 
-    /// The exception it ended with, where it ended by itself.
+    /// The exception that ended it, if nobody asked it to end.
     #[getter]
     fn failure(&self) -> Option<PyErr> {
         self.engine.failure().map(|error| to_python(&error))

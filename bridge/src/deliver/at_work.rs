@@ -1,4 +1,4 @@
-//! What the threads of a consumer have at work, to be named when none of them gets free.
+//! The messages that a consumer's threads work on, to be named when no thread gets free.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

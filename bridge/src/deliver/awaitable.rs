@@ -4,8 +4,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-/// What can be resumed of what a handler returned: a coroutine itself, or the iterator of another
-/// awaitable. `None` when it is a result already.
+/// Returns the coroutine to resume: the returned value itself, or the iterator of another awaitable. `None` if the
+/// value is a result already.
 pub(crate) fn steps_of(returned: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
     if is_coroutine(returned)? {
         return Ok(Some(returned.clone().unbind()));

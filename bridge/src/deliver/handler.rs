@@ -8,11 +8,12 @@ use crate::deliver::at_work::AtWork;
 use crate::deliver::message::Message;
 use crate::host::panic::catch_panic;
 
-/// What to call for a delivery.
+/// The functions of Python to call for a delivery.
 pub(crate) struct Handler {
     /// The consumer's name.
     pub(crate) name: String,
-    /// `handle(message)`: a coroutine, or a plain call in a thread.
+    /// `handle(message)`: a coroutine, or a plain call in a thread. With a list of messages, where a consumer handles
+    /// batches: that judges each of them.
     pub(crate) handle: Py<PyAny>,
     /// `failed(message, error)`, after the last attempt: of the same kind as `handle`.
     pub(crate) failed: Py<PyAny>,
@@ -20,10 +21,12 @@ pub(crate) struct Handler {
     pub(crate) log: Py<PyAny>,
     /// How many may run at once.
     pub(crate) concurrency: usize,
-    /// What the threads have, if it is a plain call.
+    /// The messages that the threads work on, if handlers are plain calls.
     pub(crate) at_work: AtWork,
     /// How long one may run.
     pub(crate) timeout: Option<Duration>,
+    /// Whether `handle` ends what runs too long on the event loop, and judges it.
+    pub(crate) keeps_time: bool,
 }
 
 impl Handler {

@@ -1,4 +1,4 @@
-//! Where deliveries wait between tokio and Python: tokio puts them in, an event loop or threads take them.
+//! The queue between tokio and Python: tokio puts deliveries in, an event loop or threads take them out.
 //!
 //! A thread whose handlers are fast takes several at once into its [`Hand`]. If one of them turns out to be slow,
 //! the other threads take the rest out of that hand, so that nothing waits while a thread is idle.
@@ -15,11 +15,11 @@ use crate::host::lock::lock;
 use crate::host::wake::Wake;
 
 /// How long one handler may run before other threads take what waits behind it.
-const SLOW: Duration = Duration::from_millis(5);
+const SLOW_HANDLER: Duration = Duration::from_millis(5);
 
 /// The deliveries that no handler has started.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct DeliveryQueue {
     deliveries: Mutex<VecDeque<Delivery>>,
     hands: Mutex<Vec<Arc<Hand>>>,
     /// How many deliveries the hands hold.
@@ -51,8 +51,19 @@ struct Held {
     began: Instant,
 }
 
+/// The end of a thread's wait for deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// This number of deliveries is in the hand.
+    With(usize),
+    /// None came for as long as the thread wanted to wait.
+    Idle,
+    /// None will come any more.
+    Over,
+}
+
 /// A thread that has deliveries.
-pub(crate) struct Busy<'a>(&'a Waiting);
+pub(crate) struct Busy<'a>(&'a DeliveryQueue);
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
@@ -64,11 +75,11 @@ impl Drop for Busy<'_> {
 impl Hand {
     /// Whether deliveries wait behind one that is slow.
     fn is_stuck(held: &Held) -> bool {
-        !held.deliveries.is_empty() && held.began.elapsed() >= SLOW
+        !held.deliveries.is_empty() && held.began.elapsed() >= SLOW_HANDLER
     }
 }
 
-impl Waiting {
+impl DeliveryQueue {
     pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self {
             deliveries: Mutex::default(),
@@ -131,14 +142,15 @@ impl Waiting {
         Some(next)
     }
 
-    /// Waits for deliveries and moves up to `most` of them into the empty hand. Returns how many, or `None` when
-    /// none will come any more. Must be called without the GIL.
-    pub(crate) fn fill(&self, hand: &Hand, most: usize) -> Option<usize> {
+    /// Waits for deliveries, up to `patience`, and moves up to `most` of them into the empty hand. Must be called without
+    /// the GIL.
+    pub(crate) fn fill(&self, hand: &Hand, most: usize, patience: Option<Duration>) -> Filled {
+        let mut deadline = None;
         loop {
             if let Some(delivery) = self.take_from_the_stuck() {
                 self.put_into(hand, [delivery]);
                 self.call_a_looker();
-                return Some(1);
+                return Filled::With(1);
             }
             let mut deliveries = self.lock();
             if !deliveries.is_empty() {
@@ -146,26 +158,40 @@ impl Waiting {
                 self.put_into(hand, deliveries.drain(..count));
                 drop(deliveries);
                 self.call_a_looker();
-                return Some(count);
+                return Filled::With(count);
             }
             if self.is_closed() {
-                return None;
+                return Filled::Over;
             }
-            self.sleep(deliveries);
+            let deadline = patience.map(|it| *deadline.get_or_insert_with(|| Instant::now() + it));
+            let left = deadline.map(|it| it.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Filled::Idle;
+            }
+            self.sleep(deliveries, left);
         }
     }
 
-    /// Waits until deliveries arrive. While hands hold some, one thread waits only until they may be stuck.
-    fn sleep(&self, deliveries: MutexGuard<'_, VecDeque<Delivery>>) {
+    /// Waits until deliveries arrive, up to `limit`. While hands hold some, one thread waits only until they may be stuck.
+    fn sleep(&self, deliveries: MutexGuard<'_, VecDeque<Delivery>>, limit: Option<Duration>) {
         self.sleeping.fetch_add(1, AcqRel);
         if self.held.load(Acquire) == 0 || self.looking.load(Acquire) > 0 {
-            drop(self.arrived.wait(deliveries).unwrap_or_else(PoisonError::into_inner));
+            self.wait_for_arrivals(deliveries, limit);
         } else {
             self.looking.fetch_add(1, AcqRel);
-            drop(self.arrived.wait_timeout(deliveries, SLOW).unwrap_or_else(PoisonError::into_inner));
+            self.wait_for_arrivals(deliveries, Some(limit.map_or(SLOW_HANDLER, |it| it.min(SLOW_HANDLER))));
             self.looking.fetch_sub(1, AcqRel);
         }
         self.sleeping.fetch_sub(1, AcqRel);
+    }
+
+    fn wait_for_arrivals(&self, deliveries: MutexGuard<'_, VecDeque<Delivery>>, limit: Option<Duration>) {
+        match limit {
+            None => drop(self.arrived.wait(deliveries).unwrap_or_else(PoisonError::into_inner)),
+            Some(limit) => {
+                drop(self.arrived.wait_timeout(deliveries, limit).unwrap_or_else(PoisonError::into_inner));
+            }
+        }
     }
 
     /// Wakes a sleeping thread if hands hold deliveries that nobody would notice to be stuck.
@@ -199,7 +225,7 @@ impl Waiting {
         taken
     }
 
-    /// Until it is dropped, the calling thread has deliveries.
+    /// Marks the calling thread as busy, until it is dropped.
     pub(crate) fn is_given_to_me(&self) -> Busy<'_> {
         self.busy.fetch_add(1, Relaxed);
         Busy(self)
@@ -220,7 +246,7 @@ impl Waiting {
         !self.is_empty() || self.held.load(Acquire) > 0
     }
 
-    /// What is put from now on may start, though something was recalled.
+    /// Lets deliveries start that are put in from now on, after a recall.
     pub(crate) fn reopen(&self) {
         self.is_recalled.store(false, Release);
     }
@@ -252,7 +278,7 @@ impl Waiting {
     }
 }
 
-impl Inbox for Waiting {
+impl Inbox for DeliveryQueue {
     fn put(&self, deliveries: &mut Vec<Delivery>) {
         let count = deliveries.len();
         self.lock().extend(deliveries.drain(..));
@@ -260,6 +286,10 @@ impl Inbox for Waiting {
             self.arrived.notify_one();
         }
         self.wake.signal();
+    }
+
+    fn waiting(&self) -> usize {
+        self.lock().len() + self.held.load(Acquire)
     }
 
     fn recall(&self) -> Vec<Delivery> {

@@ -10,29 +10,36 @@ use crate::deliver::handler::Handler;
 use crate::deliver::message::Message;
 use crate::deliver::outcome::{outcome_of, raised_outcome};
 use crate::deliver::unfinished::check_finished;
+use crate::host::error::exceptions::InvalidPayload;
 
-/// What is left to do after an attempt.
-pub(crate) enum Verdict {
+/// The rest of the work after an attempt.
+pub(crate) enum Judgement {
     /// Nothing: the delivery is settled.
     Settled,
     /// The last attempt failed with this error: ask `failed`, then [`exhaust`].
     Exhausted(PyErr),
 }
 
-/// The handler returned `value`. An error is how its attempt failed all the same.
+/// Judges the `value` that a handler returned. An error means that the attempt failed.
 pub(crate) fn returned(delivery: &Delivery, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    if value.is_none() {
-        delivery.succeed();
-        return Ok(());
-    }
-    match outcome_of(value)? {
-        Some(outcome) => carry_out(delivery, outcome),
-        None => {
-            check_finished(value)?;
-            delivery.succeed();
-        }
-    }
+    carry_out(delivery, answered(value)?);
     Ok(())
+}
+
+/// The outcome that the returned `value` stands for. An error means that the attempt failed.
+pub(crate) fn answered(value: &Bound<'_, PyAny>) -> PyResult<Outcome> {
+    if let Some(outcome) = outcome_of(value)? {
+        return Ok(outcome);
+    }
+    if !value.is_none() {
+        check_finished(value)?;
+    }
+    Ok(Outcome::Ack)
+}
+
+/// Whether no retry can mend the error: the same payload comes again at each attempt.
+pub(crate) fn is_for_good(error: &Bound<'_, PyAny>) -> bool {
+    error.is_instance_of::<InvalidPayload>()
 }
 
 /// The handler raised `error`.
@@ -41,12 +48,12 @@ pub(crate) fn raised(
     handler: &Handler,
     message: &Py<Message>,
     error: PyErr,
-) -> PyResult<Verdict> {
+) -> PyResult<Judgement> {
     // An outcome that cannot be read, or that the engine refuses, is an error like any other.
     match raised_outcome(error.value(py)) {
         Ok(Some(outcome)) => {
             carry_out(message.get().delivery(), outcome);
-            Ok(Verdict::Settled)
+            Ok(Judgement::Settled)
         }
         Ok(None) => failed(py, handler, message, error),
         Err(refused) => failed(py, handler, message, refused),
@@ -59,27 +66,42 @@ pub(crate) fn failed(
     handler: &Handler,
     message: &Py<Message>,
     error: PyErr,
-) -> PyResult<Verdict> {
-    let follows = message.get().delivery().fail(None);
+) -> PyResult<Judgement> {
+    let class = error.get_type(py).name()?;
+    let (class, delivery) = (class.to_string_lossy(), message.get().delivery());
+    let follows = if is_for_good(error.value(py)) {
+        delivery.fail_for_good(&class)
+    } else {
+        delivery.fail_with(&class, None)
+    };
     if follows == Follows::FinalWord {
-        return Ok(Verdict::Exhausted(error));
+        return Ok(Judgement::Exhausted(error));
     }
     handler.log_failure(py, message, &error, &follows.to_string())?;
-    Ok(Verdict::Settled)
+    Ok(Judgement::Settled)
 }
 
 /// The final word: what `failed` answered, or the engine's own.
 pub(crate) fn exhaust(py: Python<'_>, message: &Message, error: &PyErr, answer: Option<&Bound<'_, PyAny>>) {
     let delivery = message.delivery();
-    let outcome = match answer.map_or(Ok(None), outcome_of) {
-        Ok(outcome) => outcome.unwrap_or_else(|| delivery.final_outcome()),
+    let outcome = final_word(py, answer, || delivery.final_outcome());
+    delivery.exhaust(outcome, Some(describe(error.value(py))));
+}
+
+/// Returns what `failed` answered, or else its `own` word.
+pub(crate) fn final_word(
+    py: Python<'_>,
+    answer: Option<&Bound<'_, PyAny>>,
+    own: impl FnOnce() -> Outcome,
+) -> Outcome {
+    match answer.map_or(Ok(None), outcome_of) {
+        Ok(outcome) => outcome.unwrap_or_else(own),
         Err(unreadable) => {
             // It was to be something else than the configured final word, so nothing final happens.
             unreadable.write_unraisable(py, answer);
             Outcome::Retry { after: None }
         }
-    };
-    delivery.exhaust(outcome, Some(describe(error.value(py))));
+    }
 }
 
 fn carry_out(delivery: &Delivery, outcome: Outcome) {
@@ -87,7 +109,7 @@ fn carry_out(delivery: &Delivery, outcome: Outcome) {
         delivery.succeed();
     } else {
         // A handler that settled the message itself has had the final word.
-        let _ = delivery.settle(outcome);
+        let _ = delivery.conclude(outcome);
     }
 }
 

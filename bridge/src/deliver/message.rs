@@ -1,17 +1,20 @@
 //! The message that a handler gets.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use nats_consumer::{Delivery, Outcome};
+use nats_consumer::{Delivery, Outcome, identity};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
 
 use crate::deliver::attempt::Attempt;
 use crate::deliver::settled::Settled;
-use crate::host::error::exceptions::MessageAlreadySettled;
+use crate::host::error::exceptions::{MessageAlreadySettled, SettledTooEarly};
+use crate::host::error::to_python;
 use crate::host::future::{into_asyncio, nothing, wait_for};
 use crate::host::seconds::seconds;
+use crate::view::json::json;
 use crate::view::metadata::Metadata;
 use crate::view::nats_py::message_class;
 use crate::view::{View, metadata, reply};
@@ -21,6 +24,8 @@ use crate::view::{View, metadata, reply};
 pub(crate) struct Message {
     hold: Hold,
     view: View,
+    /// Its handler's work is not committed yet, so its return alone may settle it.
+    is_open: AtomicBool,
 }
 
 /// Whose the delivery is.
@@ -29,7 +34,7 @@ enum Hold {
     Own(Delivery),
     /// Its handler's, until that runs late.
     Timed(Arc<Attempt>),
-    /// That of `failed`, because its handler ran late.
+    /// The message of `failed`, because its handler ran late.
     Last(Arc<Attempt>),
 }
 
@@ -38,18 +43,18 @@ impl Message {
         Self::of(Hold::Own(delivery))
     }
 
-    /// For a handler that may run late: then it cannot settle the message any more.
+    /// A message for a handler that may run late: after that it cannot settle the message any more.
     pub(crate) fn timed(attempt: Arc<Attempt>) -> Self {
         Self::of(Hold::Timed(attempt))
     }
 
-    /// For `failed`, when a handler that runs late had the last attempt.
+    /// A message for `failed`, when a handler that runs late had the last attempt.
     pub(crate) fn last(attempt: Arc<Attempt>) -> Self {
         Self::of(Hold::Last(attempt))
     }
 
     fn of(hold: Hold) -> Self {
-        Self { hold, view: View::new() }
+        Self { hold, view: View::new(), is_open: AtomicBool::new(false) }
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
@@ -59,12 +64,25 @@ impl Message {
         }
     }
 
+    /// The attempt that its handler loses if it runs late.
+    pub(crate) fn timed_attempt(&self) -> Option<Arc<Attempt>> {
+        match &self.hold {
+            Hold::Timed(attempt) => Some(attempt.clone()),
+            Hold::Own(_) | Hold::Last(_) => None,
+        }
+    }
+
     /// Whether it is settled, or not this holder's to settle any more.
     fn is_settled(&self) -> bool {
         self.delivery().is_settled() || matches!(&self.hold, Hold::Timed(attempt) if attempt.is_late())
     }
 
+    fn refuse_early(&self) -> PyResult<()> {
+        if self.is_open.load(Relaxed) { Err(SettledTooEarly::new_err(())) } else { Ok(()) }
+    }
+
     fn settle(&self, py: Python<'_>, outcome: Outcome) -> PyResult<Py<Settled>> {
+        self.refuse_early()?;
         if self.is_settled() || self.delivery().settle(outcome).is_err() {
             return Err(MessageAlreadySettled::new_err(()));
         }
@@ -82,6 +100,10 @@ impl Message {
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
         self.view.data(py, self.delivery().message())
+    }
+
+    fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        json(py, self.delivery().message().payload())
     }
 
     #[getter]
@@ -112,6 +134,17 @@ impl Message {
     #[getter]
     fn attempt(&self) -> u64 {
         self.delivery().attempt()
+    }
+
+    /// Identity of the message at its publisher.
+    #[getter]
+    fn identity(&self) -> PyResult<String> {
+        identity(self.delivery().message()).map_err(|error| to_python(&error))
+    }
+
+    /// Whether settling it is refused from now on.
+    fn _keep_open(&self, is_open: bool) {
+        self.is_open.store(is_open, Relaxed);
     }
 
     #[getter]
@@ -148,6 +181,7 @@ impl Message {
     #[pyo3(signature = (timeout=1.0))]
     fn ack_sync<'py>(slf: Py<Self>, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let limit = seconds("timeout", timeout)?;
+        slf.get().refuse_early()?;
         if slf.get().is_settled() && !slf.get().delivery().is_unconfirmed() {
             return Err(MessageAlreadySettled::new_err(()));
         }

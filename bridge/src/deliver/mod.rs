@@ -4,12 +4,12 @@
 pub(crate) mod at_work;
 pub(crate) mod attempt;
 pub(crate) mod awaitable;
+pub(crate) mod batch;
 pub(crate) mod handler;
 pub(crate) mod inbox;
 pub(crate) mod judge;
 pub(crate) mod message;
 pub(crate) mod outcome;
-pub(crate) mod router;
 mod settled;
 pub(crate) mod stall;
 pub(crate) mod unfinished;

@@ -45,6 +45,16 @@ pub(crate) fn outcome_of(value: &Bound<'_, PyAny>) -> PyResult<Option<Outcome>> 
     Ok(Some(outcome))
 }
 
+/// The outcome as Python has it.
+pub(crate) fn to_python<'py>(py: Python<'py>, outcome: &Outcome) -> PyResult<Bound<'py, PyAny>> {
+    match outcome {
+        Outcome::Retry { after } => class!(py, "Retry").call1((after.map(|after| after.as_secs_f64()),)),
+        Outcome::DeadLetter { reason } => class!(py, "DeadLetter").call1((reason,)),
+        Outcome::Drop { reason } => class!(py, "Drop").call1((reason,)),
+        _ => class!(py, "Ack").call0(),
+    }
+}
+
 /// The outcome that `error` is or contains; `None` if it is an error. Raises what makes a failure of it.
 pub(crate) fn raised_outcome(error: &Bound<'_, PyBaseException>) -> PyResult<Option<Outcome>> {
     static RAISED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

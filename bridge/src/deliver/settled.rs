@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
-/// What settling returns: it is done already, but may be awaited, also by a task of its own: it has all that
+/// The result of settling. It is done already, and can be awaited, also as a Task: it has all that
 /// asyncio wants of a coroutine.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Settled;

@@ -7,13 +7,13 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use nats_consumer::Consumption;
+use nats_consumer::{Consumption, Gatherer, Inbox};
 use pyo3::prelude::*;
 use tokio::time::sleep;
 use tracing::info;
 
 use crate::deliver::handler::Handler;
-use crate::deliver::inbox::Waiting;
+use crate::deliver::inbox::DeliveryQueue;
 use crate::deliver::message::Message;
 use crate::host::log;
 use crate::host::runtime::end_at_once;
@@ -22,13 +22,13 @@ const CONSUMER: &str = "nats_consumer::consumer";
 
 /// How often it is looked whether a consumer goes on. What counts is looks and not the clock: a process that was frozen
 /// has not held up anything itself.
-const TICK: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The number of looks without progress that count as a stall, so that it is logged within ten seconds. No server or
 /// client of NATS is patient for longer by default, and a loop that stands still for that long has missed every timer.
-const LOOKS: u32 = 9;
+const STALL_LOOKS: u32 = 9;
 
-/// What has to go on.
+/// The part of a consumer that has to make progress.
 pub(crate) enum Watched {
     /// An event loop, and the thread that it runs in.
     Loop { event_loop: Py<PyAny>, thread: u64 },
@@ -39,56 +39,58 @@ pub(crate) enum Watched {
 /// A consumer, as the watch sees it.
 pub(crate) struct Watch {
     pub(crate) engine: Weak<Consumption>,
-    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) waiting: Arc<DeliveryQueue>,
+    /// The place where deliveries wait, if the consumer handles batches.
+    pub(crate) gatherer: Option<Arc<Gatherer>>,
     pub(crate) handler: Arc<Handler>,
     pub(crate) watched: Arc<Watched>,
 }
 
 /// Counts looks without progress.
 #[derive(Debug)]
-struct Patience {
+struct LookCount {
     looks: u32,
     most: u32,
 }
 
-/// What a look finds.
+/// The result of a look.
 #[derive(Debug, PartialEq, Eq)]
-enum Found {
+enum Finding {
     Nothing,
     Stall,
     /// The stall has ended; it lasted for this number of looks.
     End(u32),
 }
 
-impl Patience {
-    fn look(&mut self, goes_on: bool) -> Found {
+impl LookCount {
+    fn look(&mut self, goes_on: bool) -> Finding {
         if goes_on {
             let looks = std::mem::take(&mut self.looks);
-            return if looks >= self.most { Found::End(looks) } else { Found::Nothing };
+            return if looks >= self.most { Finding::End(looks) } else { Finding::Nothing };
         }
         self.looks += 1;
-        if self.looks == self.most { Found::Stall } else { Found::Nothing }
+        if self.looks == self.most { Finding::Stall } else { Finding::Nothing }
     }
 }
 
 impl Watch {
     /// Watches until nothing will come any more.
     pub(crate) async fn run(self) {
-        let mut patience = Patience { looks: 0, most: self.most_looks() };
+        let mut patience = LookCount { looks: 0, most: self.most_looks() };
         let mut seen = self.waiting.progress();
         loop {
-            sleep(TICK).await;
+            sleep(LOOK_INTERVAL).await;
             let Some(engine) = self.engine.upgrade().filter(|_| !self.waiting.is_closed()) else { return };
             let progress = self.waiting.progress();
             let goes_on = progress != seen || (patience.looks < patience.most && !self.holds_up(&engine));
             seen = progress;
             match patience.look(goes_on) {
-                Found::Nothing => {}
-                Found::Stall => {
+                Finding::Nothing => {}
+                Finding::Stall => {
                     engine.suspend();
                     self.report(patience.most);
                 }
-                Found::End(looks) => {
+                Finding::End(looks) => {
                     self.resume(&engine, looks);
                     if matches!(*self.watched, Watched::Threads) {
                         // These handlers are slow and not stuck: it is said again if one takes much longer.
@@ -102,10 +104,10 @@ impl Watch {
     /// The number of looks without progress that count as a stall: more if `handler_timeout` allows handlers more time.
     fn most_looks(&self) -> u32 {
         match *self.watched {
-            Watched::Loop { .. } => LOOKS,
+            Watched::Loop { .. } => STALL_LOOKS,
             Watched::Threads => {
                 let limit = self.handler.timeout.map_or(0, |limit| limit.as_secs() + 1);
-                u32::try_from(limit).unwrap_or(u32::MAX).max(LOOKS)
+                u32::try_from(limit).unwrap_or(u32::MAX).max(STALL_LOOKS)
             }
         }
     }
@@ -118,8 +120,9 @@ impl Watch {
                 true
             }
             Watched::Threads => {
+                let gathers = || self.gatherer.as_ref().is_some_and(|gatherer| gatherer.waiting() > 0);
                 self.waiting.is_busy(self.handler.concurrency)
-                    && (self.waiting.has_unstarted() || engine.has_backlog())
+                    && (self.waiting.has_unstarted() || gathers() || engine.has_backlog())
             }
         }
     }
@@ -129,7 +132,7 @@ impl Watch {
             self.waiting.reopen();
             engine.resume();
         }
-        info!(target: CONSUMER, consumer = self.handler.name, "It goes on after {:?} and takes messages again.", TICK * looks);
+        info!(target: CONSUMER, consumer = self.handler.name, "It goes on after {:?} and takes messages again.", LOOK_INTERVAL * looks);
     }
 
     fn report(&self, looks: u32) {
@@ -137,7 +140,7 @@ impl Watch {
         let engine = self.engine.clone();
         log::later(CONSUMER, move |py| {
             let stall = py.import("nats_consumer.lanes.stall")?;
-            let arguments = (handler.name.as_str(), (TICK * looks).as_secs());
+            let arguments = (handler.name.as_str(), (LOOK_INTERVAL * looks).as_secs());
             match &*watched {
                 Watched::Loop { event_loop, thread } => {
                     let is_closed = event_loop.call_method0(py, "is_closed")?.is_truthy(py)?;

@@ -19,6 +19,7 @@ pub(crate) mod exceptions {
     import_exception!(nats_consumer.exceptions, EngineBug);
     import_exception!(nats_consumer.exceptions, ForkedProcess);
     import_exception!(nats_consumer.exceptions, InvalidMessage);
+    import_exception!(nats_consumer.exceptions, InvalidPayload);
     import_exception!(nats_consumer.exceptions, MessageAlreadySettled);
     import_exception!(nats_consumer.exceptions, MessageError);
     import_exception!(nats_consumer.exceptions, NoResponders);
@@ -30,6 +31,7 @@ pub(crate) mod exceptions {
     import_exception!(nats_consumer.exceptions, PayloadTooLarge);
     import_exception!(nats_consumer.exceptions, PublishTimeout);
     import_exception!(nats_consumer.exceptions, RequestTimeout);
+    import_exception!(nats_consumer.exceptions, SettledTooEarly);
     import_exception!(nats_consumer.exceptions, StreamMismatch);
     import_exception!(nats_consumer.exceptions, StreamNotFound);
     import_exception!(nats_consumer.exceptions, SubjectsOverlap);

@@ -18,7 +18,7 @@ fn count_fork() {
     FORKS.fetch_add(1, Relaxed);
 }
 
-/// From now on each fork by Python is counted.
+/// Starts to count forks by Python.
 pub(crate) fn count_forks(py: Python<'_>) -> PyResult<()> {
     let os = py.import("os")?;
     // Windows does not fork.

@@ -31,7 +31,7 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Answer = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
-/// What tokio threads fill and the loop empties.
+/// The results that tokio threads put in and the loop takes out.
 struct Ready {
     wake: Wake,
     answers: Mutex<Vec<(u64, Answer)>>,
@@ -44,7 +44,7 @@ pub(crate) struct Futures {
     ready: Arc<Ready>,
     pending: Mutex<HashMap<u64, Py<PyAny>>>,
     next_id: AtomicU64,
-    /// What this turn of the loop has begun together.
+    /// The work that this turn of the loop has begun.
     gathered: Mutex<Vec<Work>>,
 }
 
@@ -212,7 +212,7 @@ pub(crate) fn nothing(py: Python<'_>, (): ()) -> PyResult<Py<PyAny>> {
 }
 
 /// How often the waiting main thread looks for signals.
-const GLANCE: Duration = Duration::from_millis(100);
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs `work` in the calling thread and waits for it, the GIL released. What a signal handler raises ends the wait, and
 /// the work.
@@ -235,7 +235,8 @@ fn wait_for_signals_too<T: Send>(py: Python<'_>, work: impl Future<Output = T> +
     let mut work = Box::pin(work);
     loop {
         let looking = &mut work;
-        let looked = py.detach(|| runtime().block_on(async move { timeout(GLANCE, looking).await }));
+        let looked =
+            py.detach(|| runtime().block_on(async move { timeout(SIGNAL_CHECK_INTERVAL, looking).await }));
         match looked {
             Ok(result) => return Ok(result),
             Err(_) => py.check_signals()?,

@@ -3,7 +3,7 @@
 //! They are queued, and a Python thread takes them in batches: no tokio thread ever attaches to Python for
 //! a line of log.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{Debug, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
@@ -14,6 +14,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use crate::host::interpreter;
 use crate::host::lock::lock;
 use crate::host::seconds::seconds;
 
@@ -25,24 +26,36 @@ static RECORDS: Mutex<VecDeque<Entry>> = Mutex::new(VecDeque::new());
 static WAKES: AtomicU64 = AtomicU64::new(0);
 static ARRIVED: Condvar = Condvar::new();
 
-/// Level, logger and text, as `logging` has them.
-type Record = (u8, String, String);
+/// Level, logger and text, as `logging` has them, and fields.
+type Record = (u8, String, String, Fields);
+
+/// Fields of an event, by name.
+type Fields = BTreeMap<&'static str, Value>;
+
+#[derive(IntoPyObject)]
+pub(crate) enum Value {
+    Bool(bool),
+    Whole(i64),
+    Counted(u64),
+    Number(f64),
+    Text(String),
+}
 
 /// Makes level and text, when Python takes the record.
-type Telling = Box<dyn FnOnce(Python<'_>) -> PyResult<(u8, String)> + Send>;
+type Describe = Box<dyn FnOnce(Python<'_>) -> PyResult<(u8, String)> + Send>;
 
 enum Entry {
-    Told(Record),
-    /// By the logger.
-    Untold(String, Telling),
+    Ready(Record),
+    /// A record to come, with its logger.
+    Deferred(String, Describe),
 }
 
 impl Entry {
-    fn tell(self, py: Python<'_>) -> Option<Record> {
+    fn record(self, py: Python<'_>) -> Option<Record> {
         match self {
-            Self::Told(record) => Some(record),
-            Self::Untold(logger, tell) => match tell(py) {
-                Ok((level, text)) => Some((level, logger, visible(&text))),
+            Self::Ready(record) => Some(record),
+            Self::Deferred(logger, describe) => match describe(py) {
+                Ok((level, text)) => Some((level, logger, visible(&text), Fields::new())),
                 Err(error) => {
                     error.write_unraisable(py, None);
                     None
@@ -53,16 +66,24 @@ impl Entry {
 }
 
 /// A record whose text needs Python; it is made when the record is taken.
-pub(crate) fn later(target: &str, tell: impl FnOnce(Python<'_>) -> PyResult<(u8, String)> + Send + 'static) {
-    push(Entry::Untold(target.replace("::", "."), Box::new(tell)));
+pub(crate) fn later(
+    target: &str,
+    describe: impl FnOnce(Python<'_>) -> PyResult<(u8, String)> + Send + 'static,
+) {
+    push(Entry::Deferred(target.replace("::", "."), Box::new(describe)));
 }
 
 /// Waits for records, at most `timeout` seconds, and takes all that are there.
 #[pyfunction]
 pub(crate) fn take_logs(py: Python<'_>, timeout: f64) -> PyResult<Vec<Record>> {
     let limit = seconds("timeout", timeout)?;
-    let entries = py.detach(|| wait(limit));
-    Ok(entries.into_iter().filter_map(|entry| entry.tell(py)).collect())
+    let entries = py.detach(|| {
+        let entries = wait(limit);
+        interpreter::wants();
+        entries
+    });
+    interpreter::has();
+    Ok(entries.into_iter().filter_map(|entry| entry.record(py)).collect())
 }
 
 /// Has who waits in `take_logs` return, with or without records.
@@ -84,7 +105,7 @@ fn wait(limit: Duration) -> Vec<Entry> {
     records.drain(..).collect()
 }
 
-/// From now on the engine's events are queued.
+/// Queues the engine's events from now on.
 pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
@@ -112,7 +133,8 @@ impl<S: Subscriber> Layer<S> for Queue {
             _ => 10,
         };
         let logger = event.metadata().target().replace("::", ".");
-        push(Entry::Told((level, logger, line.text())));
+        let (text, values) = line.finish();
+        push(Entry::Ready((level, logger, text, values)));
     }
 }
 
@@ -121,6 +143,9 @@ fn push(entry: Entry) {
     let oldest = if records.len() >= CAPACITY { records.pop_front() } else { None };
     records.push_back(entry);
     drop(records);
+    if oldest.is_some() {
+        interpreter::dropped_record();
+    }
     drop(oldest);
     ARRIVED.notify_one();
 }
@@ -131,9 +156,19 @@ struct Line {
     consumer: String,
     message: String,
     fields: String,
+    values: Fields,
 }
 
 impl Line {
+    fn finish(mut self) -> (String, Fields) {
+        let values = std::mem::take(&mut self.values);
+        (self.text(), values)
+    }
+
+    fn note(&mut self, field: &Field, value: Value) {
+        self.values.insert(field.name(), value);
+    }
+
     fn text(self) -> String {
         let consumer = if self.consumer.is_empty() { String::new() } else { format!("{}: ", self.consumer) };
         let fields = if self.fields.is_empty() { String::new() } else { format!(" ({})", self.fields) };
@@ -149,10 +184,31 @@ fn visible(text: &str) -> String {
 
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
+        self.note(field, Value::Text(visible(value)));
         match field.name() {
             "consumer" => self.consumer = value.to_owned(),
-            _ => self.record_debug(field, &format_args!("{value}")),
+            _ => self.show(field, &format_args!("{value}")),
         }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.note(field, Value::Bool(value));
+        self.show(field, &value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.note(field, Value::Whole(value));
+        self.show(field, &value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.note(field, Value::Counted(value));
+        self.show(field, &value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.note(field, Value::Number(value));
+        self.show(field, &value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
@@ -160,6 +216,13 @@ impl Visit for Line {
             self.message = format!("{value:?}");
             return;
         }
+        self.note(field, Value::Text(visible(&format!("{value:?}"))));
+        self.show(field, value);
+    }
+}
+
+impl Line {
+    fn show(&mut self, field: &Field, value: &dyn Debug) {
         let comma = if self.fields.is_empty() { "" } else { ", " };
         let _ = write!(self.fields, "{comma}{}={value:?}", field.name());
     }

@@ -43,7 +43,7 @@ pub(crate) struct SignalWatch {
 
 #[pymethods]
 impl SignalWatch {
-    /// From now on the signals mean nothing to the engine.
+    /// Makes the engine ignore the signals from now on.
     fn end(&self) {
         self.task.abort();
     }
@@ -73,6 +73,21 @@ impl Drop for SignalWatch {
     }
 }
 
+/// At this signal, each consumption writes to stderr what it does. Python need not move for it.
+#[pyfunction]
+pub(crate) fn describe_at(number: i32) -> PyResult<()> {
+    let _guard = runtime().enter();
+    let mut signal = signal(SignalKind::from_raw(number))?;
+    runtime().spawn(async move {
+        while signal.recv().await.is_some() {
+            for line in running().iter().flat_map(|consumption| consumption.describe()) {
+                eprintln!("nats_consumer: {line}");
+            }
+        }
+    });
+    Ok(())
+}
+
 struct Heard(Vec<(i32, Signal)>);
 
 impl Heard {
@@ -90,7 +105,7 @@ impl Heard {
 }
 
 async fn watch(mut heard: Heard, grace: Duration, same: Duration) {
-    heard.next().await;
+    let first = heard.next().await;
     for consumption in running() {
         tokio::spawn(async move { consumption.stop_taking().await });
     }
@@ -108,7 +123,8 @@ async fn watch(mut heard: Heard, grace: Duration, same: Duration) {
         let drains = running().into_iter().map(|each| async move { each.drain(Duration::ZERO).await });
         let _ = timeout(LAST_DRAIN, futures_util::future::join_all(drains)).await;
     }
-    exit(status.unwrap_or(0));
+    // After SIGHUP it was to start again, which the process manager does for a process that failed.
+    exit(status.unwrap_or(i32::from(first == libc::SIGHUP)));
 }
 
 fn running() -> Vec<Arc<Consumption>> {

@@ -29,8 +29,8 @@ pub(crate) struct Drafts {
 
 #[pymethods]
 impl Drafts {
-    /// Takes what `publish_many()` takes. `draft` makes a draft of everything but a pair of text and bytes or
-    /// text. A note on an exception says which message it is about.
+    /// Takes what `publish_many()` takes. `draft` makes a draft of everything but a pair of text without braces and
+    /// bytes or text. A note on an exception says which message it is about.
     #[new]
     fn new(messages: &Bound<'_, PyAny>, draft: &Bound<'_, PyAny>) -> PyResult<Self> {
         let mut block = BytesMut::with_capacity(BLOCK);
@@ -92,6 +92,9 @@ fn pack_as_it_is(block: &mut BytesMut, message: &Bound<'_, PyAny>) -> Option<PyR
     let pair = message.cast_exact::<PyTuple>().ok().filter(|pair| pair.len() == 2)?;
     let (subject, data) = (pair.get_item(0).ok()?, pair.get_item(1).ok()?);
     let subject = subject.cast_exact::<PyString>().ok()?.to_str().ok()?;
+    if subject.contains('{') {
+        return None; // a template, or a mistake
+    }
     let payload = match data.cast_exact::<PyBytes>() {
         Ok(bytes) => bytes.as_bytes(),
         Err(_) => data.cast_exact::<PyString>().ok()?.to_str().ok()?.as_bytes(),

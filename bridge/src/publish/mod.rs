@@ -16,7 +16,7 @@ use pyo3::types::{PyList, PyString};
 use tokio::task::JoinHandle;
 
 use crate::host::error::to_python;
-use crate::host::future::{gathered, wait_for};
+use crate::host::future::{gathered, into_asyncio, wait_for};
 use crate::host::process::Owned;
 use crate::host::runtime::runtime;
 use crate::host::seconds::seconds;
@@ -24,6 +24,7 @@ use crate::options::ConnectOptions;
 use crate::publish::drafts::{Drafts, noted};
 use crate::publish::outgoing::outgoing;
 use crate::publish::pub_ack::{PubAcks, pub_ack};
+use crate::view::msg::{ANSWERS, Msg};
 
 /// One message to publish: subject, payload, headers.
 type Draft = (PyBackedStr, PyBackedBytes, Option<HashMap<String, String>>);
@@ -56,6 +57,21 @@ impl Publisher {
     fn apublish<'py>(&self, py: Python<'py>, draft: Draft, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let (engine, outgoing, limit) = self.prepare(&draft, timeout)?;
         gathered(py, async move { engine.publish(outgoing, limit).await }, pub_ack)
+    }
+
+    /// Publishes and waits for somebody's answer, the GIL released.
+    fn request(&self, py: Python<'_>, draft: Draft, timeout: f64) -> PyResult<Msg> {
+        let (engine, outgoing, limit) = self.prepare(&draft, timeout)?;
+        let (answer, connection) = wait_for(py, async move { engine.request(outgoing, limit).await })?;
+        Ok(Msg::new(answer, connection, ANSWERS))
+    }
+
+    /// The same as an awaitable.
+    fn arequest<'py>(&self, py: Python<'py>, draft: Draft, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+        let (engine, outgoing, limit) = self.prepare(&draft, timeout)?;
+        into_asyncio(py, async move { engine.request(outgoing, limit).await }, |py, (answer, connection)| {
+            Ok(Py::new(py, Msg::new(answer, connection, ANSWERS))?.into_any())
+        })
     }
 
     /// Publishes many without waiting for each. The confirmations of those that were stored, and number and exception
@@ -97,6 +113,11 @@ impl Publisher {
         // What comes of it is logged by the connection, and the receiver also looks by itself.
         runtime().spawn(async move { engine.send(message, NUDGE_TIMEOUT).await.ok() });
         Ok(())
+    }
+
+    /// The largest message that the server takes, in bytes, if it is known without waiting.
+    fn max_payload(&self) -> PyResult<Option<usize>> {
+        Ok(self.engine()?.max_payload())
     }
 
     /// Closes the connection, waiting at most `timeout` seconds for what is under way.

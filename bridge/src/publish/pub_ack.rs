@@ -21,7 +21,7 @@ pub(crate) fn pub_ack(py: Python<'_>, ack: PublishAck) -> PyResult<Py<PyAny>> {
 pub(crate) struct PubAcks<'py> {
     class: Bound<'py, PyType>,
     new: Bound<'py, PyAny>,
-    /// The last one, which mostly is that of the next.
+    /// Cached: consecutive acknowledgements usually name the same stream.
     stream: Option<(String, Bound<'py, PyString>)>,
 }
 

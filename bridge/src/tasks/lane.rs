@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 
 use crate::deliver::awaitable::steps_of;
 use crate::deliver::handler::Handler;
-use crate::deliver::judge::{Verdict, exhaust, failed, raised, returned, timeout_error};
+use crate::deliver::judge::{Judgement, exhaust, failed, raised, returned, timeout_error};
 use crate::deliver::message::Message;
 use crate::host::context::Context;
 use crate::host::forked;
@@ -21,7 +21,7 @@ use crate::tasks::Tasks;
 use crate::tasks::rest::Rest;
 use crate::tasks::step::{Step, interrupt, resume};
 
-/// A Task gives the loop back after so many deliveries or so long, whichever comes first, so that timers,
+/// A Task gives the loop back after this number of deliveries or this time, whichever comes first, so that timers,
 /// signals and other consumers get their turn.
 const TURN_DELIVERIES: usize = 128;
 const TURN: Duration = Duration::from_millis(5);
@@ -37,7 +37,7 @@ pub(crate) struct Lane {
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// What the handler has that the loop steps at this moment.
+    /// The message of the handler that the loop steps now.
     stepped: Option<Py<Message>>,
     task: Option<Py<PyAny>>,
     /// A handler has changed the Task, as by cancelling it: no other handler may see that.
@@ -56,7 +56,7 @@ struct Running {
     has_timed_out: bool,
 }
 
-/// What follows a step.
+/// The action after a step.
 enum After {
     Waits(Py<PyAny>),
     Goes(Running, Step),
@@ -73,7 +73,7 @@ impl Lane {
         self.lock().task = Some(task);
     }
 
-    /// What the Task awaits while it has nothing to do.
+    /// The awaitable of a Task that has nothing to do.
     pub(crate) fn rest(&self) -> &Py<Rest> {
         &self.rest
     }
@@ -199,6 +199,7 @@ impl Lane {
             exhaust(py, message, error, Some(value));
         } else if running.has_timed_out {
             // Whatever the handler made of its cancellation.
+            message.delivery().note_late();
             return self.judge(py, running, self.timeout_error(), failed);
         } else if let Err(error) = returned(message.delivery(), value) {
             return self.judge(py, running, error, failed);
@@ -210,6 +211,7 @@ impl Lane {
         let message = running.message.get();
         let was_cancelled = error.is_instance_of::<CancelledError>(py);
         if running.has_timed_out && running.error.is_none() {
+            message.delivery().note_late();
             let timeout = self.timeout_error();
             timeout.set_cause(py, Some(error).filter(|_| !was_cancelled));
             return self.judge(py, running, timeout, failed);
@@ -237,12 +239,12 @@ impl Lane {
         py: Python<'_>,
         Running { message, context, .. }: Running,
         error: PyErr,
-        by: fn(Python<'_>, &Handler, &Py<Message>, PyErr) -> PyResult<Verdict>,
+        by: fn(Python<'_>, &Handler, &Py<Message>, PyErr) -> PyResult<Judgement>,
     ) -> PyResult<After> {
         let handler = self.tasks.get().handler();
         match context.run(py, || by(py, handler, &message, error))? {
-            Verdict::Settled => Ok(After::Ended),
-            Verdict::Exhausted(error) => {
+            Judgement::Settled => Ok(After::Ended),
+            Judgement::Exhausted(error) => {
                 let (running, step) = self.begin(py, message, Some(error), context)?;
                 Ok(After::Goes(running, step))
             }
@@ -252,7 +254,9 @@ impl Lane {
     /// A handler that waits can be ended; one that never waits gives nobody the chance.
     fn set_timer(slf: &Py<Self>, py: Python<'_>, running: &mut Running) -> PyResult<()> {
         let tasks = slf.get().tasks.get();
-        let wanted = tasks.handler().timeout.filter(|_| running.timer.is_none() && running.error.is_none());
+        let handler = tasks.handler();
+        let is_timed = !handler.keeps_time && running.timer.is_none() && running.error.is_none();
+        let wanted = handler.timeout.filter(|_| is_timed);
         if let Some(limit) = wanted {
             let callback = slf.getattr(py, "time_out")?;
             let timer = tasks.event_loop().call_method1(py, "call_later", (limit.as_secs_f64(), callback))?;

@@ -17,9 +17,10 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::IntoPyDict;
 
 use crate::deliver::handler::Handler;
-use crate::deliver::inbox::Waiting;
+use crate::deliver::inbox::DeliveryQueue;
 use crate::host::forked::forks;
 use crate::host::lock::lock;
+use crate::monitor;
 use crate::tasks::lane::Lane;
 use crate::tasks::rest::Rest;
 
@@ -27,7 +28,7 @@ use crate::tasks::rest::Rest;
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Tasks {
     handler: Arc<Handler>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<DeliveryQueue>,
     event_loop: Py<PyAny>,
     lanes: Mutex<Vec<Py<Lane>>>,
     idle: Mutex<Vec<Py<Lane>>>,
@@ -40,10 +41,11 @@ impl Tasks {
     pub(crate) fn start(
         event_loop: &Bound<'_, PyAny>,
         handler: Arc<Handler>,
-        waiting: Arc<Waiting>,
+        waiting: Arc<DeliveryQueue>,
     ) -> PyResult<()> {
         let py = event_loop.py();
         let fd = waiting.wake().fd();
+        monitor::follow(&waiting);
         let tasks = Self {
             handler,
             waiting,
@@ -158,7 +160,7 @@ impl Tasks {
     /// The loop's reader callback.
     fn look(slf: Py<Self>, py: Python<'_>) -> PyResult<()> {
         let tasks = slf.get();
-        tasks.waiting.wake().clear();
+        monitor::looked(tasks.waiting.wake());
         if tasks.is_cancelling() {
             tasks.cancel(py)?;
         }

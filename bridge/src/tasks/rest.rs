@@ -69,7 +69,7 @@ impl Rest {
         *lock(&self.resting) = Some(Resting { go_on, context: Context::from_python(context) });
     }
 
-    /// The Task is cancelled: it goes on and finds out by itself.
+    /// The Task is cancelled: it goes on, and finds out there.
     #[pyo3(signature = (msg=None))]
     fn cancel(slf: Py<Self>, py: Python<'_>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
         drop(msg);

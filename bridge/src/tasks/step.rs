@@ -7,13 +7,13 @@ use pyo3::prelude::*;
 
 use crate::host::panic::catch_panic;
 
-/// What a step of a coroutine came to.
+/// The result of a step of a coroutine.
 pub(crate) enum Step {
-    /// It returned.
+    /// The coroutine returned.
     Done(Py<PyAny>),
-    /// It waits for this future (or gives way, with None).
+    /// The coroutine waits for this future (or gives way, with None).
     Waits(Py<PyAny>),
-    /// It raised.
+    /// The coroutine raised.
     Failed(PyErr),
 }
 

@@ -13,7 +13,7 @@ use tokio::time::sleep_until;
 use tracing::{error, warn};
 
 use crate::deliver::attempt::Attempt;
-use crate::deliver::inbox::Waiting;
+use crate::deliver::inbox::DeliveryQueue;
 use crate::host::context::Context;
 use crate::host::lock::lock;
 
@@ -34,7 +34,7 @@ pub(crate) struct Late {
 #[derive(Debug, Default)]
 struct State {
     begun: u64,
-    /// By their number, so that the one that began first comes first.
+    /// Runs by their number, so that the one that began first comes first.
     running: BTreeMap<u64, Arc<Run>>,
     late: usize,
     /// Late, and what follows: to be reported, and `failed` to be asked after the last attempt.
@@ -92,10 +92,22 @@ impl Late {
         run
     }
 
+    /// The handler of the attempt has returned, and middleware around it goes on. Whether in time: then its word counts.
+    pub(crate) fn end_handler(&self, attempt: &Arc<Attempt>) -> bool {
+        let mut state = lock(&self.state);
+        let number =
+            state.running.values().find(|run| Arc::ptr_eq(&run.attempt, attempt)).map(|run| run.number);
+        if let Some(number) = number {
+            state.running.remove(&number);
+            attempt.end();
+        }
+        attempt.has_ended()
+    }
+
     /// The handler has returned. Whether in time: then its word counts.
     pub(crate) fn end(&self, run: &Run) -> bool {
         let mut state = lock(&self.state);
-        if state.running.remove(&run.number).is_some() {
+        if state.running.remove(&run.number).is_some() || run.attempt.has_ended() {
             return true;
         }
         state.late -= 1;
@@ -104,7 +116,7 @@ impl Late {
         false
     }
 
-    /// What a handler said that `end` found late, for the log.
+    /// Logs the decision of a handler that `end` found late.
     pub(crate) fn ignore(&self, run: &Run, said: &str) {
         warn!(
             target: LOG,
@@ -134,7 +146,7 @@ impl Late {
         state.running.first_key_value().map_or_else(Instant::now, |(_, run)| run.began) + self.limit
     }
 
-    /// Those whose time is over, and whether no thread is left.
+    /// Takes the runs whose time is over; also says whether no thread is left.
     fn take_overdue(&self) -> (Vec<Arc<Run>>, bool) {
         let mut overdue = Vec::new();
         let mut state = lock(&self.state);
@@ -152,14 +164,16 @@ impl Late {
 
     /// Ends the attempt as if its handler had raised.
     fn time_out(&self, run: Arc<Run>) {
-        let follows = run.attempt.delivery().fail(None);
+        let delivery = run.attempt.delivery();
+        delivery.note_late();
+        let follows = delivery.fail_with("TimeoutError", None);
         lock(&self.state).judged.push_back((run, follows));
         self.changed.notify_one();
     }
 }
 
 /// Watches the threads that take from `waiting`, until it is closed.
-pub(crate) async fn watch(late: Arc<Late>, waiting: Arc<Waiting>) {
+pub(crate) async fn watch(late: Arc<Late>, waiting: Arc<DeliveryQueue>) {
     loop {
         tokio::select! {
             () = sleep_until(late.next_look().into()) => {}

@@ -3,6 +3,7 @@
 //! The threads are Python's own; each takes deliveries with the GIL released while it waits. Each delivery has a
 //! context of its own, as in the event loop's lanes.
 
+pub(crate) mod batches;
 pub(crate) mod late;
 
 use std::sync::Arc;
@@ -12,27 +13,43 @@ use nats_consumer::{Delivery, Follows};
 use pyo3::prelude::*;
 
 use crate::deliver::handler::Handler;
-use crate::deliver::inbox::Waiting;
-use crate::deliver::judge::{Verdict, describe, exhaust, failed, raised, returned, timeout_error};
+use crate::deliver::inbox::{DeliveryQueue, Filled};
+use crate::deliver::judge::{Judgement, describe, exhaust, failed, raised, returned, timeout_error};
 use crate::deliver::message::Message;
 use crate::host::context::Context;
 use crate::threads::late::Late;
 
 /// A thread may take several deliveries at once if handlers are this fast.
-const FAST: Duration = Duration::from_micros(200);
-const MOST: usize = 16;
+const FAST_HANDLER: Duration = Duration::from_micros(200);
+const MOST_AT_ONCE: usize = 16;
 
-/// One thread's work: returns when nothing will come any more.
+/// A thread without deliveries rests after this time. Longer than most pauses under load, shorter than a database
+/// misses a connection.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// One thread's work: returns when nothing will come any more. Calls `rest` whenever the thread begins to be idle.
 pub(crate) fn serve(
     py: Python<'_>,
     handler: &Handler,
-    waiting: &Waiting,
+    waiting: &DeliveryQueue,
     late: Option<&Late>,
+    rest: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let (name, thread) = (name(py)?, thread_number(py)?);
     let hand = waiting.new_hand();
     let mut most = 1;
-    while let Some(count) = py.detach(|| waiting.fill(&hand, most)) {
+    let mut patience = None;
+    loop {
+        let count = match py.detach(|| waiting.fill(&hand, most, patience)) {
+            Filled::With(count) => count,
+            Filled::Idle => {
+                rest.call0()?;
+                patience = None;
+                continue;
+            }
+            Filled::Over => return Ok(()),
+        };
+        patience = Some(IDLE);
         let _busy = waiting.is_given_to_me();
         let began = Instant::now();
         while let Some(delivery) = waiting.next_of(&hand) {
@@ -49,9 +66,8 @@ pub(crate) fn serve(
             attempted?;
         }
         let each = began.elapsed() / u32::try_from(count).unwrap_or(1).max(1);
-        most = if each < FAST { (most * 2).min(MOST) } else { 1 };
+        most = if each < FAST_HANDLER { (most * 2).min(MOST_AT_ONCE) } else { 1 };
     }
-    Ok(())
 }
 
 /// The work of one more thread, where handlers have a timeout: reports those that ran late, and asks `failed` about
@@ -140,7 +156,7 @@ fn judge(
         },
         Err(error) => raised(py, handler, message, error)?,
     };
-    if let Verdict::Exhausted(error) = verdict {
+    if let Judgement::Exhausted(error) = verdict {
         give_up(py, handler, message, &error);
     }
     Ok(())

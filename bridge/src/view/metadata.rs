@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-/// Where a message is: in its stream, and among the consumer's deliveries.
+/// The place of a message in its stream, and among the consumer's deliveries.
 #[pyclass(frozen, get_all, module = "nats_consumer._native")]
 #[derive(Clone)]
 pub(crate) struct SequencePair {
@@ -10,7 +10,7 @@ pub(crate) struct SequencePair {
     consumer: u64,
 }
 
-/// What the server tells about a delivery.
+/// The metadata of a delivery, as the server reports it.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Metadata {
     #[pyo3(get)]

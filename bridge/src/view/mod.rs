@@ -1,6 +1,8 @@
 //! A message of the engine, as Python sees it: the same for a consumer's `Message` and a client's `Msg`.
 
+pub(crate) mod json;
 pub(crate) mod metadata;
+pub(crate) mod msg;
 pub(crate) mod nats_py;
 
 use nats_consumer::Message;

@@ -1,16 +1,12 @@
 //! Billing: what an order is, what may fail, and what becomes of the message then.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nats_consumer::{Context, HandlerError, Json, Outcome, Outgoing, Publisher, State};
 use serde::{Deserialize, Serialize};
 
-/// How long the stream of invoices may take to confirm one.
-const CONFIRMATION: Duration = Duration::from_secs(5);
-
-/// What the handlers share.
+/// State of the handlers.
 pub(crate) struct Shop {
     /// None in tests.
     pub(crate) publisher: Option<Publisher>,
@@ -28,24 +24,15 @@ struct Invoice {
     amount: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum BillError {
+    #[error("order {0} has no amount")]
     NoAmount(u64),
+    #[error("the bank is busy")]
     BankIsBusy,
 }
 
-impl fmt::Display for BillError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoAmount(order) => write!(f, "order {order} has no amount"),
-            Self::BankIsBusy => f.write_str("the bank is busy"),
-        }
-    }
-}
-
-impl std::error::Error for BillError {}
-
-/// What becomes of a message that could not be billed; other errors are left to the retry policy.
+/// Decides about a message that could not be billed; other errors are left to the retry policy.
 pub(crate) fn classify(error: &HandlerError) -> Option<Outcome> {
     match error.downcast_ref()? {
         BillError::NoAmount(_) => Some(Outcome::DeadLetter { reason: error.to_string() }),
@@ -64,7 +51,7 @@ pub(crate) async fn bill(
         // The stream stores one message with this id, however often the order is delivered.
         let id = format!("invoice-{}", invoice.order);
         let outgoing = Outgoing::json(&format!("invoices.{}", invoice.order), &invoice)?.id(&id)?;
-        publisher.publish(outgoing, CONFIRMATION).await?;
+        publisher.publish(outgoing, None).await?;
     }
     Ok(())
 }

@@ -1,18 +1,17 @@
 //! Bills orders and publishes invoices: `cargo run --example service -- nats://127.0.0.1:4222`.
 //!
-//! Two consumers of one stream, until Ctrl-C. The tests at the end need no server.
+//! Two consumers of one stream, until Ctrl-C or SIGTERM. The tests at the end need no server.
 
 mod billing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use nats_consumer::stream::create_stream;
 use nats_consumer::{
-    ConnectOptions, Connection, ConsumerOptions, Exhausted, Handler, Message, Publisher, Router, consume,
-    run_until, with_state,
+    ConnectOptions, Connection, ConsumerOptions, Exhausted, Handler, Message, Publisher, Router,
+    StreamConfig, consume, ensure_stream, run_until, with_state,
 };
-use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::billing::{Shop, bill, classify};
 
@@ -27,13 +26,22 @@ async fn audit(message: Message) {
     println!("audit: {} of {} bytes", message.subject(), message.payload().len());
 }
 
+/// Waits for Ctrl-C, or for the SIGTERM with which containers and service managers stop a process.
+async fn stop() {
+    let mut terminated = signal(SignalKind::terminate()).expect("a handler of SIGTERM");
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.expect("a handler of Ctrl-C"),
+        _ = terminated.recv() => {}
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = std::env::args().nth(1).unwrap_or_else(|| "nats://127.0.0.1:4222".into());
     let connect = ConnectOptions::to([server]).name("service");
     let connection = Connection::open(&connect).await?;
-    create_stream(&connection, &json!({ "name": "orders", "subjects": ["orders.>"] })).await?;
-    create_stream(&connection, &json!({ "name": "invoices", "subjects": ["invoices.>"] })).await?;
+    ensure_stream(&connection, &StreamConfig::new("orders").subject("orders.>")).await?;
+    ensure_stream(&connection, &StreamConfig::new("invoices").subject("invoices.>")).await?;
 
     let shop = Arc::new(Shop { publisher: Some(Publisher::new(connect.clone())) });
     let billing = router(shop).classify(classify).on_outcome(|attempt| {
@@ -48,8 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let consumptions =
         [consume(connect.clone(), options, billing).await?, consume(connect, audits, audit).await?];
 
-    let stop = async { tokio::signal::ctrl_c().await.expect("a handler of Ctrl-C") };
-    let unfinished = run_until(&consumptions, stop, Duration::from_secs(25)).await;
+    let unfinished = run_until(&consumptions, stop(), Duration::from_secs(25)).await;
     println!("{unfinished} unfinished");
     Ok(())
 }
@@ -57,6 +64,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 #[cfg(test)]
 mod tests {
     use nats_consumer::{HandlerError, Outcome};
+    use serde_json::json;
 
     use super::*;
 

@@ -13,7 +13,7 @@ const PUSH: i64 = 2_000;
 /// How large messages are taken to be while none is known: as large as servers take by default.
 const UNKNOWN_SIZE: u64 = 1024 * 1024;
 
-/// What the server is to allow while nothing is known of the handlers: a push consumer begins with what it can
+/// The allowance while nothing is known of the handlers. A push consumer begins with as many as it can
 /// run, and is allowed more as it keeps up (`fetch::pace`).
 pub(crate) fn allowance(options: &ConsumerOptions, stream: Option<&StreamInfo>) -> i64 {
     match (options.max_ack_pending, options.kind) {
@@ -21,7 +21,7 @@ pub(crate) fn allowance(options: &ConsumerOptions, stream: Option<&StreamInfo>) 
         (None, Kind::Pull) => PULL.max(twice_the_handlers(options)),
         (None, Kind::Push) => {
             let size = stream.and_then(StreamInfo::typical_size).unwrap_or(UNKNOWN_SIZE);
-            count(options.concurrency).min(fitting(size))
+            count(options.places()).min(fitting(size))
         }
     }
 }
@@ -39,7 +39,7 @@ pub(crate) fn fitting(size: u64) -> i64 {
 }
 
 fn twice_the_handlers(options: &ConsumerOptions) -> i64 {
-    count(options.concurrency.saturating_mul(2))
+    count(options.places().saturating_mul(2))
 }
 
 fn count(deliveries: usize) -> i64 {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::config::{ConsumerOptions, Kind, Start};
+use crate::jetstream::api::nanoseconds;
 use crate::route::Pattern;
 
-/// What can differ between the declared durable and the server's, and can be changed there.
+/// The fields that can differ between the declared durable and the server's, and can be changed there.
 const CHANGEABLE: [&str; 8] = [
     "ack_wait",
     "max_deliver",
@@ -22,16 +23,30 @@ const CHANGEABLE: [&str; 8] = [
 
 /// One field of a durable that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) field: &'static str,
+pub struct Change {
+    /// The server's name of the field.
+    pub field: &'static str,
     from: Value,
     to: Value,
 }
 
+impl Change {
+    /// The value on the server, in words; `none` without one.
+    #[must_use]
+    pub fn from(&self) -> String {
+        display(self.field, &self.from)
+    }
+
+    /// The declared value, in words.
+    #[must_use]
+    pub fn to(&self) -> String {
+        display(self.field, &self.to)
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, from, to } = self;
-        write!(f, "{field} from {} to {}", display(field, from), display(field, to))
+        write!(f, "{} from {} to {}", self.field, self.from(), self.to())
     }
 }
 
@@ -74,7 +89,7 @@ pub(crate) fn merge(
     let group = if options.kind == Kind::Push { json!(name) } else { Value::Null };
     let allowed = allowed.map(Value::from).or_else(|| config.get("max_ack_pending").cloned());
     let values = [
-        nanoseconds(options.ack_wait),
+        json!(nanoseconds(options.ack_wait)),
         // No limit of the server's: a message beyond it would stay in the stream, unseen. Ours is the engine's.
         json!(-1),
         allowed.unwrap_or_default(),
@@ -83,8 +98,8 @@ pub(crate) fn merge(
         group,
         // A NAK's delay would be added to it, and its first entry would replace `ack_wait`.
         Value::Null,
-        // The position would be gone after a deploy that takes longer.
-        Value::Null,
+        // With a limit, the position would be gone after a deploy that takes longer.
+        options.ephemeral.map_or(Value::Null, |threshold| json!(nanoseconds(threshold))),
     ];
     for (field, value) in CHANGEABLE.into_iter().zip(values) {
         if value.is_null() {
@@ -158,10 +173,6 @@ pub(crate) fn has_nothing_for(options: &ConsumerOptions, config: &Map<String, Va
     let filters: Vec<_> = wanted_filters(options).iter().filter_map(|filter| parse(filter)).collect();
     let meets = |filter: &Pattern| subjects.iter().any(|subject| subject.overlaps(filter));
     !brings_others && !filters.is_empty() && !filters.iter().any(meets)
-}
-
-fn nanoseconds(duration: Duration) -> Value {
-    json!(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -17,13 +17,13 @@ const LIMITS: [&str; 2] = ["max_deliver", "backoff"];
 /// How a durable differs from what it was when it was bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Drift {
-    /// How long the server waits for a sign of life.
+    /// Time that the server waits for a heartbeat.
     pub(crate) ack_wait: Duration,
     changes: Vec<Change>,
 }
 
 impl Drift {
-    /// What differs in the configuration that the server has `now` from the one that was bound.
+    /// The differences between the configuration that the server has `now` and the one that was bound.
     pub(crate) fn of(
         now: &Map<String, Value>,
         bound: &Map<String, Value>,

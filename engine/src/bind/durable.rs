@@ -7,15 +7,16 @@ use tracing::{debug, info, warn};
 
 use crate::bind::allowance::allowance;
 use crate::bind::declared::{
-    deliver_subject, differences, filters, kind, list, merge, wanted, wanted_filters,
+    Change, deliver_subject, differences, filters, kind, list, merge, wanted, wanted_filters,
 };
 use crate::bind::limits::{most_allowed, refuse_forgetful_streams, too_much_declared};
-use crate::bind::position::Resume;
+use crate::bind::position::{Resume, is_later_than_now};
 use crate::bind::replay::warn_of_a_replay;
 use crate::config::{ConsumerOptions, Kind};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
-use crate::jetstream::info::{ConsumerInfo, StreamInfo, ask, consumer_info, stream_info};
+use crate::jetstream::api::call;
+use crate::jetstream::info::{ConsumerInfo, StreamInfo, ask, consumer_info, pause, stream_info};
 use crate::observe::target::CONSUMER;
 
 /// The server's answer when the deliver subject of a durable that somebody listens to is to change.
@@ -86,19 +87,94 @@ pub(crate) async fn bind(
     options: &ConsumerOptions,
     resume: &Resume,
 ) -> Result<Durable> {
-    connection.check_version()?;
-    let (name, found) = find(connection, options).await?;
-    // A worker may do without the permission to look at the stream.
-    let stream = stream_info(connection, &options.stream).await.ok();
-    let config = match found {
-        None => create(connection, options, &name, resume, stream.as_ref()).await?,
-        Some(found) => fit(connection, options, &name, found, stream.as_ref()).await?,
+    let Found { name, durable, stream } = look(connection, options).await?;
+    let step = decide(options, &name, durable.as_ref(), stream.as_ref(), resume)?;
+    let config = match (step, durable) {
+        (Step::Fit(fit), Some(found)) => {
+            let config = adjust(connection, options, &name, &found, fit).await?;
+            restore_pause(connection, options, &name, resume.lost_pause(&found)).await;
+            config
+        }
+        (Step::Create(config) | Step::Fit(Fit { config, .. }), _) => {
+            create(connection, options, &name, resume, stream.as_ref(), config).await?
+        }
     };
-    if options.manages_durable {
+    if options.manages_durable && options.ephemeral.is_none() {
         refuse_forgetful_streams(options, &name, &config)?;
     }
     warn_of_a_pause(options, &name, &config);
     Ok(Durable { name, config })
+}
+
+/// The durable and its stream, as they are on the server.
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) durable: Option<ConsumerInfo>,
+    pub(crate) stream: Option<StreamInfo>,
+}
+
+/// Looks for what is to be bound.
+///
+/// # Errors
+/// As [`bind`].
+pub(crate) async fn look(connection: &Connection, options: &ConsumerOptions) -> Result<Found> {
+    connection.check_version()?;
+    let (name, durable) = find(connection, options).await?;
+    // A worker may do without the permission to look at the stream.
+    let stream = stream_info(connection, &options.stream).await.ok();
+    Ok(Found { name, durable, stream })
+}
+
+/// The step that binding takes with a durable.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Step {
+    /// It does not exist: it is created so.
+    Create(Map<String, Value>),
+    Fit(Fit),
+}
+
+/// How a durable is made to fit its declaration.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fit {
+    pub(crate) config: Map<String, Value>,
+    pub(crate) changes: Vec<Change>,
+    /// Only `max_ack_pending` changes, which nobody declared.
+    pub(crate) is_minor: bool,
+}
+
+/// Decides what binding does; a plan shows the same.
+///
+/// # Errors
+/// [`ErrorKind::Mismatch`] naming what differs and cannot be changed.
+pub(crate) fn decide(
+    options: &ConsumerOptions,
+    name: &str,
+    found: Option<&ConsumerInfo>,
+    stream: Option<&StreamInfo>,
+    resume: &Resume,
+) -> Result<Step> {
+    let Some(found) = found else {
+        let mut config = wanted(options, name, resume.at, allowance(options, stream));
+        if let Some(until) = &resume.pause_until {
+            config.insert("pause_until".into(), until.clone().into());
+        }
+        return Ok(Step::Create(config));
+    };
+    refuse_what_cannot_change(options, name, &found.config)?;
+    // Others that read from it have found out how much to allow.
+    let is_shared_push = options.kind == Kind::Push && options.max_ack_pending.is_none() && found.push_bound;
+    let allowed = (!is_shared_push).then(|| allowance(options, stream));
+    let mut config = found.config.clone();
+    merge(&mut config, options, name, allowed);
+    if options.ephemeral.is_none() && stream.is_some_and(forgets_durables) {
+        // The stream gives its own back.
+        let own = found.config.get("inactive_threshold").cloned();
+        own.and_then(|own| config.insert("inactive_threshold".into(), own));
+    }
+    let changes = differences(&found.config, &config);
+    let is_minor =
+        options.max_ack_pending.is_none() && changes.iter().all(|each| each.field == "max_ack_pending");
+    Ok(Step::Fit(Fit { config, changes, is_minor }))
 }
 
 async fn create(
@@ -107,10 +183,11 @@ async fn create(
     name: &str,
     resume: &Resume,
     stream: Option<&StreamInfo>,
+    config: Map<String, Value>,
 ) -> Result<Map<String, Value>> {
     if !options.manages_durable {
         let message = format!(
-            "The durable `{name}` of the stream `{}` does not exist, and {} may not make it because manage_durables \
+            "The durable `{name}` of the stream `{}` does not exist, and {} may not create it because manage_durables \
              is False. Create the durable, or let the worker manage it.",
             options.stream, options.name
         );
@@ -119,44 +196,27 @@ async fn create(
     if resume.is_first() {
         warn_of_a_replay(connection, options, name, stream).await;
     }
-    let mut config = wanted(options, name, resume.at, allowance(options, stream));
-    if let Some(until) = &resume.pause_until {
-        config.insert("pause_until".into(), until.clone().into());
-    }
     let config = declare(connection, options, name, config).await?;
     info!(target: CONSUMER, consumer = options.name, stream = options.stream, durable = name, "The durable was created.");
     Ok(config)
 }
 
 /// Changes a durable to fit its declaration.
-async fn fit(
+async fn adjust(
     connection: &Connection,
     options: &ConsumerOptions,
     name: &str,
-    found: ConsumerInfo,
-    stream: Option<&StreamInfo>,
+    found: &ConsumerInfo,
+    Fit { config, changes, is_minor }: Fit,
 ) -> Result<Map<String, Value>> {
-    refuse_what_cannot_change(options, name, &found.config)?;
-    // Others that read from it have found out how much to allow.
-    let is_shared_push = options.kind == Kind::Push && options.max_ack_pending.is_none() && found.push_bound;
-    let allowed = (!is_shared_push).then(|| allowance(options, stream));
-    let mut config = found.config.clone();
-    merge(&mut config, options, name, allowed);
-    if stream.is_some_and(forgets_durables) {
-        // The stream gives its own back.
-        let own = found.config.get("inactive_threshold").cloned();
-        own.and_then(|own| config.insert("inactive_threshold".into(), own));
-    }
-    let changes = differences(&found.config, &config);
     if !options.manages_durable {
+        refuse_disorder(options, name, found)?;
         warn_of_what_stays(options, name, &list(&changes));
-        return Ok(found.config);
+        return Ok(found.config.clone());
     }
     if changes.is_empty() {
         return moved(connection, options, name, config).await;
     }
-    let is_minor =
-        options.max_ack_pending.is_none() && changes.iter().all(|each| each.field == "max_ack_pending");
     match declare(connection, options, name, config).await {
         Ok(config) => {
             let changes = differences(&found.config, &config);
@@ -174,10 +234,28 @@ async fn fit(
         }
         // Nobody declared how many may be unsettled.
         Err(error) if is_minor => {
-            debug!(target: CONSUMER, consumer = options.name, durable = name, "max_ack_pending stays as it is: {error}");
-            moved(connection, options, name, found.config).await
+            debug!(target: CONSUMER, consumer = options.name, durable = name, "max_ack_pending was not changed: {error}");
+            moved(connection, options, name, found.config.clone()).await
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Pauses a durable again that another worker created again without the pause.
+async fn restore_pause(connection: &Connection, options: &ConsumerOptions, name: &str, until: Option<&str>) {
+    let Some(until) = until.filter(|_| options.manages_durable) else { return };
+    match pause(connection, &options.stream, name, until).await {
+        Ok(()) => info!(
+            target: CONSUMER,
+            consumer = options.name,
+            durable = name,
+            "The durable was deleted while it was paused. It is paused again, until {until}."
+        ),
+        Err(error) => warn!(
+            target: CONSUMER,
+            consumer = options.name,
+            "The durable was deleted while it was paused, and could not be paused again. {error}"
+        ),
     }
 }
 
@@ -198,6 +276,20 @@ fn warn_of_what_stays(options: &ConsumerOptions, name: &str, changes: &str) {
     }
 }
 
+/// Refuses a durable that gives out several messages at once where one is declared: their order would be lost.
+fn refuse_disorder(options: &ConsumerOptions, name: &str, found: &ConsumerInfo) -> Result<()> {
+    let allowed = found.max_ack_pending();
+    if options.max_ack_pending != Some(1) || allowed == 1 {
+        return Ok(());
+    }
+    let message = format!(
+        "The durable `{name}` of the stream `{}` has max_ack_pending {allowed}, so messages would be handled out of order, \
+         and {} may not change it because manage_durables is False. Set it to 1, or let the worker manage the durable.",
+        options.stream, options.name
+    );
+    Err(Error::new(ErrorKind::Mismatch, message))
+}
+
 fn warn_of_a_pause(options: &ConsumerOptions, name: &str, config: &Map<String, Value>) {
     let Some(until) = config.get("pause_until").and_then(Value::as_str) else { return };
     if is_later_than_now(until) {
@@ -209,11 +301,6 @@ fn warn_of_a_pause(options: &ConsumerOptions, name: &str, config: &Map<String, V
             "The durable is paused until {until}: no message arrives before. Resume it with `nats consumer resume`."
         );
     }
-}
-
-/// Whether a time, as RFC 3339, has not come yet.
-pub(crate) fn is_later_than_now(time: &str) -> bool {
-    humantime::parse_rfc3339(time).is_ok_and(|time| time > std::time::SystemTime::now())
 }
 
 /// The durable, if it exists; the inherited one where the own does not.
@@ -270,7 +357,7 @@ async fn declare(
         target: CONSUMER,
         consumer = options.name,
         durable = name,
-        "max_ack_pending is {allowed}, which is all that is allowed."
+        "max_ack_pending is {allowed}, the largest value that is allowed."
     );
     config.insert("max_ack_pending".into(), allowed.into());
     upsert(connection, &options.stream, name, &config).await.map_err(|error| explained(options, name, error))
@@ -281,8 +368,8 @@ fn explained(options: &ConsumerOptions, name: &str, error: Error) -> Error {
     match error.kind() {
         ErrorKind::Api { err_code, .. } if TAKEN.contains(&err_code) => {
             let message = format!(
-                "The stream `{stream}` is a work queue: each message goes to one durable, and another one than \
-                 `{name}` takes messages that {consumer} is to get. Choose filters that do not overlap, let both \
+                "The stream `{stream}` is a work queue: each message goes to one durable, and another durable \
+                 than `{name}` takes messages of {consumer}. Choose filters that do not overlap, let both \
                  consumers use one durable, or change the stream's retention."
             );
             Error::new(ErrorKind::Overlap, message).because(error)
@@ -313,6 +400,14 @@ pub(crate) async fn upsert(
     let written: ConsumerInfo =
         ask(connection, &format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &body).await?;
     Ok(written.config)
+}
+
+/// Deletes the durable.
+///
+/// # Errors
+/// What the API answered.
+pub(crate) async fn delete(connection: &Connection, stream: &str, name: &str) -> Result<()> {
+    call(connection, &format!("CONSUMER.DELETE.{stream}.{name}"), &Value::Null).await.map(drop)
 }
 
 /// Older versions used one deliver subject for every stream, and no group. The server delivers to a group that

@@ -1,4 +1,4 @@
-//! What account, server and stream allow a durable.
+//! Limits of account, server and stream for a durable.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::observe::target::CONSUMER;
 /// The server's answer when `max_ack_pending` is larger than the account, the server or the stream allows.
 const EXCEEDS: u64 = 10121;
 
-/// A durable that lives so long without a worker outlives every deploy.
+/// A durable that lives this long without a worker outlives every deploy.
 const LONG_ENOUGH: Duration = Duration::from_secs(3600);
 
 /// The largest `max_ack_pending`, where the error says that it was exceeded. The server has no other way to tell all of its

@@ -1,16 +1,15 @@
-//! Where a durable that was deleted begins again: behind what is settled, so that the stream is not replayed.
+//! The position at which a deleted durable begins again: after the settled messages, so that nothing is replayed.
 
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::bind::durable::is_later_than_now;
 use crate::connect::Connection;
 use crate::error::Result;
 use crate::jetstream::info::{ConsumerInfo, StreamInfo, stream_info};
 use crate::jetstream::stored;
 
-/// Where a durable stood when it was last looked at.
+/// The position of a durable at the last look.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Position {
     /// Up to here every message of the stream is settled.
@@ -23,7 +22,7 @@ pub(crate) struct Position {
     seen: Option<SystemTime>,
     /// When the stream was created: one that was made again counts from 1 again.
     stream_created: Option<String>,
-    /// Until when somebody paused the durable.
+    /// End of the pause, if somebody paused the durable.
     pause_until: Option<String>,
 }
 
@@ -33,6 +32,8 @@ pub(crate) struct Resume {
     /// The first stream sequence to deliver; as declared without it.
     pub(crate) at: Option<u64>,
     pub(crate) pause_until: Option<String>,
+    /// When the durable that was seen before was created.
+    created: Option<String>,
     /// The durable was seen before.
     is_again: bool,
 }
@@ -41,6 +42,13 @@ impl Resume {
     /// Whether this worker has never seen the durable.
     pub(crate) fn is_first(&self) -> bool {
         !self.is_again
+    }
+
+    /// The end of a pause that was lost with the durable: another worker, which had not seen the pause, has created this
+    /// one.
+    pub(crate) fn lost_pause(&self, found: &ConsumerInfo) -> Option<&str> {
+        let is_another = self.created.is_some() && self.created != found.created;
+        self.pause_until.as_deref().filter(|_| is_another && !found.paused)
     }
 }
 
@@ -67,6 +75,7 @@ impl Position {
         Ok(Resume {
             at: self.resume_at(connection, stream).await?,
             pause_until: self.pause_until.clone().filter(|until| is_later_than_now(until)),
+            created: self.created.clone(),
             is_again: self.acknowledged.is_some(),
         })
     }
@@ -103,5 +112,33 @@ impl Position {
         let asked = stored::get(connection, stream, &json!({ "seq": sequence })).await;
         let stored = asked.ok().flatten().map(|stored| stored.time);
         stored.zip(self.seen).is_some_and(|(stored, seen)| stored > seen)
+    }
+}
+
+/// Whether a time, as RFC 3339, has not come yet.
+pub(crate) fn is_later_than_now(time: &str) -> bool {
+    humantime::parse_rfc3339(time).is_ok_and(|time| time > SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_lost_with_a_durable_that_another_worker_created_again() {
+        let resume = Resume {
+            pause_until: Some("2026-11-30T00:00:00Z".into()),
+            created: Some("2026-11-01T00:00:00Z".into()),
+            ..Resume::default()
+        };
+        let found = |created: &str, paused| ConsumerInfo {
+            created: Some(created.into()),
+            paused,
+            ..ConsumerInfo::default()
+        };
+        assert_eq!(resume.lost_pause(&found("2026-11-02T00:00:00Z", false)), Some("2026-11-30T00:00:00Z"));
+        assert_eq!(resume.lost_pause(&found("2026-11-02T00:00:00Z", true)), None);
+        assert_eq!(resume.lost_pause(&found("2026-11-01T00:00:00Z", false)), None, "somebody resumed it");
+        assert_eq!(Resume::default().lost_pause(&found("2026-11-02T00:00:00Z", false)), None);
     }
 }

@@ -75,7 +75,7 @@ async fn predecessors(connection: &Connection, options: &ConsumerOptions) -> Vec
 }
 
 /// The durables of a stream, as far as they may be listed.
-async fn all(connection: &Connection, stream: &str) -> Vec<ConsumerInfo> {
+pub(crate) async fn all(connection: &Connection, stream: &str) -> Vec<ConsumerInfo> {
     let mut all = Vec::new();
     loop {
         let what: Value = json!({ "offset": all.len() });

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -11,12 +10,13 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::client::subscribe::{Interest, Statuses, Subscription, subscribe};
 use crate::connect::{Connection, Link};
 use crate::error::{Error, ErrorKind, Result};
-use crate::jetstream::api;
+use crate::jetstream::api::{API_TIMEOUT, nanoseconds};
+use crate::jetstream::info::consumer_info_behind;
 use crate::jetstream::status::{Meaning, request_of};
 use crate::message::Message;
 
 /// Pause before a request that got no answer is made again: a leader is being elected.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+const REQUEST_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Longest duration of one request; then it is made again.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The consumer that a [`Puller`] reads, and the messages that it may hold.
 #[derive(Clone, Debug)]
 pub struct PullFrom {
-    /// Prefix of the API's subjects: [`api::PREFIX`], or that of a domain.
+    /// Prefix of the API's subjects: [`api::PREFIX`](crate::jetstream::api::PREFIX), or that of a domain.
     pub prefix: String,
     /// The stream.
     pub stream: String,
@@ -54,7 +54,7 @@ pub struct PullFrom {
 enum End {
     Full,
     Over,
-    /// Nobody was there to answer.
+    /// The consumer did not answer.
     Unanswered,
     Late,
 }
@@ -101,7 +101,7 @@ impl Puller {
         limit: Option<Duration>,
         heartbeat: Option<Duration>,
     ) -> Result<()> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         loop {
             if self.has(1) {
                 return Ok(());
@@ -114,12 +114,12 @@ impl Puller {
             if matches!(end, End::Unanswered) {
                 self.look_for_consumer(left(deadline)).await?;
             }
-            let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now() + RETRY_PAUSE);
+            let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now() + REQUEST_RETRY_PAUSE);
             if is_late || matches!(end, End::Late) {
                 let text = format!("The consumer `{}` had no message in time.", self.from.consumer);
                 return Err(Error::new(ErrorKind::Timeout, text));
             }
-            sleep(RETRY_PAUSE).await;
+            sleep(REQUEST_RETRY_PAUSE).await;
         }
     }
 
@@ -136,7 +136,7 @@ impl Puller {
         }
         let reply = format!("{}.{id}", self.inbox);
         self.connection
-            .wait_until_up(left(deadline), || format!("`{}` was not asked", self.from.consumer))
+            .wait_until_up(left(deadline), || format!("`{}` was not asked for messages", self.from.consumer))
             .await?;
         let client = self.connection.client();
         let request = request.to_string();
@@ -187,12 +187,11 @@ impl Puller {
 
     /// # Errors
     /// [`ErrorKind::Gone`] or [`ErrorKind::StreamNotFound`] when there is none. While a server starts or a
-    /// leader is elected, nobody knows, and that is no error.
+    /// leader is elected, nobody knows, and that is not an error.
     async fn look_for_consumer(&self, limit: Duration) -> Result<()> {
         let PullFrom { prefix, stream, consumer, .. } = &self.from;
-        let subject = format!("CONSUMER.INFO.{stream}.{consumer}");
-        let limit = limit.min(api::API_TIMEOUT);
-        match api::request_behind(&self.connection, prefix, &subject, Bytes::new(), limit).await {
+        let limit = limit.min(API_TIMEOUT);
+        match consumer_info_behind(&self.connection, prefix, stream, consumer, limit).await {
             Err(error) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::StreamNotFound) => Err(error),
             _ => Ok(()),
         }
@@ -237,8 +236,4 @@ async fn reconnected(link: &mut watch::Receiver<Link>, generation: u64) {
 
 fn left(deadline: Option<Instant>) -> Duration {
     deadline.map_or(FOREVER, |deadline| deadline.saturating_duration_since(Instant::now()))
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

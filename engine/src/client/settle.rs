@@ -1,53 +1,27 @@
-//! Settling messages that came by a subscription, without a consumption: each word is sent at once.
+//! Settles messages that came by a subscription, without a consumption: each verdict is sent at once.
 
 use std::time::Duration;
 
 use async_nats::Request;
 use tokio::time::timeout;
 
-use crate::connect::Connection;
+use crate::connect::{Connection, RECONNECT_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
-use crate::settle::verdict::Verdict;
 
-/// How long the connection may be away before the caller hears of it.
-const RECONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub use crate::settle::verdict::Verdict;
 
-/// What the server is told about a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// It is done.
-    Ack,
-    /// Deliver it again after the delay.
-    Nak(Duration),
-    /// Never deliver it again, for this reason.
-    Term(String),
-    /// It is worked on: wait another `ack_wait`.
-    InProgress,
-}
-
-impl From<Word> for Verdict {
-    fn from(word: Word) -> Self {
-        match word {
-            Word::Ack => Self::Ack,
-            Word::Nak(delay) => Self::Nak(delay),
-            Word::Term(reason) => Self::Term(reason),
-            Word::InProgress => Self::InProgress,
-        }
-    }
-}
-
-/// Sends the word.
+/// Sends the verdict.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] for a message of no stream, [`ErrorKind::Disconnected`], [`ErrorKind::Closed`].
-pub async fn settle(connection: &Connection, message: &Message, word: Word) -> Result<()> {
+pub async fn settle(connection: &Connection, message: &Message, verdict: Verdict) -> Result<()> {
     message.metadata()?;
     let Some(reply) = message.reply() else { return Ok(()) };
     connection.wait_until_up(RECONNECT_TIMEOUT, unsettled).await?;
-    let word = Verdict::from(word).wire();
-    connection.counted().sent(word.len());
-    let sent = connection.client().publish(reply.clone(), word).await;
+    let wire = verdict.wire();
+    connection.counted().sent(wire.len());
+    let sent = connection.client().publish(reply.clone(), wire).await;
     sent.map_err(|error| Error::new(ErrorKind::Closed, "The connection is closed.").because(error))
 }
 

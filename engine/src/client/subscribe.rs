@@ -5,15 +5,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use async_nats::{StatusCode, Subject, Subscriber};
-use bytes::Bytes;
+use async_nats::{Subject, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::connect::{Connection, ConnectionEvent};
 use crate::error::{Error, ErrorKind, Result};
-use crate::jetstream::status::is_status;
+use crate::jetstream::status::{answer_flow_control, flow_control, is_status};
 use crate::lock::lock;
 use crate::message::Message;
 use crate::route::{Pattern, PatternError, validate_publish_subject};
@@ -28,7 +27,7 @@ const BURST: usize = 1024;
 /// Statuses kept apart; of more, the oldest go.
 const STATUSES: usize = 64;
 
-/// What to subscribe to, and how much may wait.
+/// A subscription to make, and the limits of its queue.
 #[derive(Clone, Debug)]
 pub struct Interest {
     /// A subject or a pattern.
@@ -39,25 +38,25 @@ pub struct Interest {
     pub max_messages: usize,
     /// Bytes of payloads that may wait; more are dropped.
     pub max_bytes: usize,
-    /// What to do with the messages of the server's own.
+    /// Treatment of status messages.
     pub statuses: Statuses,
 }
 
-/// What becomes of the messages of the server's own, which have a status instead of a payload.
+/// Treatment of status messages, which the server sends with a status instead of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statuses {
-    /// They are messages like others.
-    Kept,
-    /// They are kept apart, for the caller that asked for messages.
+    /// Messages like others.
+    Included,
+    /// Kept apart, for the caller that asked for messages.
     Apart,
-    /// Those of a push consumer are answered: flow control, when everything before it is taken.
+    /// Flow control of a push consumer is answered, after every message before it was taken.
     Answered,
 }
 
 /// An open subscription. Dropping the last clone ends it.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    kept: Arc<Kept>,
+    buffer: Arc<Buffer>,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -69,16 +68,16 @@ enum Order {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Buffer {
     interest: Interest,
     connection: Connection,
     runtime: Handle,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Buffered>,
     changes: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Buffered {
     messages: VecDeque<Message>,
     statuses: Vec<Message>,
     bytes: usize,
@@ -88,14 +87,14 @@ struct Waiting {
     failure: Option<Arc<Error>>,
     /// The server's consumer behind an ordered subscription.
     consumer: Option<String>,
-    /// How many messages are to be taken before the server is answered, and where.
+    /// Flow control to answer: after how many messages were taken, and to which subject.
     flow: Option<(u64, Subject)>,
 }
 
 /// Subscribes.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for what is no subject, [`ErrorKind::Closed`].
+/// [`ErrorKind::Invalid`] for an invalid subject, [`ErrorKind::Closed`].
 pub async fn subscribe(connection: &Connection, interest: Interest) -> Result<Subscription> {
     let unfit = |error: PatternError| Error::new(ErrorKind::Invalid, error.to_string());
     Pattern::parse(&interest.subject).map_err(unfit)?;
@@ -115,9 +114,9 @@ pub async fn subscribe(connection: &Connection, interest: Interest) -> Result<Su
             .because(error)
     })?;
     let (orders, listening) = mpsc::unbounded_channel();
-    let kept = Arc::new(Kept::new(connection, interest));
-    tokio::spawn(keep(subscriber, listening, kept.clone()));
-    Ok(Subscription { kept, orders })
+    let buffer = Arc::new(Buffer::new(connection, interest));
+    tokio::spawn(keep(subscriber, listening, buffer.clone()));
+    Ok(Subscription { buffer, orders })
 }
 
 impl Subscription {
@@ -130,32 +129,32 @@ impl Subscription {
     /// Whether there is something to take, or nothing will come any more.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let waiting = self.kept.waiting();
+        let waiting = self.buffer.waiting();
         waiting.has_ended || !waiting.messages.is_empty()
     }
 
     /// Up to `most` of the messages that wait.
     #[must_use]
     pub fn take(&self, most: usize) -> Vec<Message> {
-        let mut waiting = self.kept.waiting();
+        let mut waiting = self.buffer.waiting();
         let count = most.min(waiting.messages.len());
         let taken: Vec<Message> = waiting.messages.drain(..count).collect();
         waiting.bytes -= taken.iter().map(|message| message.payload().len()).sum::<usize>();
         let was_full = std::mem::take(&mut waiting.is_full);
-        self.kept.answer(&mut waiting);
+        self.buffer.answer(&mut waiting);
         drop(waiting);
         if was_full {
-            self.kept.changes.send_replace(());
+            self.buffer.changes.send_replace(());
         }
         taken
     }
 
-    /// Ends the subscription: at once, or after so many messages since it was made.
+    /// Ends the subscription: at once, or after `after` messages since it was made.
     pub fn unsubscribe(&self, after: Option<u64>) {
         // A task that is gone has ended it already.
         let _ = self.orders.send(after.map_or(Order::End, Order::EndAfter));
         if after.is_none() {
-            self.kept.end();
+            self.buffer.end();
         }
     }
 
@@ -167,48 +166,48 @@ impl Subscription {
     /// Whether nothing will come any more.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.kept.waiting().has_ended
+        self.buffer.waiting().has_ended
     }
 
     /// How many messages wait, and the bytes of their payloads.
     #[must_use]
     pub fn pending(&self) -> (usize, usize) {
-        let waiting = self.kept.waiting();
+        let waiting = self.buffer.waiting();
         (waiting.messages.len(), waiting.bytes)
     }
 
     /// How many messages have come so far.
     #[must_use]
     pub fn received(&self) -> u64 {
-        self.kept.waiting().received
+        self.buffer.waiting().received
     }
 
     /// Why it ended, where that was neither asked for nor the end of the connection.
     #[must_use]
     pub fn failure(&self) -> Option<Arc<Error>> {
-        self.kept.waiting().failure.clone()
+        self.buffer.waiting().failure.clone()
     }
 
     /// The server's consumer behind an ordered subscription, which changes.
     #[must_use]
     pub fn consumer(&self) -> Option<String> {
-        self.kept.waiting().consumer.clone()
+        self.buffer.waiting().consumer.clone()
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.kept.changes.subscribe()
+        self.buffer.changes.subscribe()
     }
 
-    /// What was kept apart and is `wanted`.
+    /// Takes the `wanted` ones of the statuses that were kept apart.
     pub(crate) fn take_statuses(&self, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
-        let mut waiting = self.kept.waiting();
+        let mut waiting = self.buffer.waiting();
         let (taken, left) = waiting.statuses.drain(..).partition(wanted);
         waiting.statuses = left;
         taken
     }
 }
 
-impl Waiting {
+impl Buffered {
     fn push(&mut self, message: Message) {
         self.bytes += message.payload().len();
         self.received += 1;
@@ -216,7 +215,7 @@ impl Waiting {
     }
 }
 
-impl Kept {
+impl Buffer {
     fn new(connection: &Connection, interest: Interest) -> Self {
         Self {
             interest,
@@ -227,7 +226,7 @@ impl Kept {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, Buffered> {
         lock(&self.waiting)
     }
 
@@ -241,7 +240,7 @@ impl Kept {
         for message in arrived {
             self.connection.counted().received(message.payload.len());
             match (is_status(&message), self.interest.statuses) {
-                (false, _) | (true, Statuses::Kept) => self.put_one(&mut waiting, Message::new(message)),
+                (false, _) | (true, Statuses::Included) => self.put_one(&mut waiting, Message::new(message)),
                 (true, Statuses::Apart) => put_apart(&mut waiting.statuses, Message::new(message)),
                 (true, Statuses::Answered) => self.put_status(&mut waiting, &message),
             }
@@ -250,7 +249,7 @@ impl Kept {
         self.changes.send_replace(());
     }
 
-    fn put_one(&self, waiting: &mut Waiting, message: Message) {
+    fn put_one(&self, waiting: &mut Buffered, message: Message) {
         if !self.has_room(waiting, &message) {
             // Said once, until there is room again.
             if !std::mem::replace(&mut waiting.is_full, true) {
@@ -261,31 +260,25 @@ impl Kept {
         waiting.push(message);
     }
 
-    fn has_room(&self, waiting: &Waiting, message: &Message) -> bool {
+    fn has_room(&self, waiting: &Buffered, message: &Message) -> bool {
         let bytes = waiting.bytes + message.payload().len();
         waiting.messages.len() < self.interest.max_messages && bytes <= self.interest.max_bytes
     }
 
-    /// Flow control comes as a status with a reply subject, or as a heartbeat that says it still waits.
-    fn put_status(&self, waiting: &mut Waiting, message: &async_nats::Message) {
-        if message.status != Some(StatusCode::IDLE_HEARTBEAT) {
-            return;
-        }
-        let stalled = message.headers.as_ref().and_then(|headers| headers.get("Nats-Consumer-Stalled"));
-        let reply = message.reply.clone().or_else(|| stalled.map(|reply| reply.as_str().into()));
-        if let Some(reply) = reply {
-            waiting.flow = Some((waiting.received, reply));
+    fn put_status(&self, waiting: &mut Buffered, status: &async_nats::Message) {
+        if let Some(subject) = flow_control(status) {
+            waiting.flow = Some((waiting.received, subject));
             self.answer(waiting);
         }
     }
 
-    fn answer(&self, waiting: &mut Waiting) {
+    fn answer(&self, waiting: &mut Buffered) {
         let taken = waiting.received - waiting.messages.len() as u64;
         if waiting.flow.as_ref().is_some_and(|(position, _)| taken >= *position)
-            && let Some((_, reply)) = waiting.flow.take()
+            && let Some((_, subject)) = waiting.flow.take()
         {
-            let client = self.connection.client().clone();
-            self.runtime.spawn(async move { client.publish(reply, Bytes::new()).await });
+            let connection = self.connection.clone();
+            self.runtime.spawn(async move { answer_flow_control(&connection, subject).await });
         }
     }
 }
@@ -298,7 +291,7 @@ fn put_apart(statuses: &mut Vec<Message>, status: Message) {
     statuses.push(status);
 }
 
-async fn keep(mut subscriber: Subscriber, mut orders: mpsc::UnboundedReceiver<Order>, kept: Arc<Kept>) {
+async fn keep(mut subscriber: Subscriber, mut orders: mpsc::UnboundedReceiver<Order>, buffer: Arc<Buffer>) {
     loop {
         tokio::select! {
             biased;
@@ -317,10 +310,10 @@ async fn keep(mut subscriber: Subscriber, mut orders: mpsc::UnboundedReceiver<Or
             message = subscriber.next() => {
                 let Some(first) = message else { break };
                 let more = std::iter::from_fn(|| subscriber.next().now_or_never().flatten());
-                kept.put(std::iter::once(first).chain(more.take(BURST)));
+                buffer.put(std::iter::once(first).chain(more.take(BURST)));
             }
-            () = kept.connection.closed() => break,
+            () = buffer.connection.closed() => break,
         }
     }
-    kept.end();
+    buffer.end();
 }

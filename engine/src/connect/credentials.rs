@@ -7,10 +7,10 @@ use async_nats::{Auth, AuthError};
 use nkeys::KeyPair;
 
 use crate::config::ConnectOptions;
-use crate::connect::dial::unreadable;
+use crate::connect::failure::unreadable;
 use crate::error::Result;
 
-/// Where a user's token and the seed of the key that proves it are kept: in one file, or in one each.
+/// The files of a user's token and of the seed that signs for it: one file, or two.
 #[derive(Clone, Debug)]
 pub(crate) struct Credentials {
     token: PathBuf,
@@ -18,7 +18,7 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Those of the options, if they name a file.
+    /// Returns the credentials that the options name, if they name a file.
     ///
     /// # Errors
     /// When a file cannot be read now, or holds no credentials. Later it may: then the next try counts.
@@ -29,7 +29,7 @@ impl Credentials {
         Ok(Some(credentials))
     }
 
-    /// What the server is told that sent this nonce.
+    /// The answer to a server that sent this nonce.
     pub(crate) fn answer(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
         let (token, key) = self.read().map_err(|(_, error)| AuthError::new(error))?;
         let mut auth = Auth::new();

@@ -13,15 +13,15 @@ use crate::connect::link::ConnectionEvent;
 pub(crate) struct Denials(Option<Receiver<ConnectionEvent>>);
 
 impl Denials {
-    pub(crate) fn new(happenings: Option<Receiver<ConnectionEvent>>) -> Self {
-        Self(happenings)
+    pub(crate) fn new(events: Option<Receiver<ConnectionEvent>>) -> Self {
+        Self(events)
     }
 
     /// Waits until this permission is denied for one of the subjects; forever if the connection is closed.
     pub(crate) async fn about(&mut self, permission: Permission, subjects: &[&str]) -> Denial {
-        let Some(happenings) = &mut self.0 else { return std::future::pending().await };
+        let Some(events) = &mut self.0 else { return std::future::pending().await };
         loop {
-            match happenings.recv().await.map(|happening| read(&happening)) {
+            match events.recv().await.map(|event| read(&event)) {
                 Ok(Some(denial))
                     if denial.permission == permission && subjects.contains(&denial.subject.as_str()) =>
                 {
@@ -34,11 +34,11 @@ impl Denials {
     }
 
     /// Waits until something is denied; forever if the connection is closed.
-    pub(crate) async fn any(&mut self) {
-        let Some(happenings) = &mut self.0 else { return std::future::pending().await };
+    pub(crate) async fn any(&mut self) -> Denial {
+        let Some(events) = &mut self.0 else { return std::future::pending().await };
         loop {
-            match happenings.recv().await.map(|happening| read(&happening)) {
-                Ok(Some(_)) => return,
+            match events.recv().await.map(|event| read(&event)) {
+                Ok(Some(denial)) => return denial,
                 Err(RecvError::Closed) => return std::future::pending().await,
                 Ok(None) | Err(RecvError::Lagged(_)) => {}
             }
@@ -48,10 +48,10 @@ impl Denials {
     /// All that were heard of until now and not asked for before.
     pub(crate) fn so_far(&mut self) -> HashSet<Denial> {
         let mut denials = HashSet::new();
-        let Some(happenings) = &mut self.0 else { return denials };
+        let Some(events) = &mut self.0 else { return denials };
         loop {
-            match happenings.try_recv() {
-                Ok(happening) => denials.extend(read(&happening)),
+            match events.try_recv() {
+                Ok(event) => denials.extend(read(&event)),
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return denials,
             }
@@ -59,8 +59,8 @@ impl Denials {
     }
 }
 
-fn read(happening: &ConnectionEvent) -> Option<Denial> {
-    match happening {
+fn read(event: &ConnectionEvent) -> Option<Denial> {
+    match event {
         ConnectionEvent::Error(text) => Denial::read(text),
         _ => None,
     }

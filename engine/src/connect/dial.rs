@@ -1,12 +1,12 @@
 //! Our options become those of async-nats: TLS, timing, and a name for the answers.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use async_nats::ReconnectToServer;
 
 use crate::config::ConnectOptions;
 use crate::connect::customize::customized;
+use crate::connect::failure::unreadable;
 use crate::connect::link::Events;
 use crate::connect::servers::Servers;
 use crate::error::{Error, ErrorKind, Result};
@@ -74,8 +74,8 @@ pub(crate) fn client_options(
     Ok(client)
 }
 
-/// Where answers go: a name of this very connection. A generator that lives in the process would give a
-/// forked child the names of its parent, and the child the answers meant for a sibling.
+/// Prefix of the subjects for answers: a name of this very connection. A generator that lives in the process would
+/// give a forked child the names of its parent, and the child would get the answers meant for a sibling.
 pub(crate) fn inbox_prefix(options: &ConnectOptions) -> Result<String> {
     let mut random = [0; 12];
     getrandom::fill(&mut random).map_err(|error| {
@@ -86,11 +86,6 @@ pub(crate) fn inbox_prefix(options: &ConnectOptions) -> Result<String> {
     validate_publish_subject(prefix)
         .map_err(|error| Error::new(ErrorKind::Config, format!("`inbox_prefix`: {error}")))?;
     Ok(format!("{prefix}.{name}"))
-}
-
-pub(crate) fn unreadable(what: &str, path: &Path, error: std::io::Error) -> Error {
-    let message = format!("{what} {} cannot be used: {error}.", path.display());
-    Error::new(ErrorKind::Config, message).because(error)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Why a server could not be connected, in words that say what was seen and what helps.
 
 use std::error::Error as StdError;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +21,10 @@ pub(crate) struct Failure {
     pub(crate) error: Option<Cause>,
 }
 
-/// What kind of failure it is.
+/// The kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sort {
-    /// Nothing listens there, or it does not answer.
+    /// No server listens there, or it does not answer.
     Silent,
     Refused,
     /// There is nothing to sign in with.
@@ -40,9 +41,11 @@ enum Sort {
     Other,
 }
 
-/// In the words of async-nats, rustls and nats-server.
-const SORTS: [(&str, Sort); 22] = [
+/// Texts of async-nats, rustls and nats-server.
+const SORTS: [(&str, Sort); 24] = [
     ("authorization violation", Sort::Refused),
+    ("Authentication Expired", Sort::Refused),
+    ("Authentication Revoked", Sort::Refused),
     ("failed signing nonce", Sort::Unproven),
     ("invalid dns name", Sort::NoName),
     ("TLS error", Sort::Files),
@@ -82,13 +85,13 @@ impl Failure {
         self.sort() == Sort::Files
     }
 
-    /// What was seen.
+    /// The reason, as it was seen.
     pub(crate) fn reason(&self) -> String {
         let Self { server, .. } = self;
         let text = self.text.split_once(": ").map_or(self.text.as_str(), |(_, source)| source);
         let text = text.trim_start_matches("nats: ");
         match self.sort() {
-            Sort::Silent => format!("nobody can be reached at {server} ({text})"),
+            Sort::Silent => format!("no server can be reached at {server} ({text})"),
             Sort::Refused => format!("{server} refuses the credentials ({text})"),
             Sort::Unproven => format!("there is nothing to sign in to {server} with ({text})"),
             Sort::Files => format!("TLS cannot be set up with these options ({text})"),
@@ -109,7 +112,7 @@ impl Failure {
         }
     }
 
-    /// What helps.
+    /// The remedy.
     pub(crate) fn advice(&self) -> &'static str {
         match self.sort() {
             Sort::Silent => "Check that a server listens there and that `servers` names it.",
@@ -171,6 +174,12 @@ pub(crate) fn not_connected(failures: &[Failure], waited: Duration) -> Error {
     }
 }
 
+/// The error of a file that cannot be used.
+pub(crate) fn unreadable(what: &str, path: &Path, error: std::io::Error) -> Error {
+    let message = format!("{what} {} cannot be used: {error}.", path.display());
+    Error::new(ErrorKind::Config, message).because(error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,7 +205,10 @@ mod tests {
             assert!(!error(&[text]).to_string().contains("No NATS server answered"), "{text}");
         }
         let silent = error(&["IO error: Connection refused (os error 111)"]);
-        assert!(silent.to_string().starts_with("No NATS server answered within 2s: nobody can"), "{silent}");
+        assert!(
+            silent.to_string().starts_with("No NATS server answered within 2s: no server can"),
+            "{silent}"
+        );
     }
 
     #[test]
@@ -218,6 +230,17 @@ mod tests {
             error(&["TLS error: could not load private key: no items found"]).kind(),
             ErrorKind::Config
         );
+    }
+
+    #[test]
+    fn credentials_that_expired_are_not_said_to_be_a_certificate() {
+        for text in
+            ["User Authentication Expired", "Account Authentication Expired", "User Authentication Revoked"]
+        {
+            let error = error(&[text]);
+            assert_eq!(error.kind(), ErrorKind::Denied, "{text}");
+            assert!(!error.to_string().contains("certificate"), "{error}");
+        }
     }
 
     #[test]

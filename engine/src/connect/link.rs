@@ -1,6 +1,6 @@
-//! What is known of the link to the server, from the events of async-nats.
+//! State of the link to the server, from the events of async-nats.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -20,12 +20,25 @@ use crate::observe::target::CONNECTION;
 const EVENT_CAPACITY: usize = 256;
 
 /// An event of a connection.
+///
+/// ```
+/// use nats_consumer::{Connection, ConnectionEvent};
+///
+/// # async fn example(connection: Connection) -> Option<()> {
+/// let mut events = connection.events()?;
+/// while let Ok(event) = events.recv().await {
+///     if event == ConnectionEvent::Disconnected {
+///         println!("lost {}", connection.server());
+///     }
+/// }
+/// # Some(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionEvent {
-    /// It was lost; it comes back by itself.
+    /// The connection was lost. The client reconnects.
     Disconnected,
-    /// It is back.
+    /// The connection is back.
     Reconnected,
     /// The server is about to shut down.
     LameDuck,
@@ -35,7 +48,16 @@ pub enum ConnectionEvent {
     SlowConsumer(String),
 }
 
-/// What is known of the link to the server.
+/// State of the link to the server.
+///
+/// ```
+/// # async fn example(connection: nats_consumer::Connection) {
+/// let mut link = connection.link();
+/// while link.changed().await.is_ok() {
+///     println!("connected: {}", link.borrow().is_up);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Link {
@@ -43,6 +65,8 @@ pub struct Link {
     pub is_up: bool,
     /// Counts the connections made: a change means that requests to the old one are gone.
     pub generation: u64,
+    /// Whether a server refused the credentials at the last try to connect again.
+    pub is_refused: bool,
 }
 
 /// Takes note of the events of one connection.
@@ -61,14 +85,14 @@ pub(crate) struct Events {
 #[derive(Debug)]
 struct Listeners {
     link: watch::Sender<Link>,
-    happenings: broadcast::Sender<ConnectionEvent>,
+    events: broadcast::Sender<ConnectionEvent>,
 }
 
 impl Events {
-    /// Of a connection whose answers go to subjects below `inbox`.
+    /// Events of a connection whose answers go to subjects below `inbox`.
     pub(crate) fn new(inbox: String) -> (Self, watch::Receiver<Link>) {
         let (link, receiver) = watch::channel(Link::default());
-        let listeners = Listeners { link, happenings: broadcast::Sender::new(EVENT_CAPACITY) };
+        let listeners = Listeners { link, events: broadcast::Sender::new(EVENT_CAPACITY) };
         (
             Self {
                 listeners: Mutex::new(Some(listeners)),
@@ -78,6 +102,7 @@ impl Events {
                     inbox,
                     are_answers_denied: AtomicBool::new(false),
                     subjects: Mutex::default(),
+                    expected: Mutex::default(),
                 },
                 consumer: OnceLock::new(),
             },
@@ -85,8 +110,8 @@ impl Events {
         )
     }
 
-    pub(crate) fn happenings(&self) -> Option<broadcast::Receiver<ConnectionEvent>> {
-        self.listeners().as_ref().map(|listeners| listeners.happenings.subscribe())
+    pub(crate) fn subscribe(&self) -> Option<broadcast::Receiver<ConnectionEvent>> {
+        self.listeners().as_ref().map(|listeners| listeners.events.subscribe())
     }
 
     pub(crate) fn note(&self, event: &Event) {
@@ -99,12 +124,12 @@ impl Events {
         if let Event::ServerError(ServerError::Other(text)) = event {
             self.denials.note(text, consumer);
         }
-        let happening = self.listeners().as_ref().and_then(|Listeners { link, .. }| {
+        let told = self.listeners().as_ref().and_then(|Listeners { link, .. }| {
             note(link, event, consumer);
-            happens(event, link.borrow().generation)
+            connection_event(event, link.borrow().generation)
         });
-        if let Some(happening) = happening {
-            self.emit(happening);
+        if let Some(event) = told {
+            self.emit(event);
         }
     }
 
@@ -113,15 +138,27 @@ impl Events {
         self.denials.are_answers_denied.load(Relaxed)
     }
 
+    /// Leaves this denial out of the log.
+    pub(crate) fn expect_denial(&self, denial: Denial) {
+        let mut expected = lock(&self.denials.expected);
+        if !expected.contains(&denial) {
+            expected.truncate(MOST_EXPECTED - 1);
+            expected.push_front(denial);
+        }
+    }
+
     /// Tells why a server could not be connected again.
     pub(crate) fn trouble(&self, failure: &Failure) {
         // Closed, it only seems to reconnect.
-        if self.listeners().is_some() {
+        if let Some(Listeners { link, .. }) = &*self.listeners() {
+            link.send_if_modified(|link| {
+                std::mem::replace(&mut link.is_refused, failure.is_refusal()) != failure.is_refusal()
+            });
             self.connect_errors.note(failure, self.consumer());
         }
     }
 
-    /// From now on the log names the consumer; the first word counts.
+    /// Makes the log name the consumer. The first call counts.
     pub(crate) fn name(&self, consumer: &str) {
         let _ = self.consumer.set(consumer.to_owned());
     }
@@ -130,10 +167,10 @@ impl Events {
         self.consumer.get().map(String::as_str)
     }
 
-    pub(crate) fn emit(&self, happening: ConnectionEvent) {
+    pub(crate) fn emit(&self, event: ConnectionEvent) {
         if let Some(listeners) = &*self.listeners() {
             // Nobody has to listen.
-            let _ = listeners.happenings.send(happening);
+            let _ = listeners.events.send(event);
         }
     }
 
@@ -216,7 +253,12 @@ struct DenialLog {
     inbox: String,
     are_answers_denied: AtomicBool,
     subjects: Mutex<HashSet<String>>,
+    /// Those that somebody else tells of, the last one first.
+    expected: Mutex<VecDeque<Denial>>,
 }
+
+/// Denials that are expected at once.
+const MOST_EXPECTED: usize = 32;
 
 /// Most denials that are logged for one connection.
 const MOST_LOGGED: usize = 64;
@@ -234,6 +276,9 @@ impl DenialLog {
             // Each connection has a name of its own below that.
             let (inboxes, _) = self.inbox.rsplit_once('.').unwrap_or((&self.inbox, ""));
             denial.subject = format!("{inboxes}.>");
+        }
+        if lock(&self.expected).contains(&denial) {
+            return;
         }
         let mut subjects = lock(&self.subjects);
         // Beyond it, the subject of an acknowledgement has numbers.
@@ -256,6 +301,7 @@ fn note(link: &watch::Sender<Link>, event: &Event, consumer: Option<&str>) {
         Event::Connected => {
             link.send_modify(|link| {
                 link.is_up = true;
+                link.is_refused = false;
                 link.generation += 1;
             });
             if link.borrow().generation > 1 {
@@ -279,7 +325,7 @@ fn note(link: &watch::Sender<Link>, event: &Event, consumer: Option<&str>) {
     }
 }
 
-fn happens(event: &Event, generation: u64) -> Option<ConnectionEvent> {
+fn connection_event(event: &Event, generation: u64) -> Option<ConnectionEvent> {
     match event {
         Event::Connected if generation > 1 => Some(ConnectionEvent::Reconnected),
         Event::Disconnected => Some(ConnectionEvent::Disconnected),

@@ -1,5 +1,6 @@
 //! Options become a connected client, and what happens to it later becomes a state one can watch.
 
+#[cfg(feature = "nkeys")]
 mod credentials;
 mod customize;
 pub(crate) mod denial;
@@ -7,6 +8,8 @@ pub(crate) mod denials;
 mod dial;
 mod failure;
 pub(crate) mod link;
+#[cfg_attr(not(feature = "nkeys"), path = "no_proof.rs")]
+mod proof;
 mod scout;
 mod servers;
 mod traffic;
@@ -25,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::config::ConnectOptions;
-use crate::connect::denial::Permission;
+use crate::connect::denial::{Denial, Permission};
 use crate::connect::denials::Denials;
 use crate::connect::dial::{client_options, inbox_prefix};
 use crate::connect::failure::{Cause, Failure, not_connected};
@@ -39,22 +42,44 @@ pub use crate::connect::version::OLDEST_SERVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::target::CONNECTION;
 
-/// What the subjects of the JetStream API begin with, unless the options say otherwise.
+/// Prefix of the JetStream API's subjects, unless the options say otherwise.
 pub const API_PREFIX: &str = "$JS.API";
 
-/// As async-nats says it.
+/// The subjects of the NATS service protocol, on which workers tell what they do.
+pub(crate) const SERVICES: &str = "$SRV.>";
+
+/// The text of async-nats.
 const TIMED_OUT: &str = "timed out";
 
 /// The pause between two tries of the first connection.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const CONNECT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a request waits for a lost connection to come back.
-const RECONNECT_GRACE: Duration = Duration::from_secs(1);
+pub(crate) const RECONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a link that should carry something, and does not, has to prove that it works.
+pub(crate) const LINK_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a message may take to be handed to the connection; a frozen server lets them pile up.
+pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether something was received: nobody announces it.
 const RECEIVE_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A connection to NATS that reconnects by itself.
+///
+/// ```
+/// use nats_consumer::{ConnectOptions, Connection, Publisher};
+/// use std::time::Duration;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let connection = Connection::open(&ConnectOptions::to(["nats://127.0.0.1:4222"])).await?;
+/// let publisher = Publisher::on(connection.clone());
+/// // What this crate does not do, the client of async-nats does:
+/// connection.client().publish("prices.pen", "EUR 2".into()).await?;
+/// connection.close(Duration::from_secs(5)).await;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Connection {
     client: Client,
@@ -92,10 +117,10 @@ impl Connection {
                 }
             }
             let is_final = |failure: &Failure| failure.is_refusal() || failure.is_of_the_options();
-            if failures.iter().any(is_final) || began.elapsed() + RETRY_PAUSE >= limit {
+            if failures.iter().any(is_final) || began.elapsed() + CONNECT_RETRY_PAUSE >= limit {
                 return Err(not_connected(&failures, limit));
             }
-            sleep(RETRY_PAUSE).await;
+            sleep(CONNECT_RETRY_PAUSE).await;
         }
     }
 
@@ -118,7 +143,7 @@ impl Connection {
             let looked_up = timeout(limit, lookup_host((address.host(), address.port()))).await;
             let places = looked_up.map_err(|_| (String::from("DNS error: timed out"), None))?;
             let places = places.map_or(1, |places| places.count().max(1));
-            let most = limit * u32::try_from(places).unwrap_or(u32::MAX) + RETRY_PAUSE;
+            let most = limit * u32::try_from(places).unwrap_or(u32::MAX) + CONNECT_RETRY_PAUSE;
             match timeout(most.min(left.unwrap_or(most)), dialling.connect(servers.addresses())).await {
                 Ok(connected) => {
                     connected.map_err(|error| (error.to_string(), Some(Arc::new(error) as Cause)))
@@ -191,7 +216,7 @@ impl Connection {
         self.servers.learned()
     }
 
-    /// What the subjects of the JetStream API begin with here.
+    /// Prefix of the JetStream API's subjects on this connection.
     #[must_use]
     pub fn api_prefix(&self) -> &str {
         &self.api_prefix
@@ -228,15 +253,22 @@ impl Connection {
         self.link.clone()
     }
 
-    /// What happens from now on; it ends when the connection is closed.
+    /// The events from now on; the receiver ends when the connection is closed.
     #[must_use]
-    pub fn happenings(&self) -> Option<broadcast::Receiver<ConnectionEvent>> {
-        self.events.upgrade()?.happenings()
+    pub fn events(&self) -> Option<broadcast::Receiver<ConnectionEvent>> {
+        self.events.upgrade()?.subscribe()
     }
 
-    /// What the server denies from now on.
+    /// Permissions that the server denies from now on.
     pub(crate) fn denials(&self) -> Denials {
-        Denials::new(self.happenings())
+        Denials::new(self.events())
+    }
+
+    /// Has the log leave out one denial: its asker tells what follows.
+    pub(crate) fn expect_denial(&self, permission: Permission, subject: &str) {
+        if let Some(events) = self.events.upgrade() {
+            events.expect_denial(Denial { permission, subject: subject.to_owned() });
+        }
     }
 
     /// Has the log name the consumer that the connection is for.
@@ -246,8 +278,8 @@ impl Connection {
         }
     }
 
-    /// What `asking` comes to; [`ErrorKind::Denied`] as soon as the server denies publishing to one of the
-    /// subjects, or to receive answers at all: then none comes. Where that is known already, nothing is asked.
+    /// Returns the result of `asking`, or [`ErrorKind::Denied`] as soon as the server denies publishing to one of the
+    /// subjects or receiving answers. If that is known already, nothing is asked.
     pub(crate) async fn unless_denied<T>(
         &self,
         subjects: &[&str],
@@ -282,10 +314,15 @@ impl Connection {
     }
 
     /// Sends the event to all listeners.
-    pub(crate) fn emit(&self, happening: ConnectionEvent) {
+    pub(crate) fn emit(&self, event: ConnectionEvent) {
         if let Some(events) = self.events.upgrade() {
-            events.emit(happening);
+            events.emit(event);
         }
+    }
+
+    /// The id of the server, which is another one after it has restarted.
+    pub(crate) fn server_id(&self) -> String {
+        self.client.server_info().server_id
     }
 
     /// Whether the server can be reached now.
@@ -308,7 +345,7 @@ impl Connection {
             return Ok(());
         }
         let mut link = self.link();
-        match timeout(limit.min(RECONNECT_GRACE), link.wait_for(|link| link.is_up)).await {
+        match timeout(limit.min(RECONNECT_TIMEOUT), link.wait_for(|link| link.is_up)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => {
                 let text = format!("The connection to NATS is closed, so {}. Open another one.", lost());

@@ -37,7 +37,7 @@ impl Drop for Scout {
     }
 }
 
-/// What is used of the server's first line.
+/// The fields that are used of the server's first line.
 #[derive(Deserialize)]
 struct Info {
     #[serde(default)]
@@ -75,13 +75,13 @@ pub(crate) async fn look(client: &Client, servers: &Servers) {
     let Some((_, address)) = servers.current() else { return };
     match timeout(LIMIT, told(&address)).await {
         Ok(Some(addresses)) => note(client, servers, &addresses).await,
-        _ => debug!(target: CONNECTION, "the server did not tell which others there are"),
+        _ => debug!(target: CONNECTION, "The server did not name the other servers of its cluster."),
     }
 }
 
 async fn note(client: &Client, servers: &Servers, told: &[String]) {
     if servers.learn(told) {
-        debug!(target: CONNECTION, servers = ?servers.learned(), "the cluster has other servers than before");
+        debug!(target: CONNECTION, servers = ?servers.learned(), "The servers of the cluster have changed.");
         // While it reconnects, it answers nobody; then the next look counts.
         let _ = timeout(LIMIT, client.set_server_pool(servers.addresses().as_slice())).await;
     }

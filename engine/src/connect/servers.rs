@@ -6,16 +6,15 @@ use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard};
 
 use async_nats::{Auth, AuthError, ServerAddr};
-use nkeys::KeyPair;
 use percent_encoding::percent_decode_str;
 
 use crate::config::{ConnectOptions, Secret, TokenError, TokenSource};
-use crate::connect::credentials::Credentials;
 use crate::connect::failure::{Cause, Failure};
+use crate::connect::proof::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::lock;
 
-/// What a server is told to be let in, beside what is signed.
+/// Credentials that are sent to a server, beside those that are signed.
 #[derive(Clone, Debug, Default)]
 struct SignIn {
     user: Option<String>,
@@ -36,7 +35,7 @@ impl SignIn {
         })
     }
 
-    /// What a URL holds. A user without a password is a token, as for other clients.
+    /// The credentials of a URL. A user without a password is a token, as for other clients.
     fn of_url(address: &ServerAddr) -> Result<Self> {
         let Some(user) = address.username() else { return Ok(Self::default()) };
         let user = decoded(user)?;
@@ -56,28 +55,21 @@ impl SignIn {
 /// A server that can be connected to.
 #[derive(Clone, Debug)]
 struct Server {
-    /// For async-nats: without credentials, and `tls://` where only TLS will do.
+    /// Address for async-nats: without credentials, and `tls://` if TLS is required.
     address: ServerAddr,
-    /// For people: as it was given, without credentials.
+    /// Address for people: as it was given, without credentials.
     spelled: String,
     /// The password or token would cross a network in the clear, so that TLS is demanded.
     is_guarded: bool,
-    /// What its URL holds.
+    /// The credentials in its URL.
     sign_in: SignIn,
-}
-
-/// What proves who we are without being sent.
-enum Proof {
-    None,
-    Credentials(Credentials),
-    Key(Box<KeyPair>),
 }
 
 /// The servers of one connection.
 pub(crate) struct Servers {
     named: Vec<Server>,
     proof: Proof,
-    /// What the options say; it goes to every server.
+    /// The credentials in the options; they go to every server.
     sign_in: SignIn,
     token_source: Option<TokenSource>,
     tls_required: Option<bool>,
@@ -102,7 +94,7 @@ impl Servers {
     pub(crate) fn new(options: &ConnectOptions) -> Result<Self> {
         let mut servers = Self {
             named: Vec::new(),
-            proof: proof(options)?,
+            proof: Proof::of(options)?,
             sign_in: SignIn::of_options(options)?,
             token_source: options.token_source.clone(),
             tls_required: options.tls_required,
@@ -120,13 +112,13 @@ impl Servers {
         let spelled = display(&address);
         let has_secret = self.token_source.is_some() || self.sign_in_at(&sign_in).is_secret();
         // With a credentials file nothing secret is sent: the client signs what the server asks.
-        let sends_a_secret = has_secret && !matches!(self.proof, Proof::Credentials(_));
+        let sends_a_secret = has_secret && !self.proof.is_all();
         let is_guarded = sends_a_secret && self.tls_required.is_none() && !is_loopback(&address);
         let is_guarded = is_guarded && !address.tls_required();
         Server { address: bare(address, is_guarded), spelled, is_guarded, sign_in }
     }
 
-    /// What the options say goes before what a URL holds.
+    /// Returns the credentials of the options, or those of the URL if the options have none.
     fn sign_in_at<'a>(&'a self, of_url: &'a SignIn) -> &'a SignIn {
         if self.sign_in.is_secret() || self.token_source.is_some() { &self.sign_in } else { of_url }
     }
@@ -142,7 +134,7 @@ impl Servers {
         self.named.iter().map(|server| server.spelled.clone()).collect()
     }
 
-    /// Those that a server told of and the options do not name.
+    /// The servers that were learned from others, and that the options do not name.
     pub(crate) fn learned(&self) -> Vec<String> {
         self.pool().learned.iter().map(|server| server.spelled.clone()).collect()
     }
@@ -225,13 +217,12 @@ impl Servers {
         is_news
     }
 
-    /// What the server that is being connected is told.
+    /// The answer to the server that is being connected.
     pub(crate) async fn answer(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
-        let mut auth = match &self.proof {
-            Proof::Credentials(credentials) => return credentials.answer(nonce),
-            Proof::Key(key) => signed(key, nonce)?,
-            Proof::None => Auth::new(),
-        };
+        let mut auth = self.proof.answer(nonce)?;
+        if self.proof.is_all() {
+            return Ok(auth);
+        }
         let of_url = self.pool().current.as_ref().map(|server| server.sign_in.clone()).unwrap_or_default();
         let sign_in = self.sign_in_at(&of_url);
         auth.username.clone_from(&sign_in.user);
@@ -260,32 +251,10 @@ impl Server {
     }
 }
 
-/// In a thread of its own: it may block.
+/// Asks in another thread, because the function may block.
 async fn ask(source: &TokenSource) -> Result<String, TokenError> {
     let source = source.clone();
     tokio::task::spawn_blocking(move || source.ask()).await?
-}
-
-fn proof(options: &ConnectOptions) -> Result<Proof> {
-    if let Some(credentials) = Credentials::of(options)? {
-        return Ok(Proof::Credentials(credentials));
-    }
-    let Some(seed) = &options.nkey_seed else { return Ok(Proof::None) };
-    // The error may repeat what it was given.
-    let key = KeyPair::from_seed(seed.reveal().trim()).map_err(|_| {
-        Error::new(
-            ErrorKind::Config,
-            "The seed of the nkey is malformed: compare it with the one that was issued.",
-        )
-    })?;
-    Ok(Proof::Key(key.into()))
-}
-
-fn signed(key: &KeyPair, nonce: &[u8]) -> Result<Auth, AuthError> {
-    let mut auth = Auth::new();
-    auth.nkey = Some(key.public_key());
-    auth.signature = Some(key.sign(nonce).map_err(AuthError::new)?);
-    Ok(auth)
 }
 
 /// The servers that the options name.
@@ -293,10 +262,10 @@ fn parse_servers(servers: &[Secret]) -> Result<Vec<ServerAddr>> {
     if servers.is_empty() {
         return Err(Error::new(ErrorKind::Config, "`servers` is empty: name at least one NATS server."));
     }
-    servers.iter().map(parse_server).collect()
+    servers.iter().map(|server| parse_server(server, cfg!(feature = "websockets"))).collect()
 }
 
-fn parse_server(server: &Secret) -> Result<ServerAddr> {
+fn parse_server(server: &Secret, with_websockets: bool) -> Result<ServerAddr> {
     let address = ServerAddr::from_str(server.reveal()).map_err(|error| {
         // The address itself may hold a password, so it is not repeated.
         Error::new(
@@ -306,7 +275,7 @@ fn parse_server(server: &Secret) -> Result<ServerAddr> {
         .because(error)
     })?;
     // Without the feature, async-nats would speak plain NATS there, and send a password in the clear.
-    if address.is_websocket() && cfg!(not(feature = "websockets")) {
+    if address.is_websocket() && !with_websockets {
         let text = "An entry of `servers` is the address of a WebSocket, which this build cannot use: write `nats://` or \
                     `tls://`, or build the crate with its feature `websockets`.";
         return Err(Error::new(ErrorKind::Config, text));
@@ -413,11 +382,11 @@ mod tests {
         assert_eq!(display(&bare(address, true)), "wss://one:8080");
     }
 
-    #[cfg(not(feature = "websockets"))]
     #[test]
     fn a_websocket_is_refused_where_plain_nats_would_be_spoken_to_it() {
         for url in ["ws://me:hunter2@one:8080", "wss://one"] {
-            let error = servers(&[url]).unwrap_err();
+            assert!(parse_server(&url.into(), true).unwrap().is_websocket());
+            let error = parse_server(&url.into(), false).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains("WebSocket"), "{error}");
         }
@@ -506,15 +475,5 @@ mod tests {
     fn an_address_is_spelled_as_it_was_given_without_its_password() {
         let servers = servers(&["nats://me:hunter2@nats:4333", "localhost", "[::1]:1"]).unwrap();
         assert_eq!(servers.named(), ["nats://nats:4333", "nats://localhost:4222", "nats://[::1]:1"]);
-    }
-
-    #[test]
-    fn a_seed_with_a_line_end_is_a_seed_and_a_malformed_one_is_refused_without_a_word_of_it() {
-        let seed = |text: String| ConnectOptions { nkey_seed: Some(text.into()), ..options(&["one"]) };
-        let text = KeyPair::new_user().seed().unwrap();
-        assert!(Servers::new(&seed(format!("{text}\r\n"))).is_ok());
-        let error = Servers::new(&seed(format!("{text}X"))).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(!format!("{error:?}").contains(&text));
     }
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 
 /// Prefix of the headers that a dead letter has of its own. If its message is itself a dead letter, their first values
-/// are kept behind [`KEPT`], so that a restored one still tells of the first death.
+/// are kept behind [`KEPT_HEADER`], so that a restored one still tells of the first death.
 const OWN_PREFIX: &str = "Dlq-";
 
 /// Prefix of headers that make the server act on a message: refuse it, purge the stream, expire it, schedule it, count
@@ -13,7 +13,7 @@ const OWN_PREFIX: &str = "Dlq-";
 const SERVER_PREFIX: &str = "Nats-";
 
 /// Prefix under which headers are kept that may not be in force in the copy.
-pub(crate) const KEPT: &str = "Dlq-Header-";
+pub(crate) const KEPT_HEADER: &str = "Dlq-Header-";
 
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 pub(crate) const REASON: &str = "Dlq-Reason";
@@ -37,6 +37,8 @@ pub(crate) const RAW_HEADERS: &str = "Dlq-Headers";
 pub(crate) const LETTER_ID: &str = "Dlq-Letter-Id";
 /// The id of a replayed message when it was published first.
 pub(crate) const ORIGINAL_ID: &str = "Dlq-Original-Msg-Id";
+/// Stream, sequence and time of a replayed message that was published without an id.
+pub(crate) const ORIGINAL_PLACE: &str = "Dlq-Original-Place";
 /// The number of replays of a message.
 pub(crate) const REPLAYS: &str = "Dlq-Replays";
 
@@ -167,6 +169,11 @@ fn sent_of(id: &str) -> Option<u128> {
     id.rsplit('.').next()?.parse().ok().filter(|time| *time > 0)
 }
 
+/// The place of a message in its stream, in words. `sent` is when it was stored, in nanoseconds since 1970.
+pub(crate) fn place(stream: &str, sequence: u64, sent: u128) -> String {
+    format!("{stream}:{sequence}@{sent}")
+}
+
 /// The subject of a part that is too large for its dead letter. `sent` is when its message was stored, in nanoseconds: a
 /// recreated stream gives its sequences to other messages.
 pub(crate) fn apart_subject(
@@ -199,14 +206,14 @@ pub(crate) fn kept_headers(headers: Option<&HeaderMap>) -> HeaderMap {
 fn kept_name(name: &HeaderName, is_letter: bool) -> HeaderName {
     let text: &str = name.as_ref();
     let is_renamed = begins_with(text, SERVER_PREFIX) || is_letter && begins_with(text, OWN_PREFIX);
-    let renamed = is_renamed.then(|| format!("{KEPT}{text}").parse().ok()).flatten();
+    let renamed = is_renamed.then(|| format!("{KEPT_HEADER}{text}").parse().ok()).flatten();
     renamed.unwrap_or_else(|| name.clone())
 }
 
 /// The headers of the message, from those of its dead letter.
 pub(crate) fn original_headers(lines: &[(&str, &str)]) -> Vec<(String, String)> {
     let kept = lines.iter().filter(|(name, _)| !OWN.contains(name));
-    let original = |name: &str| name.strip_prefix(KEPT).unwrap_or(name).to_owned();
+    let original = |name: &str| name.strip_prefix(KEPT_HEADER).unwrap_or(name).to_owned();
     kept.map(|(name, value)| (original(name), (*value).to_owned())).collect()
 }
 

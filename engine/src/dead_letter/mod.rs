@@ -4,6 +4,7 @@
 //! it again. [`format`](mod@format) is the shape they all share.
 
 pub(crate) mod format;
+pub(crate) mod identity;
 pub mod read;
 pub mod replay;
 pub(crate) mod store;

@@ -14,7 +14,7 @@ use crate::jetstream::api::call;
 use crate::jetstream::info::stream_info;
 use crate::jetstream::stored::{self, Stored};
 
-/// What the server answers when asked to delete a message that is gone: between others, or at the end.
+/// The server's errors when it should delete a message that is gone: between others, or at the end.
 const NOTHING_TO_DELETE: [u64; 2] = [10043, 10057];
 
 /// Dead letters asked for at once: a payload each is held.
@@ -42,25 +42,25 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Those of one durable.
+    /// Selects the dead letters of one durable.
     #[must_use]
     pub fn consumer(self, durable: impl Into<String>) -> Self {
         Self { consumer: Some(durable.into()), ..self }
     }
 
-    /// Those whose reason contains a text.
+    /// Selects the dead letters whose reason contains a text.
     #[must_use]
     pub fn reason(self, part: impl Into<String>) -> Self {
         Self { reason: Some(part.into()), ..self }
     }
 
-    /// Those stored longer ago than this.
+    /// Selects the dead letters that are older than this.
     #[must_use]
     pub fn older_than(self, age: Duration) -> Self {
         Self { older_than: Some(age), ..self }
     }
 
-    /// Those stored within this time.
+    /// Selects the dead letters that are newer than this.
     #[must_use]
     pub fn newer_than(self, age: Duration) -> Self {
         Self { newer_than: Some(age), ..self }
@@ -76,6 +76,15 @@ impl Selection {
 }
 
 /// A dead letter as it is stored.
+///
+/// ```
+/// use nats_consumer::StoredLetter;
+///
+/// fn describe(letter: &StoredLetter) -> String {
+///     let error = letter.error.as_deref().unwrap_or("no error");
+///     format!("{} gave up after {} deliveries: {error}", letter.consumer, letter.deliveries)
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredLetter {
@@ -110,13 +119,25 @@ pub struct StoredLetter {
 }
 
 impl StoredLetter {
-    /// Where a part of it is, if that is kept apart.
+    /// Subject of a part that is stored apart.
     pub(crate) fn apart_subject(&self, part: Part) -> String {
         format::apart_subject(&self.stream, &self.consumer, part, self.sequence, self.sent)
     }
 }
 
 /// The dead letters of a stream that were there when this was opened, oldest first.
+///
+/// ```
+/// use nats_consumer::{Connection, DeadLetters, Selection, replay};
+///
+/// # async fn example(connection: Connection) -> nats_consumer::Result<()> {
+/// let mut letters = DeadLetters::open(&connection, "orders", Selection::default().consumer("billing")).await?;
+/// while let Some(letter) = letters.next().await? {
+///     println!("{} at {}: {}", letter.subject, letter.sequence, letter.reason);
+///     replay(&connection, &letter).await?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct DeadLetters {
     connection: Connection,
@@ -260,7 +281,7 @@ pub async fn get(connection: &Connection, stream: &str, number: u64) -> Result<O
     Ok(found.map(|found| read(kept_in, found)))
 }
 
-/// Deletes the dead letter, and what of it is kept apart. One that is gone already is no error.
+/// Deletes the dead letter, and its parts that are stored apart. One that is gone already is not an error.
 ///
 /// # Errors
 /// What the JetStream API answered.
@@ -292,11 +313,23 @@ async fn expect_stream(connection: &Connection, stream: &str) -> Result<()> {
 fn read(kept_in: String, stored: Stored) -> StoredLetter {
     let block = String::from_utf8_lossy(&stored.headers);
     let lines: Vec<(&str, &str)> = format::lines(&block).collect();
-    let own = OwnHeaders::read(&lines);
+    letter_of(kept_in, stored.sequence, stored.time, &lines, stored.payload.into())
+}
+
+/// Returns the dead letter that is stored in `kept_in` with these headers. For a model of a server.
+#[doc(hidden)]
+pub fn letter_of(
+    kept_in: String,
+    number: u64,
+    stored: SystemTime,
+    lines: &[(&str, &str)],
+    payload: Bytes,
+) -> StoredLetter {
+    let own = OwnHeaders::read(lines);
     StoredLetter {
         kept_in,
-        number: stored.sequence,
-        stored: stored.time,
+        number,
+        stored,
         stream: own.stream,
         sequence: own.sequence,
         subject: own.subject,
@@ -304,8 +337,8 @@ fn read(kept_in: String, stored: Stored) -> StoredLetter {
         reason: own.reason,
         error: own.error,
         deliveries: own.deliveries,
-        headers: format::original_headers(&lines),
-        payload: (!own.payload_is_apart).then(|| stored.payload.into()),
+        headers: format::original_headers(lines),
+        payload: (!own.payload_is_apart).then_some(payload),
         sent: own.sent,
         headers_are_apart: own.headers_are_apart,
     }

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::connect::Connection;
 use crate::dead_letter::format::{
-    KEPT, LARGEST_HEADERS, LETTER_ID, MESSAGE_ID, ORIGINAL_ID, Part, REASON, REPLAYS, begins_with, lines,
-    wire_size,
+    KEPT_HEADER, LARGEST_HEADERS, LETTER_ID, MESSAGE_ID, ORIGINAL_ID, ORIGINAL_PLACE, Part, REASON, REPLAYS,
+    begins_with, lines, place, wire_size,
 };
 use crate::dead_letter::read::{StoredLetter, delete};
 use crate::error::{Error, ErrorKind, Result};
@@ -38,8 +38,20 @@ const NOT_IN_FORCE: [&str; 7] = [
 ///
 /// Payload and headers are those of the message, but `Nats-Msg-Id` is made from the dead letter: the
 /// first one would be taken for a duplicate, and with this one a replay that is repeated, because its
-/// confirmation was lost, is stored once. The first one is in `Dlq-Original-Msg-Id`, and `Dlq-Replays` counts the
-/// replays. A message that was itself a dead letter is restored as that: its headers tell of the first death.
+/// confirmation was lost, is stored once. The first one is in `Dlq-Original-Msg-Id`; without one, `Dlq-Original-Place` has
+/// stream, sequence and time of the message. `Dlq-Replays` counts the replays. A message that was itself a dead letter is restored as that: its headers tell of the first death.
+///
+/// ```
+/// use nats_consumer::{Connection, DeadLetters, Selection, replay};
+///
+/// # async fn example(connection: Connection) -> nats_consumer::Result<()> {
+/// let mut letters = DeadLetters::open(&connection, "orders", Selection::default()).await?;
+/// if let Some(oldest) = letters.next().await? {
+///     let ack = replay(&connection, &oldest).await?;
+///     println!("it is message {} of {} now", ack.sequence, ack.stream);
+/// }
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// [`ErrorKind::NotReplayable`] when payload or headers were kept apart and are no longer there, and as
@@ -50,16 +62,26 @@ pub async fn replay(connection: &Connection, letter: &StoredLetter) -> Result<Pu
         Some(payload) => payload.clone(),
         None => kept_apart(connection, letter).await?,
     };
-    let headers = if letter.headers_are_apart {
+    let outgoing = if letter.headers_are_apart {
         let whole = StoredLetter { headers: headers_kept_apart(connection, letter).await?, ..letter.clone() };
-        headers(&whole, payload.len(), connection.max_payload())?
+        outgoing(&whole, payload, connection.max_payload())?
     } else {
-        headers(letter, payload.len(), connection.max_payload())?
+        outgoing(letter, payload, connection.max_payload())?
     };
-    let outgoing = Outgoing::with_headers(letter.subject.clone(), headers, payload);
     let ack = publish(connection, outgoing, PUBLISH_TIMEOUT).await?;
     delete(connection, letter).await?;
     Ok(ack)
+}
+
+/// Returns the message that a replay of the dead letter publishes, if a server takes `limit` bytes. For a model of a
+/// server.
+///
+/// # Errors
+/// [`ErrorKind::NotReplayable`] when it is not a dead letter.
+#[doc(hidden)]
+pub fn outgoing(letter: &StoredLetter, payload: Bytes, limit: usize) -> Result<Outgoing> {
+    let headers = headers(letter, payload.len(), limit)?;
+    Ok(Outgoing::with_headers(letter.subject.clone(), headers, payload))
 }
 
 async fn headers_kept_apart(connection: &Connection, letter: &StoredLetter) -> Result<Vec<(String, String)>> {
@@ -114,15 +136,14 @@ fn headers(letter: &StoredLetter, payload: usize, limit: usize) -> Result<Header
         } else if name == REPLAYS && !is_letter {
             replays = value.parse().unwrap_or_default();
         } else if NOT_IN_FORCE.iter().any(|prefix| begins_with(name, prefix)) {
-            append(letter, &mut headers, &format!("{KEPT}{name}"), value)?;
+            append(letter, &mut headers, &format!("{KEPT_HEADER}{name}"), value)?;
         } else {
             append(letter, &mut headers, name, value)?;
         }
     }
     let bare = headers.clone();
-    let id_name = if is_letter { LETTER_ID } else { ORIGINAL_ID };
-    if let Some(id) = first_id.filter(|_| headers.get(id_name).is_none()) {
-        append(letter, &mut headers, id_name, id)?;
+    if let Some((name, value)) = origin(letter, &headers, first_id, is_letter) {
+        append(letter, &mut headers, name, &value)?;
     }
     if !is_letter {
         append(letter, &mut headers, REPLAYS, &replays.saturating_add(1).to_string())?;
@@ -132,6 +153,27 @@ fn headers(letter: &StoredLetter, payload: usize, limit: usize) -> Result<Header
     let size = wire_size(&headers);
     let fits = size <= LARGEST_HEADERS && size + payload <= limit;
     Ok(if fits { headers } else { bare })
+}
+
+/// The header that says what the message was at its publisher, where `headers` do not say it yet.
+fn origin(
+    letter: &StoredLetter,
+    headers: &HeaderMap,
+    first_id: Option<&String>,
+    is_letter: bool,
+) -> Option<(&'static str, String)> {
+    let is_known = |name: &str| headers.get(name).is_some();
+    let (id_name, is_known) = if is_letter {
+        (LETTER_ID, is_known(LETTER_ID))
+    } else {
+        (ORIGINAL_ID, is_known(ORIGINAL_ID) || is_known(ORIGINAL_PLACE))
+    };
+    match first_id {
+        _ if is_known => None,
+        Some(id) => Some((id_name, id.clone())),
+        None if is_letter => None,
+        None => Some((ORIGINAL_PLACE, place(&letter.stream, letter.sequence, letter.sent?))),
+    }
 }
 
 /// The same at each replay of this dead letter, and of no other.
@@ -148,7 +190,7 @@ fn append(letter: &StoredLetter, headers: &mut HeaderMap, name: &str, value: &st
 
 fn not_replayable(letter: &StoredLetter, error: &dyn std::error::Error) -> Error {
     let message = format!(
-        "The message {} of `{}` is no dead letter that can be replayed: {error}. Look at it, then purge it.",
+        "The message {} of `{}` is not a dead letter that can be replayed: {error}. Look at it, then purge it.",
         letter.number, letter.kept_in
     );
     Error::new(ErrorKind::NotReplayable, message)
@@ -213,6 +255,19 @@ mod tests {
         let given =
             [("Nats-Msg-Id", "replay.orders-dlq.3.9"), ("Dlq-Original-Msg-Id", "a"), ("Dlq-Replays", "1")];
         let expected = ["Dlq-Original-Msg-Id: a", "Dlq-Replays: 2", "Nats-Msg-Id: replay.orders-dlq.17.123"];
+        assert_eq!(replayed(&given), expected);
+    }
+
+    #[test]
+    fn the_place_of_a_message_without_an_id_survives_a_second_replay() {
+        let unnamed = StoredLetter { sent: Some(9), ..letter(&[]) };
+        let place = "orders:71@9";
+        let first = headers(&unnamed, 2, 1_000_000).unwrap();
+        assert_eq!(first.get("Dlq-Original-Place").unwrap().as_str(), place);
+        let given =
+            [("Dlq-Original-Place", place), ("Dlq-Replays", "1"), ("Nats-Msg-Id", "replay.orders-dlq.3.9")];
+        let expected =
+            ["Dlq-Original-Place: orders:71@9", "Dlq-Replays: 2", "Nats-Msg-Id: replay.orders-dlq.17.123"];
         assert_eq!(replayed(&given), expected);
     }
 

@@ -81,26 +81,29 @@ impl DeadLetterStore {
     /// Stores the copy and waits until the server has confirmed it.
     pub(crate) async fn store(&self, connection: &Connection, letter: &DeadLetter) -> Result<()> {
         self.exists.get_or_try_init(|| self.create(connection)).await?;
-        let Copy { headers, payload, own } = self.fit(letter, connection.client().max_payload());
-        if own.payload_is_apart {
-            let apart = own.apart_subject(Part::Payload);
-            self.put(connection, apart, HeaderMap::new(), letter.message.payload().clone()).await?;
+        for copy in self.copies(letter, connection.max_payload()) {
+            self.put(connection, copy).await?;
         }
-        if own.headers_are_apart {
-            let apart = own.apart_subject(Part::Headers);
-            self.put(connection, apart, HeaderMap::new(), letter.block()).await?;
-        }
-        self.put(connection, format::subject_of(&self.source, &self.durable), headers, payload).await
+        Ok(())
     }
 
-    async fn put(
-        &self,
-        connection: &Connection,
-        subject: String,
-        headers: HeaderMap,
-        payload: Bytes,
-    ) -> Result<()> {
-        let copy = Outgoing::with_headers(subject, headers, payload);
+    /// The messages that the dead letter is stored as: the copy, behind what is kept apart from it.
+    fn copies(&self, letter: &DeadLetter, limit: usize) -> Vec<Outgoing> {
+        let Copy { headers, payload, own } = self.fit(letter, limit);
+        let bare = |subject, payload| Outgoing::with_headers(subject, HeaderMap::new(), payload);
+        let mut copies = Vec::new();
+        if own.payload_is_apart {
+            copies.push(bare(own.apart_subject(Part::Payload), letter.message.payload().clone()));
+        }
+        if own.headers_are_apart {
+            copies.push(bare(own.apart_subject(Part::Headers), letter.block()));
+        }
+        let subject = format::subject_of(&self.source, &self.durable);
+        copies.push(Outgoing::with_headers(subject, headers, payload));
+        copies
+    }
+
+    async fn put(&self, connection: &Connection, copy: Outgoing) -> Result<()> {
         match publish(connection, copy.clone(), STORE_TIMEOUT).await {
             // Somebody deleted the stream meanwhile.
             Err(error) if error.kind() == ErrorKind::NoStream => {
@@ -150,6 +153,20 @@ impl DeadLetterStore {
         own.write(&mut headers);
         Copy { headers, payload: Bytes::new(), own }
     }
+}
+
+/// Returns the messages that the dead letter of `message` is stored as, the letter last: what a consumer with these
+/// options stores, if a server takes `limit` bytes. For a model of a server.
+pub fn copies(
+    options: &ConsumerOptions,
+    message: Message,
+    reason: String,
+    error: Option<String>,
+    limit: usize,
+) -> Vec<Outgoing> {
+    let deliveries = message.metadata().map_or(1, |place| place.delivered);
+    let letter = DeadLetter { message, reason, error, raw_headers: None, deliveries };
+    DeadLetterStore::of(options).copies(&letter, limit)
 }
 
 #[cfg(test)]

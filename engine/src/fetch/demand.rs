@@ -1,4 +1,4 @@
-//! What a pull loop has asked for and what it may ask next, as a state machine without I/O.
+//! The pull requests of a consumption, open and next, as a state machine without I/O.
 //!
 //! Feed it what arrived and what the time is; it says when to ask, for how many, and when the server has
 //! been silent for too long. It never wants more than there are free places, so nothing is ever dropped.
@@ -9,6 +9,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::jetstream::status::{Meaning, Status};
+use crate::observe::ConsumerState;
+use crate::observe::meter::Repair;
+use crate::observe::state::Trouble;
 
 /// Pauses after an error double between these bounds, so that no answer of the server makes a hot loop.
 const SHORTEST_ERROR_PAUSE: Duration = Duration::from_millis(20);
@@ -43,6 +46,30 @@ pub(crate) enum Problem {
     Refused(String),
     /// A permission is missing, which the log names already.
     Denied,
+}
+
+impl Problem {
+    /// The kind of repair that it is counted as.
+    pub(crate) fn repair(&self) -> Repair {
+        match self {
+            Self::Gone => Repair::Gone,
+            Self::Silent => Repair::Silent,
+            Self::Closed => Repair::Closed,
+            Self::Refused(_) => Repair::Refused,
+            Self::Denied => Repair::Denied,
+        }
+    }
+
+    /// The state of the consumption because of it.
+    pub(crate) fn trouble(&self) -> Trouble {
+        match self {
+            Self::Gone => (ConsumerState::Repairing, "the durable or its stream is gone"),
+            Self::Silent => (ConsumerState::Repairing, "the server is silent"),
+            Self::Closed => (ConsumerState::Unreachable, "the connection is closed"),
+            Self::Refused(_) => (ConsumerState::Repairing, "the server refuses pull requests"),
+            Self::Denied => (ConsumerState::Denied, "a permission is missing"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -108,7 +135,7 @@ impl Demand {
         self.expires
     }
 
-    /// No more than so many requests wait together from now on.
+    /// Sets the number of requests that may wait together.
     pub(crate) fn limit(&mut self, requests: usize) {
         self.most_requests = requests.clamp(1, REMEMBERED);
     }
@@ -181,8 +208,8 @@ impl Demand {
         Ok(())
     }
 
-    /// Looks at the clock: forgets requests that ran out without a word, and notices silence. A first
-    /// silence is mended by asking again; a second one in a row is a problem.
+    /// Looks at the clock: forgets requests that ran out without a word, and notices missing heartbeats. The first time
+    /// it asks again. The second time in a row is a problem, which is repaired from outside.
     pub(crate) fn tick(&mut self, now: Instant) -> Result<(), Problem> {
         let grace = self.heartbeat;
         let is_late = |request: &Request| now >= request.deadline + grace;
@@ -261,7 +288,8 @@ impl Demand {
         };
     }
 
-    /// What was never asked for, was forgotten or has ended is not outstanding, whatever is said of it later.
+    /// Whether the request is open. One that was never made, was forgotten or has ended stays closed, also if
+    /// something arrives for it later.
     fn is_news(&self, id: u64) -> bool {
         (self.forgotten + 1..=self.next_id).contains(&id) && !self.ended.contains(&id)
     }

@@ -27,9 +27,6 @@ use crate::suspect::Suspects;
 /// Messages taken from the subscription at once, so that neighbours on the runtime get their turn.
 const BURST: usize = 512;
 
-/// How long a request may take to be handed to the connection; a frozen server lets them pile up.
-const SENDING: Duration = Duration::from_secs(1);
-
 /// How long messages that are on their way at a drain may take to arrive.
 const LAST_ARRIVALS: Duration = Duration::from_secs(1);
 
@@ -42,7 +39,7 @@ pub(crate) struct Fetch<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) durable: &'a Durable,
     pub(crate) settler: &'a Arc<Settler>,
-    pub(crate) suspects: &'a Suspects,
+    pub(crate) suspects: &'a Arc<Suspects>,
     pub(crate) stop: &'a CancellationToken,
 }
 

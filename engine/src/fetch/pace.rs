@@ -18,14 +18,14 @@ use crate::jetstream::info::ConsumerInfo;
 use crate::shared::places::Places;
 
 /// Pauses between two looks at the durable double between these while a look finds nothing to change.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const SHORTEST_LOOK_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the durable is looked at in any case.
-const INSPECTION: Duration = Duration::from_secs(5);
+const INSPECTION_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often a worker that holds something looks at its own numbers.
-const TICK: Duration = Duration::from_millis(10);
+const OWN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How much larger the allowance may become at once: it is not known yet how fast the handlers are.
 const GROWTH: usize = 16;
@@ -34,7 +34,7 @@ const GROWTH: usize = 16;
 #[derive(Debug)]
 pub(super) struct Pace {
     concurrency: usize,
-    /// Whatever the size of the messages is.
+    /// The largest allowance for messages of any size.
     most: i64,
     window: Window,
     /// How large messages are: up at once, down slowly.
@@ -54,15 +54,15 @@ impl Pace {
     pub(super) fn new(now: Instant, options: &ConsumerOptions, places: &Places) -> Self {
         let settled = places.settled();
         Self {
-            concurrency: options.concurrency,
+            concurrency: options.places(),
             most: most_for_push(options),
-            window: Window::new(now, options.concurrency, settled),
+            window: Window::new(now, options.places(), settled),
             message_size: 0,
             raised: now,
             settled_then: settled,
             settled,
             held: 0,
-            pause: SHORTEST_PAUSE,
+            pause: SHORTEST_LOOK_PAUSE,
             looked: now,
             is_denied: false,
         }
@@ -79,7 +79,8 @@ impl Pace {
     /// Whether to ask how the durable stands. `is_backlogged`: messages may wait at the server.
     pub(super) fn wants_look(&self, now: Instant, is_backlogged: bool) -> bool {
         let since = now - self.looked;
-        !self.is_denied && (since >= INSPECTION || is_backlogged && self.is_short() && since >= self.pause)
+        !self.is_denied
+            && (since >= INSPECTION_INTERVAL || is_backlogged && self.is_short() && since >= self.pause)
     }
 
     /// How long the numbers can be left alone, unless something arrives.
@@ -87,9 +88,9 @@ impl Pace {
         if is_backlogged && self.is_short() {
             self.pause
         } else if self.held > 0 {
-            TICK
+            OWN_LOOK_INTERVAL
         } else {
-            INSPECTION
+            INSPECTION_INTERVAL
         }
     }
 
@@ -110,9 +111,9 @@ impl Pace {
         };
         if wanted > granted {
             (self.raised, self.settled_then) = (now, self.settled);
-            self.pause = SHORTEST_PAUSE;
+            self.pause = SHORTEST_LOOK_PAUSE;
         } else {
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            self.pause = (self.pause * 2).min(LONGEST_LOOK_PAUSE);
         }
         (wanted != granted).then_some(wanted)
     }
@@ -120,7 +121,7 @@ impl Pace {
     /// The server did not take the allowance.
     pub(super) fn refused(&mut self, error: &Error) {
         self.most = most_allowed(error).unwrap_or(self.most).min(self.most);
-        self.pause = LONGEST_PAUSE;
+        self.pause = LONGEST_LOOK_PAUSE;
         self.is_denied = error.kind() == ErrorKind::Denied;
     }
 
@@ -131,7 +132,7 @@ impl Pace {
 
     /// How many this worker should hold.
     fn size(&self, now: Instant, granted: i64) -> usize {
-        let elapsed = (now - self.raised).max(SHORTEST_PAUSE).as_secs_f64();
+        let elapsed = (now - self.raised).max(SHORTEST_LOOK_PAUSE).as_secs_f64();
         let used = (self.settled - self.settled_then) as f64 * AHEAD.as_secs_f64() / elapsed;
         let growing = usize::try_from(granted).unwrap_or(1).saturating_mul(GROWTH).min(used as usize);
         self.window.size().max(self.concurrency.saturating_add(growing))
@@ -175,7 +176,7 @@ mod tests {
             Self { pace: Pace::new(now, &options, &places), places, now }
         }
 
-        /// Time passes; then so many are held of so many bytes each.
+        /// Time passes; then `held` deliveries of `bytes` each are held.
         fn after(&mut self, time: Duration, settled: usize, held: usize, bytes: usize) {
             self.now += time;
             self.places.take(settled + held - self.places.held(), 0);

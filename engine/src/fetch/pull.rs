@@ -3,7 +3,6 @@
 //! The loop is ours and not `consumer.messages()` of async-nats, which cannot stop asking and still
 //! drain, drops what overflows its channel, and takes half a minute to notice a new leader.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use async_nats::{Message as Raw, Subject, Subscriber};
@@ -13,14 +12,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::bind::durable::next_subject;
-use crate::connect::Link;
+use crate::connect::{Link, SEND_TIMEOUT};
 use crate::fetch::demand::{Ask, Demand, Problem};
 use crate::fetch::window::{LARGEST_ANSWER, Window, largest_answer};
-use crate::fetch::{BURST, Fetch, SENDING};
+use crate::fetch::{BURST, Fetch};
 use crate::handle::delivery::Delivery;
+use crate::jetstream::api::nanoseconds;
 use crate::jetstream::status::Status;
+use crate::observe::meter::Repair;
 
-/// What subject and headers may add to a payload.
+/// Bytes that subject and headers may add to a payload.
 const OVERHEAD: usize = 64 * 1024;
 
 /// The least bytes that all requests together may bring, however often the connection was lost.
@@ -41,11 +42,7 @@ impl Fetch<'_> {
                 self.expires(),
                 self.durable.max_batch().unwrap_or(usize::MAX),
             ),
-            window: Window::new(
-                Instant::now(),
-                self.options.concurrency,
-                self.settler.shared.places.settled(),
-            ),
+            window: Window::new(Instant::now(), self.options.places(), self.settler.shared.places.settled()),
             inbox,
             next: next_subject(self.connection, &self.options.stream, &self.durable.name).into(),
             generation,
@@ -91,7 +88,7 @@ impl Fetch<'_> {
 
     /// The size of the largest message that the server takes, with subject and headers.
     fn largest(&self) -> usize {
-        self.connection.client().max_payload() + OVERHEAD
+        self.connection.max_payload() + OVERHEAD
     }
 }
 
@@ -134,7 +131,7 @@ impl Pull<'_> {
     }
 
     async fn send(&self, fetch: &Fetch<'_>, Ask { id, batch }: Ask, window: usize) {
-        // The largest message must fit, or it would be asked for in vain again and again.
+        // The largest message must fit, or it would be asked for again and again and never come.
         let bytes = largest_answer(self.answer, window, batch).max(fetch.largest());
         let mut request = json!({
             "batch": batch,
@@ -149,7 +146,7 @@ impl Pull<'_> {
         let client = fetch.connection.client();
         let sending = client.publish_with_reply(self.next.clone(), reply, request.to_string().into());
         // A request that cannot be sent is missed like one that is lost: by its heartbeat.
-        let _ = timeout(SENDING, sending).await;
+        let _ = timeout(SEND_TIMEOUT, sending).await;
     }
 
     fn take(&mut self, fetch: &Fetch<'_>, first: Raw, subscriber: &mut Subscriber) -> Result<(), Problem> {
@@ -175,7 +172,7 @@ impl Pull<'_> {
     fn count_repairs(&mut self, fetch: &Fetch<'_>) {
         let repairs = self.demand.take_repairs();
         if repairs > 0 {
-            fetch.settler.shared.counters.repairs.fetch_add(repairs, Relaxed);
+            fetch.settler.shared.note_repairs(Repair::Request, repairs);
         }
     }
 
@@ -194,8 +191,4 @@ impl Pull<'_> {
             (self.answer, self.lost) = ((self.answer * 2).min(LARGEST_ANSWER), now);
         }
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

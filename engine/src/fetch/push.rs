@@ -4,26 +4,26 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use async_nats::{Message as Raw, Subscriber};
+use async_nats::Subscriber;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::bind::durable::upsert;
 use crate::error::Result;
 use crate::fetch::demand::Problem;
 use crate::fetch::pace::Pace;
-use crate::fetch::{BURST, Fetch, SENDING};
+use crate::fetch::{BURST, Fetch};
 use crate::handle::delivery::Delivery;
 use crate::jetstream::info::consumer_info;
-use crate::jetstream::status::is_status;
+use crate::jetstream::status::{answer_flow_control, flow_control, is_status};
 use crate::observe::target::CONSUMER;
 
 /// How soon after the first arrival it is looked whether the handlers keep up.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 
-/// What the arrivals tell of the server's backlog.
+/// The server's backlog, according to the arrivals.
 #[derive(Debug, Default)]
 struct Arrivals {
     came: Notify,
@@ -68,21 +68,15 @@ impl Fetch<'_> {
             };
             let mut next = Some(message);
             while let Some(message) = next {
-                if is_status(&message) {
-                    self.answer_flow_control(message).await;
-                } else {
+                if !is_status(&message) {
                     arrived.push(message);
+                } else if let Some(subject) = flow_control(&message) {
+                    // Older durables may have flow control.
+                    answer_flow_control(self.connection, subject).await;
                 }
                 next = if arrived.len() < BURST { subscriber.next().now_or_never().flatten() } else { None };
             }
             self.admit(&mut arrived, &mut deliveries, |last| arrivals.note(last));
-        }
-    }
-
-    /// Older durables may have flow control: without an answer the server stops sending.
-    async fn answer_flow_control(&self, message: Raw) {
-        if let Some(reply) = message.reply {
-            let _ = timeout(SENDING, self.connection.client().publish(reply, Vec::new().into())).await;
         }
     }
 

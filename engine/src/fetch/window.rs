@@ -103,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    /// Milliseconds later, so many more are settled, and so many are held of so many bytes each.
+    /// Milliseconds, then the deliveries settled in them, those held, and the bytes of each.
     fn observations() -> impl Strategy<Value = Vec<(u64, usize, usize, usize)>> {
         let sizes = prop_oneof![1..2000_usize, Just(1 << 20), Just(64 << 20)];
         prop::collection::vec((0..5000_u64, 0..200_000_usize, 0..5000_usize, sizes), 0..40)

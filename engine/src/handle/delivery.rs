@@ -2,24 +2,25 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::*};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::*};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::Subject;
 use tracing::{Span, debug, info, info_span, warn};
 
-use crate::config::Exhausted;
+use crate::config::EXHAUSTED;
 use crate::dead_letter::store::DeadLetter;
 use crate::error::Result;
 use crate::fail_point;
 use crate::message::{Context, Message};
 use crate::observe::count;
+use crate::observe::meter::{Meter, Settled};
+use crate::observe::page::nanoseconds;
 use crate::observe::target::{DEAD_LETTER, HANDLER};
 use crate::outcome::Outcome;
-use crate::retry::Next;
 use crate::settle::Settler;
 use crate::settle::hook::Hook;
-use crate::settle::lease::Arrival;
+use crate::settle::lease::{Arrival, Ticket};
 use crate::settle::verdict::{Verdict, one_line};
 
 /// A delivery is settled once; this was the second time.
@@ -53,9 +54,6 @@ impl fmt::Display for Follows {
     }
 }
 
-/// Why a message is given up that nobody gave a reason for.
-const EXHAUSTED: &str = "attempts exhausted";
-
 /// The states of a delivery.
 const OPEN: u8 = 0;
 const ACKED: u8 = 1;
@@ -69,16 +67,22 @@ const ASKED: u8 = 3;
 pub struct Delivery {
     message: Message,
     attempt: u64,
-    lease: usize,
+    ticket: Ticket,
     state: AtomicU8,
+    times: Times,
     settler: Arc<Settler>,
     /// Runs before the message may come again.
     hook: Option<Arc<dyn Hook>>,
 }
 
-/// Deliveries beyond the last attempt that run where nobody can tell whether the message ended its workers, or
-/// whose handlers may ask for yet another one.
-pub(crate) const HEADROOM: u64 = 3;
+/// Moments on the meter's clock.
+#[derive(Debug)]
+struct Times {
+    /// When the message was stored, by the clock of the server.
+    stored: Option<i64>,
+    /// When its handler began; 0 while it does not run.
+    began: AtomicU64,
+}
 
 /// Whether the log has a line about what becomes of a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,16 +101,34 @@ pub(crate) fn admit(
     settler.shared.places.take(messages.len(), messages.iter().map(|message| message.length).sum());
     fail_point::pass("fetched");
     let arrivals: Vec<_> = messages.iter().map(|message| Arrival::of(message.reply.as_ref())).collect();
-    let leases = settler.open_leases(&arrivals);
-    let attempts = arrivals.iter().map(|arrival| arrival.attempt);
-    deliveries.extend(messages.drain(..).zip(leases).zip(attempts).map(|((raw, lease), attempt)| Delivery {
-        message: Message::new(raw),
-        attempt,
-        lease,
-        state: AtomicU8::new(OPEN),
-        settler: settler.clone(),
-        hook: None,
+    let tickets = settler.open_leases(&arrivals);
+    let meter = settler.shared.meter();
+    let again = arrivals.iter().filter(|arrival| arrival.attempt > 1).count();
+    meter.arrived(arrivals.len() as u64, again as u64);
+    // What is stored on the meter's clock is stored so much later on the server's.
+    let offset = since_1970().saturating_sub(as_i64(meter.clock(tokio::time::Instant::now())));
+    deliveries.extend(messages.drain(..).zip(tickets).zip(&arrivals).map(|((raw, ticket), arrival)| {
+        Delivery {
+            message: Message::new(raw),
+            attempt: arrival.attempt,
+            ticket,
+            state: AtomicU8::new(OPEN),
+            times: Times {
+                stored: (arrival.stored > 0).then(|| arrival.stored.saturating_sub(offset)),
+                began: AtomicU64::new(0),
+            },
+            settler: settler.clone(),
+            hook: None,
+        }
     }));
+}
+
+fn since_1970() -> i64 {
+    as_i64(nanoseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+}
+
+fn as_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A reason as the log has it.
@@ -125,7 +147,8 @@ impl Delivery {
         &self.message
     }
 
-    /// Number of the delivery attempt, from 1, as counted by the server.
+    /// Number of the attempt, from 1: the deliveries that the server counts, without those that a graceful shutdown is
+    /// known to have handed back before they ran.
     #[must_use]
     pub fn attempt(&self) -> u64 {
         self.attempt
@@ -135,11 +158,50 @@ impl Delivery {
     /// nor where a newer delivery of it has arrived here. Ask just before the start, and drop what may not start.
     #[must_use]
     pub fn may_start(&self) -> bool {
-        let may_start = self.settler.may_start(self.lease);
-        if !may_start {
+        let now = tokio::time::Instant::now();
+        let may_start = self.settler.may_start(now, &self.ticket);
+        if may_start {
+            self.begin(now);
+        } else {
             self.settler.shared.note_returned(&self.message);
         }
         may_start
+    }
+
+    fn meter(&self) -> &Meter {
+        self.settler.shared.meter()
+    }
+
+    fn begin(&self, now: tokio::time::Instant) {
+        let clock = self.meter().clock(now);
+        self.times.began.store(clock, Relaxed);
+        if let (1, Some(stored)) = (self.attempt, self.times.stored) {
+            // Clocks of two machines differ: what seems to come from the future has not waited.
+            self.meter().queued(u64::try_from(as_i64(clock).saturating_sub(stored)).unwrap_or_default());
+        }
+    }
+
+    /// The handler has ended, or its time is over.
+    fn note_end(&self) {
+        let began = self.times.began.swap(0, Relaxed);
+        if began > 0 {
+            let now = self.meter().clock(tokio::time::Instant::now());
+            self.meter().ran(now.saturating_sub(began));
+        }
+    }
+
+    /// Settles it as its handler's outcome has it.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle).
+    pub fn conclude(&self, outcome: Outcome) -> Result<(), AlreadySettled> {
+        self.note_end();
+        self.settle(outcome)
+    }
+
+    /// Takes note that its handler has run longer than its timeout.
+    pub fn note_late(&self) {
+        self.meter().ran_late();
     }
 
     /// Name of the consumer.
@@ -163,6 +225,17 @@ impl Delivery {
             subject = %self.message.subject(),
             sequence = self.sequence(),
             attempt = self.attempt,
+        )
+    }
+
+    /// The span in which a batch of `messages` runs whose first delivery it is.
+    pub(crate) fn batch_span(&self, messages: usize) -> Span {
+        info_span!(
+            target: HANDLER,
+            "handle_batch",
+            consumer = self.consumer(),
+            stream = self.settler.shared.options.stream,
+            messages,
         )
     }
 
@@ -200,10 +273,14 @@ impl Delivery {
     ) -> Result<(), AlreadySettled> {
         self.decide(if outcome == Outcome::Ack { ACKED } else { SETTLED })?;
         let settler = &self.settler;
-        match outcome {
-            Outcome::Ack => self.close(Verdict::Ack),
+        let asks_again = matches!(outcome, Outcome::Retry { .. });
+        match settler.shared.options.carried_out(self.attempt, outcome) {
+            Outcome::Ack => {
+                self.meter().settled(Settled::Ack);
+                self.close(Verdict::Ack);
+            }
             _ if !self.is_held() => self.leave_to_a_newer_one(),
-            Outcome::Retry { .. } if self.is_last_to_run() => {
+            Outcome::DeadLetter { reason } if asks_again => {
                 warn!(
                     target: DEAD_LETTER,
                     consumer = settler.shared.options.name,
@@ -212,16 +289,16 @@ impl Delivery {
                     attempt = self.attempt,
                     "The handler asked for another attempt beyond the limit; the message becomes a dead letter."
                 );
-                self.dead_letter(EXHAUSTED.into(), error);
+                self.dead_letter(reason, error);
             }
             Outcome::Retry { after } => {
                 count(&settler.shared.counters.retried);
-                self.close(Verdict::Nak(
-                    after.unwrap_or_else(|| settler.shared.options.retry.delay(self.attempt)),
-                ));
+                self.meter().settled(Settled::Retry);
+                self.close(Verdict::Nak(after.unwrap_or_default()));
             }
             Outcome::Drop { reason } => {
                 count(&settler.shared.counters.dropped);
+                self.meter().settled(Settled::Drop);
                 if logged == Logged::Not {
                     self.log_drop(&reason);
                 }
@@ -241,6 +318,7 @@ impl Delivery {
     /// Acknowledges, unless the handler settled the delivery itself. It counts as a success unless the handler
     /// settled it otherwise than by an acknowledgement.
     pub fn succeed(&self) {
+        self.note_end();
         let _ = self.settle(Outcome::Ack);
         if matches!(self.state.load(Acquire), ACKED | ASKED) {
             count(&self.settler.shared.counters.succeeded);
@@ -255,8 +333,8 @@ impl Delivery {
             subject = %self.message.subject(),
             sequence = self.sequence(),
             attempt = self.attempt,
-            "A message was held up for longer than ack_wait: the server delivers it again, and what this attempt came to \
-             does not count"
+            "A message was held up for longer than ack_wait, so the server delivers it again. The result of this attempt \
+             does not count."
         );
         self.close(Verdict::Nak(Duration::ZERO)); // which is not written without a lease
     }
@@ -272,6 +350,7 @@ impl Delivery {
     pub fn occupy(&self) -> Place {
         let bytes = self.message.size();
         self.settler.shared.places.take(1, bytes);
+        self.settler.shared.late.fetch_add(1, Relaxed);
         Place { settler: self.settler.clone(), bytes }
     }
 
@@ -279,7 +358,13 @@ impl Delivery {
     /// After the last attempt it is still open: [`exhaust`](Self::exhaust) has the final word.
     #[must_use]
     pub fn fail(&self, insisted: Option<Outcome>) -> Follows {
-        let Some(outcome) = self.note_failure(insisted).filter(|_| !self.is_settled()) else {
+        self.fail_with("error", insisted)
+    }
+
+    /// [`fail`](Self::fail), and the metrics name the class of the error.
+    #[must_use]
+    pub fn fail_with(&self, class: &str, insisted: Option<Outcome>) -> Follows {
+        let Some(outcome) = self.note_failure(class, insisted).filter(|_| !self.is_settled()) else {
             return if self.is_settled() { Follows::Settled } else { Follows::FinalWord };
         };
         match self.settle(outcome.clone()) {
@@ -288,20 +373,52 @@ impl Delivery {
         }
     }
 
+    /// Ends an attempt that no retry can mend, as after the last attempt: [`exhaust`](Self::exhaust) has the final word.
+    #[must_use]
+    pub fn fail_for_good(&self, class: &str) -> Follows {
+        self.count_failure(class);
+        if self.is_settled() { Follows::Settled } else { Follows::FinalWord }
+    }
+
+    /// Ends an attempt whose failure says nothing about the message: it comes again after its delay, also where this was
+    /// its last attempt. Returns what was decided, unless somebody had settled it.
+    pub fn fail_without_evidence(&self, class: &str) -> Outcome {
+        self.count_failure(class);
+        let after = self.settler.shared.options.retry.delay(self.attempt);
+        if self.decide(SETTLED).is_ok() {
+            if self.is_held() {
+                count(&self.settler.shared.counters.retried);
+                self.meter().settled(Settled::Retry);
+                self.close(Verdict::Nak(after));
+            } else {
+                self.leave_to_a_newer_one();
+            }
+        }
+        Outcome::Retry { after: Some(after) }
+    }
+
+    fn count_failure(&self, class: &str) {
+        self.note_end();
+        self.meter().failed(class);
+        count(&self.settler.shared.counters.failed);
+    }
+
     /// Counts a failed attempt. Returns the outcome that its error insists on, otherwise that of the retry policy; `None`
     /// after the last attempt.
-    pub(crate) fn note_failure(&self, insisted: Option<Outcome>) -> Option<Outcome> {
-        count(&self.settler.shared.counters.failed);
-        insisted.or_else(|| match self.settler.shared.options.retry.next(self.attempt) {
-            Next::Retry(after) => Some(Outcome::Retry { after: Some(after) }),
-            // Beyond: the last attempt may have been cut short, and the final word was never spoken.
-            Next::Exhausted | Next::Beyond => None,
-        })
+    pub(crate) fn note_failure(&self, class: &str, insisted: Option<Outcome>) -> Option<Outcome> {
+        self.count_failure(class);
+        insisted.or_else(|| self.settler.shared.options.after_failure(self.attempt))
     }
 
     /// Whether the retry policy allows no attempt after this one.
     pub(crate) fn is_last(&self) -> bool {
         self.attempt >= self.settler.shared.options.retry.max_attempts()
+    }
+
+    /// Whether the retry policy has allowed no attempt as late as this one.
+    #[must_use]
+    pub fn is_beyond(&self) -> bool {
+        self.attempt > self.settler.shared.options.retry.max_attempts()
     }
 
     /// The attempt, for a line of log: `attempt 2 of 4 at message 17 of orders.created`.
@@ -320,12 +437,13 @@ impl Delivery {
     /// The configured final word on a message whose attempts are used up.
     #[must_use]
     pub fn final_outcome(&self) -> Outcome {
-        self.settler.shared.final_outcome(EXHAUSTED)
+        self.settler.shared.options.final_word()
     }
 
     /// Gives the message its final treatment, unless somebody settled it. `error` is kept with a dead letter.
     pub fn exhaust(&self, outcome: Outcome, error: Option<String>) {
         count(&self.settler.shared.counters.exhausted);
+        self.meter().exhausted();
         let _ = self.settle_because(outcome, error, Logged::Not);
     }
 
@@ -347,14 +465,15 @@ impl Delivery {
     pub(crate) fn hand_back_for(&self, delay: Duration) {
         if self.decide(SETTLED).is_ok() {
             count(&self.settler.shared.counters.handed_back);
+            self.meter().settled(Settled::HandedBack);
             self.close(Verdict::Nak(delay));
         }
     }
 
-    /// Tells the server that the delivery is alive; the engine does so by itself every third of `ack_wait`.
+    /// Sends a heartbeat for the delivery. The engine sends one every third of `ack_wait` without being asked.
     pub fn in_progress(&self) {
         if !self.is_settled() {
-            self.settler.enqueue(self.reply(), self.lease, Verdict::InProgress);
+            self.settler.enqueue(self.reply(), self.ticket.key, Verdict::InProgress);
         }
     }
 
@@ -366,7 +485,10 @@ impl Delivery {
     pub async fn ack_confirmed(&self, limit: Duration) -> Result<bool, AlreadySettled> {
         // Without a confirmation, or when nobody waits for it any more, the plain acknowledgement follows.
         let _acked = match self.decide(ASKED) {
-            Ok(()) => Some(AckOnDrop(self)),
+            Ok(()) => {
+                self.meter().settled(Settled::Ack);
+                Some(AckOnDrop(self))
+            }
             Err(AlreadySettled) if self.is_unconfirmed() => None,
             Err(settled) => return Err(settled),
         };
@@ -399,19 +521,14 @@ impl Delivery {
         );
     }
 
-    /// Where the message is in its stream.
+    /// Sequence of the message in its stream.
     pub(crate) fn sequence(&self) -> u64 {
         self.message.metadata().map_or(0, |metadata| metadata.stream_sequence)
     }
 
-    /// Whether one that asks for another attempt is given up: it has asked often enough.
-    fn is_last_to_run(&self) -> bool {
-        self.settler.shared.options.exhausted != Exhausted::Retry && self.attempt >= self.last_to_run()
-    }
-
     /// The last delivery that runs where nobody can tell whether the message ended its workers.
     pub(crate) fn last_to_run(&self) -> u64 {
-        self.settler.shared.options.retry.max_attempts().saturating_add(HEADROOM)
+        self.settler.shared.options.last_to_run()
     }
 
     /// Makes it a dead letter without running it.
@@ -427,18 +544,28 @@ impl Delivery {
         self.exhaust(Outcome::DeadLetter { reason: "worker lost".into() }, None);
     }
 
+    /// Leaves out deliveries that ran nothing.
+    pub(crate) fn leave_out(&mut self, count: u64) {
+        self.attempt = self.attempt.saturating_sub(count).max(1);
+    }
+
     /// Sets the duty that is done before the message may come again.
     pub(crate) fn set_hook(&mut self, hook: Option<Arc<dyn Hook>>) {
         self.hook = hook;
     }
 
-    /// Whether it is still ours. When its lease has run out, the message comes again by itself.
+    /// Whether it is still ours. When its lease has run out, the server delivers the message again.
     pub(crate) fn is_held(&self) -> bool {
-        self.settler.holds(self.lease)
+        self.settler.holds(self.ticket.key)
     }
 
     fn dead_letter(&self, reason: String, error: Option<String>) {
-        self.settler.dead_letter(self.letter(reason, error), self.reply(), self.lease, self.hook.clone());
+        self.settler.dead_letter(
+            self.letter(reason, error),
+            self.reply(),
+            self.ticket.key,
+            self.hook.clone(),
+        );
     }
 
     fn letter(&self, reason: String, error: Option<String>) -> DeadLetter {
@@ -447,18 +574,18 @@ impl Delivery {
             reason,
             error,
             raw_headers: None,
-            deliveries: self.attempt,
+            deliveries: self.message.metadata().map_or(self.attempt, |message| message.delivered),
         }
     }
 
-    /// Where the server waits for the settlement.
+    /// Reply subject, where the server expects the settlement.
     fn reply(&self) -> Subject {
         reply_of(self.message.reply())
     }
 
     /// Gives back the place and has the verdict written.
     fn close(&self, verdict: Verdict) {
-        let (reply, lease, size) = (self.reply(), self.lease, self.message.size());
+        let (reply, lease, size) = (self.reply(), self.ticket.key, self.message.size());
         if !verdict.is_final() && self.attempt >= self.settler.shared.last_attempt() {
             self.settler.shared.note_returned(&self.message);
         }
@@ -479,6 +606,7 @@ pub struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.settler.shared.late.fetch_sub(1, Relaxed);
         self.settler.shared.places.release(self.bytes);
     }
 }
@@ -495,6 +623,7 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         if *self.state.get_mut() == OPEN {
             debug!(target: HANDLER, subject = %self.message.subject(), "A delivery was dropped unsettled and is handed back.");
+            self.meter().settled(Settled::HandedBack);
             self.close(Verdict::Nak(self.settler.shared.options.retry.delay(self.attempt)));
         }
     }

@@ -37,10 +37,37 @@ pub trait FromMessage<S = ()>: Sized {
 }
 
 /// A clone of the handler's state. Put what is expensive to clone into an [`Arc`](std::sync::Arc).
+///
+/// ```
+/// use nats_consumer::{State, with_state};
+/// use std::sync::Arc;
+///
+/// async fn bill(State(currency): State<Arc<str>>) {
+///     println!("in {currency}");
+/// }
+///
+/// let handler = with_state(Arc::from("EUR"), bill);
+/// # fn is_handler(_: impl nats_consumer::Handler) {}
+/// # is_handler(handler);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State<S>(pub S);
 
 /// The payload, decoded from JSON. One that cannot be decoded makes the message a dead letter at once.
+///
+/// ```
+/// use nats_consumer::{Handler, Json, Message, from_fn};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Order { id: u64 }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let handler = from_fn(async |Json(order): Json<Order>| println!("order {}", order.id));
+/// let error = handler.handle(Message::builder("orders.created").payload("{}").build()).await.unwrap_err();
+/// assert_eq!(error.outcome().unwrap().name(), "dead_letter");
+/// assert!(format!("{error:#}").contains("missing field `id`"));
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 

@@ -53,6 +53,34 @@ pub use adapt::{Classified, Observed};
 /// assert_eq!(outcome, Outcome::Ack);
 /// # Ok(()) }
 /// ```
+///
+/// A handler around another one is how middleware is written:
+///
+/// ```
+/// use nats_consumer::{Attempt, Handler, HandlerError, Message, Outcome};
+///
+/// /// Lets one tenant's messages through.
+/// struct Only<H>(&'static str, H);
+///
+/// impl<H: Handler> Handler for Only<H> {
+///     async fn handle(&self, message: Message) -> Result<Outcome, HandlerError> {
+///         if message.header("Tenant") != Some(self.0) {
+///             return Ok(Outcome::Drop { reason: "another tenant".into() });
+///         }
+///         self.1.handle(message).await
+///     }
+///
+///     fn attempted(&self, attempt: &Attempt<'_>) {
+///         self.1.attempted(attempt);
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), HandlerError> {
+/// let handler = Only("acme", async |message: Message| println!("{}", message.subject()));
+/// let message = Message::builder("orders.paid").header("Tenant", "other").build();
+/// assert_eq!(handler.handle(message).await?.name(), "drop");
+/// # Ok(()) }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` handles no messages",
     note = "a handler is `Fn(Message) -> Future` whose result is `()`, an `Outcome`, or a `Result` of either \
@@ -130,13 +158,26 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
-/// What became of one attempt at a message.
+/// The result of one attempt at a message.
+///
+/// ```
+/// use nats_consumer::{Attempt, Handler, Message};
+///
+/// fn note(attempt: &Attempt<'_>) {
+///     if let Some(error) = attempt.error {
+///         println!("{}: {error:#}, so {}", attempt.message.subject(), attempt.outcome.name());
+///     }
+/// }
+///
+/// async fn bill(message: Message) {}
+/// let handler = bill.on_outcome(note);
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Attempt<'a> {
     /// The message.
     pub message: &'a Message,
-    /// What follows: after the last failed attempt, the consumer's final decision.
+    /// The outcome. After the last failed attempt, this is the consumer's final decision.
     pub outcome: &'a Outcome,
     /// Why the handler failed, if it did.
     pub error: Option<&'a HandlerError>,
@@ -154,27 +195,31 @@ where
     }
 }
 
-/// Where fetched deliveries wait for their handlers. A Rust program uses [`Handler`]s; this is for
+/// A queue of fetched deliveries, in front of their handlers. A Rust program uses [`Handler`]s; this is for
 /// programs that run handlers of another kind, as the Python bridge does, and ask each delivery whether it
 /// [may start](Delivery::may_start).
 pub trait Inbox: Send + Sync + fmt::Debug + 'static {
     /// Takes all the deliveries; must not block.
     fn put(&self, deliveries: &mut Vec<Delivery>);
+    /// How many deliveries no handler has started.
+    fn waiting(&self) -> usize;
     /// Gives back what no handler has started.
     fn recall(&self) -> Vec<Delivery>;
+    /// Announces a drain: what gathers is not to start any more. By default it does nothing.
+    fn wind_up(&self) {}
     /// Cancels the handlers that still run, as far as they can be cancelled.
     fn cancel(&self);
-    /// Nothing will be put any more.
+    /// Announces that no more deliveries come.
     fn close(&self);
 }
 
 /// Runs a [`Handler`] in as many tasks as the consumer's `concurrency`.
-pub(crate) struct Tasks {
+pub(crate) struct TaskPool {
     queue: Arc<Queue>,
     running: Mutex<JoinSet<()>>,
 }
 
-impl Tasks {
+impl TaskPool {
     pub(crate) fn start(handler: impl Handler, concurrency: usize, timeout: Option<Duration>) -> Self {
         let queue = Arc::new(Queue { waiting: Mutex::default(), ready: Semaphore::new(0) });
         let handler = Arc::new(handler);
@@ -186,11 +231,15 @@ impl Tasks {
     }
 }
 
-impl Inbox for Tasks {
+impl Inbox for TaskPool {
     fn put(&self, deliveries: &mut Vec<Delivery>) {
         let count = deliveries.len();
         lock(&self.queue.waiting).extend(deliveries.drain(..));
         self.queue.ready.add_permits(count);
+    }
+
+    fn waiting(&self) -> usize {
+        lock(&self.queue.waiting).len()
     }
 
     fn recall(&self) -> Vec<Delivery> {
@@ -206,9 +255,9 @@ impl Inbox for Tasks {
     }
 }
 
-impl fmt::Debug for Tasks {
+impl fmt::Debug for TaskPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tasks").field("waiting", &lock(&self.queue.waiting).len()).finish_non_exhaustive()
+        f.debug_struct("TaskPool").field("waiting", &lock(&self.queue.waiting).len()).finish_non_exhaustive()
     }
 }
 
@@ -244,7 +293,7 @@ async fn run(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Dura
         let running = HandBack(&delivery);
         fail_point::pass("started");
         let began = Instant::now();
-        let message = delivery.message_with_context(timeout.map(|limit| began + limit));
+        let message = delivery.message_with_context(timeout.and_then(|limit| began.checked_add(limit)));
         let handling = async { handler.handle(message.clone()).await }.instrument(delivery.span());
         let handling = AssertUnwindSafe(handling).catch_unwind();
         let ended = match timeout {
@@ -254,12 +303,17 @@ async fn run(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Dura
         std::mem::forget(running);
         fail_point::pass("returned");
         let elapsed = began.elapsed();
-        let result = match ended {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(format!("the handler panicked: {}", describe(panic.as_ref())).into()),
-            Err(_) => Err("the handler ran longer than its timeout".into()),
+        let (class, result) = match ended {
+            Ok(Ok(result)) => ("error", result),
+            Ok(Err(panic)) => {
+                ("panic", Err(format!("the handler panicked: {}", describe(panic.as_ref())).into()))
+            }
+            Err(_) => {
+                delivery.note_late();
+                ("timeout", Err("the handler ran longer than its timeout".into()))
+            }
         };
-        let (outcome, error) = conclude(&delivery, result);
+        let (outcome, error) = conclude(&delivery, class, result);
         let (outcome, error) = (&outcome, error.as_ref());
         handler.attempted(&Attempt { message: &message, outcome, error, elapsed });
     }
@@ -275,27 +329,32 @@ impl Drop for HandBack<'_> {
 }
 
 /// Settles the delivery; returns what was decided and the error that led to it.
-fn conclude(delivery: &Delivery, result: Result<Outcome, HandlerError>) -> (Outcome, Option<HandlerError>) {
+pub(crate) fn conclude(
+    delivery: &Delivery,
+    class: &str,
+    result: Result<Outcome, HandlerError>,
+) -> (Outcome, Option<HandlerError>) {
     match result {
         Ok(Outcome::Ack) => {
             delivery.succeed();
             (Outcome::Ack, None)
         }
         Ok(outcome) => {
-            let _ = delivery.settle(outcome.clone());
+            let _ = delivery.conclude(outcome.clone());
             (outcome, None)
         }
-        Err(error) => (judge(delivery, &error), Some(error)),
+        Err(error) => (judge(delivery, class, &error), Some(error)),
     }
 }
 
-fn judge(delivery: &Delivery, error: &HandlerError) -> Outcome {
+/// Settles a delivery whose handler failed; returns what was decided.
+pub(crate) fn judge(delivery: &Delivery, class: &str, error: &HandlerError) -> Outcome {
     let insisted = match error.outcome() {
         // Also an error that asks for another attempt gets no more than the policy allows.
         Some(Outcome::Retry { after }) if after.is_none() || delivery.is_last() => None,
         insisted => insisted.cloned(),
     };
-    let Some(outcome) = delivery.note_failure(insisted) else {
+    let Some(outcome) = delivery.note_failure(class, insisted) else {
         let outcome = delivery.final_outcome();
         error!(
             target: HANDLER,

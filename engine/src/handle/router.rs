@@ -59,7 +59,16 @@ impl Router {
     }
 
     /// Adds a handler for the subjects that fit `pattern`: a text, a [`Pattern`], or a
-    /// [`Template`](crate::route::Template).
+    /// [`Template`](crate::route::Template). In a text, `{name}` stands for `*`.
+    ///
+    /// ```
+    /// # use nats_consumer::{Handler, Message, Router};
+    /// # async fn paid(_: Message) {}
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let router = Router::new().route("orders.{id}.paid", paid)?;
+    /// assert!(router.handle(Message::builder("orders.7.paid").build()).await.is_ok());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// When the pattern is malformed, or has a handler already; the error names it and the rule.
@@ -139,10 +148,20 @@ mod tests {
         assert_eq!(handler_of(&router, "users.7").await, "fallback");
     }
 
+    #[tokio::test]
+    async fn a_route_with_names_in_braces_gets_the_messages_that_it_was_written_for() {
+        let router = Router::new().route("orders.{id}.paid", named("paid")).unwrap();
+        assert_eq!(handler_of(&router, "orders.7.paid").await, "paid");
+        let error = router.route("orders.{order-id}.paid", named("twice")).unwrap_err();
+        assert!(error.to_string().contains("write `{name}`"), "{error}");
+    }
+
     #[test]
     fn two_handlers_for_one_pattern_are_refused() {
-        let router = Router::new().route("orders.*", named("one")).unwrap();
-        let error = router.route("orders.*", named("two")).unwrap_err();
-        assert!(error.to_string().contains("\"orders.*\""), "{error}");
+        for text in ["orders.*", "orders.{id}"] {
+            let router = Router::new().route("orders.*", named("one")).unwrap();
+            let error = router.route(text, named("two")).unwrap_err();
+            assert!(error.to_string().contains("\"orders.*\""), "{error}");
+        }
     }
 }

@@ -65,7 +65,7 @@ pub async fn request_behind(
         RequestErrorKind::TimedOut => late(subject, limit),
         RequestErrorKind::NoResponders => Error::new(
             ErrorKind::Api { code: 503, err_code: 0 },
-            "Nobody serves JetStream here: enable it on the server (`jetstream {}` or `-js`) and for this \
+            "JetStream is not available: enable it on the server (`jetstream {}` or `-js`) and for this \
              account, or wait until the cluster has a leader.",
         ),
         _ => Error::new(ErrorKind::Closed, format!("The request {subject} could not be sent: {error}."))
@@ -80,6 +80,11 @@ pub(crate) async fn call(connection: &Connection, subject: &str, body: &Value) -
     let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
     let answer = request(connection, subject, body, API_TIMEOUT).await?;
     read_object(&answer).map_err(|error| garbled(subject, error))
+}
+
+/// A duration as the API takes it: the server counts in 64 bits with a sign.
+pub(crate) fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Every answer is an object: what is looked up in it, or taken out, is there or is null.

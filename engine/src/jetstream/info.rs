@@ -2,13 +2,16 @@
 //!
 //! Their configurations stay JSON, so that a field that this version does not know survives an update.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::connect::Connection;
 use crate::error::Result;
-use crate::jetstream::api::{call, garbled};
+use crate::jetstream::api::{call, garbled, request_behind};
 
 /// The state of a stream.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -20,7 +23,7 @@ pub(crate) struct StreamInfo {
     pub(crate) state: StreamState,
 }
 
-/// What a stream holds.
+/// The content of a stream, in numbers.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct StreamState {
@@ -51,6 +54,8 @@ pub(crate) struct ConsumerInfo {
     pub(crate) ack_floor: Sequences,
     /// Deliveries that are not settled, delayed retries included.
     pub(crate) num_ack_pending: i64,
+    /// Unsettled messages that were delivered more than once.
+    pub(crate) num_redelivered: i64,
     /// Pull requests that wait.
     pub(crate) num_waiting: i64,
     /// Messages that were never delivered.
@@ -100,6 +105,31 @@ pub(crate) async fn consumer_info(
     ask(connection, &format!("CONSUMER.INFO.{stream}.{durable}"), &Value::Null).await
 }
 
+/// Has the server deliver nothing until then, as RFC 3339.
+///
+/// # Errors
+/// What the API answered.
+pub(crate) async fn pause(connection: &Connection, stream: &str, durable: &str, until: &str) -> Result<()> {
+    let body = json!({ "pause_until": until });
+    call(connection, &format!("CONSUMER.PAUSE.{stream}.{durable}"), &body).await.map(drop)
+}
+
+/// [`consumer_info`] from the API behind another prefix, within `limit`.
+///
+/// # Errors
+/// As [`consumer_info`].
+pub(crate) async fn consumer_info_behind(
+    connection: &Connection,
+    prefix: &str,
+    stream: &str,
+    durable: &str,
+    limit: Duration,
+) -> Result<ConsumerInfo> {
+    let subject = format!("CONSUMER.INFO.{stream}.{durable}");
+    let answer = request_behind(connection, prefix, &subject, Bytes::new(), limit).await?;
+    serde_json::from_slice(&answer).map_err(|error| garbled(&subject, error))
+}
+
 /// Sends a request and reads its typed answer.
 pub(crate) async fn ask<T: DeserializeOwned>(
     connection: &Connection,
@@ -112,8 +142,6 @@ pub(crate) async fn ask<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -6,3 +6,4 @@ pub(crate) mod info;
 pub(crate) mod status;
 pub(crate) mod stored;
 pub mod stream;
+mod stream_config;

@@ -1,6 +1,10 @@
 //! Statuses: what the server itself says in the place of a message, such as how a request for messages ended.
 
-use async_nats::Message as Raw;
+use async_nats::{Message as Raw, StatusCode, Subject};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::connect::{Connection, SEND_TIMEOUT};
 
 /// How the reply subject of a message of a stream begins.
 pub(crate) const ACK_PREFIX: &str = "$JS.ACK.";
@@ -39,12 +43,28 @@ pub(crate) fn is_status(message: &Raw) -> bool {
     message.status.is_some() && !is_of_a_stream()
 }
 
+/// The subject to answer, where the status is flow control of a push consumer: the server sends no more until it is
+/// answered. It comes with a reply subject, or as a heartbeat that repeats an earlier one.
+pub(crate) fn flow_control(status: &Raw) -> Option<Subject> {
+    if status.status != Some(StatusCode::IDLE_HEARTBEAT) {
+        return None;
+    }
+    let stalled = status.headers.as_ref().and_then(|headers| headers.get("Nats-Consumer-Stalled"));
+    status.reply.clone().or_else(|| stalled.map(|reply| reply.as_str().into()))
+}
+
+/// Answers flow control.
+pub(crate) async fn answer_flow_control(connection: &Connection, subject: Subject) {
+    // A connection that is lost meanwhile takes the subscription with it.
+    let _ = timeout(SEND_TIMEOUT, connection.client().publish(subject, Bytes::new())).await;
+}
+
 /// The number of the request whose answers go to `subject`.
 pub(crate) fn request_of(inbox: &str, subject: &str) -> Option<u64> {
     subject.strip_prefix(inbox)?.strip_prefix('.')?.parse().ok()
 }
 
-/// What a status means for the pull request that it answers.
+/// The meaning of a status for the pull request that it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// A heartbeat: the request goes on.
@@ -55,7 +75,7 @@ pub(crate) enum Meaning {
     TooSmall,
     /// The server cannot serve it now: a new leader, a shutdown, a full queue.
     Busy,
-    /// Nobody answers for the consumer: it is gone, or its leader is.
+    /// The consumer does not answer: it is gone, or it has no leader.
     Unanswered,
     /// The consumer was deleted.
     Deleted,
@@ -86,7 +106,7 @@ impl Meaning {
 
 #[cfg(test)]
 mod tests {
-    use async_nats::{HeaderMap, StatusCode};
+    use async_nats::HeaderMap;
     use proptest::prelude::*;
 
     use super::*;
@@ -114,6 +134,23 @@ mod tests {
         assert!(is_status(&message("_INBOX.a.1", None, Some(409), "Consumer Deleted", "5")));
         assert!(is_status(&message("_INBOX.a.1", Some("$JS.FC.orders.billing.x"), Some(100), "", "")));
         assert!(!is_status(&message("orders.created", None, None, "", "")));
+    }
+
+    #[test]
+    fn flow_control_is_answered_where_it_says_or_where_a_later_heartbeat_repeats_it() {
+        let reply = "$JS.FC.orders.billing.x";
+        let mut heartbeat = message("_INBOX.a.1", None, Some(100), "Idle Heartbeat", "");
+        assert_eq!(flow_control(&heartbeat), None);
+        heartbeat.headers.get_or_insert_default().insert("Nats-Consumer-Stalled", reply);
+        let asked = message("_INBOX.a.1", Some(reply), Some(100), "FlowControl Request", "");
+        assert_eq!(
+            [flow_control(&heartbeat), flow_control(&asked)],
+            [Some(reply.into()), Some(reply.into())]
+        );
+        assert_eq!(
+            flow_control(&message("_INBOX.a.1", Some(reply), Some(409), "Consumer Deleted", "")),
+            None
+        );
     }
 
     #[test]

@@ -1,15 +1,65 @@
-//! Creating streams.
+//! Creating streams, and making sure of those that exist.
 
 use serde_json::{Value, json};
 
+use crate::config::validate_name;
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::api::call;
 use crate::jetstream::info::stream_info;
+pub use crate::jetstream::stream_config::StreamConfig;
 
-/// Creates a stream, or leaves an existing one as it is. Returns whether it was created.
+/// The server's word on a stream that somebody else has created in the meantime, with other options.
+const EXISTS_OTHERWISE: u64 = 10058;
+
+/// Creates the stream, or makes sure that an existing one has every option that `config` sets. Returns whether it was
+/// created. Several programs may do it at the same time.
+///
+/// ```no_run
+/// use nats_consumer::{ConnectOptions, Connection, StreamConfig, ensure_stream};
+///
+/// # async fn example() -> nats_consumer::Result<()> {
+/// let connection = Connection::open(&ConnectOptions::to(["nats://127.0.0.1:4222"])).await?;
+/// ensure_stream(&connection, &StreamConfig::new("orders").subject("orders.>")).await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Mismatch`], naming each option of the existing stream that differs. [`ErrorKind::Overlap`], naming the
+/// stream that has the subjects. [`ErrorKind::Config`] for a name that no stream can have, or what the API answered.
+pub async fn ensure_stream(connection: &Connection, config: &StreamConfig) -> Result<bool> {
+    validate_name("stream", config.name())?;
+    match create_stream(connection, &config.to_json()).await {
+        Ok(false) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::Api { err_code: EXISTS_OTHERWISE, .. }) => {}
+        created => return created,
+    }
+    let differences = config.differences(&stream_info(connection, config.name()).await?.config);
+    if differences.is_empty() {
+        return Ok(false);
+    }
+    let message = format!(
+        "The stream {} exists with other options: {}. Change the stream or the options.",
+        config.name(),
+        differences.join("; ")
+    );
+    Err(Error::new(ErrorKind::Mismatch, message))
+}
+
+/// Creates a stream, or leaves an existing one as it is, whatever its options are; see [`ensure_stream`]. Returns whether
+/// it was created.
 ///
 /// `config` is the server's own JSON with at least `name`.
+///
+/// ```
+/// use nats_consumer::{Connection, stream::create_stream};
+/// use serde_json::json;
+///
+/// # async fn example(connection: Connection) -> nats_consumer::Result<()> {
+/// let config = json!({ "name": "orders", "subjects": ["orders.>"], "max_age": 7 * 24 * 3600 * 1_000_000_000_u64 });
+/// let is_new = create_stream(&connection, &config).await?;
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// [`ErrorKind::Overlap`] naming the stream that has the subjects, or what the API answered.

@@ -119,18 +119,36 @@ impl MessageBuilder {
     }
 
     /// How often the message may be tried; without a limit unless set. [`Context::is_last`] follows from it.
+    ///
+    /// ```
+    /// # use nats_consumer::Message;
+    /// let message = Message::builder("orders.created").attempt(3).max_attempts(3).build();
+    /// assert!(message.context().is_last());
+    /// ```
     pub fn max_attempts(mut self, limit: u64) -> Self {
         self.max_attempts = limit;
         self
     }
 
     /// How long from now the handler may run, for [`Context::deadline`].
+    ///
+    /// ```
+    /// # use nats_consumer::Message;
+    /// # use std::time::Duration;
+    /// let message = Message::builder("orders.created").time_limit(Duration::from_secs(30)).build();
+    /// assert!(message.context().deadline().is_some());
+    /// ```
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);
         self
     }
 
     /// Makes the consumption one that has been asked to end, for [`Context::shutting_down`].
+    ///
+    /// ```
+    /// # use nats_consumer::Message;
+    /// assert!(Message::builder("orders.created").shutting_down().build().context().shutting_down());
+    /// ```
     pub fn shutting_down(mut self) -> Self {
         self.is_shutting_down = true;
         self
@@ -144,7 +162,7 @@ impl MessageBuilder {
         if self.is_shutting_down {
             consumer.stop.cancel();
         }
-        let deadline = self.time_limit.map(|limit| Instant::now() + limit);
+        let deadline = self.time_limit.and_then(|limit| Instant::now().checked_add(limit));
         let length = self.payload.len();
         let message = Message::new(async_nats::Message {
             subject: self.subject.into(),
@@ -158,7 +176,7 @@ impl MessageBuilder {
         message.with_context(Context::new(Arc::new(consumer), self.attempt, deadline))
     }
 
-    /// Where a server would wait for the settlement.
+    /// Reply subject, as of a server.
     fn reply(&self) -> String {
         let Self { stream, consumer, attempt, sequence, .. } = self;
         let since = self.stored_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -196,5 +214,11 @@ mod tests {
         let message = Message::builder("orders.created").shutting_down().build();
         message.context().shutdown().await;
         assert!(message.context().shutting_down());
+    }
+
+    #[test]
+    fn a_time_limit_without_an_end_has_no_deadline() {
+        let message = Message::builder("orders.created").time_limit(Duration::MAX).build();
+        assert!(message.context().deadline().is_none());
     }
 }

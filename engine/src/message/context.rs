@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-/// What all attempts of one consumption have in common.
+/// Facts that all attempts of one consumption share.
 #[derive(Debug)]
 pub(crate) struct Consumer {
     pub(crate) name: String,
@@ -15,7 +15,7 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    /// One that never gives up and never ends.
+    /// A consumer without a limit of attempts, which never ends.
     pub(crate) fn unlimited(name: String) -> Self {
         Self { name, max_attempts: u64::MAX, stop: CancellationToken::new() }
     }
@@ -88,6 +88,17 @@ impl Context {
     }
 
     /// Waits until the consumption is asked to end. Cancel-safe: use it in `select!`.
+    ///
+    /// ```
+    /// use nats_consumer::{Context, HandlerError};
+    ///
+    /// async fn import(context: Context) -> Result<(), HandlerError> {
+    ///     tokio::select! {
+    ///         () = tokio::time::sleep(std::time::Duration::from_secs(600)) => Ok(()),
+    ///         () = context.shutdown() => Err(HandlerError::retry("the worker stops")),
+    ///     }
+    /// }
+    /// ```
     pub async fn shutdown(&self) {
         self.0.consumer.stop.cancelled().await;
     }

@@ -76,6 +76,12 @@ impl Message {
     }
 
     /// Every header line, as name and value; a name may occur several times.
+    ///
+    /// ```
+    /// # use nats_consumer::Message;
+    /// let message = Message::builder("orders.created").header("Tag", "new").header("Tag", "gift").build();
+    /// assert_eq!(message.header_lines().collect::<Vec<_>>(), [("Tag", "new"), ("Tag", "gift")]);
+    /// ```
     pub fn header_lines(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers().into_iter().flat_map(HeaderMap::iter).flat_map(|(name, values)| {
             let name: &str = name.as_ref();
@@ -116,8 +122,8 @@ impl Message {
             .map_err(|error| HandlerError::dead_letter(Undecodable { source: error }))
     }
 
-    /// The number of this attempt, from 1, as counted by the server. A message that comes from no consumer is at
-    /// its first.
+    /// The number of this attempt, from 1: the server's count of deliveries, without those that are known to have been
+    /// handed back before they ran. A message that comes from no consumer is at its first.
     #[must_use]
     pub fn attempt(&self) -> u64 {
         match &self.context {
@@ -135,7 +141,7 @@ impl Message {
         })
     }
 
-    /// Where the server waits for the settlement; it also encodes the [`Metadata`].
+    /// Reply subject, where the server expects the settlement; it also encodes the [`Metadata`].
     #[must_use]
     pub fn reply(&self) -> Option<&Subject> {
         self.raw.reply.as_ref()
@@ -148,7 +154,15 @@ impl Message {
         self.raw.status.map(|status| (status.as_u16(), description))
     }
 
-    /// Where the message is in its stream and how often it was delivered.
+    /// Position of the message in its stream, and its number of deliveries.
+    ///
+    /// ```
+    /// # use nats_consumer::Message;
+    /// let message = Message::builder("orders.created").stream("orders").sequence(71).build();
+    /// let place = message.metadata()?;
+    /// assert_eq!((place.stream, place.stream_sequence), ("orders", 71));
+    /// # Ok::<(), nats_consumer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when the message does not come from a JetStream consumer.
@@ -188,7 +202,17 @@ impl std::error::Error for Undecodable {
     }
 }
 
-/// What the server tells about a delivery, in its reply subject.
+/// Metadata of a delivery, which the server sends in the reply subject.
+///
+/// ```
+/// use nats_consumer::{HandlerError, Message};
+///
+/// async fn audit(message: Message) -> Result<(), HandlerError> {
+///     let place = message.metadata()?;
+///     println!("{} of {}, stored at {:?}", place.stream_sequence, place.stream, place.stored_at());
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metadata<'a> {
@@ -250,7 +274,7 @@ impl<'a> Metadata<'a> {
     }
 }
 
-/// What stands between dots. Every message is read so; `str::split` takes three times as long for tokens as
+/// The tokens between dots. Each message is read with it. `str::split` takes three times as long for tokens as
 /// short as these (`cargo bench --bench message`).
 struct Tokens<'a>(Option<&'a str>);
 

@@ -1,8 +1,61 @@
-//! What can be observed: one list of counters, read by Rust, by Python and by tests alike.
+//! The state of each consumer, metrics for Prometheus, and the counters of one consumption.
+//!
+//! | | |
+//! |---|---|
+//! | `state` | the state of a consumption: facts come in, one state comes out |
+//! | `families` | the one table of metrics |
+//! | `page` | memory for numbers that another process can read |
+//! | `meter` | the numbers of one consumer |
+//! | `report` | a state as words of a page |
+//! | `monitor` | the states and numbers of a process's consumers |
+//! | `process` | the numbers of the process |
+//! | `outbox` | the numbers of an outbox |
+//! | `fleet` | the states and numbers of several processes, as one |
+//! | `expose` | numbers as text |
+//! | `http` | probes and metrics over HTTP |
 
+pub(crate) mod expose;
+pub(crate) mod families;
+#[cfg(feature = "http")]
+pub(crate) mod fleet;
+#[cfg(feature = "http")]
+mod http;
+pub(crate) mod meter;
+pub(crate) mod monitor;
+pub(crate) mod outbox;
+pub(crate) mod page;
+pub(crate) mod process;
+pub(crate) mod report;
+pub(crate) mod state;
 pub mod target;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+pub use expose::Format;
+#[doc(hidden)]
+pub use expose::text;
+pub use families::{FAMILIES, Family, Kind};
+#[cfg(feature = "http")]
+#[doc(hidden)]
+pub use fleet::{Fleet, WorkerState};
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use http::Probes;
+#[cfg(feature = "http")]
+#[doc(hidden)]
+pub use http::beat;
+#[doc(hidden)]
+pub use meter::{Durations, Name};
+pub use monitor::Metrics;
+#[doc(hidden)]
+pub use monitor::Monitor;
+#[doc(hidden)]
+pub use outbox::Outbox;
+#[doc(hidden)]
+pub use page::{Clock, Page, View};
+#[doc(hidden)]
+pub use process::{Host, Versions};
+pub use state::{ConsumerState, Status};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {

@@ -8,6 +8,9 @@ pub const CONNECTION: &str = "nats_consumer::connection";
 /// Binding, consuming, repairs, and messages that may have ended their worker.
 pub const CONSUMER: &str = "nats_consumer::consumer";
 
+/// The process: probes and metrics over HTTP.
+pub const WORKER: &str = "nats_consumer::worker";
+
 /// Failed attempts and dropped messages.
 pub const HANDLER: &str = "nats_consumer::handler";
 

@@ -8,18 +8,28 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue, Request, RequestErrorKind, 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::connect::Connection;
+use crate::connect::{Connection, SEND_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 use crate::route::validate_publish_subject;
-
-/// How long it may take to hand a message over for sending.
-const SENDING: Duration = Duration::from_secs(1);
 
 /// The server's word on a message id whose first message waits for a majority: that one may be stored yet.
 const MESSAGE_ID_IN_PROCESS: u64 = 10158;
 
 /// The stream's confirmation.
+///
+/// ```
+/// use nats_consumer::{Outgoing, Publisher};
+/// use std::time::Duration;
+///
+/// # async fn example(publisher: Publisher) -> nats_consumer::Result<()> {
+/// let outgoing = Outgoing::to("orders.7.paid", "")?.id("paid-7")?;
+/// let ack = publisher.publish(outgoing, Duration::from_secs(5)).await?;
+/// if ack.duplicate {
+///     println!("{} has it already, at {}", ack.stream, ack.sequence);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublishAck {
@@ -55,6 +65,15 @@ struct Refusal {
 }
 
 /// A message to be published: where to, and what.
+///
+/// ```
+/// use nats_consumer::Outgoing;
+///
+/// let outgoing = Outgoing::to("orders.7.paid", "EUR 12")?.id("paid-7")?.header("Trace", "abc")?;
+/// assert_eq!(outgoing.payload(), b"EUR 12");
+/// assert!(Outgoing::to("orders.*.paid", "").is_err()); // a message goes to one subject
+/// # Ok::<(), nats_consumer::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     subject: Subject,
@@ -118,7 +137,7 @@ impl Outgoing {
         Ok(Self { subject, headers: HeaderMap::new(), payload: block.split().freeze() })
     }
 
-    /// Where to.
+    /// The subject to publish to.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
@@ -130,7 +149,7 @@ impl Outgoing {
         &self.headers
     }
 
-    /// What.
+    /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.payload
@@ -171,7 +190,7 @@ impl Outgoing {
 ///
 /// # Errors
 /// [`ErrorKind::NoStream`] when no stream has the subject, [`ErrorKind::TooLarge`] before anything is sent,
-/// [`ErrorKind::Unconfirmed`] when the confirmation did not come (the message may be stored all the same),
+/// [`ErrorKind::Unconfirmed`] when the confirmation did not come (the message may still be stored),
 /// [`ErrorKind::Disconnected`] or [`ErrorKind::Closed`] soon without a connection, [`ErrorKind::Denied`] at once
 /// without the permission, or what the stream answered.
 pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
@@ -230,7 +249,7 @@ pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duratio
                 connection.counted().received(answer.payload.len());
                 Ok(Message::new(answer))
             }
-            Ok(Err(error)) => Err(refused(&subject, limit, connection.client().max_payload(), error)),
+            Ok(Err(error)) => Err(refused(&subject, limit, connection.max_payload(), error)),
             Err(_) => Err(late(&subject, limit)),
         }
     };
@@ -241,13 +260,13 @@ pub async fn request(connection: &Connection, outgoing: Outgoing, limit: Duratio
 ///
 /// # Errors
 /// [`ErrorKind::Disconnected`] or [`ErrorKind::Closed`] soon without a connection, [`ErrorKind::TooLarge`], or
-/// [`ErrorKind::Invalid`] for a `reply` that is no subject, before anything is sent.
+/// [`ErrorKind::Invalid`] for a `reply` that is not a subject, before anything is sent.
 pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<String>) -> Result<()> {
     let Outgoing { subject, headers, payload } = outgoing;
     if let Some(reply) = &reply {
         validate_publish_subject(reply).map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
     }
-    connection.wait_until_up(SENDING, || format!("nothing was published to {subject}")).await?;
+    connection.wait_until_up(SEND_TIMEOUT, || format!("nothing was published to {subject}")).await?;
     let client = connection.client();
     connection.counted().sent(payload.len());
     let sending = async {
@@ -259,7 +278,7 @@ pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<Str
         }
     };
     // A frozen server counts as connected until it has missed its pings; meanwhile the queue fills.
-    let sent = tokio::time::timeout(SENDING, sending).await.map_err(|_| {
+    let sent = tokio::time::timeout(SEND_TIMEOUT, sending).await.map_err(|_| {
         let text = format!("The message for {subject} could not be sent: the server takes nothing any more.");
         Error::new(ErrorKind::Disconnected, text)
     })?;
@@ -278,7 +297,7 @@ fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::Re
         RequestErrorKind::TimedOut => return late(subject, limit),
         RequestErrorKind::NoResponders => (
             ErrorKind::NoResponders,
-            format!("Nobody answers on {subject}. Check that the service that answers there is running."),
+            format!("No service answers on {subject}. Check that the service that answers there is running."),
         ),
         RequestErrorKind::MaxPayloadExceeded => (
             ErrorKind::TooLarge,
@@ -286,7 +305,7 @@ fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::Re
         ),
         RequestErrorKind::InvalidSubject => (
             ErrorKind::Invalid,
-            format!("{subject:?} is no subject: it must not be empty or contain spaces."),
+            format!("{subject:?} is not a subject: it must not be empty or contain spaces."),
         ),
         RequestErrorKind::Other => {
             (ErrorKind::Closed, format!("The message for {subject} could not be sent: {error}."))
@@ -302,14 +321,14 @@ pub(crate) fn no_stream(subject: &str) -> Error {
 
 fn late(subject: &str, limit: Duration) -> Error {
     let message = format!(
-        "Nobody answered on {subject} within {limit:?}. Check that the service that answers there is running."
+        "No answer on {subject} within {limit:?}. Check that the service that answers there is running."
     );
     Error::new(ErrorKind::Timeout, message)
 }
 
 pub(crate) fn unconfirmed(subject: &str, limit: Duration) -> Error {
     let message = format!(
-        "No confirmation for {subject} within {limit:?}; the message may be stored all the same. \
+        "No confirmation for {subject} within {limit:?}. The message may still have been stored. \
          Publish it again with the same `Nats-Msg-Id` to be sure."
     );
     Error::new(ErrorKind::Unconfirmed, message)

@@ -1,4 +1,4 @@
-//! One kept connection to publish on: opened on first use, and again after it was closed.
+//! One connection to publish on: opened on first use, and again after it was closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,20 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config::ConnectOptions;
+use crate::config::{ConnectOptions, LONGEST};
 use crate::connect::denial::{Denial, Permission};
 use crate::connect::denials::Denials;
-use crate::connect::{Connection, no_answers};
+use crate::connect::{Connection, LINK_CHECK_TIMEOUT, no_answers};
 use crate::error::{Error, ErrorKind, Result};
-use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, send, unconfirmed};
+use crate::message::Message;
+use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, request, send, unconfirmed};
 
 /// Messages under way at once when many are published; the confirmations of more could overflow the
 /// subscription.
 const WINDOW: usize = 4096;
+
+/// How long [`Publisher::publish`] waits where the caller gives no limit.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Publishes from anywhere in a program. Cloning is cheap: clones share the connection.
 ///
@@ -36,42 +40,72 @@ const WINDOW: usize = 4096;
 pub struct Publisher {
     /// None on a connection that somebody else opened.
     connect: Option<ConnectOptions>,
-    kept: Arc<Mutex<Kept>>,
+    cached: Arc<Mutex<Cached>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Cached {
     connection: Option<Connection>,
-    /// When the last try to connect ended in vain, and with which words.
+    /// When the last try to connect failed, and its error.
     failed: Option<(Instant, ErrorKind, String)>,
 }
 
-/// After a vain try the next callers hear of it at once: else each would wait for a try of its own, one
-/// behind the other.
-const VAIN_FOR: Duration = Duration::from_secs(1);
-
-/// After a publish without a confirmation: how long the link may carry nothing at all.
-const LINK_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long callers get the error of the last failed connection at once. Otherwise each of them would wait for a try
+/// of its own, one behind the other.
+const FAILURE_REPEATED_FOR: Duration = Duration::from_secs(1);
 
 impl Publisher {
     /// A publisher that connects when it is first used.
     #[must_use]
     pub fn new(connect: ConnectOptions) -> Self {
-        Self { connect: Some(connect), kept: Arc::default() }
+        Self { connect: Some(connect), cached: Arc::default() }
     }
 
     /// A publisher on a connection that you opened and close.
+    ///
+    /// ```
+    /// use nats_consumer::{ConnectOptions, Connection, Publisher};
+    ///
+    /// # async fn example(connect: ConnectOptions) -> nats_consumer::Result<()> {
+    /// let connection = Connection::open(&connect).await?;
+    /// let publisher = Publisher::on(connection.clone());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn on(connection: Connection) -> Self {
-        let kept = Kept { connection: Some(connection), failed: None };
-        Self { connect: None, kept: Arc::new(Mutex::new(kept)) }
+        let cached = Cached { connection: Some(connection), failed: None };
+        Self { connect: None, cached: Arc::new(Mutex::new(cached)) }
     }
 
-    /// Publishes and waits, at most `limit`, until a stream has stored the message.
+    /// The largest size of a message that the server accepts, in bytes, with its headers. `None` without a connection,
+    /// also while one is being opened.
+    #[must_use]
+    pub fn max_payload(&self) -> Option<usize> {
+        let cached = self.cached.try_lock().ok()?;
+        cached.connection.as_ref().map(Connection::max_payload)
+    }
+
+    /// Publishes and waits, at most `limit`, until a stream has stored the message; `None` is 5 seconds. If the future is
+    /// dropped before, the message may be stored or not; [`id`](Outgoing::id) lets you publish it again.
+    ///
+    /// ```
+    /// # async fn example(publisher: nats_consumer::Publisher) -> nats_consumer::Result<()> {
+    /// use nats_consumer::Outgoing;
+    /// use std::time::Duration;
+    ///
+    /// publisher.publish(Outgoing::to("orders.7.paid", "")?, None).await?;
+    /// publisher.publish(Outgoing::to("orders.8.paid", "")?, Duration::from_secs(30)).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`publish`] and [`Connection::open`].
-    pub async fn publish(&self, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
+    pub async fn publish(
+        &self,
+        outgoing: Outgoing,
+        limit: impl Into<Option<Duration>>,
+    ) -> Result<PublishAck> {
+        let limit = limit.into().unwrap_or(DEFAULT_LIMIT);
         let began = Instant::now();
         let connection = self.connection(limit).await?;
         let published = publish(&connection, outgoing, limit.saturating_sub(began.elapsed())).await;
@@ -85,6 +119,19 @@ impl Publisher {
     /// Publishes many messages without waiting for each: in their order, and the results in that order too.
     /// What is not confirmed after `limit` has failed, also what could not be sent until then.
     ///
+    /// ```
+    /// use nats_consumer::{Outgoing, Publisher};
+    /// use std::time::Duration;
+    ///
+    /// # async fn example(publisher: Publisher) -> nats_consumer::Result<()> {
+    /// let messages = (1..=1000).map(|order| Outgoing::json(&format!("orders.{order}.created"), &order));
+    /// let results = publisher.publish_many(messages.collect::<Result<_, _>>()?, Duration::from_secs(30)).await?;
+    /// for error in results.into_iter().filter_map(Result::err) {
+    ///     println!("not stored: {error}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`publish`](Self::publish) where nothing could be sent at all; else each message has a result of
     /// its own.
@@ -93,6 +140,7 @@ impl Publisher {
         messages: Vec<Outgoing>,
         limit: Duration,
     ) -> Result<Vec<Result<PublishAck>>> {
+        let limit = limit.min(LONGEST);
         let deadline = Instant::now() + limit;
         let connection = self.connection(limit).await?;
         connection.check_answers()?;
@@ -114,12 +162,34 @@ impl Publisher {
         send(&self.connection(limit).await?, outgoing, None).await
     }
 
+    /// Publishes and waits, at most `limit`, for somebody's answer. Returns the answer, and the connection that it came by.
+    ///
+    /// ```
+    /// use nats_consumer::{Outgoing, Publisher};
+    /// use std::time::Duration;
+    ///
+    /// # async fn example(publisher: Publisher) -> nats_consumer::Result<()> {
+    /// let (answer, _) = publisher.request(Outgoing::to("shop.price", "7")?, Duration::from_secs(2)).await?;
+    /// println!("{} bytes", answer.payload().len());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoResponders`] if nobody listens, [`ErrorKind::Timeout`] if nobody answered in time, and as
+    /// [`publish`](Self::publish).
+    pub async fn request(&self, outgoing: Outgoing, limit: Duration) -> Result<(Message, Connection)> {
+        let began = Instant::now();
+        let connection = self.connection(limit).await?;
+        let answer = request(&connection, outgoing, limit.saturating_sub(began.elapsed())).await?;
+        Ok((answer, connection))
+    }
+
     /// Closes the connection; the next publish opens another one. A connection of [`on`](Self::on) stays open.
     pub async fn close(&self, limit: Duration) {
         if self.connect.is_none() {
             return;
         }
-        if let Some(connection) = self.kept.lock().await.connection.take() {
+        if let Some(connection) = self.cached.lock().await.connection.take() {
             connection.close(limit).await;
         }
     }
@@ -129,23 +199,23 @@ impl Publisher {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        let mut kept = self.kept.lock().await;
-        if let Some(connection) = kept.connection.as_ref().filter(|connection| !connection.is_closed()) {
+        let mut cached = self.cached.lock().await;
+        if let Some(connection) = cached.connection.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
         }
         let Some(connect) = &self.connect else {
             let text = "The connection of this publisher is closed: make a publisher with another one.";
             return Err(Error::new(ErrorKind::Closed, text));
         };
-        if let Some((when, kind, text)) = &kept.failed
-            && when.elapsed() < VAIN_FOR
+        if let Some((when, kind, text)) = &cached.failed
+            && when.elapsed() < FAILURE_REPEATED_FOR
         {
             return Err(Error::new(*kind, text.clone()));
         }
         let opened = Connection::open(connect).await;
-        kept.failed =
+        cached.failed =
             opened.as_ref().err().map(|error| (Instant::now(), error.kind(), error.message().to_owned()));
-        kept.connection = opened.as_ref().ok().cloned();
+        cached.connection = opened.as_ref().ok().cloned();
         opened
     }
 }
@@ -162,9 +232,9 @@ struct Pipeline<'a> {
     inbox: String,
     limit: Duration,
     deadline: Instant,
-    /// Nothing more is sent: it is too late, or no answer can come.
+    /// Whether nothing more is sent, because it is too late or no answer can come.
     is_over: bool,
-    /// By number; `None` has its result.
+    /// Subjects by number; `None` has its result.
     under_way: Vec<Option<Subject>>,
     count: usize,
     denials: Denials,
@@ -249,7 +319,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// It was certainly not stored.
+    /// The error of a message that was certainly not stored.
     fn unsent(&self, subject: &str) -> Error {
         if let Err(error) = self.connection.check_answers() {
             return error;

@@ -13,11 +13,20 @@ use std::fmt;
 pub(super) const LONGEST: usize = 4096;
 
 /// A valid subject pattern: which messages a handler is for.
+///
+/// ```
+/// use nats_consumer::Pattern;
+///
+/// let pattern = Pattern::parse("orders.*.paid")?;
+/// assert!(pattern.matches("orders.7.paid") && !pattern.matches("orders.7.8.paid"));
+/// assert!(Pattern::parse("orders..paid").is_err());
+/// # Ok::<(), nats_consumer::route::PatternError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pattern(Box<str>);
 
 impl Pattern {
-    /// Checks `text` and keeps it as a pattern.
+    /// Checks `text` and keeps it as a pattern, as a server reads it: braces mean nothing.
     ///
     /// # Errors
     /// Names `text` and the [`Rule`] that it breaks.
@@ -72,6 +81,20 @@ impl Pattern {
         theirs.next().is_none()
     }
 
+    /// Whether every subject that matches `other` matches this one too.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let mut theirs = other.tokens();
+        for ours in self.tokens() {
+            match (ours, theirs.next()) {
+                (Token::Rest, Some(_)) => return true,
+                (Token::Any, Some(Token::Any | Token::Literal(_))) => {}
+                (Token::Literal(ours), Some(Token::Literal(theirs))) if ours == theirs => {}
+                _ => return false,
+            }
+        }
+        theirs.next().is_none()
+    }
+
     pub(super) fn tokens(&self) -> impl Iterator<Item = Token<'_>> {
         tokens(&self.0)
     }
@@ -80,22 +103,6 @@ impl Pattern {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<&str> for Pattern {
-    type Error = PatternError;
-
-    fn try_from(text: &str) -> Result<Self, PatternError> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<&String> for Pattern {
-    type Error = PatternError;
-
-    fn try_from(text: &String) -> Result<Self, PatternError> {
-        Self::parse(text)
     }
 }
 
@@ -176,6 +183,8 @@ pub enum Rule {
     WithoutWildcard,
     /// One handler for each pattern of a router.
     Once,
+    /// A brace encloses a whole token that is a name.
+    Name,
 }
 
 impl fmt::Display for Rule {
@@ -187,6 +196,7 @@ impl fmt::Display for Rule {
             Self::WithoutEmptyToken => "it has an empty token; put one dot between two tokens",
             Self::RestIsLast => "the token `>` is not the last one; end with it, or use `*`",
             Self::Once => "it has a handler already; give the router one handler for each pattern",
+            Self::Name => "a brace does not enclose a name; write `{name}` for a whole token, with letters, digits and `_`",
             Self::WithoutWildcard => "a message goes to one subject; replace the wildcard",
         })
     }
@@ -200,7 +210,7 @@ pub struct PatternError {
 }
 
 impl PatternError {
-    fn new(text: &str, rule: Rule) -> Self {
+    pub(super) fn new(text: &str, rule: Rule) -> Self {
         let text = text.into();
         Self { text, rule }
     }
@@ -221,7 +231,7 @@ impl fmt::Display for PatternError {
 
 impl std::error::Error for PatternError {}
 
-/// What is a pattern already, or a template, is never malformed.
+/// Needed for patterns and templates, which are parsed already and never malformed.
 impl From<Infallible> for PatternError {
     fn from(never: Infallible) -> Self {
         match never {}

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use super::pattern::{Pattern, PatternError, validate_publish_subject};
+use super::pattern::{Pattern, PatternError, Rule, validate_publish_subject};
 
 /// A subject with names for some of its tokens. It is a pattern for messages to come, reads the values out of their
 /// subjects, and makes the subject of a message to be published. No value can add a token or a wildcard to it.
@@ -58,6 +58,24 @@ impl Template {
     /// The text is not a subject, has a wildcard, repeats a name, or has a brace that does not enclose a whole token.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         validate_publish_subject(text)?;
+        Self::of_filter(text)
+    }
+
+    /// Reads the text of a filter or a route: as [`parse`](Self::parse), and wildcards may stand beside the names. With
+    /// a wildcard nothing can be published to it: [`fill`](Self::fill) refuses.
+    ///
+    /// ```
+    /// use nats_consumer::Template;
+    ///
+    /// let orders = Template::of_filter("{tenant}.orders.>")?;
+    /// assert_eq!(orders.extract("acme.orders.7.paid").unwrap().get("tenant"), Some("acme"));
+    /// assert!(orders.fill(&[("tenant", &"acme")]).is_err());
+    /// # Ok::<(), nats_consumer::route::TemplateError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The text is not a pattern, repeats a name, or has a brace that does not enclose a whole token.
+    pub fn of_filter(text: &str) -> Result<Self, TemplateError> {
         let mut names = HashSet::new();
         let mut pattern = Vec::new();
         for part in parts(text) {
@@ -147,6 +165,33 @@ impl From<&Template> for Pattern {
     }
 }
 
+/// The text that a router or a filter is given. A token in braces is a name, as in a [`Template`], and stands for `*`:
+/// `orders.{id}.paid` is `orders.*.paid`.
+impl TryFrom<&str> for Pattern {
+    type Error = PatternError;
+
+    fn try_from(text: &str) -> Result<Self, PatternError> {
+        let is_malformed = |part: Part| matches!(part, Part::Text(token) if token.contains(['{', '}']));
+        if parts(text).any(is_malformed) {
+            return Err(PatternError::new(text, Rule::Name));
+        }
+        let tokens = parts(text).map(|part| match part {
+            Part::Name(_) => "*",
+            Part::Text(token) => token,
+        });
+        Self::parse(&tokens.collect::<Vec<_>>().join("."))
+    }
+}
+
+/// As from `&str`.
+impl TryFrom<&String> for Pattern {
+    type Error = PatternError;
+
+    fn try_from(text: &String) -> Result<Self, PatternError> {
+        Self::try_from(text.as_str())
+    }
+}
+
 /// The tokens of a subject that a [`Template`] has names for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tokens<'t, 's> {
@@ -217,7 +262,7 @@ pub enum TemplateError {
         /// The template.
         template: Box<str>,
     },
-    /// A value is no token of a subject.
+    /// A value is not a token of a subject.
     Value {
         /// The name that it is for.
         name: Box<str>,
@@ -304,6 +349,37 @@ mod tests {
         assert_eq!(error.to_string(), "orders.{id}.{kind}.paid needs a value for \"kind\"");
         let error = paid().fill(&[("id", &7), ("kind", &"gift"), ("Id", &8)]).unwrap_err();
         assert!(matches!(error, TemplateError::Unknown { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_names_of_a_filter_are_read_beside_wildcards_and_nothing_is_published_to_it() {
+        let template = Template::of_filter("*.{id}.>").unwrap();
+        assert_eq!(template.pattern().as_str(), "*.*.>");
+        assert_eq!(template.extract("orders.7.paid.twice").unwrap().get("id"), Some("7"));
+        assert_eq!(template.extract("orders.7"), None);
+        let error = template.fill(&[("id", &7)]).unwrap_err();
+        assert!(matches!(error, TemplateError::Subject(_)), "{error}");
+        let error = Template::of_filter("{a}.*.{a}").unwrap_err();
+        assert_eq!(error, TemplateError::Twice { name: "a".into() });
+    }
+
+    #[test]
+    fn the_text_of_a_route_may_have_names_beside_wildcards() {
+        for (text, expected) in [
+            ("orders.{id}.paid", "orders.*.paid"),
+            ("{tenant}.orders.>", "*.orders.>"),
+            ("{a}.*.{a}", "*.*.*"),
+            ("orders.paid", "orders.paid"),
+        ] {
+            assert_eq!(Pattern::try_from(text).unwrap().as_str(), expected, "{text}");
+        }
+        for text in ["orders.{id", "orders.{order-id}.paid", "orders.no-{id}", "{}", "orders.{>}"] {
+            let error = Pattern::try_from(text).unwrap_err();
+            assert_eq!(error.rule(), Rule::Name, "{text}");
+            assert!(error.to_string().contains(text) && error.to_string().contains("`{name}`"), "{error}");
+        }
+        let error = Pattern::try_from("{a}..b").unwrap_err();
+        assert_eq!(error.rule(), Rule::WithoutEmptyToken);
     }
 
     #[test]

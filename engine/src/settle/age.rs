@@ -1,17 +1,18 @@
 //! How old a delivery may be when it arrives, without I/O and without a clock.
 //!
-//! The server does not say when it sent one, and what was held up by the network or in a process that was frozen looks
-//! like any other. An answered question tells: what the server sends after its answer is younger than the question.
+//! The server does not say when it sent one. A delivery that was held up by the network or in a frozen process looks
+//! like any other. An answered question tells: everything that the server sends after its answer is younger than the
+//! question.
 
 use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-/// After so many questions in a row without an answer, on a link that carries other things, nobody is there who answers
-/// them, and nothing can be told.
+/// Number of questions in a row without an answer, on a link that carries other things, after which nobody is expected
+/// to answer.
 const MUTE: u32 = 3;
 
-/// What is known of the time at which deliveries were sent.
+/// Bounds of the time at which deliveries were sent.
 #[derive(Debug)]
 pub(crate) struct Age {
     /// When the subscription or the connection began.
@@ -28,13 +29,13 @@ struct Answer {
 }
 
 impl Age {
-    /// Everything is sent from now on.
+    /// Starts with the assumption that all deliveries are sent from now on.
     pub(crate) fn new(now: Instant) -> Self {
         Self { began: now, answers: VecDeque::new(), unanswered: 0 }
     }
 
-    /// A question of that time was answered, when so many deliveries had been made. Answers to older questions than
-    /// `oldest` are of no use any more.
+    /// Notes that a question of that time was answered, and how many deliveries had been made. Answers to questions
+    /// older than `oldest` are dropped.
     pub(crate) fn answered(&mut self, asked: Instant, made: Option<u64>, oldest: Option<Instant>) {
         self.unanswered = 0;
         self.answers.push_back(Answer { asked, made });

@@ -1,10 +1,12 @@
-//! Leases: the server waits `ack_wait` from the last sign of life of a delivery. When the next sign is due, when it
-//! would come too late, and which delivery of a message is the one that counts: without I/O and without a clock.
+//! Leases: the server waits `ack_wait` from the last heartbeat of a delivery. This file knows when the next heartbeat
+//! is due, when it would come too late, and which delivery of a message counts. It has no I/O and no clock.
 //!
-//! A sign of life that was written may never have arrived. So a lease counts from the last sign that was written where
-//! something is said of a delivery, and from the last one that has arrived for certain where a handler is to start.
+//! A heartbeat that was written may never have arrived. To settle a delivery, a lease counts from the last heartbeat
+//! that was written. To start a handler, it counts from the last one that has certainly arrived.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::*};
 use std::time::Duration;
 
 use async_nats::Subject;
@@ -14,15 +16,15 @@ use tokio::time::Instant;
 use crate::message::Metadata;
 use crate::settle::age::Age;
 
-/// The least and the most between two looks for leases that are due.
+/// Bounds of the time between two looks for leases that are due.
 const SHORTEST_BEAT: Duration = Duration::from_millis(20);
 const LONGEST_BEAT: Duration = Duration::from_secs(1);
 
-/// An answer may take so long on a busy machine where all is well: an `ack_wait` as short as this allows for it.
-const SLOW: Duration = Duration::from_secs(1);
+/// Time that an answer may take on a busy machine. A shorter `ack_wait` is checked with this margin.
+const SLOW_ANSWER: Duration = Duration::from_secs(1);
 
-/// The most between two questions.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Longest time between two questions.
+const LONGEST_ASK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The leases of the deliveries that are not settled yet.
 #[derive(Debug)]
@@ -30,29 +32,51 @@ pub(crate) struct Leases {
     ack_wait: Duration,
     open: Slab<Lease>,
     age: Age,
-    /// Signs of life from this moment are being written.
+    /// Heartbeats from this moment are being written.
     saying: Option<Instant>,
     /// Counts the subscriptions and connections.
     link: u32,
     /// Some leases may be of an earlier link: a server that was killed may count their deliveries again.
     are_of_several_links: bool,
+    /// Counts what may end leases before their time.
+    upheavals: Arc<AtomicUsize>,
+}
+
+/// The key of a lease, and how long it holds without a look at the lease itself, which lies on another core.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    pub(crate) key: usize,
+    until: Instant,
+    upheavals: usize,
 }
 
 #[derive(Debug)]
 struct Lease {
-    /// Where the server waits for the settlement.
+    /// Reply subject, where the server expects the settlement.
     reply: Subject,
     /// The message's place in its stream.
     sequence: u64,
     attempt: u64,
     link: u32,
-    /// The last sign of life that was written, and the one before: its answer may come after the next sign.
+    /// The last heartbeat that was written, and the one before: its answer may come after the next one.
     said: Instant,
     said_before: Instant,
     /// The last one that has arrived for certain: a question that was asked behind it is answered.
     heard: Instant,
     /// Another delivery of the message counts.
     is_passed_on: bool,
+    /// When the delivery arrived.
+    arrived: Instant,
+}
+
+/// A delivery that is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unsettled {
+    /// The message's place in its stream.
+    pub(crate) sequence: u64,
+    pub(crate) attempt: u64,
+    /// The time since it arrived.
+    pub(crate) age: Duration,
 }
 
 /// A delivery that just arrived.
@@ -63,15 +87,24 @@ pub(crate) struct Arrival {
     /// The delivery's place among the consumer's deliveries.
     pub(crate) place: u64,
     pub(crate) attempt: u64,
+    /// When the message was stored, in nanoseconds since 1970; 0 if that is not known.
+    pub(crate) stored: i64,
 }
 
 impl Arrival {
     /// The delivery with this reply subject.
     pub(crate) fn of(reply: Option<&Subject>) -> Self {
         let reply = reply.cloned().unwrap_or_else(|| Subject::from_static("_"));
-        let (sequence, place, attempt) = Metadata::parse(&reply)
-            .map_or((0, u64::MAX, 1), |it| (it.stream_sequence, it.consumer_sequence, it.delivered));
-        Self { reply, sequence, place, attempt }
+        match Metadata::parse(&reply) {
+            Some(it) => Self {
+                sequence: it.stream_sequence,
+                place: it.consumer_sequence,
+                attempt: it.delivered,
+                stored: it.timestamp,
+                reply,
+            },
+            None => Self { reply, sequence: 0, place: u64::MAX, attempt: 1, stored: 0 },
+        }
     }
 }
 
@@ -79,7 +112,7 @@ impl Arrival {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question {
     asked: Instant,
-    /// Its answer tells that the signs of life up to this moment have arrived.
+    /// Its answer tells that the heartbeats up to this moment have arrived.
     behind: Instant,
 }
 
@@ -93,12 +126,26 @@ impl Leases {
             saying: None,
             link: 0,
             are_of_several_links: false,
+            upheavals: Arc::default(),
         }
     }
 
-    /// From now on the server waits so long.
+    /// Follows a new `ack_wait` of the server.
     pub(crate) fn follow(&mut self, ack_wait: Duration) {
-        self.ack_wait = ack_wait;
+        if self.ack_wait != ack_wait {
+            self.ack_wait = ack_wait;
+            self.upset();
+        }
+    }
+
+    /// Counts what may end leases before their time: with an unchanged count, a [`Ticket`] holds.
+    pub(crate) fn upheavals(&self) -> &Arc<AtomicUsize> {
+        &self.upheavals
+    }
+
+    /// From now on no ticket is enough.
+    pub(crate) fn upset(&self) {
+        self.upheavals.fetch_add(1, Release);
     }
 
     /// How often to [`renew`](Self::renew): a look that comes late by a third of `ack_wait` loses no lease.
@@ -109,16 +156,18 @@ impl Leases {
     /// How often to [`ask`](Self::ask): with the beat and a third of `ack_wait`, an answer that takes another third is
     /// in time.
     pub(crate) fn pause(&self) -> Duration {
-        (self.ack_wait / 6).clamp(SHORTEST_BEAT, LONGEST_PAUSE)
+        (self.ack_wait / 6).clamp(SHORTEST_BEAT, LONGEST_ASK_INTERVAL)
     }
 
     /// Begins the leases of deliveries that just arrived, from when the server can have sent them. Of several
-    /// deliveries of a message the newest counts. Returns the keys.
-    pub(crate) fn begin(&mut self, now: Instant, arrivals: &[Arrival]) -> Vec<usize> {
-        let mut keys = Vec::with_capacity(arrivals.len());
+    /// deliveries of a message the newest counts.
+    pub(crate) fn begin(&mut self, now: Instant, arrivals: &[Arrival]) -> Vec<Ticket> {
+        let (longest, upheavals) = (self.longest_before_start(), self.upheavals.load(Relaxed));
+        let mut tickets = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
             let lease = self.lease_of(now, arrival);
-            keys.push(self.open.insert(lease));
+            let until = (lease.heard + longest).min(lease.said + self.ack_wait);
+            tickets.push(Ticket { key: self.open.insert(lease), until, upheavals });
         }
         self.are_of_several_links =
             self.are_of_several_links && self.open.iter().any(|(_, lease)| lease.link != self.link);
@@ -134,13 +183,18 @@ impl Leases {
                 newest.get(&lease.sequence).is_some_and(|it| lease.attempt < *it || lease.link != link)
             });
         }
-        keys
+        tickets
+    }
+
+    /// How long after its last certain heartbeat a delivery may still be started.
+    fn longest_before_start(&self) -> Duration {
+        (self.ack_wait * 9 / 10).max(SLOW_ANSWER)
     }
 
     fn lease_of(&self, now: Instant, arrival: &Arrival) -> Lease {
         let sent = self.age.sent(now, arrival.place);
-        let is_short = self.ack_wait <= SLOW * 2;
-        let said = if is_short && now - sent < SLOW { now } else { sent };
+        let is_short = self.ack_wait <= SLOW_ANSWER * 2;
+        let said = if is_short && now - sent < SLOW_ANSWER { now } else { sent };
         let Arrival { reply, sequence, attempt, .. } = arrival;
         Lease {
             reply: reply.clone(),
@@ -151,14 +205,15 @@ impl Leases {
             said_before: said,
             heard: sent,
             is_passed_on: false,
+            arrived: now,
         }
     }
 
     fn pass_on(&mut self, which: impl Fn(&Lease) -> bool) {
-        self.open
-            .iter_mut()
-            .filter(|(_, lease)| which(lease))
-            .for_each(|(_, lease)| lease.is_passed_on = true);
+        let concerned = self.open.iter_mut().filter(|(_, lease)| which(lease));
+        if concerned.map(|(_, lease)| lease.is_passed_on = true).count() > 0 {
+            self.upset();
+        }
     }
 
     /// The reply subjects of every delivery that has been quiet for a third of `ack_wait`, to be sent a sign
@@ -180,7 +235,7 @@ impl Leases {
             .collect()
     }
 
-    /// The signs of life are written.
+    /// Notes that the heartbeats are written.
     pub(crate) fn said(&mut self) {
         self.saying = None;
     }
@@ -192,8 +247,8 @@ impl Leases {
         Question { asked: now, behind }
     }
 
-    /// It was answered, when so many deliveries had been made. What was written before it has arrived, if the link is
-    /// still the one that it was written to.
+    /// Notes the answer to a question, and the number of deliveries made by then. The heartbeats that were written before
+    /// the question have arrived, if the link is still the same.
     pub(crate) fn answered(
         &mut self,
         now: Instant,
@@ -213,7 +268,7 @@ impl Leases {
         }
     }
 
-    /// Nobody answered in time.
+    /// Notes that no answer came in time.
     pub(crate) fn unanswered(&mut self) {
         self.age.unanswered();
     }
@@ -238,14 +293,26 @@ impl Leases {
     /// Whether its handler may start: it is ours for certain, and for long enough. Where it may not, nothing is said of
     /// it any more.
     pub(crate) fn start(&mut self, now: Instant, key: usize) -> bool {
-        let longest = (self.ack_wait * 9 / 10).max(SLOW);
+        let longest = self.longest_before_start();
         let Some(lease) = self.open.get_mut(key) else { return false };
         let is_held = lease.is_held(now, self.ack_wait) && now - lease.heard < longest;
         lease.is_passed_on |= !is_held;
         is_held
     }
 
-    /// Ends the lease; one that has ended already is no error. Returns whether it held.
+    /// Deliveries that are not settled, the oldest first.
+    pub(crate) fn unsettled(&self, now: Instant) -> Vec<Unsettled> {
+        let unsettled = |lease: &Lease| Unsettled {
+            sequence: lease.sequence,
+            attempt: lease.attempt,
+            age: now.saturating_duration_since(lease.arrived),
+        };
+        let mut all: Vec<_> = self.open.iter().map(|(_, lease)| unsettled(lease)).collect();
+        all.sort_by_key(|it| (std::cmp::Reverse(it.age), it.sequence));
+        all
+    }
+
+    /// Ends the lease; one that has ended already is not an error. Returns whether it held.
     pub(crate) fn end(&mut self, now: Instant, key: usize, is_final: bool) -> bool {
         let holds = self.holds(now, key);
         let ended = self.open.try_remove(key);
@@ -259,6 +326,14 @@ impl Leases {
     /// The keys and reply subjects of all that are open.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Subject)> {
         self.open.iter().map(|(key, lease)| (key, &lease.reply))
+    }
+}
+
+impl Ticket {
+    /// Whether the lease certainly holds, with this count of [`upheavals`](Leases::upheavals).
+    #[inline]
+    pub(crate) fn holds(&self, now: Instant, upheavals: &AtomicUsize) -> bool {
+        now < self.until && self.upheavals == upheavals.load(Acquire)
     }
 }
 
@@ -286,11 +361,11 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Arrive,
-        /// One of those that run is settled.
+        /// One of the running deliveries is settled.
         Settle(usize),
-        /// Time passes up to the next look, which comes late by so many thousandths of `ack_wait`.
+        /// Time passes up to the next look, which is late by this number of thousandths of `ack_wait`.
         Look(u32),
-        /// Something else happens so many thousandths of a beat later.
+        /// Something else happens, this number of thousandths of a beat later.
         Wait(u32),
     }
 
@@ -336,7 +411,7 @@ mod tests {
             self.arrived += 1;
             let number = self.arrived as u64;
             let arrival = arrival(number, 1);
-            let key = self.leases.begin(self.now, std::slice::from_ref(&arrival))[0];
+            let Ticket { key, .. } = self.leases.begin(self.now, std::slice::from_ref(&arrival))[0];
             self.running.insert(arrival.reply.to_string(), Running { key, alive: self.now });
         }
 
@@ -347,7 +422,7 @@ mod tests {
             self.leases.end(self.now, self.running.remove(&reply).unwrap().key, true);
         }
 
-        /// Renews; returns those that got a sign of life although they were settled or lost.
+        /// Renews; returns those that got a heartbeat although they were settled or lost.
         fn look(&mut self, late: u32) -> Vec<String> {
             self.now = self.now.max(self.next_look + self.ack_wait * late / 1000);
             self.next_look = self.now + self.leases.beat();
@@ -424,16 +499,20 @@ mod tests {
     const ACK_WAIT: Duration = Duration::from_secs(6);
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn keys(tickets: Vec<Ticket>) -> Vec<usize> {
+        tickets.into_iter().map(|ticket| ticket.key).collect()
+    }
+
     fn arrival(sequence: u64, attempt: u64) -> Arrival {
         let reply = format!("reply.{sequence}.{attempt}").into();
-        Arrival { reply, sequence, place: sequence * 10 + attempt, attempt }
+        Arrival { reply, sequence, place: sequence * 10 + attempt, attempt, stored: 0 }
     }
 
     /// Leases, their time, and the key of a delivery that just arrived.
     fn one_lease() -> (Leases, Instant, usize) {
         let now = Instant::now();
         let mut leases = Leases::new(ACK_WAIT, now);
-        let keys = leases.begin(now, &[arrival(1, 1)]);
+        let keys = keys(leases.begin(now, &[arrival(1, 1)]));
         (leases, now, keys[0])
     }
 
@@ -524,7 +603,7 @@ mod tests {
         let mut leases = Leases::new(ACK_WAIT, now);
         let question = leases.ask(now);
         leases.answered(now, question, Some(0), true);
-        let keys = leases.begin(now + ACK_WAIT, &[arrival(1, 1)]);
+        let keys = keys(leases.begin(now + ACK_WAIT, &[arrival(1, 1)]));
         assert!(!leases.start(now + ACK_WAIT, keys[0]));
         assert!(leases.renew(now + ACK_WAIT).is_empty(), "and nothing is said of it");
     }
@@ -543,7 +622,7 @@ mod tests {
         let now = Instant::now();
         let mut leases = Leases::new(SECOND / 3, now);
         let soon = now + SECOND / 2;
-        let keys = leases.begin(soon, &[arrival(1, 1)]);
+        let keys = keys(leases.begin(soon, &[arrival(1, 1)]));
         assert!(leases.holds(soon, keys[0]) && leases.start(soon, keys[0]));
     }
 
@@ -557,7 +636,7 @@ mod tests {
     #[test]
     fn an_older_delivery_that_waits_does_not_start_when_a_newer_one_has_arrived() {
         let (mut leases, now, older) = one_lease();
-        let newer = leases.begin(now, &[arrival(2, 1), arrival(1, 2)]);
+        let newer = keys(leases.begin(now, &[arrival(2, 1), arrival(1, 2)]));
         assert!(!leases.start(now, older));
         assert!(newer.into_iter().all(|key| leases.start(now, key)));
     }
@@ -566,7 +645,7 @@ mod tests {
     fn of_two_deliveries_that_arrive_together_the_newer_one_starts() {
         let now = Instant::now();
         let mut leases = Leases::new(ACK_WAIT, now);
-        let keys = leases.begin(now, &[arrival(1, 3), arrival(1, 2)]);
+        let keys = keys(leases.begin(now, &[arrival(1, 3), arrival(1, 2)]));
         assert_eq!([leases.start(now, keys[0]), leases.start(now, keys[1])], [true, false]);
     }
 
@@ -574,23 +653,62 @@ mod tests {
     fn a_delivery_that_waits_does_not_start_when_a_server_that_was_killed_counts_it_again() {
         let (mut leases, now, older) = one_lease();
         leases.link_begins(now);
-        let keys = leases.begin(now, &[arrival(1, 1), arrival(2, 1)]);
+        let keys = keys(leases.begin(now, &[arrival(1, 1), arrival(2, 1)]));
         assert!(!leases.start(now, older));
         assert!(keys.into_iter().all(|key| leases.start(now, key)));
     }
 
     #[test]
+    fn a_ticket_holds_no_longer_than_its_lease() {
+        let now = Instant::now();
+        let mut leases = Leases::new(ACK_WAIT, now);
+        let ticket = leases.begin(now, &[arrival(1, 1)])[0];
+        let until = now + ACK_WAIT * 9 / 10;
+        for moment in [now, until - Duration::from_millis(1), until, now + ACK_WAIT] {
+            assert_eq!(ticket.holds(moment, leases.upheavals()), moment < until);
+            assert!(moment >= until || leases.start(moment, ticket.key));
+        }
+    }
+
+    #[test]
+    fn a_ticket_does_not_hold_when_its_delivery_was_passed_on_or_ack_wait_is_another() {
+        let now = Instant::now();
+        let mut leases = Leases::new(ACK_WAIT, now);
+        let older = leases.begin(now, &[arrival(1, 1)])[0];
+        assert!(older.holds(now, leases.upheavals()));
+        let newer = leases.begin(now, &[arrival(1, 2)])[0];
+        assert!(!older.holds(now, leases.upheavals()) && !leases.start(now, older.key));
+        assert!(leases.start(now, newer.key));
+        let ticket = leases.begin(now, &[arrival(2, 1)])[0];
+        leases.follow(ACK_WAIT);
+        assert!(ticket.holds(now, leases.upheavals()));
+        leases.follow(ACK_WAIT / 2);
+        assert!(!ticket.holds(now, leases.upheavals()));
+    }
+
+    #[test]
     fn what_an_older_delivery_has_settled_for_good_does_not_start() {
         let (mut leases, now, older) = one_lease();
-        let keys = leases.begin(now, &[arrival(1, 2), arrival(2, 2)]);
+        let keys = keys(leases.begin(now, &[arrival(1, 2), arrival(2, 2)]));
         leases.end(now, older, true);
         assert_eq!([leases.start(now, keys[0]), leases.start(now, keys[1])], [false, true]);
     }
 
     #[test]
+    fn what_is_not_settled_is_named_the_oldest_first() {
+        let (mut leases, now, key) = one_lease();
+        leases.begin(now + SECOND, &[arrival(7, 2)]);
+        let unsettled = leases.unsettled(now + SECOND * 3);
+        assert_eq!(unsettled.iter().map(|it| it.age).collect::<Vec<_>>(), [SECOND * 3, SECOND * 2]);
+        assert_eq!((unsettled[1].sequence, unsettled[1].attempt), (7, 2));
+        leases.end(now, key, true);
+        assert_eq!(leases.unsettled(now).len(), 1);
+    }
+
+    #[test]
     fn what_an_older_delivery_wants_again_starts() {
         let (mut leases, now, older) = one_lease();
-        let keys = leases.begin(now, &[arrival(1, 2)]);
+        let keys = keys(leases.begin(now, &[arrival(1, 2)]));
         leases.end(now, older, false);
         assert!(leases.start(now, keys[0]));
     }

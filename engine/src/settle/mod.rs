@@ -28,17 +28,18 @@ use crate::fail_point;
 use crate::jetstream::api::API_TIMEOUT;
 use crate::lock::lock;
 use crate::observe::count;
+use crate::observe::meter::Settled;
 use crate::observe::target::{CONSUMER, DEAD_LETTER};
 use crate::settle::hook::Hook;
-use crate::settle::lease::{Arrival, Leases, Question};
+use crate::settle::lease::{Arrival, Leases, Question, Ticket, Unsettled};
 use crate::settle::verdict::Verdict;
 use crate::shared::Shared;
 
-/// Settlements of a busy consumer wait so long for each other: one write for all of them spares the worker and
+/// How long settlements of a busy consumer wait for each other: one write for all of them spares the worker and
 /// the server a third of their work (docs/decisions/0010).
 const GATHERING: Duration = Duration::from_millis(1);
 
-/// So many are written at once.
+/// Largest batch of settlements.
 const MANY: usize = 256;
 
 /// A server that waits for the settlements before it sends more must not wait for the gathering.
@@ -50,7 +51,7 @@ fn many(options: &ConsumerOptions) -> usize {
 #[derive(Debug)]
 pub(crate) struct Settlement {
     reply: Subject,
-    /// The lease of the delivery; it ends with everything but a sign of life.
+    /// The lease of the delivery; it ends with everything but a heartbeat.
     lease: usize,
     verdict: Verdict,
 }
@@ -62,6 +63,7 @@ pub(crate) struct Settler {
     dead_letters: DeadLetterStore,
     queue: Mutex<Vec<Settlement>>,
     leases: Mutex<Leases>,
+    upheavals: Arc<AtomicUsize>,
     /// Deliveries that came too late to be started, since the log was told of some.
     passed_over: AtomicUsize,
     is_signalled: AtomicBool,
@@ -72,9 +74,11 @@ pub(crate) struct Settler {
 impl Settler {
     /// A settler; [`write`](Self::write) must run beside it.
     pub(crate) fn new(shared: Arc<Shared>) -> Arc<Self> {
+        let leases = Leases::new(shared.options.ack_wait, Instant::now());
         Arc::new(Self {
             dead_letters: DeadLetterStore::of(&shared.options),
-            leases: Mutex::new(Leases::new(shared.options.ack_wait, Instant::now())),
+            upheavals: leases.upheavals().clone(),
+            leases: Mutex::new(leases),
             passed_over: AtomicUsize::new(0),
             many: many(&shared.options),
             shared,
@@ -85,17 +89,22 @@ impl Settler {
     }
 
     /// Begins the leases of deliveries that just arrived.
-    pub(crate) fn open_leases(&self, arrivals: &[Arrival]) -> Vec<usize> {
+    pub(crate) fn open_leases(&self, arrivals: &[Arrival]) -> Vec<Ticket> {
         lock(&self.leases).begin(Instant::now(), arrivals)
     }
 
     /// Whether the handler of the delivery with this lease may start.
-    pub(crate) fn may_start(&self, lease: usize) -> bool {
-        let may_start = lock(&self.leases).start(Instant::now(), lease);
+    pub(crate) fn may_start(&self, now: Instant, ticket: &Ticket) -> bool {
+        let may_start = ticket.holds(now, &self.upheavals) || lock(&self.leases).start(now, ticket.key);
         if !may_start {
             self.passed_over.fetch_add(1, Relaxed);
         }
         may_start
+    }
+
+    /// Deliveries that are not settled, the oldest first.
+    pub(crate) fn unsettled(&self) -> Vec<Unsettled> {
+        lock(&self.leases).unsettled(Instant::now())
     }
 
     /// Notes that the server is asked something now, after everything that was written.
@@ -143,11 +152,13 @@ impl Settler {
             let verdict = match settler.copy_to_dead_letters(&letter).await {
                 Ok(()) => {
                     fail_point::pass("stored");
+                    settler.shared.meter().settled(Settled::DeadLetter);
                     Verdict::Term(letter.reason)
                 }
                 Err(error) => {
                     let delay = settler.shared.options.retry.longest();
                     settler.shared.note_returned(&letter.message);
+                    settler.shared.meter().settled(Settled::Retry);
                     warn!(
                         target: DEAD_LETTER,
                         consumer = settler.shared.options.name,
@@ -171,7 +182,7 @@ impl Settler {
         self.shared.places.release(size);
     }
 
-    /// As [`close`](Self::close), and runs the hook: before the message can come again.
+    /// Does the same as [`close`](Self::close) and runs the hook, before the message can come again.
     pub(crate) fn close_hooked(
         self: &Arc<Self>,
         hook: Arc<dyn Hook>,
@@ -226,7 +237,7 @@ impl Settler {
         matches!(tokio::time::timeout(limit, client.send_request(reply, request)).await, Ok(Ok(_)))
     }
 
-    /// Writes settlements and signs of life until `stop`, then what is left.
+    /// Writes settlements and heartbeats until `stop`, then the rest of them.
     pub(crate) async fn write(self: Arc<Self>, stop: CancellationToken) {
         let mut written = Instant::now();
         let mut beat = written;
@@ -269,7 +280,7 @@ impl Settler {
         }
     }
 
-    /// What is to be written now; its leases have ended.
+    /// Takes the settlements to write now; their leases have ended.
     pub(crate) fn take_settled(&self) -> Vec<Settlement> {
         self.is_signalled.store(false, Release);
         let mut batch = std::mem::take(&mut *lock(&self.queue));
@@ -323,7 +334,7 @@ impl Settler {
         lock(&self.leases).follow(ack_wait.min(self.shared.options.ack_wait));
     }
 
-    /// Hands back what its handlers will never settle; later words of theirs are no news to the server.
+    /// Hands back the deliveries that its handlers will never settle. Later settlements of theirs are ignored.
     pub(crate) fn hand_back_the_rest(&self) {
         let is_settled = |entry: &&Settlement| entry.verdict != Verdict::InProgress;
         let settled: HashSet<usize> =
@@ -333,8 +344,10 @@ impl Settler {
             .filter(|(key, _)| !settled.contains(key))
             .map(|(key, reply)| (key, reply.clone()))
             .collect();
+        lock(&self.leases).upset();
         for (key, reply) in rest {
             count(&self.shared.counters.handed_back);
+            self.shared.meter().settled(Settled::HandedBack);
             self.enqueue(reply, key, Verdict::Nak(Duration::ZERO));
         }
     }
@@ -348,14 +361,16 @@ async fn publish(client: &Client, reply: Subject, verdict: &Verdict) {
 
 #[cfg(test)]
 mod tests {
+    use crate::observe::Monitor;
+
     use super::*;
 
     #[tokio::test]
     async fn what_said_that_it_is_alive_at_the_end_of_a_drain_is_handed_back_all_the_same() {
         let connection = Connection::to_nowhere().await.unwrap();
         let options = Arc::new(ConsumerOptions::pull("orders", "billing"));
-        let settler = Settler::new(Shared::new(options, connection));
-        let lease = settler.open_leases(&[Arrival::of(None)])[0];
+        let settler = Settler::new(Shared::new(options.clone(), connection, Monitor::alone(&options)));
+        let Ticket { key: lease, .. } = settler.open_leases(&[Arrival::of(None)])[0];
         settler.enqueue("reply".into(), lease, Verdict::InProgress);
         settler.hand_back_the_rest();
         let verdicts: Vec<_> = settler.take_settled().into_iter().map(|entry| entry.verdict).collect();

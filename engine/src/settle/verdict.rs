@@ -1,17 +1,22 @@
-//! What the server is told about a delivery, as it is written.
+//! The acknowledgement of a delivery, as it is written to the server.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// What is written to the server.
+use crate::jetstream::api::nanoseconds;
+
+/// The acknowledgement that the server gets for a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
+    /// The message is done.
     Ack,
     /// Deliver again after the delay, which is always sent: a bare NAK never waits by the
     /// consumer's `backoff` (nats-io/nats-server#5856).
     Nak(Duration),
+    /// Never deliver it again, for this reason.
     Term(String),
+    /// The handler is still working: wait another `ack_wait`.
     InProgress,
 }
 
@@ -36,11 +41,6 @@ impl Verdict {
     pub(crate) fn needs_lease(&self) -> bool {
         matches!(self, Self::Nak(_) | Self::InProgress)
     }
-}
-
-/// The server counts in 64 bits with a sign.
-fn nanoseconds(delay: Duration) -> i64 {
-    i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A reason may be an exception's text; the server's advisory and the log want one short line.

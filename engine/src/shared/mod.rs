@@ -3,7 +3,8 @@
 pub(crate) mod places;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -13,8 +14,9 @@ use crate::connect::Connection;
 use crate::defect::Defect;
 use crate::lock::lock;
 use crate::message::{Consumer, Message};
-use crate::observe::Counters;
-use crate::outcome::Outcome;
+use crate::observe::meter::{Meter, Repair};
+use crate::observe::state::Machine;
+use crate::observe::{Counters, Monitor};
 use crate::shared::places::Places;
 
 /// Handed back messages that are remembered; each that is forgotten may run as a suspect.
@@ -25,14 +27,17 @@ const MOST_RETURNED: usize = 10_000;
 pub(crate) struct Shared {
     pub(crate) options: Arc<ConsumerOptions>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) monitor: Arc<Monitor>,
     pub(crate) places: Places,
     pub(crate) defect: Defect,
     pub(crate) consumer: Arc<Consumer>,
-    connection: Mutex<Connection>,
+    connection: watch::Sender<Connection>,
     runtime: tokio::runtime::Handle,
     is_over: AtomicBool,
     /// Whether nothing is to be taken for now.
     pub(crate) suspended: watch::Sender<bool>,
+    /// Places of handlers that outlast their delivery.
+    pub(crate) late: AtomicUsize,
     /// How many messages waited at the server when it was asked last.
     pub(crate) backlog: AtomicU64,
     /// Stream sequences that this process handed back at or beyond their last attempt.
@@ -41,7 +46,11 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// State of a consumption whose tasks run on the current tokio runtime.
-    pub(crate) fn new(options: Arc<ConsumerOptions>, connection: Connection) -> Arc<Self> {
+    pub(crate) fn new(
+        options: Arc<ConsumerOptions>,
+        connection: Connection,
+        monitor: Arc<Monitor>,
+    ) -> Arc<Self> {
         let defect = Defect::default();
         let consumer = Consumer {
             name: options.name.clone(),
@@ -51,13 +60,15 @@ impl Shared {
         Arc::new(Self {
             options,
             counters: Arc::default(),
+            monitor,
             places: Places::new(),
             defect,
             consumer: Arc::new(consumer),
-            connection: Mutex::new(connection),
+            connection: watch::Sender::new(connection),
             runtime: tokio::runtime::Handle::current(),
             is_over: AtomicBool::new(false),
             suspended: watch::Sender::new(false),
+            late: AtomicUsize::new(0),
             backlog: AtomicU64::new(0),
             returned: Mutex::default(),
         })
@@ -68,7 +79,14 @@ impl Shared {
     where
         T: Future<Output = ()> + Send,
     {
-        self.defect.watch(&self.options.name, task)
+        let watched = self.defect.watch(&self.options.name, task);
+        let (defect, monitor) = (self.defect.clone(), self.monitor.clone());
+        async move {
+            watched.await;
+            if defect.is_found() {
+                monitor.note(Machine::ends);
+            }
+        }
     }
 
     /// Runs a [watched](Self::watched) task on the consumption's runtime, from any thread.
@@ -78,12 +96,40 @@ impl Shared {
 
     /// The connection that the consumption uses now.
     pub(crate) fn connection(&self) -> Connection {
-        lock(&self.connection).clone()
+        self.connection.borrow().clone()
+    }
+
+    /// The connection that the consumption uses, and each that replaces it.
+    pub(crate) fn connections(&self) -> watch::Receiver<Connection> {
+        self.connection.subscribe()
     }
 
     /// Replaces the connection.
     pub(crate) fn move_to(&self, connection: Connection) {
-        *lock(&self.connection) = connection;
+        self.connection.send_replace(connection);
+    }
+
+    /// Takes note of whether the link is up, also that of a connection that replaces another one.
+    pub(crate) async fn follow_link(&self) -> Infallible {
+        let mut connections = self.connections();
+        loop {
+            let mut link = connections.borrow_and_update().link();
+            let following = async {
+                loop {
+                    let now = link.borrow_and_update().clone();
+                    self.monitor.note(|machine| machine.links(now.is_up, now.is_refused));
+                    if link.changed().await.is_err() {
+                        self.monitor.note(|machine| machine.links(false, false));
+                        std::future::pending::<Infallible>().await;
+                    }
+                }
+            };
+            tokio::select! {
+                never = following => match never {},
+                // The sender is part of `self`.
+                _ = connections.changed() => {}
+            }
+        }
     }
 
     /// Whether the last settlements have been written.
@@ -93,6 +139,17 @@ impl Shared {
 
     pub(crate) fn end(&self) {
         self.is_over.store(true, Release);
+    }
+
+    /// The numbers of the consumer.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.monitor.meter
+    }
+
+    /// Counts repairs.
+    pub(crate) fn note_repairs(&self, reason: Repair, times: u64) {
+        self.counters.repairs.fetch_add(times, Relaxed);
+        self.meter().repaired(reason, times);
     }
 
     /// The last attempt that is ordinary; none is beyond it where the final word is NAK.
@@ -112,15 +169,5 @@ impl Shared {
     /// Whether this process handed the message back; asked once for each delivery.
     pub(crate) fn forget_returned(&self, message: &Message) -> bool {
         message.metadata().is_ok_and(|metadata| lock(&self.returned).remove(&metadata.stream_sequence))
-    }
-
-    /// The outcome that the options give a message whose attempts are used up.
-    pub(crate) fn final_outcome(&self, reason: &str) -> Outcome {
-        match self.options.exhausted {
-            Exhausted::Ack => Outcome::Ack,
-            Exhausted::Retry => Outcome::Retry { after: Some(self.options.retry.longest()) },
-            Exhausted::Drop => Outcome::Drop { reason: reason.to_owned() },
-            Exhausted::DeadLetter => Outcome::DeadLetter { reason: reason.to_owned() },
-        }
     }
 }

@@ -13,10 +13,10 @@ use crate::handle::delivery::Delivery;
 use crate::lock::lock;
 use crate::shared::Shared;
 
-/// How long all others wait for those that run to end. Beyond it they go on.
+/// How long all other deliveries wait for the running ones to end. Then they go on.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long they wait for as many as have outlasted an earlier wait: these may be others, which end soon.
+/// How long they wait if as many run as have outlasted an earlier wait: these may be others, which end soon.
 const OUTLASTING_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The way to the handlers of one consumption.
@@ -25,7 +25,7 @@ pub(crate) struct Gate {
     process: Arc<ProcessGates>,
     inbox: Arc<dyn Inbox>,
     shared: Arc<Shared>,
-    /// What came while the gate was shut.
+    /// Deliveries that came while the gate was shut.
     aside: Mutex<Vec<Delivery>>,
     /// How many deliveries are in hand that no handler has: aside, or kept by somebody.
     kept: AtomicUsize,
@@ -34,7 +34,7 @@ pub(crate) struct Gate {
     changed: Notify,
 }
 
-/// What the gates of a process share.
+/// State that the gates of a process share.
 #[derive(Debug, Default)]
 struct ProcessGates {
     is_shut: AtomicBool,
@@ -91,6 +91,11 @@ impl Gate {
         self.inbox.put(deliveries);
     }
 
+    /// How many deliveries no handler has started.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inbox.waiting() + self.kept.load(SeqCst)
+    }
+
     /// Gives back what no handler has started.
     pub(crate) fn recall(&self) -> Vec<Delivery> {
         let mut waiting = self.take_aside();
@@ -110,7 +115,7 @@ impl Gate {
         self.inbox.put(&mut vec![delivery]);
     }
 
-    /// Waits until the handlers have no more than so many deliveries.
+    /// Waits until the handlers have no more than this number of deliveries.
     async fn fallen_to(&self, count: usize) {
         let places = &self.shared.places;
         loop {
@@ -137,13 +142,13 @@ impl Gate {
         self.shared.places.held().saturating_sub(self.kept.load(SeqCst))
     }
 
-    /// So many deliveries in hand are kept from the handlers.
+    /// Keeps this number of deliveries from the handlers.
     pub(crate) fn keep(&self, count: usize) {
         self.kept.fetch_add(count, SeqCst);
         self.changed.notify_waiters();
     }
 
-    /// So many of them are not any more; told before they are settled or given to the handlers.
+    /// Releases this number of them. Call it before they are settled or given to the handlers.
     pub(crate) fn let_go(&self, count: usize) {
         self.kept.fetch_sub(count, SeqCst);
     }

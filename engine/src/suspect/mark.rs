@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
+use crate::jetstream::api::nanoseconds;
 use crate::jetstream::beside::create_beside;
 use crate::jetstream::stored;
 use crate::lock::lock;
@@ -34,25 +35,25 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two tries to end a mark.
 const END_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// For how long it is tried to end one of which nobody knows whether it was stored. Its message waits for that.
+/// Time limit for ending a mark that may not have been stored. Its message waits for that.
 const UNCERTAIN_AT_MOST: Duration = Duration::from_secs(10);
 
-/// A mark that was not written again for so long was left behind, whatever `ack_wait` is: an election takes about
-/// four seconds, and storing a mark up to five.
+/// Shortest silence after which a mark was left behind, for any `ack_wait`: an election takes about four seconds, and
+/// storing a mark up to five.
 const SILENT_AT_LEAST: Duration = Duration::from_secs(10);
 
 /// A mark is of use until its message comes again: after `ack_wait`, or when there are workers again.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const MARK_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What a mark says about its message.
+/// State of the message that a mark is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Progress {
-    /// It runs, and nothing beside it in its process.
+    /// The message runs, and nothing beside it in its process.
     Alone,
-    /// It runs, and others may run beside it.
+    /// The message runs, and others may run beside it.
     Accompanied,
-    /// It ended, or was handed back.
+    /// The message ended, or was handed back.
     Ended,
 }
 
@@ -72,7 +73,7 @@ fn alone() -> usize {
 
 /// A mark as it was found.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct MarkState {
     /// Its place in the stream of marks: another one when it was written again.
     pub(crate) sequence: u64,
     pub(crate) progress: Progress,
@@ -134,33 +135,22 @@ impl Mark {
         *lock(&self.members) = Some(group);
     }
 
-    fn stream(&self) -> String {
-        format!("{}-marks", self.source)
-    }
-
     /// The mark as the server has it; `None` where there is none.
-    pub(crate) async fn find(&self, connection: &Connection) -> Result<Option<Found>> {
+    pub(crate) async fn find(&self, connection: &Connection) -> Result<Option<MarkState>> {
         let what = json!({ "last_by_subj": self.subject });
-        let stored = match stored::get(connection, &self.stream(), &what).await {
+        let stored = match stored::get(connection, &marks_of(&self.source), &what).await {
             Err(error) if error.kind() == ErrorKind::StreamNotFound => return Ok(None),
             stored => stored?,
         };
         let Some(stored) = stored else { return Ok(None) };
         let StoredMark { worker, progress, losses, group } = serde_json::from_slice(&stored.payload)
-            .map_err(|error| {
-                let text = format!(
-                    "The mark at {} cannot be read: purge the stream {}.",
-                    self.subject,
-                    self.stream()
-                );
-                Error::new(ErrorKind::Config, text).because(error)
-            })?;
+            .map_err(|error| unreadable(&self.subject, &self.source, error))?;
         let is_own = worker == this_worker();
-        Ok(Some(Found { sequence: stored.sequence, progress, losses, group, is_own }))
+        Ok(Some(MarkState { sequence: stored.sequence, progress, losses, group, is_own }))
     }
 
     /// Writes that the message is about to run, and waits until that is confirmed. Where that fails, or nobody
-    /// waits for it any more, it may be stored all the same, and has to be [ended](Self::end).
+    /// waits for it any more, it may still be stored, and has to be [ended](Self::end).
     pub(crate) async fn begin(&self, connection: &Connection, progress: Progress) -> Result<()> {
         let mut written = self.written.lock().await;
         let before = std::mem::replace(&mut written.progress, progress);
@@ -227,38 +217,55 @@ impl Mark {
         let mark = StoredMark { worker: this_worker(), progress, losses: self.losses, group: self.group };
         let payload = json!(mark).to_string().into();
         let mark = Outgoing::with_headers(self.subject.clone(), HeaderMap::new(), payload);
-        let stored = match publish(connection, mark.clone(), STORE_TIMEOUT).await {
-            Err(error) if error.kind() == ErrorKind::NoStream => {
-                self.create_stream(connection).await?;
-                publish(connection, mark, STORE_TIMEOUT).await?
-            }
-            stored => stored?,
-        };
-        if stored.stream == self.stream() {
-            return Ok(());
-        }
-        // There it would never be found.
-        let text = format!("The stream `{}` takes {}: exclude `_mark.>`.", stored.stream, self.subject);
-        Err(Error::new(ErrorKind::Overlap, text))
-    }
-
-    /// The last word on each message, for as long as it is of use.
-    async fn create_stream(&self, connection: &Connection) -> Result<()> {
-        let config = json!({
-            "name": self.stream(),
-            "subjects": [format!("_mark.{}.>", self.source)],
-            "max_msgs_per_subject": 1,
-            "max_age": u64::try_from(KEPT.as_nanos()).unwrap_or(u64::MAX),
-            "discard": "old",
-        });
-        if create_beside(connection, &self.source, config).await? {
-            info!(target: CONSUMER, stream = self.stream(), "The stream of marks was created.");
-        }
-        Ok(())
+        store(connection, &self.source, mark).await
     }
 }
 
-/// For how long a mark is watched for signs that its worker is alive, which writes it again every third of that.
+/// The name of the stream of marks beside the stream `source`.
+pub(crate) fn marks_of(source: &str) -> String {
+    format!("{source}-marks")
+}
+
+/// The error for something in the stream of marks that this version does not understand.
+pub(crate) fn unreadable(subject: &str, source: &str, cause: serde_json::Error) -> Error {
+    let text = format!("The mark at {subject} cannot be read: purge the stream {}.", marks_of(source));
+    Error::new(ErrorKind::Config, text).because(cause)
+}
+
+/// Stores something in the stream of marks, which is created where there is none.
+pub(crate) async fn store(connection: &Connection, source: &str, mark: Outgoing) -> Result<()> {
+    let stored = match publish(connection, mark.clone(), STORE_TIMEOUT).await {
+        Err(error) if error.kind() == ErrorKind::NoStream => {
+            create_stream(connection, source).await?;
+            publish(connection, mark.clone(), STORE_TIMEOUT).await?
+        }
+        stored => stored?,
+    };
+    if stored.stream == marks_of(source) {
+        return Ok(());
+    }
+    // There it would never be found.
+    let text = format!("The stream `{}` takes {}: exclude `_mark.>`.", stored.stream, mark.subject());
+    Err(Error::new(ErrorKind::Overlap, text))
+}
+
+/// Creates the stream that has the last word on each message, for as long as it is of use.
+async fn create_stream(connection: &Connection, source: &str) -> Result<()> {
+    let name = marks_of(source);
+    let config = json!({
+        "name": name,
+        "subjects": [format!("_mark.{source}.>")],
+        "max_msgs_per_subject": 1,
+        "max_age": nanoseconds(MARK_LIFETIME),
+        "discard": "old",
+    });
+    if create_beside(connection, source, config).await? {
+        info!(target: CONSUMER, stream = name, "The stream of marks was created.");
+    }
+    Ok(())
+}
+
+/// Time after which the worker of a mark counts as lost. A running worker writes its mark again every third of it.
 pub(crate) fn longest_silence(ack_wait: Duration) -> Duration {
     ack_wait.max(SILENT_AT_LEAST)
 }

@@ -6,6 +6,7 @@
 //! guilty one (docs/decisions/0014).
 
 pub(crate) mod gate;
+mod handed_back;
 pub(crate) mod mark;
 
 use std::collections::{HashMap, VecDeque};
@@ -19,15 +20,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::config::HEADROOM;
 use crate::error::{Error, Result};
-use crate::handle::delivery::{Delivery, HEADROOM};
+use crate::handle::delivery::Delivery;
 use crate::lock::lock;
 use crate::message::Message;
 use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
 use crate::settle::hook::Hook;
 use crate::suspect::gate::Gate;
-use crate::suspect::mark::{Found, Mark, Progress, longest_silence, may_pass};
+use crate::suspect::handed_back::HandedBack;
+use crate::suspect::mark::{Mark, MarkState, Progress, longest_silence, may_pass};
 
 /// Workers that a suspect may lose in company: there it may have been another one's fault.
 const LOSSES: u64 = 3;
@@ -41,8 +44,8 @@ const GROUP_DIVISOR: usize = 8;
 
 /// Tries in a row to keep a mark. The pauses between them double, so that they last half a minute together: longer
 /// than an election, or the restart of a server.
-const TRIES: u32 = 6;
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const MARK_TRIES: u32 = 6;
+const FIRST_MARK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long no mark is tried after one could not be kept.
 const WITHOUT_MARKS: Duration = Duration::from_secs(600);
@@ -52,7 +55,8 @@ const WITHOUT_MARKS: Duration = Duration::from_secs(600);
 pub(crate) struct Suspects {
     settler: Arc<Settler>,
     gate: Arc<Gate>,
-    waiting: Mutex<Waiting>,
+    handed_back: HandedBack,
+    waiting: Mutex<Waitlist>,
     arrived: Notify,
     /// The marks of those that run.
     marks: Mutex<Vec<Weak<Mark>>>,
@@ -63,7 +67,7 @@ pub(crate) struct Suspects {
 
 /// The suspects that do not run. They stay here whatever is found out about them, so that a drain has them all.
 #[derive(Debug, Default)]
-struct Waiting {
+struct Waitlist {
     deliveries: HashMap<u64, Delivery>,
     /// The marks that may have been written although their deliveries do not run.
     tried: HashMap<u64, Arc<Mark>>,
@@ -78,7 +82,7 @@ struct Suspect {
     number: u64,
     /// How many workers were lost with it in company, where that was found out.
     losses: Option<u64>,
-    /// With how many it may run.
+    /// Number of suspects that it may run with.
     group: usize,
 }
 
@@ -105,7 +109,7 @@ struct Members {
 struct FoundMark {
     number: u64,
     mark: Arc<Mark>,
-    found: Found,
+    state: MarkState,
 }
 
 /// A suspect whose mark is being written. It waits again where that fails, or where a drain cuts it short.
@@ -129,7 +133,7 @@ impl Drop for Marking<'_> {
     }
 }
 
-/// The tries in a row that were in vain though the server could be reached.
+/// The tries in a row that failed although the server could be reached.
 #[derive(Debug, Default)]
 struct FailedTries(u32);
 
@@ -137,7 +141,7 @@ impl FailedTries {
     /// The pause before the next try; `None` after the last one.
     fn pause(&mut self, is_up: bool) -> Option<Duration> {
         self.0 += u32::from(is_up);
-        (self.0 < TRIES).then(|| SHORTEST_PAUSE * (1 << self.0.saturating_sub(1)))
+        (self.0 < MARK_TRIES).then(|| FIRST_MARK_PAUSE * (1 << self.0.saturating_sub(1)))
     }
 }
 
@@ -146,6 +150,7 @@ impl Suspects {
         Arc::new(Self {
             settler,
             gate,
+            handed_back: HandedBack::default(),
             waiting: Mutex::default(),
             arrived: Notify::new(),
             marks: Mutex::default(),
@@ -154,19 +159,55 @@ impl Suspects {
         })
     }
 
-    /// Takes the suspects out of what arrived; the rest goes to the handlers.
-    pub(crate) fn put(&self, deliveries: &mut Vec<Delivery>) {
-        let shared = &self.settler.shared;
-        let limit = shared.last_attempt();
-        deliveries
-            // A message that this process itself handed back has ended no worker.
-            .extract_if(.., |delivery| {
-                delivery.attempt() > limit && !shared.forget_returned(delivery.message())
-            })
-            .for_each(|delivery| self.keep(delivery));
+    /// Gives what arrived to the handlers. Deliveries whose number says that they are the last attempt, or one too many,
+    /// are counted first.
+    pub(crate) fn put(self: &Arc<Self>, deliveries: &mut Vec<Delivery>) {
+        let last = self.settler.shared.last_attempt();
+        let doubtful = |delivery: &mut Delivery| delivery.attempt() >= last && delivery.attempt() > 1;
+        let doubtful: Vec<_> = deliveries.extract_if(.., doubtful).collect();
+        if !doubtful.is_empty() {
+            self.clone().count(doubtful);
+        }
         if !deliveries.is_empty() {
             self.gate.put(deliveries);
         }
+    }
+
+    /// Leaves out deliveries that ran nothing. Those that are still beyond the last attempt are suspects.
+    fn count(self: Arc<Self>, mut deliveries: Vec<Delivery>) {
+        self.gate.keep(deliveries.len());
+        let shared = self.settler.shared.clone();
+        shared.clone().spawn(async move {
+            let reading = self.handed_back.until_now(&shared);
+            let Some(unrun) = shared.consumer.stop.run_until_cancelled(reading).await else {
+                self.gate.let_go(deliveries.len());
+                self.hand_back(deliveries).await;
+                return;
+            };
+            for delivery in &mut deliveries {
+                let count = delivery.message().metadata().map_or(0, |message| unrun.of(&message));
+                delivery.leave_out(count);
+            }
+            self.gate.let_go(deliveries.len());
+            deliveries
+                // A message that this process itself handed back has ended no worker.
+                .extract_if(.., |delivery| {
+                    delivery.attempt() > shared.last_attempt() && !shared.forget_returned(delivery.message())
+                })
+                .for_each(|delivery| self.keep(delivery));
+            self.gate.put(&mut deliveries);
+        });
+    }
+
+    /// Hands back what no handler has started, and notes that it ran nothing.
+    pub(crate) async fn hand_back(&self, deliveries: Vec<Delivery>) {
+        let shared = &self.settler.shared;
+        // Nobody reads a record of an ephemeral durable.
+        let is_read = shared.options.ephemeral.is_none() && shared.last_attempt() < u64::MAX;
+        if is_read && !deliveries.is_empty() {
+            self.handed_back.note(shared, &deliveries).await;
+        }
+        deliveries.iter().for_each(Delivery::hand_back);
     }
 
     fn keep(&self, delivery: Delivery) {
@@ -178,7 +219,7 @@ impl Suspects {
         self.arrived.notify_one();
     }
 
-    fn insert(&self, waiting: &mut Waiting, number: u64, delivery: Delivery) {
+    fn insert(&self, waiting: &mut Waitlist, number: u64, delivery: Delivery) {
         self.gate.keep(1);
         waiting.deliveries.insert(number, delivery);
     }
@@ -254,7 +295,7 @@ impl Suspects {
         group
     }
 
-    /// What the marks of a group share.
+    /// Makes the part that the marks of a group share.
     fn members(self: &Arc<Self>, group: &[Suspect]) -> Members {
         let members = Members { count: group.len(), group: Arc::new(Group(Arc::downgrade(self))) };
         if group[0].group < LARGEST_GROUP {
@@ -299,10 +340,10 @@ impl Suspects {
             None => Arc::new(Mark::of(&message, losses.unwrap_or_default(), members.count)?),
         };
         if losses.is_none()
-            && let Some(found) = self.find(&mark).await?
+            && let Some(state) = self.find(&mark).await?
         {
             self.forget_mark(number);
-            return Ok(Some(FoundMark { number, mark, found }));
+            return Ok(Some(FoundMark { number, mark, state }));
         }
         if members.count > 1 {
             self.run_together(number, mark, members).await?;
@@ -312,7 +353,7 @@ impl Suspects {
         Ok(None)
     }
 
-    /// The message of the suspect, and the mark that was tried in vain; `None` when it was recalled, or somebody
+    /// The message of the suspect, and the mark that could not be written; `None` when it was recalled, or somebody
     /// else may have it.
     fn held(&self, number: u64) -> Option<(Message, Option<Arc<Mark>>)> {
         let waiting = lock(&self.waiting);
@@ -326,7 +367,7 @@ impl Suspects {
     }
 
     /// The mark as another worker left it.
-    async fn find(&self, mark: &Mark) -> Result<Option<Found>> {
+    async fn find(&self, mark: &Mark) -> Result<Option<MarkState>> {
         let found = mark.find(&self.settler.shared.connection()).await?;
         // A process that is here is not lost.
         Ok(found.filter(|found| !found.is_own && found.progress != Progress::Ended))
@@ -418,20 +459,20 @@ impl Suspects {
 
     /// Waits whether the worker whose mark was found is alive, only out of the server's reach for a while: then
     /// it writes its mark again, or ends it.
-    async fn watch(self: Arc<Self>, FoundMark { number, mark, found }: FoundMark) {
+    async fn watch(self: Arc<Self>, FoundMark { number, mark, state }: FoundMark) {
         let shared = &self.settler.shared;
         tokio::time::sleep(longest_silence(shared.options.ack_wait)).await;
         let is_lost = match mark.find(&shared.connection()).await {
-            Ok(Some(now)) => now.sequence == found.sequence,
+            Ok(Some(now)) => now.sequence == state.sequence,
             _ => false,
         };
-        let losses = found.losses + 1;
+        let losses = state.losses + 1;
         if !is_lost {
             self.put_off(number);
-        } else if found.group > 1 {
-            let group = (found.group / GROUP_DIVISOR).max(1);
-            self.queue(Suspect { number, losses: Some(found.losses), group });
-        } else if found.progress == Progress::Accompanied && losses < LOSSES {
+        } else if state.group > 1 {
+            let group = (state.group / GROUP_DIVISOR).max(1);
+            self.queue(Suspect { number, losses: Some(state.losses), group });
+        } else if state.progress == Progress::Accompanied && losses < LOSSES {
             self.queue(Suspect { number, losses: Some(losses), group: 1 });
         } else if let Some(delivery) = self.take(number) {
             delivery.give_up();
@@ -488,6 +529,6 @@ mod tests {
     #[test]
     fn a_mark_is_tried_for_as_long_as_the_server_is_away() {
         let mut failed = FailedTries::default();
-        assert!((0..1000).all(|_| failed.pause(false) == Some(SHORTEST_PAUSE)));
+        assert!((0..1000).all(|_| failed.pause(false) == Some(FIRST_MARK_PAUSE)));
     }
 }

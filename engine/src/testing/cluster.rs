@@ -51,7 +51,7 @@ impl NatsCluster {
         &mut self.nodes
     }
 
-    /// Where clients connect to, a node each.
+    /// Addresses for clients, one of each node.
     pub fn urls(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.url().to_owned()).collect()
     }

@@ -9,6 +9,7 @@ use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::error::Result;
 use crate::handle::delivery::{Delivery, admit};
+use crate::observe::Monitor;
 use crate::settle::Settler;
 use crate::shared::Shared;
 
@@ -19,17 +20,17 @@ const PAYLOAD: &[u8] = &[b'x'; 128];
 pub struct Arrivals(Arc<Settler>);
 
 impl Arrivals {
-    /// Of the current tokio runtime.
+    /// Arrivals on the current tokio runtime.
     ///
     /// # Errors
     /// [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable), if the client does not wait for its server.
     pub async fn new() -> Result<Self> {
         let connection = Connection::to_nowhere().await?;
         let options = Arc::new(ConsumerOptions::pull("orders", "billing"));
-        Ok(Self(Settler::new(Shared::new(options, connection))))
+        Ok(Self(Settler::new(Shared::new(options.clone(), connection, Monitor::alone(&options)))))
     }
 
-    /// So many messages of 128 bytes become deliveries.
+    /// Makes deliveries of this number of messages of 128 bytes.
     #[must_use]
     pub fn arrive(&self, count: usize) -> Vec<Delivery> {
         let mut deliveries = Vec::with_capacity(count);

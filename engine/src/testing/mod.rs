@@ -45,7 +45,7 @@ pub struct NatsServer {
     /// `None` while stopped.
     process: Option<Child>,
     url: String,
-    /// As the server takes it: "-1" until it chose one.
+    /// Port in the configuration: "-1" until the server chose one.
     port: String,
     store: PathBuf,
     /// The configuration, the log and the ports file; the store, unless it was given.
@@ -61,6 +61,14 @@ pub struct NatsServerBuilder {
 
 impl NatsServerBuilder {
     /// Text of a configuration file, such as `max_payload: 1024`. Address and store stay ours.
+    ///
+    /// ```
+    /// use nats_consumer::testing::NatsServer;
+    ///
+    /// # async fn example() -> std::io::Result<()> {
+    /// let server = NatsServer::builder().config("max_payload: 1024").start().await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn config(mut self, text: impl Into<String>) -> Self {
         self.config = text.into();
@@ -107,7 +115,7 @@ impl NatsServer {
         NatsServerBuilder::default()
     }
 
-    /// Where clients connect to; the same after a restart.
+    /// Address for clients; the same after a restart.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -263,7 +271,7 @@ impl NatsServer {
         Ok(self.process.is_none())
     }
 
-    /// By the shell, which knows `kill` everywhere: std has only SIGKILL.
+    /// Sends a signal with the shell's `kill`: std has only SIGKILL.
     fn signal(&self, name: &str) -> io::Result<()> {
         let Some(pid) = self.pid() else {
             let text = "nats-server is stopped; restart it first";

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::bind::declared::has_nothing_for;
@@ -18,41 +18,56 @@ use crate::bind::position::Position;
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::fetch::demand::Problem;
-use crate::jetstream::info::{ConsumerInfo, stream_info};
+use crate::jetstream::info::{ConsumerInfo, pause, stream_info};
 use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
+use crate::watch::lag::{Lag, now_of};
 
 /// Shortest pause between two looks. The server is asked for the state every five seconds, or more often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Shortest pause between two looks at the stream of an idle consumer: its subjects seldom change, and a fleet of idle
+/// consumers asks nothing that nobody needs.
+const STREAM_LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A pause that runs out soon. The request for it must arrive before.
+const SHORT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Inspects one durable. It outlives repairs, so that a new binding does not log again what is known.
 pub(crate) struct Inspector {
     options: Arc<ConsumerOptions>,
     settler: Arc<Settler>,
     position: Position,
-    places: Places,
+    blockage: Blockage,
     /// Whether the stream has no subject that the filter matches.
     has_nothing: Switch,
+    last_stream_look: Option<Instant>,
     is_paused: Switch,
+    /// Deliveries when the durable was seen to be paused.
+    delivered_in_pause: Option<u64>,
     drift: Drift,
     full_queue: Option<i64>,
+    lag: Lag,
 }
 
 impl Inspector {
     pub(crate) fn new(options: Arc<ConsumerOptions>, settler: Arc<Settler>) -> Self {
         Self {
+            lag: Lag::new(options.clone(), settler.clone()),
             options,
             settler,
             position: Position::default(),
-            places: Places::default(),
+            blockage: Blockage::default(),
             has_nothing: Switch::default(),
+            last_stream_look: None,
             is_paused: Switch::default(),
+            delivered_in_pause: None,
             drift: Drift::default(),
             full_queue: None,
         }
     }
 
-    /// Where the durable stood at the last look.
+    /// The position of the durable at the last look.
     pub(crate) fn position(&self) -> &Position {
         &self.position
     }
@@ -79,6 +94,7 @@ impl Inspector {
             self.look_at_durable(durable, &info);
             self.settler.shared.backlog.store(info.num_pending, Relaxed);
             self.lift_limits(connection, durable, &info).await;
+            self.end_pause(connection, durable, &info).await;
             arrivals.look(self.settler.shared.counters.snapshot().received);
             if arrivals.may_have_stopped() {
                 self.look_at_stream(connection).await;
@@ -87,6 +103,7 @@ impl Inspector {
             if is_listening && arrivals.have_stopped() && is_unsubscribed(durable, &info) {
                 return Problem::Silent;
             }
+            self.lag.ask(connection, &info).await;
             sleep(LOOK_INTERVAL).await;
         }
         Problem::Closed
@@ -98,6 +115,7 @@ impl Inspector {
         self.look_at_places(info);
         self.look_at_drift(durable, info);
         self.look_at_pause(info);
+        self.lag.note(info);
     }
 
     /// Delayed retries count too: when all places at the server are taken, nobody gets anything new.
@@ -105,9 +123,13 @@ impl Inspector {
         let limit = info.max_ack_pending();
         let here = &self.settler.shared.places;
         // If all of them run, it is as it should be.
-        let is_idle = here.held() < self.options.concurrency;
-        let is_full = limit > 0 && info.num_ack_pending >= limit && is_idle;
-        if self.places.look(is_full, here.settled()) {
+        let is_idle = here.held() < self.options.at_once();
+        // Where one at a time is declared, the others wait for it as they should.
+        let is_full = limit > 1 && info.num_ack_pending >= limit && is_idle;
+        let begins = self.blockage.look(is_full, here.settled());
+        let is_stuck = self.blockage.persists();
+        self.settler.shared.monitor.note(|machine| machine.fills(is_stuck));
+        if begins {
             warn!(
                 target: CONSUMER,
                 consumer = self.options.name,
@@ -130,6 +152,8 @@ impl Inspector {
     /// A pause looks like silence.
     fn look_at_pause(&mut self, info: &ConsumerInfo) {
         let until = info.config.get("pause_until").and_then(Value::as_str).unwrap_or("it is resumed");
+        let pause = info.paused.then(|| until.to_owned());
+        self.settler.shared.monitor.note(|machine| machine.pauses(pause));
         match self.is_paused.look(info.paused) {
             Some(true) => warn!(
                 target: CONSUMER,
@@ -140,6 +164,29 @@ impl Inspector {
                 info!(target: CONSUMER, consumer = self.options.name, "The durable is not paused any more.");
             }
             None => {}
+        }
+    }
+
+    /// A server that ends a pause at once, as `nats consumer resume` asks, sends a push consumer nothing until the next
+    /// message is stored (seen on nats-server 2.15.1). It does when a pause runs out.
+    async fn end_pause(&mut self, connection: &Connection, durable: &Durable, info: &ConsumerInfo) {
+        let delivered = info.delivered.consumer_seq;
+        if info.paused {
+            self.delivered_in_pause = Some(delivered);
+            return;
+        }
+        let is_held = self.delivered_in_pause.take() == Some(delivered) && info.num_pending > 0;
+        if !is_held || durable.deliver_subject().is_none() {
+            return;
+        }
+        let until = humantime::format_rfc3339_millis(now_of(info) + SHORT_PAUSE).to_string();
+        if let Err(error) = pause(connection, &self.options.stream, &durable.name, &until).await {
+            warn!(
+                target: CONSUMER,
+                consumer = self.options.name,
+                "The pause is over, but messages arrive only when the next one is stored: the server was not asked for \
+                 them. {error}"
+            );
         }
     }
 
@@ -159,9 +206,11 @@ impl Inspector {
 
     /// Somebody changed the subjects of the stream, or the filter is wrong: that looks like silence.
     async fn look_at_stream(&mut self, connection: &Connection) {
-        if self.options.filter_subjects.is_empty() {
+        let is_due = self.last_stream_look.is_none_or(|last| last.elapsed() >= STREAM_LOOK_INTERVAL);
+        if self.options.filter_subjects.is_empty() || !is_due {
             return;
         }
+        self.last_stream_look = Some(Instant::now());
         let Ok(info) = stream_info(connection, &self.options.stream).await else { return };
         if self.has_nothing.look(has_nothing_for(&self.options, &info.config)) == Some(true) {
             warn!(
@@ -185,23 +234,31 @@ impl Switch {
     pub(crate) fn look(&mut self, now: bool) -> Option<bool> {
         (std::mem::replace(&mut self.0, now) != now).then_some(now)
     }
+
+    fn is_on(&self) -> bool {
+        self.0
+    }
 }
 
 /// Whether `max_ack_pending` keeps new messages away.
 #[derive(Debug, Default)]
-struct Places {
+struct Blockage {
     /// The number of settled deliveries when all places were found taken.
     settled_when_full: Option<usize>,
     is_stuck: Switch,
 }
 
-impl Places {
+impl Blockage {
     /// Whether they begin to be stuck: all are taken, and nothing was settled since the last look. A backlog fills the
     /// places of a push consumer for a moment.
     fn look(&mut self, is_full: bool, settled: usize) -> bool {
         let is_stuck = is_full && self.settled_when_full == Some(settled);
         self.settled_when_full = is_full.then_some(settled);
         self.is_stuck.look(is_stuck) == Some(true)
+    }
+
+    fn persists(&self) -> bool {
+        self.is_stuck.is_on()
     }
 }
 
@@ -219,12 +276,12 @@ impl Arrivals {
         self.received = Some(received);
     }
 
-    /// Nothing arrived since the last look, or this is the first one.
+    /// Whether nothing arrived since the last look, or this is the first one.
     fn may_have_stopped(&self) -> bool {
         self.are_new != Some(true)
     }
 
-    /// Nothing arrived since the last look.
+    /// Whether nothing arrived since the last look.
     fn have_stopped(&self) -> bool {
         self.are_new == Some(false)
     }
@@ -256,8 +313,8 @@ mod tests {
     }
 
     #[test]
-    fn places_are_stuck_only_when_nothing_was_settled_between_two_looks() {
-        let mut places = Places::default();
+    fn places_persists_only_when_nothing_was_settled_between_two_looks() {
+        let mut places = Blockage::default();
         let looks = [(true, 1), (true, 2), (true, 2), (true, 2), (false, 2), (true, 2), (true, 2)];
         let stuck = looks.map(|(is_full, settled)| places.look(is_full, settled));
         assert_eq!(stuck, [false, false, true, false, false, false, true]);

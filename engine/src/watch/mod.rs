@@ -1,10 +1,13 @@
 //! Keeps one consumption consuming: notices when it does not, and repairs it.
 //!
 //! [`ask`] asks the server for the state of the durable, [`inspect`] looks at the answers, [`quarantine`] searches for
-//! messages that break the connection. This file connects and binds again.
+//! messages that break the connection, [`lag`] keeps the numbers for the metrics, [`announce`] tells those who ask who
+//! consumes. This file connects and binds again.
 
+pub(crate) mod announce;
 mod ask;
 mod inspect;
+mod lag;
 pub(crate) mod quarantine;
 
 use std::convert::Infallible;
@@ -24,10 +27,10 @@ use crate::connect::denial::Permission;
 use crate::error::Result;
 use crate::fetch::demand::Problem;
 use crate::fetch::{Fetch, fetch};
-use crate::handle::delivery::Delivery;
 use crate::jetstream::info::{ConsumerInfo, consumer_info};
 use crate::jitter::jittered;
-use crate::observe::count;
+use crate::observe::meter::Repair;
+use crate::observe::state::{Machine, trouble_of};
 use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
 use crate::suspect::Suspects;
@@ -36,14 +39,17 @@ use crate::watch::inspect::Inspector;
 use crate::watch::quarantine::{Search, sweep};
 
 /// Interval of the checks whether the link still carries anything, and the time that the answer may take.
-const LINK_CHECK: Duration = Duration::from_secs(4);
+const LINK_CHECK_INTERVAL: Duration = Duration::from_secs(4);
 
 /// Pauses between repairs double between these bounds.
 const SHORTEST_REPAIR_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_REPAIR_PAUSE: Duration = Duration::from_secs(10);
 
+/// How soon after a repair a permission that is still missing shows.
+const PROBATION: Duration = Duration::from_secs(2);
+
 /// Keeps one consumption consuming.
-pub(crate) struct Supervisor {
+pub(crate) struct Repairer {
     pub(crate) connect: ConnectOptions,
     pub(crate) options: Arc<ConsumerOptions>,
     pub(crate) settler: Arc<Settler>,
@@ -58,20 +64,33 @@ struct Watchers {
     search: Search,
 }
 
-impl Supervisor {
+impl Repairer {
     /// Fetches and repairs until stopped.
-    pub(crate) async fn run(self, mut connection: Connection, mut durable: Durable) {
+    pub(crate) async fn run(self, connection: Connection, durable: Durable) {
+        let shared = self.settler.shared.clone();
+        tokio::select! {
+            () = self.keep_consuming(connection, durable) => {}
+            never = shared.follow_link() => match never {},
+        }
+    }
+
+    async fn keep_consuming(self, mut connection: Connection, mut durable: Durable) {
         let mut watchers = Watchers {
             asker: Asker::new(self.options.clone(), self.settler.clone()),
             inspector: Inspector::new(self.options.clone(), self.settler.clone()),
-            search: Search::default(),
+            search: Search::new(connection.server_id()),
         };
         let mut pause = SHORTEST_REPAIR_PAUSE;
+        let mut probation = Duration::ZERO;
         loop {
             let began = tokio::time::Instant::now();
-            let Some(problem) = self.fetch(&connection, &durable, &mut watchers).await else { return };
-            count(&self.settler.shared.counters.repairs);
+            // Boxed, as the repair: these futures are large, and every level above would have its copy on the stack.
+            let fetching = Box::pin(self.fetch(&connection, &durable, &mut watchers));
+            let Some(problem) = self.unless_denied_again(probation, fetching).await else { return };
+            self.settler.shared.monitor.note(|machine| machine.meets(problem.trouble()));
+            self.settler.shared.note_repairs(problem.repair(), 1);
             let is_denied = problem == Problem::Denied;
+            probation = if is_denied { PROBATION } else { Duration::ZERO };
             if !is_denied {
                 let problem = self.describe(&problem, watchers.inspector.full_queue());
                 warn!(target: CONSUMER, consumer = self.options.name, "{problem}; repairing.");
@@ -79,12 +98,29 @@ impl Supervisor {
             if began.elapsed() > LONGEST_REPAIR_PAUSE {
                 pause = SHORTEST_REPAIR_PAUSE;
             }
-            let Some(repaired) = self.repair(connection, &mut watchers, &mut pause).await else { return };
+            let repairing = Box::pin(self.repair(connection, &mut watchers, &mut pause));
+            let Some(repaired) = repairing.await else { return };
             (connection, durable) = repaired;
             // What was denied may be denied again.
             if !is_denied {
                 info!(target: CONSUMER, consumer = self.options.name, "Consuming again.");
             }
+        }
+    }
+
+    /// Fetches, and reports it as consuming only after `probation`: a missing permission mostly shows again.
+    async fn unless_denied_again<T>(&self, probation: Duration, fetching: impl Future<Output = T>) -> T {
+        let consuming = async {
+            if !probation.is_zero() {
+                sleep(probation).await;
+            }
+            self.settler.shared.monitor.note(Machine::fetches);
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            never = consuming => match never {},
+            ended = fetching => ended,
         }
     }
 
@@ -151,7 +187,7 @@ impl Supervisor {
                 return Ok(());
             }
             // Not earlier: while the fetch still asks, a message would come straight back.
-            self.suspects.recall().iter().for_each(Delivery::hand_back);
+            self.suspects.hand_back(self.suspects.recall()).await;
         }
     }
 
@@ -164,7 +200,7 @@ impl Supervisor {
             let now = link.borrow_and_update().generation;
             if now != generation {
                 generation = now;
-                count(&self.settler.shared.counters.repairs);
+                self.settler.shared.note_repairs(Repair::Reconnecting, 1);
                 self.sweep(connection, durable, search).await;
             }
         }
@@ -173,14 +209,14 @@ impl Supervisor {
     /// Asks now and then whether the link still carries anything.
     async fn check_link(&self, connection: &Connection) -> Infallible {
         loop {
-            sleep(jittered(LINK_CHECK)).await;
+            sleep(jittered(LINK_CHECK_INTERVAL)).await;
             self.renew_if_silent(connection).await;
         }
     }
 
     async fn renew_if_silent(&self, connection: &Connection) {
-        if connection.is_up() && connection.renew_if_silent(LINK_CHECK).await {
-            count(&self.settler.shared.counters.repairs);
+        if connection.is_up() && connection.renew_if_silent(LINK_CHECK_INTERVAL).await {
+            self.settler.shared.note_repairs(Repair::Silent, 1);
         }
     }
 
@@ -212,6 +248,7 @@ impl Supervisor {
             match tried {
                 Ok(durable) => return Some((connection, durable)),
                 Err(error) => {
+                    self.settler.shared.monitor.note(|machine| machine.meets(trouble_of(&error)));
                     error!(target: CONSUMER, consumer = self.options.name, "{error} Trying again within {:?}.", *pause);
                 }
             }
@@ -223,6 +260,7 @@ impl Supervisor {
             *connection = Connection::open(&self.connect).await?;
             connection.name(&self.options.name);
             self.settler.shared.move_to(connection.clone());
+            watchers.search.note_close();
         }
         let position = watchers.inspector.position();
         let resume = position.resume(connection, &self.options.stream).await?;
@@ -275,7 +313,7 @@ impl Supervisor {
     }
 }
 
-/// What has to be permitted, or nothing is delivered.
+/// The permission without which nothing is delivered.
 fn needed(connection: &Connection, options: &ConsumerOptions, durable: &Durable) -> (Permission, String) {
     match durable.deliver_subject() {
         Some(subject) => (Permission::Subscribe, subject.to_owned()),

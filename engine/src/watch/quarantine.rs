@@ -6,11 +6,12 @@
 //! be parsed are stored as dead letters, whole, and ended.
 
 use std::ops::RangeInclusive;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::config::ConsumerOptions;
@@ -26,11 +27,15 @@ use crate::settle::Settler;
 use crate::suspect::mark::Mark;
 
 /// Messages looked at after one loss of the connection; the next ones follow after the next loss.
-const MOST: usize = 500;
+const MOST_AT_ONCE: usize = 500;
 
-/// What was looked at, of what one durable was sent.
+/// A message that broke the connection comes again after `ack_wait`, and breaks it again within twice that and this.
+const BREAKS_AGAIN: Duration = Duration::from_secs(60);
+
+/// The deliveries of one durable that were looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Search {
+    losses: Losses,
     /// When the durable was created: another one is sent all messages again.
     created: Option<String>,
     /// Ranges of sequences, from the newest to the oldest.
@@ -38,11 +43,23 @@ pub(crate) struct Search {
 }
 
 impl Search {
+    /// Nothing was looked at, on a connection to this server.
+    pub(crate) fn new(server: String) -> Self {
+        let losses = Losses { server: Some(server), last: None };
+        Self { losses, ..Self::default() }
+    }
+
+    /// The connection was closed for good, as by a panic of async-nats: whichever server comes next tells nothing.
+    pub(crate) fn note_close(&mut self) {
+        self.losses.server = None;
+    }
+
     /// The sequences to look at next, the newest first: a message that breaks the connection mostly was the last one
     /// that was sent, and a message that waits for a retry may hold the ack floor far below it.
     fn next(&mut self, info: &ConsumerInfo) -> Vec<u64> {
         if self.created != info.created {
-            *self = Self { created: info.created.clone(), done: Vec::new() };
+            self.created.clone_from(&info.created);
+            self.done.clear();
         }
         if info.num_ack_pending == 0 {
             return Vec::new();
@@ -51,7 +68,7 @@ impl Search {
         let mut next = Vec::new();
         let mut sequence = info.delivered.stream_seq;
         let mut done = self.done.iter().peekable();
-        while sequence > floor && next.len() < MOST {
+        while sequence > floor && next.len() < MOST_AT_ONCE {
             match done.next_if(|range| *range.end() >= sequence) {
                 Some(range) => sequence = sequence.min(range.start().saturating_sub(1)),
                 None => {
@@ -76,7 +93,29 @@ impl Search {
     }
 }
 
-/// Looks through what this consumer was sent and has not settled, and puts unreadable messages away.
+/// The connections that were lost and came back.
+#[derive(Debug, Default)]
+struct Losses {
+    /// The server of the connection. One that starts again has another id.
+    server: Option<String>,
+    last: Option<Instant>,
+}
+
+impl Losses {
+    /// Whether a message may have broken the connection, now that it leads to `server`. A server that restarts ends it,
+    /// too, and then each consumer of each process comes back: nobody reads messages for that. In a cluster a message
+    /// leads to another server the first time; the second time tells it from a restart.
+    fn may_be_by_a_message(&mut self, server: String, now: Instant, soon: Duration) -> bool {
+        let is_other = self.server.as_ref().is_some_and(|before| *before != server);
+        let is_again = self.last.is_some_and(|last| now - last < soon);
+        self.server = Some(server);
+        self.last = Some(now);
+        !is_other || is_again
+    }
+}
+
+/// Looks through what this consumer was sent and has not settled, and puts unreadable messages away, if one of them may
+/// have broken the connection.
 pub(crate) async fn sweep(
     connection: &Connection,
     options: &ConsumerOptions,
@@ -85,6 +124,11 @@ pub(crate) async fn sweep(
     search: &mut Search,
 ) -> Result<()> {
     let info = consumer_info(connection, &options.stream, durable).await?;
+    // Not before that answer: only then async-nats surely knows which server it talks to.
+    let soon = options.ack_wait * 2 + BREAKS_AGAIN;
+    if !search.losses.may_be_by_a_message(connection.server_id(), Instant::now(), soon) {
+        return Ok(());
+    }
     for sequence in search.next(&info) {
         let stored = stored::get(connection, &options.stream, &json!({ "seq": sequence })).await?;
         let unreadable = stored.filter(|stored| is_for(stored, options) && !is_readable(&stored.headers));
@@ -177,7 +221,6 @@ fn is_readable(block: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::time::Duration;
 
     use futures_util::StreamExt;
     use proptest::prelude::*;
@@ -353,7 +396,7 @@ mod tests {
             (floor, sent, waiting) in any::<(u64, u64, i64)>(),
         ) {
             let next = Search::default().next(&look(floor, sent, waiting));
-            prop_assert!(next.len() <= MOST);
+            prop_assert!(next.len() <= MOST_AT_ONCE);
             prop_assert!(next.iter().all(|sequence| *sequence <= sent && *sequence > floor));
         }
 
@@ -364,7 +407,7 @@ mod tests {
         ) {
             let (mut search, mut sent, mut seen) = (Search::default(), floor, Vec::new());
             let all = more.iter().sum::<u64>();
-            for more in more.into_iter().chain(std::iter::repeat_n(0, all as usize / MOST + 1)) {
+            for more in more.into_iter().chain(std::iter::repeat_n(0, all as usize / MOST_AT_ONCE + 1)) {
                 sent += more;
                 let next = search.next(&look(floor, sent, 1));
                 next.iter().for_each(|sequence| search.has_seen(*sequence));
@@ -386,11 +429,43 @@ mod tests {
         }
     }
 
+    /// Whether a message is suspected after each loss, by the server that comes next and by seconds.
+    fn suspected(losses: &[(&str, u64)]) -> Vec<bool> {
+        let (mut search, began) = (Search::new("one".into()), Instant::now());
+        let mut may_be = |(server, second): &(&str, u64)| {
+            let now = began + Duration::from_secs(*second);
+            search.losses.may_be_by_a_message((*server).into(), now, BREAKS_AGAIN)
+        };
+        losses.iter().map(&mut may_be).collect()
+    }
+
+    #[test]
+    fn no_message_is_read_when_a_server_restarts() {
+        assert_eq!(suspected(&[("two", 0), ("three", 90), ("four", 180)]), [false; 3]);
+    }
+
+    #[test]
+    fn a_connection_that_the_same_server_lost_may_have_been_broken_by_a_message() {
+        assert_eq!(suspected(&[("one", 0), ("one", 90)]), [true; 2]);
+    }
+
+    #[test]
+    fn a_message_that_leads_from_server_to_server_of_a_cluster_is_suspected_the_second_time() {
+        assert_eq!(suspected(&[("two", 0), ("one", 30), ("two", 60)]), [false, true, true]);
+    }
+
+    #[test]
+    fn a_message_is_suspected_after_a_connection_that_closed() {
+        let mut search = Search::new("one".into());
+        search.note_close();
+        assert!(search.losses.may_be_by_a_message("two".into(), Instant::now(), BREAKS_AGAIN));
+    }
+
     #[test]
     fn the_newest_messages_are_looked_at_first() {
         let mut search = Search::default();
         let next = search.next(&look(1, 702, 2));
-        assert_eq!((next[0], next.len()), (702, MOST));
+        assert_eq!((next[0], next.len()), (702, MOST_AT_ONCE));
     }
 
     #[test]

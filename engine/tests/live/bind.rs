@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use nats_consumer::observe::Metrics;
 use nats_consumer::stream::create_stream;
-use nats_consumer::{Connection, ConsumerOptions, Error, ErrorKind, Start, consume};
+use nats_consumer::{
+    ConnectOptions, Connection, ConsumerOptions, Error, ErrorKind, Message, Start, consume, consume_observed,
+};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use crate::stage::{Seen, Stage, eventually, pull, push};
+use crate::stage::{SOON, Seen, Stage, eventually, pull, push};
 
 async fn refused(stage: &Stage, options: ConsumerOptions) -> Error {
     consume(stage.address(), options, Seen::default().and_ack()).await.unwrap_err()
@@ -200,4 +204,27 @@ async fn a_stream_that_exists_is_left_as_it_is() {
     let info = stage.api("STREAM.INFO.orders", &Value::Null).await;
     assert_eq!(info["config"]["subjects"], json!(["orders.>"]));
     assert!(create_stream(&connection, &json!({ "name": "sales" })).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_with_a_brace_left_over_is_refused_with_and_without_metrics() {
+    let handler = async |_: Message| ();
+    let options = || ConsumerOptions::pull("orders", "billing").filter("orders.{order-id}.paid");
+    let nowhere = || ConnectOptions::to(["nats://127.0.0.1:1"]);
+    let refused = [
+        consume(nowhere(), options(), handler).await.unwrap_err(),
+        consume_observed(nowhere(), options(), handler, &Metrics::default()).await.unwrap_err(),
+    ];
+    for error in refused {
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("has a brace"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_handlers_than_a_machine_has_room_for_are_refused_at_once() {
+    let options = ConsumerOptions::pull("orders", "billing").concurrency(usize::MAX);
+    let starting = consume(ConnectOptions::to(["nats://127.0.0.1:1"]), options, async |_: Message| ());
+    let error = timeout(SOON, starting).await.expect("no task for each").unwrap_err();
+    assert!(error.to_string().contains("`concurrency` is too large"), "{error}");
 }

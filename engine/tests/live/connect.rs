@@ -74,12 +74,12 @@ async fn a_connection_that_is_closed_while_it_is_lost_stays_closed() {
     let mut server = NatsServer::start().await.unwrap();
     let options = ConnectOptions::to([server.url()]);
     let connection = Connection::open(&options).await.unwrap();
-    let mut happenings = connection.happenings().unwrap();
+    let mut events = connection.events().unwrap();
     server.kill().await.unwrap();
-    assert_eq!(happenings.recv().await, Ok(ConnectionEvent::Disconnected));
+    assert_eq!(events.recv().await, Ok(ConnectionEvent::Disconnected));
     connection.close(Duration::from_millis(200)).await;
     assert!(connection.is_closed());
-    assert!(happenings.recv().await.is_err(), "nothing happens any more");
+    assert!(events.recv().await.is_err(), "nothing happens any more");
     server.restart().await.unwrap();
     sleep(SOON).await;
     assert!(!connection.is_up());

@@ -1,4 +1,4 @@
-//! What no attempt could handle is stored, whole and once, and only then ended.
+//! Dead letters: each is stored, whole and once, before its message is ended.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use crate::stage::{Basket, SOON, Seen, Stage, delays, eventually, pull, push, wi
 /// Far longer than a test may wait: what is left to `ack_wait` is missed.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// A handler that is fast so many times and then never ends, when others wait behind it.
+/// A handler that is fast a number of times and then never ends, when others wait behind it.
 fn stuck_after(count: usize, seen: &Seen) -> impl Handler + use<> {
     let seen = seen.clone();
     move |message: Message| {

@@ -1,4 +1,4 @@
-//! Everything arrives, once.
+//! Each message arrives, once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -1,13 +1,17 @@
 //! The engine against real servers. Each file is a verb; `stage` is what they stand on.
 
+mod batch;
 mod bind;
 mod connect;
 mod dead_letter;
 mod drain;
+mod ephemeral;
 mod examples;
 mod exhaust;
 mod fetch;
 mod follow;
+mod handed_back;
+mod in_order;
 mod journey;
 mod limits;
 mod mark;
@@ -16,6 +20,9 @@ mod observe;
 mod ordered;
 mod pace;
 mod panic;
+mod paths;
+#[cfg(feature = "http")]
+mod probes;
 mod publish;
 mod pull;
 mod quarantine;
@@ -26,5 +33,9 @@ mod route;
 mod settle;
 mod share;
 mod stage;
+mod state;
+mod stream;
 mod subscribe;
 mod suspect;
+#[cfg(feature = "websockets")]
+mod websocket;

@@ -23,7 +23,7 @@ async fn refuse_for_now(stage: &Stage, mark: async_nats::Message) {
     stage.client.publish(mark.reply.unwrap(), refusal.to_string().into()).await.unwrap();
 }
 
-/// From now on the marks have a stream.
+/// Makes the stream of the marks.
 async fn leave_the_place(stage: &Stage, marks: Heard) {
     marks.stop().await;
     // The server has read that when it has answered what was sent behind it.
@@ -73,7 +73,7 @@ async fn a_mark_that_may_be_stored_is_ended_though_that_fails_at_first() {
     assert_eq!(mark_at(&stage, &place).await, "ended");
 }
 
-/// Its mark is written again when so many signs of life of its delivery here have been heard.
+/// Waits until this number of heartbeats of its delivery were heard here; its mark is then written again.
 async fn is_alive_elsewhere(signs: usize) {
     let stage = Stage::set().await;
     let places = lose_workers(&stage, 1, 4).await;
@@ -104,7 +104,7 @@ async fn a_suspect_whose_worker_is_alive_elsewhere_is_not_taken_for_lost() {
     is_alive_elsewhere(0).await;
 }
 
-/// Six signs of life take longer than the `ack_wait` of a second.
+/// Six heartbeats take longer than the `ack_wait` of a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_ack_wait_does_not_make_a_mark_that_is_written_late_one_that_was_left_behind() {
     is_alive_elsewhere(6).await;

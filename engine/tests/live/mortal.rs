@@ -16,7 +16,7 @@ use crate::suspect::lose_workers;
 pub(crate) const SERVER: &str = "MORTAL_SERVER";
 pub(crate) const MESSAGES: usize = 40;
 
-/// What is unsettled when a worker dies stays so for long enough to be counted.
+/// Options with an `ack_wait` that is long enough to count the messages of a dead worker.
 pub(crate) fn options() -> ConsumerOptions {
     ConsumerOptions {
         ack_wait: Duration::from_secs(2),
@@ -65,7 +65,7 @@ pub(crate) fn start_again(worker: &str, stage: &Stage, step: (&str, &str)) -> Ch
         .unwrap()
 }
 
-/// Starts a worker and waits until it has ended itself at the step, which it passes so many times before.
+/// Starts a worker and waits until it has ended itself at the step, which it passes a number of times before.
 async fn dies_at(stage: &Stage, step: &str) {
     let mut worker = start_again("mortal::worker", stage, ("NATS_CONSUMER_DIES", step));
     eventually("the worker dies", async || worker.try_wait().unwrap().is_some()).await;
@@ -77,6 +77,11 @@ async fn is_finished_by_another(step: &str) {
     let stage = Stage::set().await;
     stage.publish(0..MESSAGES).await;
     dies_at(&stage, step).await;
+    finish(&stage, step).await;
+}
+
+/// Has another worker handle the messages that the server has no settlement of, and no others. Returns their number.
+pub(crate) async fn finish(stage: &Stage, step: &str) -> u64 {
     let billing = stage.billing().await;
     let unsettled = billing["num_pending"].as_u64().unwrap() + billing["num_ack_pending"].as_u64().unwrap();
     let seen = Seen::default();
@@ -84,6 +89,7 @@ async fn is_finished_by_another(step: &str) {
     stage.all_settled().await;
     assert_eq!(seen.count() as u64, unsettled, "{step}: {billing}");
     assert_eq!(stage.stored("orders-dlq").await, 1, "{step}");
+    unsettled
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! What a program sees of its handlers: the span they run in, the lines about failures, the hook for metrics.
+//! Observation of handlers: their span, the log lines about failures, the hook for metrics.
 
 use std::collections::BTreeMap;
 use std::fmt;

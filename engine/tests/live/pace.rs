@@ -12,7 +12,7 @@ use crate::stage::{SOON, Seen, Stage, eventually, pull, push, within};
 /// Far longer than a test may wait: what is left to `ack_wait` is missed.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// A handler that remembers each message and then works for so long.
+/// A handler that remembers each message and then works for a time.
 fn working(seen: &Seen, time: Duration) -> impl Handler + use<> {
     let seen = seen.clone();
     move |message: Message| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nats_consumer::publish::publish;
-use nats_consumer::{Connection, ErrorKind, Outgoing};
+use nats_consumer::{Connection, ErrorKind, Outgoing, Publisher};
 use tokio::time::Instant;
 
 use crate::stage::{SOON, Stage, eventually};
@@ -79,4 +79,26 @@ async fn a_frozen_server_is_waited_for_no_longer_than_asked() {
     let error = publish(&connection, order(b"{}"), Duration::from_millis(300)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unconfirmed);
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_limit_a_frozen_server_is_waited_for_a_few_seconds() {
+    let stage = Stage::set().await;
+    let publisher = Publisher::new(stage.address());
+    publisher.publish(order(b"1"), None).await.unwrap();
+    stage.server.pause().unwrap();
+    let began = Instant::now();
+    let error = publisher.publish(order(b"2"), None).await.unwrap_err();
+    stage.server.resume().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unconfirmed);
+    assert!(began.elapsed() < SOON * 3, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_published_under_a_limit_that_no_clock_can_tell() {
+    let stage = Stage::set().await;
+    let publisher = Publisher::new(stage.address());
+    let results = publisher.publish_many(vec![order(b"1"), order(b"2")], Duration::MAX).await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(stage.stored("orders").await, 2);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nats_consumer::acknowledge::{Word, ack_confirmed, settle};
+use nats_consumer::acknowledge::{Verdict, ack_confirmed, settle};
 use nats_consumer::api::PREFIX;
 use nats_consumer::pull::{PullFrom, Puller};
 use nats_consumer::{Connection, ErrorKind};
@@ -97,9 +97,9 @@ async fn every_word_reaches_the_server() {
     let mut words = stage.hear_settlements().await;
     puller.fetch(3, Some(PATIENCE), None).await.unwrap();
     let messages = puller.subscription().take(3);
-    settle(&connection, &messages[0], Word::InProgress).await.unwrap();
-    settle(&connection, &messages[0], Word::Term("not\nfor us".into())).await.unwrap();
-    settle(&connection, &messages[1], Word::Nak(Duration::from_secs(3600))).await.unwrap();
+    settle(&connection, &messages[0], Verdict::InProgress).await.unwrap();
+    settle(&connection, &messages[0], Verdict::Term("not\nfor us".into())).await.unwrap();
+    settle(&connection, &messages[1], Verdict::Nak(Duration::from_secs(3600))).await.unwrap();
     ack_confirmed(&connection, &messages[2], PATIENCE).await.unwrap();
     for word in ["+WPI", "+TERM not for us", "-NAK {\"delay\":3600000000000}", "+ACK"] {
         assert_eq!(words.next().await.payload, word);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::stage::{Seen, Stage, eventually, pull, push};
 
-/// What the server forgot of the deliveries it made comes again after this.
+/// Time after which messages come again whose delivery the server forgot.
 const ACK_WAIT: Duration = Duration::from_secs(2);
 
 async fn goes_on_when_the_server_was_killed(options: ConsumerOptions) {
@@ -155,7 +155,7 @@ fn copy_store(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
 }
 
-/// The store is put back to an older copy, in which the stream holds 10 messages and grows by so many before any
+/// The store is put back to an older copy, in which the stream holds 10 messages and grows by `grown` before any
 /// worker sees it. 20 had been settled before.
 async fn consumes_what_a_restored_stream_has(options: ConsumerOptions, has_durable: bool, grown: usize) {
     let folder = tempfile::tempdir().unwrap();

@@ -120,3 +120,13 @@ async fn a_handler_that_runs_out_of_time_is_a_failed_attempt() {
     assert_eq!(seen.attempts(), [1, 2]);
     assert_eq!(consumption.counters().failed, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_timeout_without_an_end_lets_handlers_run() {
+    let stage = Stage::set().await;
+    stage.publish(0..1).await;
+    let options = pull().handler_timeout(Duration::MAX);
+    let consumption = consume(stage.address(), options, async |_: Message| ()).await.unwrap();
+    stage.all_settled().await;
+    assert_eq!(consumption.counters().succeeded, 1);
+}

@@ -74,7 +74,7 @@ async fn what_the_server_finds_for_a_pattern_is_what_the_pattern_matches() {
     assert!(matched > PATTERNS, "most patterns should match something: {matched}");
 }
 
-/// What the server delivers to a consumer with this filter.
+/// The subjects that the server delivers to a consumer with this filter.
 async fn delivered(stage: &Stage, filter: &str) -> BTreeSet<String> {
     let config = json!({ "ack_policy": "none", "mem_storage": true, "filter_subject": filter });
     let request = json!({ "stream_name": "subjects", "config": config });

@@ -1,4 +1,4 @@
-//! What is said to the server about a delivery, once, and when.
+//! Settlements: each is written once, and in time.
 
 use std::sync::Arc;
 use std::time::Duration;

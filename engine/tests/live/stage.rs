@@ -1,4 +1,4 @@
-//! What the tests stand on: a server with the stream `orders`, eyes on it, and handlers that remember.
+//! The stage of the tests: a server with the stream `orders`, observers, and handlers that remember.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,14 +51,14 @@ impl Stage {
         }
     }
 
-    /// What the JetStream API answers, which must not be an error.
+    /// The answer of the JetStream API, which must not be an error.
     pub(crate) async fn api(&self, subject: &str, body: &Value) -> Value {
         let answer = self.ask(subject, body).await;
         assert_eq!(answer["error"], Value::Null, "{subject}");
         answer
     }
 
-    /// What the JetStream API answers.
+    /// The answer of the JetStream API.
     pub(crate) async fn ask(&self, subject: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let reply = self.client.request(format!("$JS.API.{subject}"), body.into()).await.unwrap();
@@ -82,7 +82,7 @@ impl Stage {
         info["state"]["messages"].as_u64().unwrap_or_default()
     }
 
-    /// What the server knows of the durable `billing`.
+    /// The server's state of the durable `billing`.
     pub(crate) async fn billing(&self) -> Value {
         self.ask("CONSUMER.INFO.orders.billing", &Value::Null).await
     }
@@ -118,7 +118,7 @@ impl Stage {
     }
 }
 
-/// What was published to a subject.
+/// Messages that were published to a subject.
 pub(crate) struct Heard(Subscriber);
 
 impl Heard {
@@ -157,7 +157,7 @@ pub(crate) fn delays(attempts: u64, millis: &[u64]) -> RetryPolicy {
     RetryPolicy::new(attempts, Schedule::Delays(delays)).unwrap()
 }
 
-/// What a handler saw: each attempt with its payload, its number and its time.
+/// The attempts that a handler saw, each with its payload, its number and its time.
 #[derive(Clone, Default)]
 pub(crate) struct Seen(Arc<Mutex<Vec<(String, u64, Instant)>>>);
 
@@ -257,6 +257,10 @@ impl Basket {
 impl Inbox for Basket {
     fn put(&self, deliveries: &mut Vec<Delivery>) {
         self.0.lock().unwrap().append(deliveries);
+    }
+
+    fn waiting(&self) -> usize {
+        self.count()
     }
 
     fn recall(&self) -> Vec<Delivery> {

@@ -25,16 +25,16 @@ async fn what_is_too_much_is_dropped_and_said_once() {
     let (_stage, connection) = connected().await;
     let few = Interest { max_messages: 10, ..interest("numbers.*") };
     let subscription = subscribe(&connection, few).await.unwrap();
-    let mut happenings = connection.happenings().unwrap();
+    let mut events = connection.events().unwrap();
     say(&connection, "numbers.a", 0..100).await;
     connection.flush(SOON).await.unwrap();
     let slow = ConnectionEvent::SlowConsumer("numbers.*".into());
-    assert_eq!(timeout(PATIENCE, happenings.recv()).await.unwrap(), Ok(slow.clone()));
+    assert_eq!(timeout(PATIENCE, events.recv()).await.unwrap(), Ok(slow.clone()));
     eventually("it is full", async || subscription.pending().0 == 10).await;
-    assert!(happenings.try_recv().is_err(), "said twice");
+    assert!(events.try_recv().is_err(), "said twice");
     assert_eq!(payloads(&subscription, 100), (0..10).collect::<Vec<_>>());
     say(&connection, "numbers.a", 100..120).await;
-    assert_eq!(timeout(PATIENCE, happenings.recv()).await.unwrap(), Ok(slow));
+    assert_eq!(timeout(PATIENCE, events.recv()).await.unwrap(), Ok(slow));
     assert_eq!(payloads(&subscription, 100), (100..110).collect::<Vec<_>>());
 }
 
@@ -119,7 +119,7 @@ fn interest(subject: &str) -> Interest {
         queue: None,
         max_messages: usize::MAX,
         max_bytes: usize::MAX,
-        statuses: Statuses::Kept,
+        statuses: Statuses::Included,
     }
 }
 

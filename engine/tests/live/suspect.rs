@@ -18,7 +18,7 @@ pub(crate) fn options() -> ConsumerOptions {
     ConsumerOptions { exhausted: Exhausted::Ack, ack_wait: Duration::from_millis(300), ..pull() }
 }
 
-/// Publishes messages and has workers take each of them so many `times`, of whom nothing is ever heard again.
+/// Publishes messages and has workers take each of them a number of `times`, and then vanish.
 /// Returns where the mark of each is.
 pub(crate) async fn lose_workers(stage: &Stage, messages: usize, times: usize) -> Vec<String> {
     stage.publish(0..messages).await;
@@ -49,7 +49,7 @@ async fn leave_mark_of_group(stage: &Stage, place: &str, progress: &str, losses:
     stage.client.request(place.to_owned(), mark.to_string().into()).await.unwrap();
 }
 
-/// What the mark says now.
+/// The state in the mark.
 pub(crate) async fn mark_at(stage: &Stage, place: &str) -> String {
     let found = stage.ask("STREAM.MSG.GET.orders-marks", &json!({ "last_by_subj": place })).await;
     let data = found["message"]["data"].as_str().unwrap_or_default();

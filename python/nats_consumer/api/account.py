@@ -1,4 +1,4 @@
-"""What an account may use of JetStream, and what it uses."""
+"""Limits and usage of an account."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from .wire import Struct, struct
 
 @dataclass(frozen=True, kw_only=True)
 class AccountLimits(Struct):
-    """What an account may use; -1 is without limit."""
+    """Limits of an account; -1 is without limit."""
 
     max_memory: int
     max_storage: int
@@ -23,7 +23,7 @@ class AccountLimits(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Tier(Struct):
-    """What is used of one class of replicas."""
+    """Usage of one class of replicas."""
 
     memory: int
     storage: int
@@ -43,7 +43,7 @@ class APIStats(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class AccountInfo(Struct):
-    """What an account uses."""
+    """Usage of an account."""
 
     memory: int
     storage: int
@@ -56,6 +56,6 @@ class AccountInfo(Struct):
 
     @classmethod
     def from_response(cls, wire: Mapping[str, Any]) -> Self:
-        """What the server answered to INFO."""
+        """Read the server's answer to INFO."""
         tiers = {name: Tier.from_response(tier) for name, tier in (wire.get("tiers") or {}).items()}
         return replace(super().from_response(wire), tiers=tiers or None)

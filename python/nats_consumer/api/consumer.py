@@ -10,7 +10,7 @@ from .wire import Struct, each_in_seconds, moment, seconds, struct
 
 
 class DeliverPolicy(StrEnum):
-    """Where a new durable starts in its stream."""
+    """Start position of a new durable in its stream."""
 
     ALL = "all"
     LAST = "last"

@@ -72,7 +72,7 @@ class RawStreamMsg(Struct):
 
     @classmethod
     def from_response(cls, wire: Mapping[str, Any]) -> Self:
-        """What the server answered to STREAM.MSG.GET."""
+        """Read the server's answer to STREAM.MSG.GET."""
         data, headers = wire.get("data"), wire.get("hdrs")
         return cls(
             subject=wire["subject"],

@@ -1,4 +1,4 @@
-"""Where a stream gets messages from besides publishers, and where it sends copies."""
+"""Sources of a stream besides publishers, and destinations of its copies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

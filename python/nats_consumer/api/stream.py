@@ -20,14 +20,14 @@ class RetentionPolicy(StrEnum):
 
 
 class StorageType(StrEnum):
-    """Where a stream keeps its messages."""
+    """Storage of a stream's messages."""
 
     FILE = "file"
     MEMORY = "memory"
 
 
 class DiscardPolicy(StrEnum):
-    """What a full stream refuses: the oldest message or the new one."""
+    """Policy of a full stream: discard the oldest message or refuse the new one."""
 
     OLD = "old"
     NEW = "new"
@@ -57,7 +57,7 @@ class Placement(Struct):
 
 @dataclass
 class StreamConsumerLimits(Struct):
-    """What the consumers of a stream may ask for; `inactive_threshold` in seconds."""
+    """Limits for the consumers of a stream; `inactive_threshold` in seconds."""
 
     inactive_threshold: float | None = seconds()
     max_ack_pending: int | None = None
@@ -110,7 +110,7 @@ class StreamConfig(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class LostStreamData(Struct):
-    """What a damaged store has lost."""
+    """Messages that a damaged store has lost."""
 
     msgs: list[int] | None = None
     bytes: int | None = None
@@ -118,7 +118,7 @@ class LostStreamData(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamState(Struct):
-    """What a stream holds. `subjects` counts messages by subject where a filter asked for it."""
+    """Content of a stream. `subjects` counts messages by subject if a filter asked for it."""
 
     messages: int
     bytes: int

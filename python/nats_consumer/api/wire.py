@@ -19,7 +19,7 @@ def to_nanoseconds(seconds: float | timedelta) -> int:
 
 
 def from_nanoseconds(nanoseconds: int) -> float:
-    """What the server counts, in seconds."""
+    """Return the server's nanoseconds as seconds."""
     return nanoseconds / _NANOSECONDS
 
 
@@ -96,7 +96,7 @@ class Struct:
 
     @classmethod
     def from_response(cls, wire: Mapping[str, Any]) -> Self:
-        """What the server sent."""
+        """Read an object that the server sent."""
         values: dict[str, Any] = {}
         for each in fields(cls):
             value = wire.get(each.name)
@@ -106,7 +106,7 @@ class Struct:
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
-        """What goes over the wire: the fields that are set."""
+        """Return the fields that are set, as they go over the wire."""
         wire: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)

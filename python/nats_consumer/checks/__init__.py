@@ -1,6 +1,9 @@
 """System checks of settings and consumers."""
 
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -13,21 +16,25 @@ from nats_consumer.connect import args
 from nats_consumer.connect.args import check_sign_in, connect_callbacks, connect_options
 from nats_consumer.connect.secret import Address
 from nats_consumer.declare import registry
-from nats_consumer.declare.declaration import Declaration
+from nats_consumer.declare.arguments import Plan
+from nats_consumer.declare.batches import check_batch, handler_of, is_batch, plan_of_handler
+from nats_consumer.declare.declaration import Declaration, label
 from nats_consumer.declare.durable import default_durable, shared_durables
 from nats_consumer.declare.filters import left_out_message
-from nats_consumer.declare.handler import ConsumerHandler, project_handlers
-from nats_consumer.declare.options import (
-    consumer_options,
-    message_handler,
-)
+from nats_consumer.declare.handler import HandlerProblems, project_handlers
+from nats_consumer.declare.middleware import middleware
+from nats_consumer.declare.options import consumer_options
 from nats_consumer.exceptions import ConfigurationError
+from nats_consumer.payloads.event import Event, events
+from nats_consumer.publish.middleware import publish_middleware
 from nats_consumer.run import event_loop
+from nats_consumer.templates import pattern_of
 
 from .rolled_back import raises_ack_in_transaction
 from .unawaited import unawaited_calls
 from .warnings import (
     filters_beside_subjects,
+    longest_hold,
     misspelt,
     retries_without_pause,
     uncalled,
@@ -36,6 +43,9 @@ from .warnings import (
     without_stream,
 )
 
+# A minute is the default of max_retry_delay.
+_LONG_HOLD_SECONDS = 60
+_SENTRY = "nats_consumer.contrib.sentry.isolate"
 _SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatialite")
 
 
@@ -44,16 +54,27 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     """E001: NATS_CONSUMER has a wrong key, type or value."""
     readers: list[Callable[[], object]] = [
         lambda: settings.check_keys(args.KEYS),
-        connect_options,
-        check_sign_in,
-        connect_callbacks,
+        settings.connections,
+        *(partial(read, using=using) for using in _connections() for read in _OF_CONNECTIONS),
         default_durable,
         settings.manage_durables,
         settings.shutdown_timeout,
+        settings.http,
+        settings.ready_grace,
+        settings.workers,
+        settings.max_messages,
+        settings.max_messages_jitter,
+        settings.max_rss,
+        settings.worker_start_timeout,
+        settings.hung_after,
         settings.embedded_store,
         settings.excluded_apps,
         settings.migrates_streams_in_tests,
         settings.outbox_relay,
+        settings.inbox_retention,
+        settings.admin_payload,
+        middleware,
+        publish_middleware,
         event_loop.check,
     ]
     problems: dict[str, None] = {}
@@ -65,30 +86,88 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     return [Error(problem, id="nats_consumer.E001") for problem in problems]
 
 
+_OF_CONNECTIONS: tuple[Callable[..., object], ...] = (
+    connect_options,
+    check_sign_in,
+    connect_callbacks,
+)
+
+
+def _connections() -> tuple[str, ...]:
+    try:
+        return settings.connections()
+    except ConfigurationError:
+        return (settings.DEFAULT_CONNECTION,)  # check_settings() says so
+
+
 @register("nats_consumer")
 def check_secrets(**_: Any) -> list[CheckMessage]:
     """W010: credentials where Django's debug page and its error reports show them."""
+    return [
+        CheckWarning(
+            f'A URL of {settings.place_of(using)}["servers"] holds credentials. '
+            "Django hides settings by their names, so its debug page and error reports show them.",
+            hint="Set user and password, or token, beside servers.",
+            id="nats_consumer.W010",
+        )
+        for using in _connections()
+        if _has_credentials(using)
+    ]
+
+
+def _has_credentials(using: str) -> bool:
     try:
-        servers = connect_options().servers
+        servers = connect_options(using=using).servers
+    except ConfigurationError:
+        return False  # check_settings() says so
+    return any(Address(server).has_credentials() for server in servers)
+
+
+@register("nats_consumer")
+def check_http(**_: Any) -> list[CheckMessage]:
+    """W017: metrics of a development machine that others can read."""
+    try:
+        address = settings.http()
     except ConfigurationError:
         return []  # check_settings() says so
-    if not any(Address(server).has_credentials() for server in servers):
+    if address is None or settings.is_loopback(address) or not django_settings.DEBUG:
         return []
     return [
         CheckWarning(
-            'A URL of NATS_CONSUMER["connect_args"]["servers"] holds credentials. Django hides '
-            "settings by their names, so its debug page and error reports show them.",
-            hint="Set user and password, or token, beside servers.",
-            id="nats_consumer.W010",
+            f'NATS_CONSUMER["http"] is {address!r} and DEBUG is True: other machines can read the '
+            "probes and metrics of this one.",
+            hint="Use '127.0.0.1' as the host, or set DEBUG to False.",
+            id="nats_consumer.W017",
+        )
+    ]
+
+
+@register("nats_consumer")
+def check_sentry(**_: Any) -> list[CheckMessage]:
+    """W019: Sentry without the scopes that keep messages apart."""
+    sdk = sys.modules.get("sentry_sdk")
+    if sdk is None or not sdk.is_initialized() or not registry.consumers():
+        return []
+    try:
+        if _SENTRY in settings.middleware():
+            return []
+    except ConfigurationError:
+        return []  # check_settings() says so
+    return [
+        CheckWarning(
+            "Sentry is initialised, and consumers run without its middleware: tags and breadcrumbs "
+            "of one message appear in the events of others.",
+            hint=f'Add {_SENTRY!r} to NATS_CONSUMER["middleware"].',
+            id="nats_consumer.W019",
         )
     ]
 
 
 @register("nats_consumer")
 def check_consumers(**_: Any) -> list[CheckMessage]:
-    """E002 to E004, W001, W005 to W008, W013 and W015: what is wrong with each consumer. W002:
-    two that share a durable, which only the command that runs both refuses. W012: one that never
-    runs. W014: modules of a `consumers` package that nothing imports."""
+    """E002 to E006, E008, E009, W001, W005 to W008, W013, W015 and W018: what is wrong with each.
+    W002: two that share a durable, which only the command that runs both refuses. W012: one that
+    never runs. W014: modules of a `consumers` package that nothing imports."""
     consumers = registry.consumers() if _has_settings() else []
     messages = [problem for consumer in consumers for problem in _own_problems(consumer)]
     shared = shared_durables(consumers)
@@ -117,7 +196,7 @@ def _never_runs(consumer: type[Declaration]) -> CheckMessage:
 def _has_settings() -> bool:
     """Whether NATS_CONSUMER can be read; each consumer would repeat what E001 says of it."""
     try:
-        settings.nats_consumer_settings()
+        settings.connections()
         default_durable()
     except ConfigurationError:
         return False
@@ -127,28 +206,47 @@ def _has_settings() -> bool:
 @register("nats_consumer")
 def check_handlers(**_: Any) -> list[CheckMessage]:
     """W009: a ConsumerHandler that can be made without arguments lacks a method. W011: it lists a
-    wildcard in vain."""
-    return [each for found in project_handlers() for each in _handler_problems(*found)]
+    wildcard that leads to no method. E005: a method cannot be called as its signature says."""
+    return [each for found in project_handlers() for each in _handler_problems(found)]
 
 
-def _handler_problems(
-    handler: type[ConsumerHandler], missing: list[str], in_vain: list[str]
-) -> Iterator[CheckMessage]:
-    if missing:
+def _handler_problems(found: HandlerProblems) -> Iterator[CheckMessage]:
+    handler = found.handler
+    if found.uncallable:
+        yield Error(found.uncallable, obj=handler, id="nats_consumer.E005")
+    if found.missing:
         yield CheckWarning(
-            f"{handler.__name__} has no {', '.join(missing)}, which its subjects need. Such "
+            f"{handler.__name__} has no {', '.join(found.missing)}, which its subjects need. Such "
             "messages go to fallback_handle.",
             hint="Write the method, mark one with @handle, or remove the subject from the list.",
             obj=handler,
             id="nats_consumer.W009",
         )
-    for text in in_vain:
+    for text in found.in_vain:
         yield CheckWarning(
             f"{handler.__name__}: {text}",
             hint="Until then such messages go to fallback_handle.",
             obj=handler,
             id="nats_consumer.W011",
         )
+
+
+@register("nats_consumer")
+def check_events(**_: Any) -> list[CheckMessage]:
+    """E007: two events with one subject and version."""
+    found: dict[tuple[str, int], list[Event]] = defaultdict(list)
+    for each in events():
+        found[pattern_of(each.subject), each.version].append(each)
+    return [
+        Error(
+            f"{' and '.join(label(each.kind) for each in same)} are events of one subject, "
+            f"{same[0].subject!r}, and one version.",
+            hint="Give each its own subject.",
+            id="nats_consumer.E007",
+        )
+        for same in found.values()
+        if len(same) > 1
+    ]
 
 
 @register("nats_consumer")
@@ -173,7 +271,7 @@ def check_databases(**_: Any) -> list[CheckMessage]:
 
 def _writes_from_threads(consumer: type[Declaration]) -> bool:
     try:
-        blocks = not iscoroutinefunction(message_handler(consumer))
+        blocks = not iscoroutinefunction(handler_of(consumer))
         return blocks and consumer_options(consumer).concurrency > 1
     except ConfigurationError:
         return False  # check_consumers() says why
@@ -186,17 +284,29 @@ def _begins_as_reader(database: dict[str, Any]) -> bool:
 
 def _own_problems(consumer: type[Declaration]) -> Iterator[CheckMessage]:
     try:
-        message_handler(consumer)
+        check_batch(consumer)
+    except ConfigurationError as error:
+        yield Error(
+            f"{consumer.__name__} cannot run: {error}", obj=consumer, id="nats_consumer.E008"
+        )
+        return
+    try:
+        handler = handler_of(consumer)
     except ConfigurationError as error:
         yield Error(
             f"{consumer.__name__} cannot run: {error}", obj=consumer, id="nats_consumer.E002"
         )
+        return
+    problems = [*_argument_problems(consumer, plan_of_handler(consumer))]
+    if problems:
+        yield from problems
         return
     try:
         consumer_options(consumer)
     except ConfigurationError as error:
         yield Error(str(error), obj=consumer, id="nats_consumer.E003")
         return
+    yield from _refusals(consumer, is_async=iscoroutinefunction(handler))
     for call in unawaited_calls(consumer):
         yield Error(
             f"{consumer.__name__}: its handle_message calls {call} without `await`, so the handler "
@@ -205,10 +315,11 @@ def _own_problems(consumer: type[Declaration]) -> Iterator[CheckMessage]:
             obj=consumer,
             id="nats_consumer.E004",
         )
-    if raises_ack_in_transaction(message_handler(consumer)):
+    if raises_ack_in_transaction(handler):
+        name = "handle_batch" if is_batch(consumer) else "handle_message"
         yield CheckWarning(
-            f"{consumer.__name__}: its handle_message raises Ack() inside transaction.atomic(), "
-            "which rolls back what it did: such an attempt fails.",
+            f"{consumer.__name__}: its {name} raises Ack() inside transaction.atomic(), which "
+            "rolls back what it did: such an attempt fails.",
             hint="Write `return Ack()`, or raise it after the block.",
             obj=consumer,
             id="nats_consumer.W015",
@@ -216,6 +327,27 @@ def _own_problems(consumer: type[Declaration]) -> Iterator[CheckMessage]:
     if text := left_out_message(consumer):
         yield CheckWarning(text, obj=consumer, id="nats_consumer.W001")
     yield from _warnings(consumer)
+
+
+def _refusals(consumer: type[Declaration], *, is_async: bool) -> Iterator[CheckMessage]:
+    try:
+        layers = middleware()
+    except ConfigurationError:
+        return  # check_settings() says so
+    for each in layers:
+        if text := each.refusal(is_async=is_async):
+            yield Error(
+                f"{consumer.__name__} cannot run: {text}", obj=consumer, id="nats_consumer.E009"
+            )
+
+
+def _argument_problems(owner: type, plan: Plan | None) -> Iterator[CheckMessage]:
+    if plan is None:
+        return
+    for text in plan.faults:
+        yield Error(f"{owner.__name__}.{text}", obj=owner, id="nats_consumer.E005")
+    for text in plan.undecodable:
+        yield Error(f"{owner.__name__}.{text}", obj=owner, id="nats_consumer.E006")
 
 
 def _warnings(consumer: type[Declaration]) -> Iterator[CheckMessage]:
@@ -237,6 +369,14 @@ def _warnings(consumer: type[Declaration]) -> Iterator[CheckMessage]:
             hint="Give it a max_retry_delay, or another handle_error_ack_behavior.",
             obj=consumer,
             id="nats_consumer.W013",
+        )
+    if (seconds := longest_hold(consumer)) > _LONG_HOLD_SECONDS:
+        yield CheckWarning(
+            f"{name} is ordered, and a retry may wait for {seconds:g} s: all other messages wait "
+            "meanwhile.",
+            hint="Lower max_retry_delay or backoff_delays.",
+            obj=consumer,
+            id="nats_consumer.W018",
         )
     for text in uncalled(consumer):
         yield CheckWarning(f"{name}: {text}", obj=consumer, id="nats_consumer.W008")

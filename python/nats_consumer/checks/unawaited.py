@@ -59,8 +59,8 @@ def _is_handler_class(each: object) -> bool:
 
 
 def _made(cls: type, attribute: str) -> Iterator[object]:
-    """What `self.<attribute> = <name>(...)` calls in the class's __init__; None for what else is
-    assigned there."""
+    """Yield the object that `self.<attribute> = <name>(...)` calls in the class's __init__, or None
+    for another kind of assignment."""
     init = vars(cls).get("__init__")
     for node in _nodes(init):
         match node:

@@ -9,8 +9,9 @@ from pkgutil import iter_modules
 from django.apps import apps
 
 from nats_consumer.consumer import NatsConsumer
+from nats_consumer.declare.batches import is_batch
 from nats_consumer.declare.declaration import Declaration, is_overridden, project_classes
-from nats_consumer.declare.filters import declared_filter
+from nats_consumer.declare.filters import declared_filter, loose_pattern
 from nats_consumer.declare.options import START_ATTRIBUTES
 from nats_consumer.declare.registry import bases, consumers
 from nats_consumer.declare.retry import retry_policy
@@ -18,7 +19,7 @@ from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.names import overlap
 from nats_consumer.outcomes import ErrorAckBehavior
 
-_METHODS = ("handle_message", "handle_error", "setup")
+_METHODS = ("handle_message", "handle_batch", "handle_error", "setup")
 # The earlier packages called these; here nobody does.
 _OF_THE_ENGINE = (
     "deliver_subject",
@@ -29,6 +30,7 @@ _OF_THE_ENGINE = (
     "wrap_handle_message",
 )
 _NOT_OF_THE_COMMAND = ("run", "start", "stop")
+_OF_BATCHES = ("max_batch", "max_batch_bytes", "max_batch_wait", "common_errors")
 # So close that "currency" is not taken for "concurrency".
 _ALIKE = 0.9
 
@@ -42,11 +44,12 @@ def filters_beside_subjects(consumer: type[Declaration]) -> list[str]:
         filters = declared_filter(consumer)
     except ConfigurationError:
         return []  # consumer_options() says so
-    return [each for each in filters if subjects and not any(overlap(each, s) for s in subjects)]
+    patterns = [*map(loose_pattern, subjects)]
+    return [each for each in filters if subjects and not any(overlap(each, p) for p in patterns)]
 
 
 def without_effect(consumer: type[Declaration]) -> Iterator[str]:
-    """What to say of each attribute that does nothing beside the others."""
+    """Yield a warning for each attribute that has no effect beside the others."""
     policy = str(getattr(consumer.deliver_policy, "value", consumer.deliver_policy))
     for needed, attribute in START_ATTRIBUTES.items():
         if getattr(consumer, attribute) is not None and policy != needed:
@@ -67,6 +70,9 @@ def without_effect(consumer: type[Declaration]) -> Iterator[str]:
                 f"{attribute} does nothing for a push consumer: the server decides when "
                 "to send. Remove it, or derive from JetstreamPullConsumer."
             )
+    for attribute in _OF_BATCHES:
+        if attribute in vars(consumer) and not is_batch(consumer):
+            yield f"{attribute} does nothing without handle_batch. Write that, or remove it."
     behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
     if consumer.handle_error_ack_behavior is behavior and not hasattr(consumer, "handle_error"):
         yield (
@@ -83,6 +89,18 @@ def retries_without_pause(consumer: type[Declaration]) -> bool:
         return retry_policy(consumer).max_delay == 0
     except ConfigurationError:
         return False  # consumer_options() says so
+
+
+def longest_hold(consumer: type[Declaration]) -> float:
+    """The longest delay, in seconds, for which a retry holds up an ordered consumer; 0.0 for
+    others."""
+    if not consumer.ordered:
+        return 0.0
+    try:
+        policy = retry_policy(consumer)
+    except ConfigurationError:
+        return 0.0  # consumer_options() says so
+    return max([policy.max_delay, *policy.delays])
 
 
 def unimported() -> Iterator[tuple[str, list[str]]]:
@@ -107,14 +125,14 @@ def without_stream() -> list[type[Declaration]]:
         if not consumer.stream_name
         and not consumer.__subclasses__()
         and not isabstract(consumer)
-        and hasattr(consumer, "handle_message")
+        and any(hasattr(consumer, name) for name in ("handle_message", "handle_batch"))
         and (consumer.subjects or consumer.filter_subject or consumer.filter_subjects)
         and apps.get_containing_app_config(consumer.__module__)
     ]
 
 
 def uncalled(consumer: type[Declaration]) -> Iterator[str]:
-    """What to say of each method of the earlier packages that the class overrides in vain."""
+    """Yield a warning for each method of the earlier packages that nobody calls any more."""
     for method in _OF_THE_ENGINE:
         if is_overridden(consumer, method):
             yield (

@@ -16,6 +16,7 @@ from nats_consumer.exceptions import (
     FlushTimeout,
     RequestTimeout,
 )
+from nats_consumer.settings import DEFAULT_CONNECTION
 
 from .events import Listener
 from .jetstream import JetStreamContext
@@ -36,7 +37,13 @@ _DRAIN_SECONDS = 30.0
 class Client:
     """A connected client; `async with` closes it. Made by get_nats_client()."""
 
-    def __init__(self, connection: "Connection", listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        connection: "Connection",
+        listener: Listener | None = None,
+        using: str = DEFAULT_CONNECTION,
+    ) -> None:
+        self._using = using
         self._connection = connection
         self._listener = listener or Listener()
         self._subscriptions: set[Subscription] = set()
@@ -46,10 +53,12 @@ class Client:
     def jetstream(self, **options: Any) -> JetStreamContext:
         """Streams and publishing to them. Options: `timeout` in seconds for each request (5),
         `domain`, `prefix`, `publish_async_max_pending`."""
-        return JetStreamContext(self._connection, open_subscription=self._open, **options)
+        return JetStreamContext(
+            self._connection, open_subscription=self._open, using=self._using, **options
+        )
 
     def jsm(self, **options: Any) -> JetStreamContext:
-        """As jetstream()."""
+        """Return the same as jetstream()."""
         return self.jetstream(**options)
 
     async def publish(
@@ -273,16 +282,17 @@ def _first_into(future: "asyncio.Future[Msg]") -> Callback:
     return take
 
 
-async def get_nats_client(**connect_args: Any) -> Client:
-    """A client connected as NATS_CONSUMER["connect_args"] says; an argument replaces the setting
-    of its name. Raises ConfigurationError, NoServers or Denied."""
+async def get_nats_client(*, using: str = DEFAULT_CONNECTION, **connect_args: Any) -> Client:
+    """A client connected as NATS_CONSUMER["connect_args"] says, or NATS_CONSUMER["connections"] for
+    another connection than "default"; an argument replaces the setting of its name. Raises
+    ConfigurationError, NoServers or Denied."""
     # On first use: importing nats_consumer, as every management command does, stays light.
     from nats_consumer import _native
 
     connect_args = conceal(connect_args)
-    listener = Listener(connect_callbacks(connect_args))
-    options = await asyncio.to_thread(resolve, connect_options(connect_args))
+    listener = Listener(connect_callbacks(connect_args, using))
+    options = await asyncio.to_thread(resolve, connect_options(connect_args, using))
     carry_logs(_native.take_logs, _native.wake_logs)
     connection = await _native.connect(options)
     listener.start(connection.events())
-    return Client(connection, listener)
+    return Client(connection, listener, using)

@@ -1,4 +1,4 @@
-"""What a client knows of its server."""
+"""A client's server, as it described itself."""
 
 from urllib.parse import urlsplit
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from nats_consumer import settings
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.names import is_wildcard, subject_problem
+from nats_consumer.settings import DEFAULT_CONNECTION
 from nats_consumer.validation import number, unknown_key, whole
 
 from .callbacks import Callbacks
@@ -23,7 +24,6 @@ _LOOKS_LIKE_A_KEY = re.compile(r"[A-Z2-7]{50,}")
 _SHORTEST_SECONDS = 0.1
 _DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
-_SETTING = 'NATS_CONSUMER["connect_args"]'
 _CALL = "get_nats_client()"
 
 # Settings of nats-py's own machinery: the engine has its own and needs no tuning here.
@@ -49,63 +49,75 @@ _UNSUPPORTED = {
 }
 
 
-def connect_options(overrides: Mapping[str, Any] | None = None) -> ConnectOptions:
-    """The options of the setting `connect_args`, each key replaceable by `overrides`. Reads no
-    file and contacts nobody. Raises ConfigurationError, which names all that is wrong."""
+def connect_options(
+    overrides: Mapping[str, Any] | None = None, using: str = DEFAULT_CONNECTION
+) -> ConnectOptions:
+    """The options of the connection `using`, which for "default" are those of the setting
+    `connect_args`, each key replaceable by `overrides`. Reads no file and contacts nobody. Raises
+    ConfigurationError, which names all that is wrong."""
     given = overrides or {}
-    arguments = conceal({**settings.connect_args(), **given})
-    options: dict[str, Any] = {"servers": [_DEFAULT_SERVER]}
+    arguments = conceal({**settings.connect_args(using), **given})
+    options: dict[str, Any] = {"servers": [_DEFAULT_SERVER], "using": using}
+    where = named(using)
     faults: list[str] = []
     for key, value in arguments.items():
         if key in _IGNORED or key in _CALLBACKS:
             continue
         try:
-            options.update(_translate(key, value, _CALL if key in given else _SETTING))
+            owner = _CALL if key in given else settings.place_of(using)
+            options.update(_translate(key, value, owner, where))
         except ConfigurationError as error:
             faults.append(str(error))
     if ("user" in options) != ("password" in options):
-        faults.append("connect_args: user and password go together: set both.")
+        faults.append(f"{where}: user and password go together: set both.")
     if arguments.get("jetstream_domain") and arguments.get("jetstream_api_prefix"):
         faults.append(
-            "connect_args: jetstream_domain and jetstream_api_prefix exclude each other. Keep one."
+            f"{where}: jetstream_domain and jetstream_api_prefix exclude each other. Keep one."
         )
     if faults:
         raise ConfigurationError(" ".join(faults))
     return ConnectOptions(**options)
 
 
-def patience() -> float:
-    """How long, in seconds, the servers of the setting `connect_args` are waited for."""
-    options = connect_options()
+def named(using: str) -> str:
+    """The name of a connection's arguments in errors."""
+    return "connect_args" if using == DEFAULT_CONNECTION else settings.place_of(using)
+
+
+def patience(using: str) -> float:
+    """How long, in seconds, the servers of a connection are waited for."""
+    options = connect_options(using=using)
     return options.connect_timeout * len(options.servers)
 
 
-def check_sign_in() -> None:
-    """Raises ConfigurationError if the setting `connect_args` says in several ways who we are."""
-    arguments = settings.connect_args()
+def check_sign_in(using: str = DEFAULT_CONNECTION) -> None:
+    """Raises ConfigurationError if a connection's arguments say in several ways who we are."""
+    arguments = settings.connect_args(using)
     # A token beside a user is allowed: nats-py accepts both.
     if arguments.get("nkeys_seed") is not None and arguments.get("nkeys_seed_str") is not None:
         raise ConfigurationError(
-            f"{_SETTING} has both nkeys_seed and nkeys_seed_str. Keep one of them."
+            f"{settings.place_of(using)} has both nkeys_seed and nkeys_seed_str. Keep one of them."
         )
 
 
-def connect_callbacks(overrides: Mapping[str, Any] | None = None) -> Callbacks:
-    """The callbacks of the setting `connect_args`, each replaceable by `overrides`. They are for
+def connect_callbacks(
+    overrides: Mapping[str, Any] | None = None, using: str = DEFAULT_CONNECTION
+) -> Callbacks:
+    """The callbacks of a connection's arguments, each replaceable by `overrides`. They are for
     clients: a consumer's connection is looked after by the worker, which logs. Raises
     InvalidCallback."""
-    arguments = conceal({**settings.connect_args(), **(overrides or {})})
+    arguments = conceal({**settings.connect_args(using), **(overrides or {})})
     return Callbacks(**{key: arguments[key] for key in _CALLBACKS if key in arguments})
 
 
-def _translate(key: str, value: Any, where: str) -> dict[str, Any]:
+def _translate(key: str, value: Any, owner: str, where: str) -> dict[str, Any]:
     if key in _UNSUPPORTED:
-        raise ConfigurationError(f"connect_args[{key!r}] is not supported: {_UNSUPPORTED[key]}.")
+        raise ConfigurationError(f"{where}[{key!r}] is not supported: {_UNSUPPORTED[key]}.")
     if key not in _TRANSLATIONS:
-        raise unknown_key(key, KEYS, where)
+        raise unknown_key(key, KEYS, owner)
     if value is None:
         return {}
-    return _TRANSLATIONS[key](f"connect_args[{key!r}]", value)
+    return _TRANSLATIONS[key](f"{where}[{key!r}]", value)
 
 
 _Translation = Callable[[str, Any], dict[str, Any]]
@@ -177,7 +189,7 @@ def _text(field: str) -> _Translation:
 
 
 def _secret(field: str) -> _Translation:
-    """As _text, but the error does not show the value."""
+    """Read a text like _text(), with an error that does not show the value."""
 
     def translate(what: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, str | bytes):
@@ -309,4 +321,4 @@ _TRANSLATIONS: dict[str, _Translation] = {
 }
 
 KEYS = tuple(_TRANSLATIONS)
-"""What connect_args may hold beside callbacks and what is ignored."""
+"""Keys of connect_args beside callbacks and ignored ones."""

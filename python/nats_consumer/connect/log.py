@@ -6,24 +6,30 @@ import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 _POLL_SECONDS = 0.5
 # The process's own pump is woken at its end.
 _LONG_SECONDS = 3600.0
+# An extra field with the name of one of these is an error, which would end the pump.
+_OF_LOGGING = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
-TakeLogs = Callable[[float], list[tuple[int, str, str]]]
+# Level, logger, text and fields of each record.
+TakeLogs = Callable[[float], list[tuple[int, str, str, dict[str, Any]]]]
 WakeLogs = Callable[[], None]
 
 
 class LogPump:
     """Carries the engine's log records to Python's loggers in a daemon thread, while it is
     entered. `take_logs(timeout)` waits for records up to `timeout` seconds, `wake_logs()` ends
-    such a wait."""
+    such a wait. A pump that `polls` returns from the wait twice a second in any case."""
 
-    def __init__(self, take_logs: TakeLogs, wake_logs: WakeLogs | None = None) -> None:
+    def __init__(
+        self, take_logs: TakeLogs, wake_logs: WakeLogs | None = None, *, polls: bool = False
+    ) -> None:
         self._take_logs = take_logs
         self._wake_logs = wake_logs
+        self._wait = _POLL_SECONDS if polls or wake_logs is None else _LONG_SECONDS
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nats_consumer-logs", daemon=True)
 
@@ -50,12 +56,13 @@ class LogPump:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._pass_on(_POLL_SECONDS if self._wake_logs is None else _LONG_SECONDS)
+            self._pass_on(self._wait)
         self._pass_on(0.0)
 
     def _pass_on(self, timeout: float) -> None:
-        for level, name, text in self._take_logs(timeout):
-            logging.getLogger(name).log(level, "%s", text)
+        for level, name, text, fields in self._take_logs(timeout):
+            extra = {each: value for each, value in fields.items() if each not in _OF_LOGGING}
+            logging.getLogger(name).log(level, "%s", text, extra=extra)
 
 
 _carrying: int | None = None
@@ -63,7 +70,7 @@ _starting = threading.Lock()
 
 
 def carry_logs(take_logs: TakeLogs, wake_logs: WakeLogs) -> None:
-    """From now on the engine's records come to Python's loggers, as long as this process lives."""
+    """Carry the engine's records to Python's loggers from now on, as long as this process lives."""
     global _carrying
     if _carrying == os.getpid():
         return

@@ -14,6 +14,8 @@ class ConnectOptions:
     """Options of a connection. Times are seconds; `max_reconnect_attempts` -1: no limit."""
 
     servers: list[str]
+    # The connection of the settings.
+    using: str = "default"
     name: str | None = None
     user: str | None = None
     password: str | None = None

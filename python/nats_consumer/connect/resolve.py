@@ -6,7 +6,7 @@ from pathlib import Path
 from nats_consumer import settings
 from nats_consumer.exceptions import ConfigurationError
 
-from .args import connect_options
+from .args import connect_options, named
 from .options import EMBEDDED, SEED, ConnectOptions
 from .secret import Address, Secret
 
@@ -17,32 +17,33 @@ def resolve(options: ConnectOptions) -> ConnectOptions:
     if options.servers == [EMBEDDED]:
         from .embedded import server_url
 
-        options = replace(options, servers=[server_url(settings.embedded_store())])
+        options = replace(options, servers=[server_url(settings.embedded_store(options.using))])
     if options.nkey_seed and not options.nkey_seed.startswith(SEED):
-        options = replace(options, nkey_seed=_read_seed(options.nkey_seed))
+        options = replace(options, nkey_seed=_read_seed(options.nkey_seed, named(options.using)))
     return options
 
 
-def display_servers(connected_url: str | None) -> str:
-    """The servers that NATS_CONSUMER names, without credentials: for a command to say where it
-    acts. `connected_url` is what the server calls itself, which names the embedded one."""
-    servers = connect_options().servers
+def display_servers(connected_url: str | None, using: str = settings.DEFAULT_CONNECTION) -> str:
+    """The servers that NATS_CONSUMER names for a connection, without credentials: for a command to
+    say where it acts. `connected_url` is what the server calls itself, which names the embedded
+    one."""
+    servers = connect_options(using=using).servers
     if servers == [EMBEDDED]:
         return f"{connected_url} ({EMBEDDED})"
     return ", ".join(Address(server).without_credentials() for server in servers)
 
 
-def _read_seed(path: str) -> str:
+def _read_seed(path: str, where: str) -> str:
     try:
         lines = Path(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f'connect_args["nkeys_seed"] is the path of a file with the seed: {error}.'
+            f'{where}["nkeys_seed"] is the path of a file with the seed: {error}.'
         ) from error
     # The file may hold the seed alone, or between lines that say what it is.
     seeds = [Secret(line.strip()) for line in lines if line.strip().startswith(SEED)]
     if not seeds:
         raise ConfigurationError(
-            f'connect_args["nkeys_seed"]: {path} does not contain a seed, which begins with {SEED}.'
+            f'{where}["nkeys_seed"]: {path} does not contain a seed, which begins with {SEED}.'
         )
     return seeds[0]

@@ -27,7 +27,7 @@ class Address(str):
         return repr(f"{scheme}{'***@' if credentials else ''}{host}")
 
     def strip(self, characters: str | None = None, /) -> Self:
-        """As that of str, and still an address."""
+        """Return an address, stripped like a str."""
         return type(self)(super().strip(characters))
 
     def has_credentials(self) -> bool:

@@ -11,6 +11,7 @@ from nats_consumer.connect.resolve import resolve
 from nats_consumer.declare import registry
 from nats_consumer.declare.durable import durable_of
 from nats_consumer.exceptions import ConfigurationError, ConsumerNotFound
+from nats_consumer.settings import DEFAULT_CONNECTION
 
 if TYPE_CHECKING:
     from nats_consumer._native import DeadLetters
@@ -37,8 +38,11 @@ class Selection:
 
 
 @contextmanager
-def dead_letters() -> "Iterator[DeadLetters]":
-    """A connection to the dead letters of the server in NATS_CONSUMER, closed at the end. Raises
+def dead_letters(
+    using: str = DEFAULT_CONNECTION, *, connect_timeout: float | None = None
+) -> "Iterator[DeadLetters]":
+    """A connection to the dead letters of the server of the connection `using`, closed at the end.
+    `connect_timeout`, in seconds for each server, replaces the connection's own. Raises
     ConfigurationError, Unreachable or Denied.
 
         with dead_letters() as letters:
@@ -54,16 +58,18 @@ def dead_letters() -> "Iterator[DeadLetters]":
     # On first use: importing this, as the command line does, stays light.
     from nats_consumer import _native
 
-    letters = _native.DeadLetters(resolve(connect_options()))
+    hurry = {} if connect_timeout is None else {"connect_timeout": connect_timeout}
+    letters = _native.DeadLetters(resolve(connect_options(hurry, using)))
     try:
         yield letters
     finally:
         letters.close()
 
 
-def streams_of_project() -> list[str]:
-    """The streams that the project's consumers read."""
-    return sorted({str(consumer.stream_name) for consumer in registry.consumers()})
+def streams_of_project(using: str = DEFAULT_CONNECTION) -> list[str]:
+    """The streams that the project's consumers read over the connection `using`."""
+    consumers = [each for each in registry.consumers() if each.connection == using]
+    return sorted({str(consumer.stream_name) for consumer in consumers})
 
 
 def unknown_consumer(name: str) -> str | None:

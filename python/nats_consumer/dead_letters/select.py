@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
+from nats_consumer.declare import registry
 from nats_consumer.exceptions import StreamNotFound
 from nats_consumer.names import check_name
+from nats_consumer.settings import check_connection
 
 from . import Selection, durable_called, streams_of_project
 from .show import hint
@@ -24,14 +26,23 @@ def chosen_streams(options: dict[str, Any]) -> list[str]:
     if options["stream"]:
         # The server does not answer a request with an invalid name.
         check_name(options["stream"], "the name of a stream")
-    streams = [options["stream"]] if options["stream"] else streams_of_project()
+    using = check_connection(options["connection"])
+    streams = [options["stream"]] if options["stream"] else streams_of_project(using)
     if not streams:
-        raise CommandError("This project has no consumers. Name the stream: --stream orders.")
+        raise CommandError(
+            f"This project has no consumers on the connection {using}. Name the stream: --stream "
+            f"orders{_other_connections(using)}"
+        )
     if options.get("numbers") and len(streams) > 1:
         raise CommandError(
             f"Each of {', '.join(streams)} numbers its own dead letters: add --stream."
         )
     return streams
+
+
+def _other_connections(using: str) -> str:
+    others = sorted({each.connection for each in registry.consumers()} - {using})
+    return f", or the connection: --connection {' or '.join(others)}." if others else "."
 
 
 def _selection(options: dict[str, Any]) -> Selection:

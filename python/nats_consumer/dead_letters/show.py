@@ -1,10 +1,12 @@
 """Dead letters as lines of text."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nats_consumer._native import StoredLetter
+
+
+HEADING = ("number", "stored (UTC)", "consumer", "subject", "reason")
 
 
 def row(letter: "StoredLetter") -> tuple[str, ...]:
@@ -13,24 +15,13 @@ def row(letter: "StoredLetter") -> tuple[str, ...]:
     return (str(letter.number), stored, letter.consumer, letter.subject, reason_of(letter))
 
 
-def table(lines: list[tuple[str, ...]]) -> Iterator[str]:
-    """The rows below a heading, in columns."""
-    if not lines:
-        return
-    rows = [("number", "stored (UTC)", "consumer", "subject", "reason"), *lines]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
-
-
 def reason_of(letter: "StoredLetter") -> str:
     """The reason, with the error if there was one."""
     return f"{letter.reason}: {letter.error}" if letter.error else letter.reason
 
 
 def description(letter: "StoredLetter") -> str:
-    """Everything about the letter, on several lines."""
+    """Return all about the letter, on several lines."""
     lines = [
         f"{letter.kept_in} {letter.number}",
         f"stored:     {letter.stored.isoformat()}",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar, Protocol, TypeAlias
 
+from nats_consumer.message import Message
 from nats_consumer.outcomes import ErrorAckBehavior
 
 
@@ -12,10 +13,11 @@ class Declaration(Protocol):
 
     kind: ClassVar[str]
 
+    connection: str
     stream_name: str | None
     subjects: Sequence[str]
-    filter_subject: str | None
-    filter_subjects: Sequence[str]
+    filter_subject: str | type | None
+    filter_subjects: Sequence[str | type]
     durable_name: str | None
     deliver_policy: str
     start_sequence: int | None
@@ -28,6 +30,7 @@ class Declaration(Protocol):
     max_deliver: int | None
     backoff_delays: Sequence[float] | None
     handle_error_ack_behavior: ErrorAckBehavior
+    invalid_ack_behavior: ErrorAckBehavior
 
     concurrency: int | None
     batch_size: int
@@ -35,6 +38,13 @@ class Declaration(Protocol):
     ack_wait: float
     max_ack_pending: int | None
     handler_timeout: float | None
+    ordered: bool
+    max_batch: int | None
+    max_batch_wait: float
+    max_batch_bytes: int
+    common_errors: tuple[type[BaseException], ...]
+    idempotent: bool | str
+    ephemeral: bool
 
     @property
     def consumer_name(self) -> str:
@@ -46,6 +56,9 @@ class Declaration(Protocol):
     def get_filter_subject(self) -> str:
         """The subject, or the first of several."""
 
+    def message_identity(self, message: Message) -> str:
+        """The identity of the message among those with its subject."""
+
 
 # A consumer class, or an instance of it.
 Declared: TypeAlias = type[Declaration] | Declaration
@@ -56,7 +69,7 @@ def class_of(consumer: Declared) -> type[Declaration]:
     return consumer if isinstance(consumer, type) else type(consumer)
 
 
-def label(consumer: type[Declaration]) -> str:
+def label(consumer: type) -> str:
     """The class with its module, so that two classes of one name can be told apart."""
     return f"{consumer.__module__}.{consumer.__qualname__}"
 
@@ -70,3 +83,9 @@ def project_classes(consumer: Declared) -> list[type]:
 def is_overridden(consumer: Declared, method: str) -> bool:
     """Whether the project overrides this method of NatsConsumer."""
     return any(method in vars(cls) for cls in project_classes(consumer))
+
+
+def declared(consumer: Declared, names: Sequence[str]) -> list[str]:
+    """Which of `names` the project set itself, on the class, a base of it or the instance."""
+    namespaces = [vars(consumer), *map(vars, project_classes(consumer))]
+    return [name for name in names if any(space.get(name) is not None for space in namespaces)]

@@ -1,7 +1,10 @@
 """Durables: the server-side position that a consumer shares with its replicas."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
+from uuid import uuid4
 
 from nats_consumer import settings
 from nats_consumer.exceptions import ConfigurationError
@@ -23,9 +26,16 @@ def declared_durable(consumer: Declared) -> tuple[str, bool]:
     """The same by the attributes and settings alone."""
     if consumer.durable_name:
         return check_name(consumer.durable_name, "durable_name"), False
+    if consumer.ephemeral is True:
+        return f"{class_of(consumer).__name__}-{_of_process(os.getpid())}", False
     if default := default_durable():
         return default, False
     return class_of(consumer).__name__, True
+
+
+@cache
+def _of_process(pid: int) -> str:  # noqa: ARG001 - a forked child has a name of its own
+    return uuid4().hex[:12]
 
 
 def default_durable() -> str | None:
@@ -39,18 +49,18 @@ def default_durable() -> str | None:
 
 
 def shared_durables(consumers: Iterable[type[Declaration]]) -> list[str]:
-    """What to say of the classes that would share one durable on one stream."""
-    users: dict[tuple[str | None, str], list[type[Declaration]]] = defaultdict(list)
+    """Return messages about the classes that would share one durable on one stream."""
+    users: dict[tuple[str, str | None, str], list[type[Declaration]]] = defaultdict(list)
     for consumer in consumers:
         try:
             durable = declared_durable(consumer)[0]
         except (ConfigurationError, ValueError):
             continue  # consumer_options() says so
         if not is_overridden(consumer, "get_durable_name"):
-            users[consumer.stream_name, durable].append(consumer)
+            users[str(consumer.connection), consumer.stream_name, durable].append(consumer)
     return [
         _shared_durable(stream, durable, group)
-        for (stream, durable), group in users.items()
+        for (_, stream, durable), group in users.items()
         if len(group) > 1
     ]
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable
 from itertools import combinations
+from typing import Any
 
 from nats_consumer.exceptions import ConfigurationError
-from nats_consumer.names import covers, overlap, subject_problem
+from nats_consumer.names import covers, overlap
+from nats_consumer.payloads.event import subject_text
+from nats_consumer.templates import pattern_of
 
 from .declaration import Declared, class_of, is_overridden
 
@@ -13,30 +16,44 @@ def filter_of(consumer: Declared) -> list[str]:
     """The subjects that the consumer asks for: those of its get_filter_subject() if it overrides
     that, otherwise its filter, or the first of its subjects. Raises ConfigurationError if it names
     none."""
-    if not is_overridden(consumer, "get_filter_subject"):
-        return declared_filter(consumer)
-    if isinstance(consumer, type):
-        return [">"]  # for now: only an instance can say
-    return _checked_filters([consumer.get_filter_subject()])
+    return _checked_filters(filter_texts(consumer))
 
 
 def declared_filter(consumer: Declared) -> list[str]:
     """The same by the attributes alone."""
+    return _checked_filters(_declared_texts(consumer))
+
+
+def filter_texts(consumer: Declared) -> list[Any]:
+    """The same as they are written, with names in braces or as event classes, and not checked."""
+    if not is_overridden(consumer, "get_filter_subject"):
+        return _declared_texts(consumer)
+    if isinstance(consumer, type):
+        return [">"]  # for now: only an instance can say
+    return [consumer.get_filter_subject()]
+
+
+def _declared_texts(consumer: Declared) -> list[Any]:
     if consumer.filter_subject and consumer.filter_subjects:
         raise ConfigurationError("it sets both filter_subject and filter_subjects. Keep one.")
     if consumer.filter_subject:
-        return _checked_filters([consumer.filter_subject])
+        return [consumer.filter_subject]
     filters = _subjects(consumer, "filter_subjects") or _subjects(consumer, "subjects")[:1]
     if not filters:
         raise ConfigurationError(
             "it does not say what to consume. Set filter_subject (such as 'orders.*', or '>' for "
             "the whole stream) or subjects."
         )
-    return _checked_filters(filters)
+    return filters
 
 
-def _checked_filters(filters: list[str]) -> list[str]:
-    problems = [problem for problem in map(subject_problem, filters) if problem]
+def _checked_filters(texts: list[Any]) -> list[str]:
+    filters, problems = [], []
+    for text in texts:
+        try:
+            filters.append(pattern_of(subject_text(text)))
+        except ValueError as error:
+            problems.append(str(error))
     if problems:
         raise ConfigurationError(f"it cannot use this filter: {'; '.join(problems)}.")
     for one, other in combinations(filters, 2):
@@ -55,11 +72,24 @@ def subjects_left_out(consumer: Declared) -> list[str]:
     if is_overridden(consumer, "get_filter_subject"):
         return []
     subjects = _subjects(consumer, "subjects")
-    return [subject for subject in subjects[1:] if not covers(subjects[0], subject)]
+    first, *others = [*map(loose_pattern, subjects)] or [""]
+    return [
+        text
+        for text, pattern in zip(subjects[1:], others, strict=True)
+        if not covers(first, pattern)
+    ]
+
+
+def loose_pattern(subject: str) -> str:
+    """Return the pattern that the subject means; the subject itself, if it is none."""
+    try:
+        return pattern_of(subject)
+    except ValueError:
+        return subject
 
 
 def left_out_message(consumer: Declared) -> str | None:
-    """What to say of the subjects that will not arrive; None if all will."""
+    """Return a message about the subjects that will not arrive, or None if all will."""
     left_out = subjects_left_out(consumer)
     if not left_out:
         return None
@@ -70,7 +100,7 @@ def left_out_message(consumer: Declared) -> str | None:
     )
 
 
-def _subjects(consumer: Declared, attribute: str) -> list[str]:
+def _subjects(consumer: Declared, attribute: str) -> list[Any]:
     value = getattr(consumer, attribute) or ()
     if isinstance(value, str):
         raise ConfigurationError(f"{attribute} must be a list of subjects, not the text {value!r}.")

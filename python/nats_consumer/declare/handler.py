@@ -1,20 +1,30 @@
 """Handler classes: they route each message to a method by its subject."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
 from nats_consumer import lanes
-from nats_consumer.names import is_wildcard, overlap, subject_problem
+from nats_consumer.exceptions import ConfigurationError, SettledTooEarly
+from nats_consumer.message import Message
+from nats_consumer.names import is_wildcard, overlap
+from nats_consumer.outcomes import Retry
+from nats_consumer.payloads.event import subject_text
+from nats_consumer.templates import has_names, pattern_of
 
+from . import once
+from .arguments import plan_of, typed_call
+from .filters import loose_pattern
 from .retry import RetryPolicy
 from .signatures import check_methods
 
 if TYPE_CHECKING:
-    from nats_consumer._native import Message, Router
+    from nats_consumer._native import Router
 
 logger = logging.getLogger("nats_consumer.handler")
 
@@ -22,18 +32,21 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 _MARK = "_nats_subjects"
 
 
-def handle(*subjects: str) -> Callable[[_Method], _Method]:
-    """Mark a ConsumerHandler method as the handler of `subjects`, which may contain wildcards.
-    Decorators can be stacked. Raises TypeError or ValueError for what is not a subject."""
+def handle(*subjects: str | type) -> Callable[[_Method], _Method]:
+    """Mark a ConsumerHandler method as the handler of `subjects`, which may contain wildcards and
+    names in braces, or be event classes. Decorators can be stacked. Raises TypeError or ValueError
+    if one is not a subject."""
     if not subjects:
         raise TypeError('@handle needs at least one subject: @handle("orders.created").')
     for subject in subjects:
-        if not isinstance(subject, str):
+        if not isinstance(subject, str | type):
             raise TypeError(
                 f'@handle takes subjects, not {subject!r}: @handle("orders.created", "orders.*").'
             )
-        if problem := subject_problem(subject):
-            raise ValueError(f"@handle cannot match that: {problem}.")
+        try:
+            pattern_of(subject_text(subject))
+        except ValueError as error:
+            raise ValueError(f"@handle cannot match that: {error}.") from error
 
     def mark(method: _Method) -> _Method:
         setattr(method, _MARK, (*subjects, *getattr(method, _MARK, ())))
@@ -57,9 +70,10 @@ class ConsumerHandler:
 
     `subjects` maps each to `handle_<all after its first token>`: "orders.created" to
     `handle_created`, "users.profile.updated" to `handle_profile_updated`; `.`, `-` and `_` all
-    separate tokens. A wildcard in it leads to no method. Methods marked with `@handle("orders.*")`
-    need no list. An exact subject goes before a mapped name that exists, that before wildcards, and
-    among them the most specific wins.
+    separate tokens. A wildcard in the list leads to no method, nor does a name in braces, which
+    means one. Methods marked with `@handle("orders.*")` or `@handle("orders.{id}.paid")` need no
+    list. An exact subject of @handle wins, then a mapped method that
+    exists, then wildcards. Among wildcards the most specific wins.
 
     A message that matches no method goes to `fallback_handle`. Methods may be `async def` or `def`.
     """
@@ -75,6 +89,7 @@ class ConsumerHandler:
         self._names = self._map_names(subjects)
         self._marked = self._collect_marked()
         check_methods(type(self), self.get_handler_methods())
+        self._methods = self._typed_methods()
         self._router, self._wildcard_names = self._build_router()
         self._blocking = {name for name in self.get_handler_methods() if self._is_blocking(name)}
         for wildcard in self.wildcards_in_vain():
@@ -86,19 +101,19 @@ class ConsumerHandler:
                 type(self).__name__,
             )
 
-    def handle(self, message: "Message") -> Any:
+    def handle(self, message: Message) -> Any:
         """Pass the message to its method. Await the answer, unless you are in a plain `def`
         handle_message: there the method has finished when this returns."""
         subject = message.subject
         name = self._name_for(subject)
-        method = getattr(self, name, None) if name else None
+        method = getattr(self._methods, name, None) if name else None
         if not callable(method):
             return lanes.call(self.fallback_handle, message, reason=self._reason(subject, name))
         if name in self._blocking or lanes.in_thread_lane():
             return lanes.call(method, message)
         return method(message)
 
-    async def fallback_handle(self, msg: "Message", reason: str = "unknown") -> Any:
+    async def fallback_handle(self, msg: Message, reason: str = "unknown") -> Any:
         """Called with a message that matches no method; override it to decide. By default the
         message is redelivered after the consumer's retry delay.
 
@@ -118,15 +133,25 @@ class ConsumerHandler:
             msg.metadata.stream,
             msg.metadata.consumer,
             delay,
+            extra={
+                "stream": msg.metadata.stream,
+                "durable": msg.metadata.consumer,
+                "subject": msg.subject,
+                "sequence": msg.metadata.sequence.stream,
+                "outcome": "retry",
+            },
         )
-        await msg.nak(delay)
+        try:
+            await msg.nak(delay)
+        except SettledTooEarly:  # a raised outcome rolls back what an idempotent handler did
+            raise Retry(delay) from None
 
-    def send_to_dlq(self, msg: "Message", reason: str = "unknown") -> Awaitable[None]:
+    def send_to_dlq(self, msg: Message, reason: str = "unknown") -> Awaitable[None]:
         """Store a copy of the message, with `reason`, in the dead letter stream `<stream>-dlq`.
 
         Await it (in a plain `def` it has finished when it returns). The message itself stays to be
         settled: ack it afterwards, or return. Raises PublishError or Unreachable if the copy could
-        not be stored; nothing is lost then, the message comes again."""
+        not be stored. Nothing is lost then: the message comes again."""
         return msg.copy_to_dlq(reason)
 
     def validate_handlers(self) -> list[str]:
@@ -150,7 +175,8 @@ class ConsumerHandler:
         return [
             subject
             for subject in self.subjects
-            if _has_wildcard(subject) and not any(overlap(each, subject) for each in self._marked)
+            if _has_wildcard(subject)
+            and not any(overlap(each, loose_pattern(subject)) for each in self._marked)
         ]
 
     def get_subjects(self) -> list[str]:
@@ -192,10 +218,29 @@ class ConsumerHandler:
         _recommend_dots([subject for subject in names if "." not in subject])
         return names
 
+    def _typed_methods(self) -> Any:
+        """The handler itself, or a stand-in with the calls of the methods that declare more than
+        the message."""
+        texts = method_subjects(self)
+        plans = {name: plan_of(self, name, subjects) for name, subjects in texts.items()}
+        try:
+            calls = {
+                name: typed_call(getattr(self, name), plan, texts[name])
+                for name, plan in plans.items()
+                if plan is not None
+            }
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{type(self).__name__}.{error}") from error
+        for name in texts:
+            method = getattr(self, name, None)
+            if method is not None and (using := once.database_of(method)):
+                calls[name] = once.method_once(calls.get(name, method), name, using)
+        return _Typed(self, calls) if calls else self
+
     def _collect_marked(self) -> dict[str, str]:
         marked: dict[str, str] = {}
         for name, subjects in self._marks().items():
-            for subject in subjects:
+            for subject in map(pattern_of, map(subject_text, subjects)):
                 if subject in marked:
                     logger.warning(
                         "%s: %r is marked on both %s() and %s(); %s() gets it.",
@@ -247,20 +292,71 @@ class ConsumerHandler:
         return callable(method) and not iscoroutinefunction(method)
 
 
-def project_handlers() -> Iterator[tuple[type[ConsumerHandler], list[str], list[str]]]:
-    """The handlers of the installed apps that nothing derives from, each with the names of the
-    methods it lacks, and what to say of each wildcard that it lists in vain. One that is not made
-    without arguments is left out: the worker looks at it."""
-    for handler in dict.fromkeys(_leaves(ConsumerHandler)):
-        if not apps.get_containing_app_config(handler.__module__):
-            continue
+def method_subjects(handler: ConsumerHandler) -> dict[str, list[Any]]:
+    """The subjects of each method, as they are written; of missing methods too."""
+    texts: dict[str, list[Any]] = defaultdict(list)
+    for subject, name in handler._names.items():
+        texts[name].append(subject)
+    for name, subjects in handler._marks().items():
+        texts[name].extend(subjects)
+    return texts
+
+
+class _Typed:
+    """The methods of a handler, some of them called as their signatures say."""
+
+    def __init__(self, handler: ConsumerHandler, calls: dict[str, Callable[..., Any]]) -> None:
+        self.__dict__.update(calls)
+        self._handler = handler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+
+@dataclass(frozen=True)
+class HandlerProblems:
+    """Findings about a handler class: methods that it lacks, messages about listed wildcards that
+    lead to no method, and the reason why a method cannot be called."""
+
+    handler: type[ConsumerHandler]
+    missing: Sequence[str] = ()
+    in_vain: Sequence[str] = ()
+    uncallable: str | None = None
+
+
+def made_handlers() -> Iterator[ConsumerHandler]:
+    """Yield an instance of each handler of the installed apps that nothing derives from, and that
+    can be made without arguments."""
+    for handler in _project_classes():
         try:
             made = _made_quietly(handler)
-            missing = made.validate_handlers()
-            in_vain = made.wildcards_in_vain()
         except Exception:  # noqa: S112 - whatever it is, the start of its consumer tells
             continue
-        yield handler, list(dict.fromkeys(missing)), [_in_vain(each) for each in in_vain]
+        yield made
+
+
+def project_handlers() -> Iterator[HandlerProblems]:
+    """Yield the problems of the handlers of the installed apps that nothing derives from.
+
+    A handler that needs arguments is left out: the worker looks at it."""
+    for handler in _project_classes():
+        try:
+            yield _problems(handler, _made_quietly(handler))
+        except ConfigurationError as error:
+            yield HandlerProblems(handler, uncallable=str(error))
+        except Exception:  # noqa: S112 - whatever it is, the start of its consumer tells
+            continue
+
+
+def _problems(handler: type[ConsumerHandler], made: ConsumerHandler) -> HandlerProblems:
+    missing = list(dict.fromkeys(made.validate_handlers()))
+    return HandlerProblems(handler, missing, [_in_vain(each) for each in made.wildcards_in_vain()])
+
+
+def _project_classes() -> Iterator[type[ConsumerHandler]]:
+    for handler in dict.fromkeys(_leaves(ConsumerHandler)):
+        if apps.get_containing_app_config(handler.__module__):
+            yield handler
 
 
 def _leaves(handler: type[ConsumerHandler]) -> Iterator[type[ConsumerHandler]]:
@@ -281,7 +377,7 @@ def _made_quietly(handler: type[ConsumerHandler]) -> ConsumerHandler:
 
 
 def _has_wildcard(subject: str) -> bool:
-    return "*" in subject or ">" in subject
+    return "*" in subject or ">" in subject or has_names(subject)
 
 
 def _in_vain(wildcard: str) -> str:

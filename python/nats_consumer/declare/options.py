@@ -14,7 +14,9 @@ from nats_consumer.names import check_name
 from nats_consumer.outcomes import ErrorAckBehavior
 from nats_consumer.validation import number, whole
 
-from .declaration import Declared, class_of
+from . import once
+from .batches import batching, common_errors, handler_of, is_batch
+from .declaration import Declared, class_of, declared, is_overridden
 from .durable import durable_of
 from .filters import filter_of
 from .retry import retry_policy
@@ -22,6 +24,9 @@ from .signatures import check_signatures
 
 # Each thread holds a database connection, so threads are not as cheap as tasks.
 _DEFAULT_THREADS = 10
+
+# How long the server keeps the durable of a process that was lost, or is away.
+_EPHEMERAL_SECONDS = 300.0
 
 # The deliver policies that need one more attribute.
 START_ATTRIBUTES = {"by_start_sequence": "start_sequence", "by_start_time": "start_time"}
@@ -42,6 +47,7 @@ class ConsumerOptions:
     the computed delays, and the last one repeats."""
 
     name: str
+    connection: str
     stream: str
     durable: str
     durable_is_derived: bool
@@ -53,6 +59,8 @@ class ConsumerOptions:
     ack_wait: float
     max_ack_pending: int | None
     manages_durable: bool
+    ephemeral: float | None
+    announce: bool
     deliver_policy: str
     start_sequence: int | None
     start_time: str | None
@@ -63,11 +71,14 @@ class ConsumerOptions:
     retry_delays: list[float]
     exhausted: str
     handler_timeout: float | None
+    max_batch: int | None
+    max_batch_bytes: int
+    max_batch_wait: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
-    """What the command line replaces, for every consumer it runs; None leaves the attribute."""
+    """Values of the command line for every consumer it runs; None leaves the attribute."""
 
     batch_size: int | None = None
     fetch_timeout: float | None = None
@@ -111,17 +122,6 @@ def read_fetch_timeout(value: object) -> float:
     return number(value, "fetch_timeout", least=1)
 
 
-def message_handler(consumer: Declared) -> Callable[[Any], Any]:
-    """The consumer's handle_message. Raises ConfigurationError if there is none."""
-    handler: Callable[[Any], Any] | None = getattr(consumer, "handle_message", None)
-    if not callable(handler):
-        raise ConfigurationError(
-            "it has no handle_message. Write `async def handle_message(self, message)`, or the "
-            "same with `def` for blocking code."
-        )
-    return handler
-
-
 def _kind(consumer: Declared) -> str:
     if not consumer.kind:
         raise ConfigurationError("derive it from JetstreamPushConsumer or JetstreamPullConsumer.")
@@ -135,13 +135,15 @@ def _stream(consumer: Declared) -> str:
 
 
 def _concurrency(consumer: Declared, overrides: Overrides) -> int:
+    if consumer.ordered:
+        return 1
     given = _either(overrides.concurrency, consumer.concurrency)
     if given is not None:
         return read_concurrency(given)
-    if consumer.kind == "push":
+    if consumer.kind == "push" or is_batch(consumer):
         return 1
     batch_size = _batch_size(consumer, overrides)
-    is_async = iscoroutinefunction(message_handler(consumer))
+    is_async = iscoroutinefunction(handler_of(consumer))
     return batch_size if is_async else min(batch_size, _DEFAULT_THREADS)
 
 
@@ -158,6 +160,8 @@ def _ack_wait(consumer: Declared) -> float:
 
 
 def _max_ack_pending(consumer: Declared) -> int | None:
+    if consumer.ordered:
+        return 1
     value = consumer.max_ack_pending
     return None if value is None else whole(value, "max_ack_pending", least=1)
 
@@ -170,6 +174,8 @@ def _handler_timeout(consumer: Declared) -> float | None:
 def _deliver_policy(consumer: Declared) -> tuple[str, int | None, str | None]:
     value = consumer.deliver_policy
     policy = str(getattr(value, "value", value))
+    if consumer.ephemeral and not declared(consumer, ("deliver_policy",)):
+        policy = "new"
     if policy not in _DELIVER_POLICIES:
         raise ConfigurationError(
             f"deliver_policy must be one of {_DELIVER_POLICIES}, not {value!r}."
@@ -193,6 +199,24 @@ def _rfc3339(value: object) -> str:
     return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def _ephemeral(consumer: Declared) -> float | None:
+    if not isinstance(consumer.ephemeral, bool):
+        raise ConfigurationError(f"ephemeral must be True or False, not {consumer.ephemeral!r}.")
+    if not consumer.ephemeral:
+        return None
+    if consumer.durable_name or is_overridden(consumer, "get_durable_name"):
+        raise ConfigurationError(
+            "with ephemeral = True each process has a durable of its own. Remove durable_name and "
+            "get_durable_name()."
+        )
+    if not settings.manage_durables():
+        raise ConfigurationError(
+            "with ephemeral = True the worker makes a durable, which "
+            'NATS_CONSUMER["manage_durables"] = False forbids.'
+        )
+    return _EPHEMERAL_SECONDS
+
+
 def _exhausted(consumer: Declared) -> str:
     behavior = consumer.handle_error_ack_behavior
     if not isinstance(behavior, ErrorAckBehavior):
@@ -200,6 +224,17 @@ def _exhausted(consumer: Declared) -> str:
             f"handle_error_ack_behavior must be a member of ErrorAckBehavior, not {behavior!r}."
         )
     return _EXHAUSTED[behavior]
+
+
+def _check_invalid(consumer: Declared) -> None:
+    """Raises ConfigurationError for what invalid_ack_behavior cannot be."""
+    behavior: object = consumer.invalid_ack_behavior
+    left = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+    if not isinstance(behavior, ErrorAckBehavior) or behavior is left:
+        raise ConfigurationError(
+            f"invalid_ack_behavior must be DEAD_LETTER, TERM, ACK or NAK of ErrorAckBehavior, not "
+            f"{behavior!r}."
+        )
 
 
 def _either(override: object, attribute: object) -> object:
@@ -216,11 +251,33 @@ def _assigned(fields: str | tuple[str, ...], value: Any) -> dict[str, Any]:
     return {fields: value} if isinstance(fields, str) else dict(zip(fields, value, strict=True))
 
 
-def _check_methods(consumer: Declared) -> tuple[()]:
-    """No field, but a condition of all of them."""
-    message_handler(consumer)
+def _check_others(consumer: Declared) -> tuple[()]:
+    """No field, but conditions of all of them."""
+    handler_of(consumer)
     check_signatures(consumer)
+    common_errors(consumer)
+    _check_invalid(consumer)
+    _check_order(consumer)
+    once.check(consumer, is_async=iscoroutinefunction(handler_of(consumer)))
     return ()
+
+
+def _check_order(consumer: Declared) -> None:
+    """Raises ConfigurationError for what contradicts `ordered`, or is to be decided beside it."""
+    if not isinstance(consumer.ordered, bool):
+        raise ConfigurationError(f"ordered must be True or False, not {consumer.ordered!r}.")
+    if not consumer.ordered:
+        return
+    if contradicting := declared(consumer, ("concurrency", "max_ack_pending")):
+        raise ConfigurationError(
+            f"ordered = True handles one message at a time. Remove {' and '.join(contradicting)}."
+        )
+    if not declared(consumer, ("handle_error_ack_behavior",)):
+        raise ConfigurationError(
+            "with ordered = True a message that fails holds up all others, so choose what follows "
+            "its last attempt. Set handle_error_ack_behavior: NAK tries it until it succeeds, "
+            "DEAD_LETTER goes on without it."
+        )
 
 
 _Reader = Callable[[Declared, Overrides], Any]
@@ -228,8 +285,9 @@ _Reader = Callable[[Declared, Overrides], Any]
 # The fields of ConsumerOptions, each with its reader. One reader may give several fields.
 _READERS: dict[str | tuple[str, ...], _Reader] = {
     "name": lambda consumer, _: class_of(consumer).__name__,
+    "connection": lambda consumer, _: settings.check_connection(consumer.connection),
     "kind": lambda consumer, _: _kind(consumer),
-    (): lambda consumer, _: _check_methods(consumer),
+    (): lambda consumer, _: _check_others(consumer),
     "stream": lambda consumer, _: _stream(consumer),
     ("durable", "durable_is_derived"): lambda consumer, _: durable_of(consumer),
     "filter_subjects": lambda consumer, _: filter_of(consumer),
@@ -250,5 +308,8 @@ _READERS: dict[str | tuple[str, ...], _Reader] = {
     "ack_wait": lambda consumer, _: _ack_wait(consumer),
     "max_ack_pending": lambda consumer, _: _max_ack_pending(consumer),
     "handler_timeout": lambda consumer, _: _handler_timeout(consumer),
+    ("max_batch", "max_batch_bytes", "max_batch_wait"): lambda consumer, _: batching(consumer),
     "manages_durable": lambda _consumer, _: settings.manage_durables(),
+    "announce": lambda _consumer, _: settings.announce(),
+    "ephemeral": lambda consumer, _: _ephemeral(consumer),
 }

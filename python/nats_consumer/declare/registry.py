@@ -76,7 +76,8 @@ def _is_base(consumer: type[Declaration]) -> bool:
     # the checks report.
     if not consumer.stream_name or isabstract(consumer):
         return True
-    has_handler = callable(getattr(consumer, "handle_message", None))
+    names = ("handle_message", "handle_batch")
+    has_handler = any(callable(getattr(consumer, name, None)) for name in names)
     return not has_handler and bool(consumer.__subclasses__())
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.validation import number, whole
 
-from .declaration import Declared, project_classes
+from .declaration import Declared, declared
 
 _COUNTED_BY_RETRIES = ("max_retries", "initial_retry_delay", "max_retry_delay", "backoff_factor")
 _COUNTED_BY_DELIVERIES = ("max_deliver", "backoff_delays")
@@ -36,8 +36,8 @@ class RetryPolicy:
 def retry_policy(consumer: Declared) -> RetryPolicy:
     """The policy that the attributes describe. Raises ConfigurationError if both families are
     used, or a value is wrong."""
-    by_deliveries = _declared(consumer, _COUNTED_BY_DELIVERIES)
-    by_retries = _declared(consumer, _COUNTED_BY_RETRIES)
+    by_deliveries = declared(consumer, _COUNTED_BY_DELIVERIES)
+    by_retries = declared(consumer, _COUNTED_BY_RETRIES)
     if by_deliveries and by_retries:
         raise ConfigurationError(
             f"it mixes two ways to describe retries: {', '.join(by_retries)} and "
@@ -65,9 +65,3 @@ def _policy_by_deliveries(consumer: Declared) -> RetryPolicy:
         max_delay=delays[-1] if delays else RetryPolicy.max_delay,
         delays=delays,
     )
-
-
-def _declared(consumer: Declared, names: Sequence[str]) -> list[str]:
-    """Which of `names` the project set itself, on the class, a base of it or the instance."""
-    namespaces = [vars(consumer), *map(vars, project_classes(consumer))]
-    return [name for name in names if any(space.get(name) is not None for space in namespaces)]

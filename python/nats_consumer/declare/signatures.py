@@ -18,6 +18,7 @@ from asgiref.sync import iscoroutinefunction
 
 from nats_consumer.exceptions import ConfigurationError
 
+from .batches import plan_of_handler
 from .declaration import Declared
 
 _T = TypeVar("_T")
@@ -29,15 +30,18 @@ _PARAMETERS = {
 
 
 def check_signatures(consumer: Declared) -> None:
-    """Raises ConfigurationError if handle_message or handle_error cannot be called."""
-    faults = [
+    """Raises ConfigurationError if the handler or handle_error cannot be called."""
+    plan = plan_of_handler(consumer)
+    faults = [] if plan is None else plan.problems
+    faults += [
         f"{name} must take ({', '.join(('self', *parameters))}), not {found}."
         for name, parameters in _PARAMETERS.items()
+        if name != "handle_message" or plan is None
         if (found := _signature(consumer, name)) and not _takes(found, 1 + len(parameters))
     ]
     faults += [
         f"{name} {fault}"
-        for name in _PARAMETERS
+        for name in (*_PARAMETERS, "handle_batch")
         if (fault := _never_runs(getattr_static(consumer, name, None)))
     ]
     if faults:

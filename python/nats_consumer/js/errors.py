@@ -25,7 +25,7 @@ class ServerError(APIError):
 
 
 class ServiceUnavailableError(APIError):
-    """Nobody serves JetStream now: code 503."""
+    """JetStream is not available now: code 503."""
 
 
 class NoStreamResponseError(Error):

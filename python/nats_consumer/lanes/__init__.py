@@ -13,10 +13,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
+from django.db import close_old_connections
 
 from . import here
 from .database import close_connections, fresh_connections
 from .forked import ChildrenEnd
+
+# A thread that is not called for this long closes its connections, as those of the engine do.
+_IDLE_SECONDS = 1.0
 
 
 class _Lane(threading.local):
@@ -106,7 +110,7 @@ class Threads:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """What is begun in the body, and the tasks made there, call blocking code in these."""
+        """Make the code of the body, and the tasks made there, call blocking code in these."""
         token = _threads.set(self)
         try:
             yield
@@ -151,6 +155,10 @@ class Threads:
             return self._calls.get_nowait()
         except Empty:
             self._idle.release()
+        try:
+            return self._calls.get(timeout=_IDLE_SECONDS)
+        except Empty:
+            close_old_connections()
             return self._calls.get()
 
 

@@ -1,4 +1,4 @@
-"""The end of a child that a handler forked: it is no second worker."""
+"""The end of a child that a handler forked: it must not become a second worker."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The asyncio Task in which the engine runs one `async def` handler after the other."""
+"""The asyncio Tasks in which `async def` handlers run."""
 
 import asyncio
 from collections.abc import Callable
@@ -48,3 +48,20 @@ class PoolTask(asyncio.Task[None]):
     def _use_up(self) -> None:
         lane: Any = self.get_coro()
         lane.use_up()
+
+
+class BatchTask(asyncio.Task[None]):
+    """A Task that handles one batch."""
+
+    def __init__(self, coroutine: Any, *, about: "tuple[str, Message]", **options: Any) -> None:
+        """`about` is the consumer, and the first message."""
+        super().__init__(coroutine, **options)
+        self._about = about
+
+    def has_handler(self) -> bool:
+        """Whether a handler waits for something in this Task."""
+        return True
+
+    def stepped(self) -> "tuple[str, Message | None]":
+        """The consumer, and a message whose handler runs at this moment."""
+        return self._about

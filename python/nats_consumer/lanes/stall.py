@@ -10,7 +10,7 @@ from traceback import FrameSummary, StackSummary, walk_stack
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from .pool import PoolTask
+from .pool import BatchTask, PoolTask
 
 if TYPE_CHECKING:
     from nats_consumer._native import Message
@@ -24,6 +24,7 @@ _MACHINERY = (
     "asyncio.base_events",
     "asyncio.events",
     "asyncio.runners",
+    "nats_consumer.declare.batches",
     "nats_consumer.declare.handler",
     "nats_consumer.lanes",
     "nats_consumer.lanes.blocking",
@@ -43,7 +44,7 @@ def of_loop(about: About, loop: asyncio.AbstractEventLoop, thread: int) -> tuple
         return logging.WARNING, f"{name}: its event loop has not run for {seconds} s. {follows}"
     place = _place(thread)
     task = asyncio.current_task(loop)
-    holder, message = task.stepped() if isinstance(task, PoolTask) else (None, None)
+    holder, message = task.stepped() if isinstance(task, PoolTask | BatchTask) else (None, None)
     if message is not None and holder != name:
         held_up = f"{holder} holds up the event loop of both"
         return logging.WARNING, f"{name}: the handler of {held_up} for {seconds} s. {follows}"

@@ -11,6 +11,10 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from nats_consumer.client.outgoing import checked_headers
 from nats_consumer.exceptions import Unserializable
+from nats_consumer.payloads.decode import CONTENT_TYPE, JSON
+from nats_consumer.payloads.encode import encoded
+from nats_consumer.payloads.event import Event, event_of, values_for
+from nats_consumer.templates import TokenValue, filled, has_names
 
 if TYPE_CHECKING:
     from nats_consumer._native import Drafts
@@ -22,51 +26,89 @@ Draft: TypeAlias = tuple[str, bytes, dict[str, str] | None]
 MSG_ID = "Nats-Msg-Id"
 
 
+# The data of an event: the event itself.
+OWN: Any = object()
+
+EVENT_TYPE = "Event-Type"
+
+
 @dataclass(frozen=True)
 class Outgoing:
     """A message for publish_many() with headers or a message id. The arguments are those of
-    publish(). `key` is for the outbox: messages with the same key stay in order."""
+    publish(): `subject` may be an event class. `values` are for the names in the subject, as in
+    {"id": 7}. `key` is for the outbox: messages with the same key stay in order."""
 
-    subject: str
+    subject: str | type
     data: Any
     headers: Mapping[str, str] | None = None
     msg_id: MsgId | None = None
     key: str | None = None
+    values: Mapping[str, TokenValue] | None = None
 
 
 def make_draft(
-    subject: str, data: Any, headers: Mapping[str, str] | None, msg_id: MsgId | None
+    subject: Any,
+    data: Any,
+    headers: Mapping[str, str] | None,
+    msg_id: MsgId | None,
+    values: Mapping[str, TokenValue] | None = None,
 ) -> Draft:
-    """The message as the engine takes it. Raises TypeError or Unserializable."""
-    if not isinstance(subject, str):
-        raise TypeError(f"subject must be text such as 'orders.created', not {subject!r}.")
+    """The message as the engine takes it. Raises TypeError, InvalidMessage or Unserializable."""
+    if isinstance(subject, str) and data is not OWN:
+        event = event_of(type(data))
+    else:
+        event, data = _event(subject, data)
+        subject, values = event.subject, values_for(event, data, values or {})
+    if values or has_names(subject):
+        subject = filled(subject, values or {})
     _check_characters("subject", subject)
+    payload, own = _encode(subject, data, event)
     lines = checked_headers(headers) if headers else None
+    if own:
+        lines = {**own, **(lines or {})}
     if msg_id is not None:
         lines = {**(lines or {}), MSG_ID: _checked_msg_id(msg_id)}
     for name, value in (lines or {}).items():
         _check_characters("headers", name)
         _check_characters("headers", value)
-    return subject, _encode(subject, data), lines
+    return subject, payload, lines
 
 
-def make_drafts(messages: Iterable[Outgoing | tuple[str, Any]]) -> "Drafts":
+def _event(subject: Any, data: Any) -> tuple[Event, Any]:
+    """The event, from an event class and data, or from an event alone; and the data."""
+    kind = type(subject) if data is OWN else subject
+    event = event_of(kind)
+    if event is None and isinstance(subject, str):
+        raise TypeError(f"publish needs data for {subject!r}: publish({subject!r}, data).")
+    if event is None:
+        raise TypeError(
+            "subject must be text such as 'orders.created', or an event of @event, not "
+            f"{subject!r}."
+        )
+    return event, subject if data is OWN else data
+
+
+def make_drafts(messages: Iterable[Any]) -> "Drafts":
     """The messages, all of them checked. A note on an exception says which message it is about."""
     from nats_consumer import _native
 
     return _native.Drafts(messages, draft_of)
 
 
-def draft_of(message: Outgoing | tuple[str, Any]) -> Draft:
+def draft_of(message: Any) -> Draft:
     """The message as the engine takes it. Raises TypeError or Unserializable."""
+    if event_of(type(message)):
+        return make_draft(message, OWN, None, None)
     if isinstance(message, Outgoing):
-        return make_draft(message.subject, message.data, message.headers, message.msg_id)
+        return make_draft(
+            message.subject, message.data, message.headers, message.msg_id, message.values
+        )
     subject, data = message
     return make_draft(subject, data, None, None)
 
 
-def key_of(message: Outgoing | tuple[str, Any]) -> str | None:
-    """What the message has to stay in order with; None means its subject."""
+def key_of(message: Any) -> str | None:
+    """Return the key of messages that stay in order with this one; None means its subject."""
     return message.key if isinstance(message, Outgoing) else None
 
 
@@ -76,22 +118,33 @@ def _checked_msg_id(msg_id: MsgId) -> str:
     return str(msg_id)
 
 
-def _encode(subject: str, data: Any) -> bytes:
+def _encode(subject: str, data: Any, event: Event | None) -> tuple[bytes, Mapping[str, str] | None]:
+    """The payload, and the headers that tell of its type if it has one."""
     if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)
+        return bytes(data), None
     if isinstance(data, str):
         _check_characters("data", data)
-        return data.encode()
+        return data.encode(), None
     try:
-        text = json.dumps(data, cls=DjangoJSONEncoder, allow_nan=False)
-        if "\\ud" in text:
-            # JSON has an escape for half a character, which readers refuse or change.
-            json.dumps(data, cls=DjangoJSONEncoder, ensure_ascii=False).encode()
+        typed = encoded(data, event.encoding if event else "json")
+        payload, kind = typed or (_json(data), JSON if event else None)
     except (TypeError, ValueError, RecursionError) as error:
         raise Unserializable(
             f"The data for {subject!r} cannot be written as JSON: {error}. Publish what Django's "
-            "encoder knows, or encode it yourself and publish bytes."
+            "encoder knows, a dataclass or a class of msgspec or pydantic, or encode it yourself "
+            "and publish bytes."
         ) from error
+    own = {CONTENT_TYPE: kind} if kind else {}
+    if event:
+        own[EVENT_TYPE] = event.label
+    return payload, own
+
+
+def _json(data: Any) -> bytes:
+    text = json.dumps(data, cls=DjangoJSONEncoder, allow_nan=False)
+    if "\\ud" in text:
+        # JSON has an escape for half a character, which readers refuse or change.
+        json.dumps(data, cls=DjangoJSONEncoder, ensure_ascii=False).encode()
     return text.encode()
 
 

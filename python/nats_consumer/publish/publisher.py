@@ -1,22 +1,38 @@
-"""The publisher of this process: one connection for all its threads and event loops."""
+"""The publishers of this process: each is one connection for all its threads and event loops."""
 
 import os
-from collections.abc import Awaitable, Iterator
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from nats_consumer.api import PubAck
 from nats_consumer.connect.args import connect_options
 from nats_consumer.connect.log import carry_logs
 from nats_consumer.connect.resolve import resolve
+from nats_consumer.settings import DEFAULT_CONNECTION, check_connection, publishes_in_tests
 
 from .drafts import Draft
 
 if TYPE_CHECKING:
-    from nats_consumer._native import Drafts
+    from nats_consumer._native import Drafts, Msg
 
-# By process id: after a fork the connection is the parent's.
-_publishers: dict[int, "Publisher"] = {}
+# By process id and connection: after a fork the connections are the parent's.
+_publishers: dict[tuple[int, str], "Publisher"] = {}
+# Makes the publisher of a connection in test runs that publish nothing.
+_in_test_runs: "Callable[[str], Publisher] | None" = None
+# By process id: what a test has put in place.
+_substitutes: dict[int, "_Substitute"] = {}
+
+
+@dataclass(frozen=True)
+class _Substitute:
+    """`make` makes a test's publisher of a connection. `held` hears of each database in which
+    something waits for its commit; None, if rows of an outbox are not wanted."""
+
+    make: Callable[[str], "Publisher"]
+    held: Callable[[str], None] | None = None
 
 
 class Publisher(Protocol):
@@ -28,8 +44,17 @@ class Publisher(Protocol):
     def apublish(self, draft: Draft, timeout: float) -> Awaitable[PubAck]:
         """publish() for async code."""
 
+    def request(self, draft: Draft, timeout: float) -> "Msg":
+        """Send it and wait for an answer."""
+
+    def arequest(self, draft: Draft, timeout: float) -> "Awaitable[Msg]":
+        """request() for async code."""
+
     def nudge(self, subject: str) -> None:
         """Send an empty message without waiting; it may be lost."""
+
+    def max_payload(self) -> int | None:
+        """The largest message that the server takes, in bytes, if it is known without waiting."""
 
     def publish_many(
         self, drafts: "Drafts", timeout: float
@@ -37,43 +62,81 @@ class Publisher(Protocol):
         """Send all of them; returns the confirmations, and the errors with their numbers."""
 
 
-def current_publisher() -> Publisher:
-    """The publisher of this process, made on first use. Blocking."""
-    pid = os.getpid()
-    kept = _publishers.get(pid)
+def current_publisher(using: str = DEFAULT_CONNECTION) -> Publisher:
+    """The publisher of this process for a connection, made on first use. Blocking."""
+    place = os.getpid(), using
+    kept = _publishers.get(place)
     if kept is None:
-        # On first use: every management command imports this module.
-        from nats_consumer import _native
-
         # Two threads at once make two and keep one; the other has not connected yet.
-        options = resolve(connect_options({}))
-        kept = _publishers.setdefault(pid, _native.Publisher(options))
-        carry_logs(_native.take_logs, _native.wake_logs)
+        kept = _publishers.setdefault(place, _made(using))
     return kept
 
 
-def is_replaced() -> bool:
-    """Whether a test captures what this process publishes."""
+def _made(using: str) -> Publisher:
+    if substitute := _substitutes.get(os.getpid()):
+        return substitute.make(check_connection(using))
+    if _in_test_runs and _is_test_run() and not publishes_in_tests():
+        return _in_test_runs(check_connection(using))
+    # On first use: every management command imports this module.
     from nats_consumer import _native
 
-    kept = _publishers.get(os.getpid())
-    return kept is not None and not isinstance(kept, _native.Publisher)
+    publisher = _native.Publisher(resolve(connect_options(using=using)))
+    carry_logs(_native.take_logs, _native.wake_logs)
+    return publisher
 
 
-def is_open() -> bool:
-    """Whether this process has a publisher already."""
-    return os.getpid() in _publishers
+def replace_in_test_runs(make: "Callable[[str], Publisher]") -> None:
+    """Use what `make` makes for an alias in test runs, if the settings say that they publish
+    nothing."""
+    global _in_test_runs
+    _in_test_runs = make
+
+
+def _is_test_run() -> bool:
+    """Whether Django's setup_test_environment() was called, as by its test runner and by
+    pytest-django. It replaces the backend for e-mail at the same time."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
+
+
+def captures_rows() -> bool:
+    """Whether a test captures what this process publishes, also what would be a row."""
+    substitute = _substitutes.get(os.getpid())
+    return substitute is not None and substitute.held is None
+
+
+def note_held(database: str) -> None:
+    """Tell a test that something waits in this database for its commit."""
+    substitute = _substitutes.get(os.getpid())
+    if substitute is not None and substitute.held is not None:
+        substitute.held(database)
+
+
+def is_open(using: str) -> bool:
+    """Whether this process has a publisher for the connection already."""
+    return (os.getpid(), using) in _publishers
 
 
 @contextmanager
-def replaced_by(substitute: Publisher) -> Iterator[None]:
-    """In the body, everything that this process publishes goes to `substitute`."""
+def replaced_by(
+    make: Callable[[str], Publisher], held: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """In the body, everything that this process publishes over a connection goes to what `make`
+    makes for its alias. With `held`, publish_on_commit() writes rows where the outbox is
+    installed; `held` is called with the alias of each database where something waits."""
     pid = os.getpid()
-    before = _publishers.get(pid)
-    _publishers[pid] = substitute
+    before, outer = _taken(pid), _substitutes.get(pid)
+    _substitutes[pid] = _Substitute(make, held)
     try:
         yield
     finally:
-        del _publishers[pid]
-        if before is not None:
-            _publishers[pid] = before
+        del _substitutes[pid]
+        if outer is not None:
+            _substitutes[pid] = outer
+        _taken(pid)
+        _publishers.update(before)
+
+
+def _taken(pid: int) -> dict[tuple[int, str], Publisher]:
+    """The publishers of a process, which has none afterwards."""
+    return {place: _publishers.pop(place) for place in list(_publishers) if place[0] == pid}

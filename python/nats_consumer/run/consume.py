@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 async def consume(options: ConsumerOptions, dispatch: "Dispatch") -> _native.Consumption:
     """Connect and bind the durable, or make it; no message is taken until `dispatch` starts. Raises
     ConfigurationError, Unreachable, and StreamNotFound or StreamMismatch with the remedy."""
-    connect = await asyncio.to_thread(resolve, connect_options())
+    connect = await asyncio.to_thread(resolve, connect_options(using=options.connection))
     try:
         return await _native.consume(
-            connect, options, dispatch.handle, dispatch.failed, dispatch.log
+            connect,
+            options,
+            dispatch.handle,
+            dispatch.failed,
+            dispatch.log,
+            dispatch.keeps_time,
         )
     except StreamNotFound as error:
         raise StreamNotFound(

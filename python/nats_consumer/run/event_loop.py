@@ -22,7 +22,7 @@ _SETTING = 'NATS_CONSUMER["event_loop_policy"]'
 
 
 def factory(choice: str | None) -> Factory | None:
-    """What makes the loop: for "asyncio" or "uvloop", or as event_loop_policy says; None leaves it
+    """Return the factory of "asyncio" or "uvloop", or of event_loop_policy; None leaves the loop
     to Python. Raises ConfigurationError if the policy cannot be imported or is none."""
     if choice == "asyncio":
         return asyncio.SelectorEventLoop

@@ -18,9 +18,10 @@ from django.utils.autoreload import get_child_arguments
 
 from nats_consumer.exceptions import ConfigurationError
 
+from .parent import Child
+
 logger = logging.getLogger("nats_consumer.worker")
 
-_CHILD = "NATS_CONSUMER_RELOADED"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _POLL_MILLISECONDS = 500
 # Changes that come closer together than this restart once.
@@ -28,23 +29,6 @@ _TOGETHER_MILLISECONDS = 300
 _INSTALLED = ("site-packages", "dist-packages")
 
 Watch = Callable[..., Iterator[set[tuple[Any, str]]]]
-
-
-def is_child() -> bool:
-    """Whether this process is the one that consumes, and another one watches."""
-    return _CHILD in os.environ
-
-
-def end_with_parent() -> None:
-    """Drain and end this child when the process that watches is gone, however it ended."""
-    # Not for the processes that this one starts.
-    alive = int(os.environ.pop(_CHILD))
-
-    def wait() -> None:
-        os.read(alive, 1)  # returns when the other end is closed: nothing is ever written
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, name="nats_consumer-parent", daemon=True).start()
 
 
 def run() -> int:
@@ -98,10 +82,11 @@ class _Reloader:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._is_draining = self._is_reported = False
+        child = Child(self._alive)
         return subprocess.Popen(
             get_child_arguments(),
-            env={**os.environ, _CHILD: str(self._alive)},
-            pass_fds=[self._alive],
+            env={**os.environ, **child.environment},
+            pass_fds=child.inherited,
         )
 
     def _restart(

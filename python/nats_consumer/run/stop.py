@@ -14,6 +14,7 @@ from typing import Any
 from nats_consumer import _native
 
 from . import logs
+from .hangup import Terminal
 
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 # A process manager often signals the process and then its group, milliseconds apart: one request.
@@ -26,8 +27,23 @@ _lasting: list[_native.SignalWatch] = []
 _held = threading.local()
 
 
+class Heard:
+    """The signal that stopped a process. `restarts` tells whether it is to begin again, because it
+    was SIGHUP, and not for a terminal that was closed."""
+
+    def __init__(self) -> None:
+        self.restarts = False
+        self._terminal = Terminal()
+
+    def note(self, number: int) -> None:
+        """Take note of the first signal."""
+        self.restarts = number == _HANGUP and not self._terminal.is_gone()
+
+
 @contextmanager
-def set_by_signals(stopping: asyncio.Event, *, grace: float, exits: bool = False) -> Iterator[None]:
+def set_by_signals(
+    stopping: asyncio.Event, *, grace: float, exits: bool = False
+) -> Iterator[Heard]:
     """The first SIGTERM, SIGINT or SIGHUP sets `stopping`; one that comes SAME_SECONDS later or
     more ends the process with 128 and its number. Where `nohup` has SIGHUP ignored, it stays so.
     The engine hears them too: it stops taking messages at once, and ends the process `grace` and
@@ -37,14 +53,15 @@ def set_by_signals(stopping: asyncio.Event, *, grace: float, exits: bool = False
     can no longer change its status, and the engine still ends it in time. A forked child has them
     as before at once."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread handle signals
+        yield Heard()  # Python lets only the main thread handle signals
         return
-    handler = _Handler(stopping)
+    heard = Heard()
+    handler = _Handler(stopping, heard)
     before = {number: signal.signal(number, handler) for number in _signals()}
     _before.update(before)
     watch = _native.watch_signals(list(before), grace, SAME_SECONDS)
     try:
-        yield
+        yield heard
         handler.is_over = exits and stopping.is_set()
     finally:
         _before.clear()
@@ -76,7 +93,7 @@ def _restore_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork
-    # A handler's child process is no worker: SIGTERM ends it, as it ends any other program.
+    # A handler's child process is not a worker: SIGTERM ends it, as it ends any other program.
     os.register_at_fork(
         before=_hold_signals,
         after_in_parent=_release_signals,
@@ -93,8 +110,9 @@ def _signals() -> list[signal.Signals]:
 
 class _Handler:
     # Not loop.add_signal_handler: it would wait for a loop that a blocking handler holds up.
-    def __init__(self, stopping: asyncio.Event) -> None:
+    def __init__(self, stopping: asyncio.Event, heard: Heard) -> None:
         self.is_over = False
+        self._heard = heard
         self._stopping = stopping
         self._loop = asyncio.get_running_loop()
         self._first = 0.0
@@ -102,6 +120,7 @@ class _Handler:
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         if not self._stopping.is_set():
             self._first = time.monotonic()
+            self._heard.note(number)
             self._stopping.set()
             # From here the loop may be asleep: wake it up.
             self._loop.call_soon_threadsafe(lambda: None)

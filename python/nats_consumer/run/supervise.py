@@ -12,6 +12,7 @@ from nats_consumer.connect.args import patience
 from nats_consumer.declare.declaration import Declaration
 from nats_consumer.declare.filters import left_out_message
 from nats_consumer.declare.handler import ConsumerHandler
+from nats_consumer.declare.once import check_methods, check_table
 from nats_consumer.declare.options import (
     ConsumerOptions,
     Overrides,
@@ -49,7 +50,8 @@ _ELECTION_PAUSE = 0.5
 _Answer = TypeVar("_Answer")
 
 Consume = Callable[[ConsumerOptions, Dispatch], Awaitable["Consumption"]]
-Apply = Callable[[list[StreamOperation]], Awaitable[None]]
+# Operations, and the connection of their consumer.
+Apply = Callable[[list[StreamOperation], str], Awaitable[None]]
 
 
 class Runnable(Declaration, Protocol):
@@ -66,9 +68,10 @@ class Supervised:
     """One consumer class under supervision.
 
     `consume` starts the engine for it; `apply`, if the streams are to be set up, executes the
-    operations of its setup(); `make` gives the instance, where it is not a new one. `first_start`
-    ends with the first start, or with its exception, which the code that waits for it reports;
-    all later ones are logged."""
+    operations of its setup(); `note_failed_start` is called with the name after each start that
+    fails; `make` gives the instance, where it is not a new one. `first_start` ends with the first
+    start, or with its exception, which the code that waits for it reports; all later ones are
+    logged."""
 
     def __init__(
         self,
@@ -76,14 +79,17 @@ class Supervised:
         *,
         consume: Consume,
         apply: Apply | None = None,
+        note_failed_start: Callable[[str], None] = lambda _name: None,
         overrides: Overrides | None = None,
         make: Callable[[], Runnable] | None = None,
     ) -> None:
         self.name = consumer_class.__name__
+        self._log = logging.LoggerAdapter(logger, {"consumer": self.name})
         self.first_start: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._make = make or partial(made_without_arguments, consumer_class)
         self._consume = consume
         self._apply = apply
+        self._note_failed_start = note_failed_start
         self._overrides = overrides
         self._setup_failure: Exception | None = None
         self._consumer: Runnable | None = None
@@ -119,7 +125,7 @@ class Supervised:
             if self._draining:
                 return
             if self._was_reported:  # Else the caller may give up after the first start.
-                logger.info("%s restarts after %g s.", self.name, pause)
+                self._log.info("%s restarts after %g s.", self.name, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def drain(self, seconds: float) -> None:
@@ -135,7 +141,7 @@ class Supervised:
     async def _drain(self, consumption: "Consumption", seconds: float) -> None:
         unfinished = await consumption.drain(seconds)
         if unfinished and self._dispatch is not None:
-            logger.warning(
+            self._log.warning(
                 "%s: handlers still running after %g s: %d. They are %s.",
                 self.name,
                 seconds,
@@ -153,6 +159,7 @@ class Supervised:
             with _without_exit():
                 consumption = await self._start()
         except Exception as error:
+            self._note_failed_start(self.name)
             self._report_start(error)
             return
         finally:
@@ -165,7 +172,7 @@ class Supervised:
             consumption.stop()
             raise
         except Exception as error:
-            logger.error("%s ended: %s", self.name, error, exc_info=is_unexpected(error))
+            self._log.error("%s ended: %s", self.name, error, exc_info=is_unexpected(error))
         finally:
             self._consumption = None
             if self._dispatch is not None:
@@ -174,7 +181,7 @@ class Supervised:
     async def _until_finished(self, consumption: "Consumption") -> None:
         await consumption.finished()
         if not self._draining:
-            logger.error("%s ended without being asked to.", self.name)
+            self._log.error("%s ended without being asked to.", self.name)
             await self._drain(consumption, _LEFT_OVER_SECONDS)
 
     async def _start(self) -> "Consumption":
@@ -184,9 +191,11 @@ class Supervised:
         consumer = self._instance()
         options = consumer_options(consumer, self._overrides)
         if left_out := left_out_message(consumer):
-            logger.warning("%s", left_out)
-        logger.debug("%s starts with %s.", self.name, options)
+            self._log.warning("%s", left_out)
+        self._log.debug("%s starts with %s.", self.name, options)
         await self._once_available(self._apply_setup)
+        if consumer.idempotent:
+            await asyncio.to_thread(check_table, consumer)
         dispatch = dispatch_for(consumer, options.concurrency)
         consumption = await self._once_available(lambda: self._consume(options, dispatch))
         self._dispatch, self._consumption = dispatch, consumption
@@ -194,7 +203,7 @@ class Supervised:
         if self._draining:
             return consumption  # drain() waits for it
         dispatch.start(consumption)
-        logger.info(
+        self._log.info(
             "%s consumes %s from stream %s (durable %s, %s, %d at a time).",
             self.name,
             ", ".join(options.filter_subjects),
@@ -206,20 +215,20 @@ class Supervised:
         return consumption
 
     async def _once_available(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        """What `call` returns. While JetStream has no leader, it is called again, for as long as a
-        server is waited for, and at least for the time of an election."""
+        """Return the result of `call`. While JetStream has no leader, call it again: for as long as
+        a server is waited for, and at least for the time of an election."""
         loop = asyncio.get_running_loop()
         began, is_told = loop.time(), False
         while True:
             try:
                 return await call()
             except (ServiceUnavailable, RequestTimeout) as error:
-                seconds = max(_ELECTION_SECONDS, patience())
+                seconds = max(_ELECTION_SECONDS, patience(self._instance().connection))
                 if self._draining or loop.time() - began >= seconds:
                     raise
                 if not is_told:
                     is_told = True
-                    logger.warning(
+                    self._log.warning(
                         "%s waits up to %g s for JetStream: %s", self.name, seconds, error
                     )
             await asyncio.sleep(_ELECTION_PAUSE)
@@ -233,13 +242,14 @@ class Supervised:
 
     async def _apply_setup(self) -> None:
         if self._apply is not None:
-            await self._apply(await setup_operations(self._instance()))
+            consumer = self._instance()
+            await self._apply(await setup_operations(consumer), consumer.connection)
             self._apply = None
 
     def log_failed_start(self, error: BaseException) -> None:
         """Log that the consumer did not start, with the traceback of an unexpected error."""
         self._was_reported = True
-        logger.error(
+        self._log.error(
             "%s did not start: %s",
             self.name,
             error,
@@ -281,12 +291,14 @@ async def setup_operations(consumer: Declaration) -> list[StreamOperation]:
 def _prepare_handlers(consumer: Declaration) -> None:
     for handler in _handlers(consumer):
         handler.retry_policy = retry_policy(consumer)
+        check_methods(consumer, handler)
         if missing := handler.validate_handlers():
             logger.warning(
                 "%s: %s has no %s; such messages go to fallback_handle.",
                 consumer.consumer_name,
                 type(handler).__name__,
                 ", ".join(dict.fromkeys(missing)),
+                extra={"consumer": consumer.consumer_name},
             )
 
 
@@ -303,7 +315,7 @@ def _handlers(consumer: Declaration) -> Iterator[ConsumerHandler]:
 
 @contextmanager
 def _without_exit() -> Iterator[None]:
-    """What an __init__ or a setup() means by sys.exit() is that its consumer cannot start; the
+    """Treat sys.exit() in an __init__ or a setup() as a consumer that cannot start; the
     others can."""
     try:
         yield

@@ -6,13 +6,16 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
+
+from django.utils.autoreload import get_child_arguments
 
 from nats_consumer import _native
-from nats_consumer.client import get_nats_client
+from nats_consumer.client import Client, get_nats_client
 from nats_consumer.connect.log import LogPump
+from nats_consumer.declare.middleware import middleware
 from nats_consumer.declare.options import Overrides
 from nats_consumer.exceptions import WorkerError
 from nats_consumer.lanes import database
@@ -20,7 +23,10 @@ from nats_consumer.streams.operation import StreamOperation
 
 from . import event_loop, logs
 from .consume import consume
-from .stop import SAME_SECONDS, set_by_signals
+from .notify import Manager
+from .probes import Observers, observed
+from .stacks import show_at_signal
+from .stop import SAME_SECONDS, Heard, set_by_signals
 from .supervise import Runnable, Supervised, is_unexpected
 
 logger = logging.getLogger("nats_consumer.worker")
@@ -36,10 +42,12 @@ _POOL = "nats_consumer-pool"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to run and how. `shutdown_timeout` is in seconds; `event_loop` is "asyncio", "uvloop"
-    or None for the setting event_loop_policy. What `beside` gives is entered as
-    long as the consumers run. `exits` says that the process has nothing else to do
-    afterwards, so that a late signal may not change its status."""
+    """The consumers to run, and how.
+
+    `shutdown_timeout` is in seconds. `event_loop` is "asyncio", "uvloop" or None for the setting
+    event_loop_policy. The context manager of `beside` is open while the consumers run. `exits` says
+    that the process has nothing else to do afterwards: a late signal may then not change its
+    status. `restarts` says that SIGHUP lets it begin again."""
 
     consumers: Sequence[type[Runnable]]
     setup: bool = False
@@ -47,6 +55,8 @@ class Plan:
     shutdown_timeout: float
     event_loop: str | None = None
     exits: bool = False
+    restarts: bool = False
+    observers: Observers = field(default_factory=Observers)
     beside: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -55,19 +65,53 @@ def run(plan: Plan) -> None:
     not one of them could be started at first, and ConfigurationError.
 
     A second signal, at least a second after the first, ends the process at once (130 or 143).
-    Where something does not end although it was drained, the process ends here, with status 0."""
+    Where something does not end although it was drained, the process ends here, with status 0.
+    After SIGHUP a process that `restarts` becomes a new one with the same command line."""
     loop_factory = event_loop.factory(plan.event_loop)
+    worker = _Worker(plan)
+    if plan.exits:
+        show_at_signal()
     with (
-        LogPump(_native.take_logs, _native.wake_logs),
+        # Its thread also shows for how long the GIL is held.
+        LogPump(_native.take_logs, _native.wake_logs, polls=bool(plan.observers)),
+        observed(plan.observers, plan.consumers, plan.overrides),
         asyncio.Runner(loop_factory=loop_factory) as runner,
         plan.beside(),
     ):
-        still_running = _run_through(runner.get_loop(), _Worker(plan).run())
+        still_running = _run_through(runner.get_loop(), worker.run())
+        _flush_middleware()
         if still_running:
             # Python would wait for it forever.
             logger.warning("The process ends while these still run: %s.", ", ".join(still_running))
-            logs.flush()
-            os._exit(0)
+            _end_at_once(restarts=worker.is_to_restart)
+    if worker.is_to_restart:
+        _begin_again()
+
+
+def _flush_middleware() -> None:
+    """Let each middleware send what it holds: the process may end without Python's own clean-up."""
+    for each in middleware():
+        flush = getattr(each.factory, "flush", None)
+        if flush is None:
+            continue
+        try:
+            flush()
+        except Exception:
+            logger.exception("The middleware %s could not be flushed.", each.path)
+
+
+def _end_at_once(*, restarts: bool) -> None:
+    if restarts:
+        _begin_again()
+    logs.flush()
+    os._exit(0)
+
+
+def _begin_again() -> NoReturn:
+    logger.info("Restarting.")
+    logs.flush()
+    command, *arguments = get_child_arguments()
+    os.execv(command, [command, *arguments])  # noqa: S606 -- no shell is wanted
 
 
 def _run_through(
@@ -95,27 +139,52 @@ class _Worker:
         self._supervised: list[Supervised] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._pool = ThreadPoolExecutor(thread_name_prefix=_POOL)
+        self._heard: Heard | None = None
+        self._manager = Manager()
+
+    @property
+    def is_to_restart(self) -> bool:
+        """Whether a signal asked for the process to begin again."""
+        return self._plan.restarts and self._heard is not None and self._heard.restarts
 
     async def run(self) -> list[str]:
         """Returns the names of what still runs when everything should have ended."""
         stopping = asyncio.Event()
         # Our own, so that its threads can be told from others at the end.
         asyncio.get_running_loop().set_default_executor(self._pool)
-        with set_by_signals(stopping, grace=self._plan.shutdown_timeout, exits=self._plan.exits):
+        self._give_signs_of_life()
+        with set_by_signals(
+            stopping, grace=self._plan.shutdown_timeout, exits=self._plan.exits
+        ) as self._heard:
             self._supervised = [self._supervise(each) for each in self._plan.consumers]
             self._tasks = [
                 asyncio.create_task(self._launch()),
                 asyncio.create_task(database.keep_connections_fresh()),
             ]
             await self._first_starts(stopping)
+            if not stopping.is_set():
+                self._manager.ready(f"{len(self._supervised)} consumers.")
             await stopping.wait()
+            self._tell_end()
             return await self._end()
+
+    def _tell_end(self) -> None:
+        if self.is_to_restart:
+            self._manager.reloading()
+        else:
+            self._manager.stopping()
+
+    def _give_signs_of_life(self) -> None:
+        interval = self._manager.watchdog
+        if interval is not None and self._manager.address is not None:
+            _native.keep_watchdog(self._manager.address, interval)
 
     def _supervise(self, consumer: type[Runnable]) -> Supervised:
         return Supervised(
             consumer,
             consume=consume,
             apply=_apply if self._plan.setup else None,
+            note_failed_start=_native.note_failed_start,
             overrides=self._plan.overrides,
         )
 
@@ -182,12 +251,15 @@ class _Worker:
         return names if orm.done() else [*names, "a call made with sync_to_async"]
 
 
-async def _apply(operations: list[StreamOperation]) -> None:
-    if not operations:
-        return
-    async with await get_nats_client() as client:
+async def _apply(operations: list[StreamOperation], connection: str) -> None:
+    clients: dict[str, Client] = {}
+    async with AsyncExitStack() as closing:
         for operation in operations:
-            await operation.execute(client)
+            using = operation.using or connection
+            if using not in clients:
+                client = await get_nats_client(using=using)
+                clients[using] = await closing.enter_async_context(client)
+            await operation.execute(clients[using])
 
 
 async def _cancel_tasks() -> list[str]:

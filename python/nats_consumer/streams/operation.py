@@ -17,7 +17,7 @@ from nats_consumer.connect.args import connect_options
 from nats_consumer.connect.options import EMBEDDED
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.lanes.blocking import wait_for
-from nats_consumer.settings import migrates_streams_in_tests
+from nats_consumer.settings import DEFAULT_CONNECTION, migrates_streams_in_tests
 from nats_consumer.validation import unknown_key
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ class StreamOperation(Operation):
 
     In a migration it runs forwards as in setup(). Backwards, a creation is undone where nothing
     has used it yet; other changes cannot be undone. It has no SQL: sqlmigrate says so and runs
-    nothing. Derive your own from it, with an apply()."""
+    nothing. Derive your own from it, with an apply().
+
+    `using` is the alias of the connection to its server. None is "default" in a migration, and in
+    setup() the connection of the consumer."""
+
+    using: str | None = None
 
     reduces_to_sql = False
     reversible = False
@@ -54,17 +59,28 @@ class StreamOperation(Operation):
             "execute(nats_client=None)."
         )
 
+    @property
+    def stream_name(self) -> str | None:
+        """The stream whose configuration `after` tells; None if the operation cannot tell it, so a
+        plan only says that it runs code."""
+        return None
+
+    def after(self, present: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The configuration that the operation leaves behind, as it goes over the wire, if it finds
+        `present`. None is a stream that does not exist."""
+        raise NotImplementedError(f"{self!r} does not tell.")
+
     async def undo(self, jetstream: "JetStreamContext") -> None:
         """Take the change back, where `reversible` says that it can be."""
         raise NotImplementedError(f"{self!r} cannot be undone.")
 
     async def execute(self, nats_client: "Client | None" = None) -> None:
-        """Make the change, over `nats_client` or its own connection. Raises Unreachable,
+        """Make the change, over `nats_client` or a connection of its own. Raises Unreachable,
         SubjectsOverlap and other StreamErrors."""
         if nats_client is not None:
             await self.apply(nats_client.jetstream())
             return
-        async with await get_nats_client() as own:
+        async with await get_nats_client(using=self._connection) as own:
             await self.apply(own.jetstream())
 
     def state_forwards(self, app_label: str, state: "ProjectState") -> None:
@@ -104,12 +120,21 @@ class StreamOperation(Operation):
         """One line for `migrate --plan` and sqlmigrate."""
         return repr(self)
 
+    @property
+    def _connection(self) -> str:
+        return self.using or DEFAULT_CONNECTION
+
+    def _call(self, arguments: str) -> str:
+        """The call that makes this operation."""
+        using = f", using={self.using!r}" if self.using else ""
+        return f"{type(self).__name__}({arguments}{using})"
+
     def _is_meant(self, connection: "BaseDatabaseWrapper", app_label: str) -> bool:
         if not router.allow_migrate(connection.alias, app_label):
             return False
         if not _is_for_tests(connection) or migrates_streams_in_tests():
             return True
-        if connect_options().servers == [EMBEDDED]:
+        if connect_options(using=self._connection).servers == [EMBEDDED]:
             return True
         logger.info(
             "%r is left out: the database is a test database, and the stream is the real one.", self
@@ -117,7 +142,7 @@ class StreamOperation(Operation):
         return False
 
     async def _undo(self) -> None:
-        async with await get_nats_client() as client:
+        async with await get_nats_client(using=self._connection) as client:
             await self.undo(client.jetstream())
 
 

@@ -2,16 +2,19 @@
 seconds; enums may be plain strings."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.db.migrations.operations.base import OperationCategory
 
 from nats_consumer import api
+from nats_consumer.client.jetstream import merged
+from nats_consumer.connect.option import connection_option
 from nats_consumer.exceptions import ApiError, ConsumerGone, StreamMismatch, StreamNotFound
 from nats_consumer.names import check_name
 
 from .operation import StreamOperation, check_fields, takes
+from .plan import is_so
 
 if TYPE_CHECKING:
     from nats_consumer.client.jetstream import JetStreamContext
@@ -39,8 +42,9 @@ class _Configured(StreamOperation):
     """An operation that is given the fields of api.StreamConfig. Raises ValueError for a name that
     no stream can have, ConfigurationError for a field that does not exist."""
 
-    @takes(of=api.StreamConfig)
-    def __init__(self, **fields: Any) -> None:
+    @takes("using", of=api.StreamConfig)
+    def __init__(self, *, using: str | None = None, **fields: Any) -> None:
+        self.using = using
         check_fields(fields, of=api.StreamConfig, where=type(self).__name__)
         self.config = api.StreamConfig(**fields)
         if self.config.name is None:
@@ -48,7 +52,16 @@ class _Configured(StreamOperation):
         self.name = check_name(self.config.name, f"name of {type(self).__name__}")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(name={self.name!r})"
+        return self._call(f"name={self.name!r}")
+
+    @property
+    def stream_name(self) -> str:
+        """The stream."""
+        return self.name
+
+    def _changed(self, present: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: present[name] for name in present if name not in self.config.taken_away}
+        return merged(kept, self.config.as_dict())
 
     async def _update(self, jetstream: "JetStreamContext") -> None:
         try:
@@ -59,13 +72,17 @@ class _Configured(StreamOperation):
             raise StreamMismatch(
                 f"Stream {self.name!r} cannot become what {self!r} says: {error.description}. "
                 "Keep the stream's value, use another stream name, or delete "
-                f"this one with all its messages: manage.py nats_delete_stream {self.name}"
+                f"this one with all its messages: {_delete_command(self.name, jetstream)}"
             ) from error
 
 
 class _Creating(_Configured):
     reversible = True
     category = OperationCategory.ADDITION
+
+    def after(self, present: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The configuration of a stream that is left as it is, or created."""
+        return self.config.as_dict() if present is None else present
 
     async def undo(self, jetstream: "JetStreamContext") -> None:
         """Delete the stream if it was never used: no message, no consumer."""
@@ -76,10 +93,9 @@ class _Creating(_Configured):
             return
         if state.last_seq or state.consumer_count:
             logger.warning(
-                "Stream %s is in use, so it is kept with its messages. To delete it: manage.py "
-                "nats_delete_stream %s",
+                "Stream %s is in use, so it is kept with its messages. To delete it: %s",
                 self.name,
-                self.name,
+                _delete_command(self.name, jetstream),
             )
             return
         await jetstream.delete_stream(self.name)
@@ -132,25 +148,17 @@ class CreateStream(_Creating):
     def _differences(self, present: api.StreamConfig) -> Iterator[str]:
         wanted, found = self.config.as_dict(), present.as_dict()
         for name in sorted(wanted.keys() - {"name", "subjects"}):
-            if not _is_so(wanted[name], found.get(name)):
+            if not is_so(wanted[name], found.get(name)):
                 yield f"{name}={getattr(present, name)!r} instead of {getattr(self.config, name)!r}"
-
-
-def _is_so(wanted: Any, found: Any) -> bool:
-    """Whether the server has what was wanted. It fills in what is left out or none: a part of a
-    struct, a number that is 0."""
-    if isinstance(wanted, dict):
-        return all(_is_so(value, (found or {}).get(name)) for name, value in wanted.items())
-    if isinstance(wanted, list):
-        pairs = zip(wanted, found or (), strict=False)
-        return len(wanted) == len(found or ()) and all(_is_so(*pair) for pair in pairs)
-    is_unset = not wanted or wanted in ("none", "default")
-    return bool(wanted == found or (is_unset and found in (None, 0, -1)))
 
 
 class UpdateStream(_Configured):
     """Changes the given fields of the stream and keeps the others. A stream that does not exist is
     a warning."""
+
+    def after(self, present: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The configuration with the given fields; None without the stream."""
+        return None if present is None else self._changed(present)
 
     async def apply(self, jetstream: "JetStreamContext") -> None:
         """Update the stream if it exists."""
@@ -164,6 +172,10 @@ class UpdateStream(_Configured):
 
 class CreateOrUpdateStream(_Creating):
     """Creates the stream, or changes the given fields of the one that exists."""
+
+    def after(self, present: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The configuration with the given fields."""
+        return super().after(present) if present is None else self._changed(present)
 
     async def apply(self, jetstream: "JetStreamContext") -> None:
         """Update the stream, or create it."""
@@ -181,8 +193,17 @@ class DeleteStream(StreamOperation):
 
     category = OperationCategory.REMOVAL
 
-    def __init__(self, stream_name: str) -> None:
+    def __init__(self, stream_name: str, *, using: str | None = None) -> None:
+        self.using = using
         self.name = check_name(stream_name, "name of DeleteStream")
+
+    @property
+    def stream_name(self) -> str:
+        """The stream."""
+        return self.name
+
+    def after(self, present: Mapping[str, Any] | None) -> None:
+        """No stream."""
 
     async def apply(self, jetstream: "JetStreamContext") -> None:
         """Delete the stream if it exists."""
@@ -194,7 +215,7 @@ class DeleteStream(StreamOperation):
             logger.info("Stream %s is deleted.", self.name)
 
     def __repr__(self) -> str:
-        return f"DeleteStream({self.name!r})"
+        return self._call(f"{self.name!r}")
 
 
 class CreateConsumer(StreamOperation):
@@ -207,8 +228,9 @@ class CreateConsumer(StreamOperation):
     reversible = True
     category = OperationCategory.ADDITION
 
-    @takes("stream", of=api.ConsumerConfig)
-    def __init__(self, *, stream: str, **fields: Any) -> None:
+    @takes("stream", "using", of=api.ConsumerConfig)
+    def __init__(self, *, stream: str, using: str | None = None, **fields: Any) -> None:
+        self.using = using
         check_fields(fields, of=api.ConsumerConfig, where="CreateConsumer")
         self.config = api.ConsumerConfig(**fields)
         self.stream = check_name(stream, "stream of CreateConsumer")
@@ -261,7 +283,7 @@ class CreateConsumer(StreamOperation):
             logger.info("Consumer %s already exists and is unchanged.", self.name)
 
     def __repr__(self) -> str:
-        return f"CreateConsumer(stream={self.stream!r}, durable_name={self.name!r})"
+        return self._call(f"stream={self.stream!r}, durable_name={self.name!r}")
 
 
 class DeleteConsumer(StreamOperation):
@@ -270,7 +292,8 @@ class DeleteConsumer(StreamOperation):
 
     category = OperationCategory.REMOVAL
 
-    def __init__(self, stream: str, name: str) -> None:
+    def __init__(self, stream: str, name: str, *, using: str | None = None) -> None:
+        self.using = using
         self.stream = check_name(stream, "stream of DeleteConsumer")
         self.name = check_name(name, "name of DeleteConsumer")
 
@@ -284,7 +307,12 @@ class DeleteConsumer(StreamOperation):
             logger.info("Consumer %s of stream %s is deleted.", self.name, self.stream)
 
     def __repr__(self) -> str:
-        return f"DeleteConsumer({self.stream!r}, {self.name!r})"
+        return self._call(f"{self.stream!r}, {self.name!r}")
+
+
+def _delete_command(stream: str, jetstream: "JetStreamContext") -> str:
+    """The command that deletes the stream where it was found."""
+    return f"manage.py nats_delete_stream {stream}{connection_option(jetstream.using)}"
 
 
 def _report_missing(stream: str, name: str) -> None:

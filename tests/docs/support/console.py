@@ -15,7 +15,7 @@ from tests.docs.support.blocks import ROOT, blocks, pages
 PACKAGE = "django-nats-consumer"
 _PROJECT = re.compile(rf"(?:{PACKAGE}|\.)(?:\[([\w,]+)\])?(?:[<>=~!].*)?$")
 # Ordinary commands of a shell, which need no look.
-_ORDINARY = {"cd", "export", "kill", "git", "source"}
+_ORDINARY = {"cd", "curl", "export", "kill", "git", "source"}
 _SEPARATORS = {"|", "&&", ";", "||", "&"}
 
 

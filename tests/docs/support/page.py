@@ -14,6 +14,9 @@ from tests.live.support.project import Project
 from tests.servers import NatsServer
 from tests.waiting import eventually
 
+# A second connection, to the page's one server.
+CONNECTIONS = 'NATS_CONSUMER["connections"] = {"analytics": NATS_CONSUMER["connect_args"]}\n'
+
 DATABASE = """
 DATABASES = {"default": {
     "ENGINE": "django.db.backends.sqlite3",
@@ -120,7 +123,7 @@ class PageRun:
         installed = f"INSTALLED_APPS = {[*ours, *sorted({'shop', *apps})]}\n"
         base = "from pathlib import Path\nBASE_DIR = Path(__file__).parent\n"
         urls = 'ROOT_URLCONF = "shop.urls"\n' if "shop/urls.py" in self._page.files else ""
-        self._project.write(_SETTINGS, base + settings + installed + DATABASE + urls)
+        self._project.write(_SETTINGS, base + settings + CONNECTIONS + installed + DATABASE + urls)
         for name, text in {"shop/models.py": MODELS, **self._page.files}.items():
             for folder in reversed(Path(name).parents[:-1]):
                 (self._project.folder / folder).mkdir(exist_ok=True)

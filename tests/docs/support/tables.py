@@ -35,7 +35,7 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 
 def spans(text: str) -> list[str]:
-    """What stands in backticks."""
+    """Return the texts in backticks."""
     return _CODE.findall(text)
 
 

@@ -1,9 +1,10 @@
 """Compares the ledgers of a run: a pure function, so that it can be tested with planted faults."""
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from tests.faults.support.ledgers import Fault, Ledgers, Step, Stop
 from tests.faults.support.witness import Stored
@@ -21,7 +22,7 @@ OWN_HEADERS = (*_OWN, "Dlq-Deliveries", "Dlq-Time", "Nats-Msg-Id")
 
 @dataclass
 class Report:
-    """What was found: `violations` are sentences, `counts` says how much was looked at."""
+    """Findings: `violations` are sentences, `counts` says how much was looked at."""
 
     violations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -67,7 +68,7 @@ def _stops(stops: list[Stop]) -> Iterator[str]:
 
 
 class _Consumed:
-    """What one consumer made of the stream."""
+    """Messages of the stream as one consumer handled them."""
 
     def __init__(self, consumer: str, ledgers: Ledgers, report: Report) -> None:
         self.consumer = consumer
@@ -80,6 +81,8 @@ class _Consumed:
         for step in sorted(ledgers.handled, key=lambda step: step.at):
             if step.consumer == consumer:
                 self._take(step)
+        self.youngest: list[tuple[float, float]] = []
+        self.moments = sorted(step.at for steps in self.starts.values() for step in steps)
         self.originals = {each.seq: each for each in ledgers.stream}
         self.dead = [each for each in ledgers.dead if _header(each, "Dlq-Consumer") == consumer]
         self.stored = {each.id: each.at for each in ledgers.published if each.event == "STORED"}
@@ -204,9 +207,28 @@ class _Consumed:
         patience = self.ledgers.policy.ack_wait + self.ledgers.policy.longest_retry + RECOVERY
         healed = max((fault.healed for fault in self.faults), default=0.0)
         for seq, step in self.done.items():
-            waited = step.at - max(self._stored_at(step), healed)
-            if waited > patience:
+            since = max(self._stored_at(step), healed)
+            waited = step.at - since
+            if waited > patience and not self._was_in_line(step, since, patience):
                 yield f"sequence {seq} was handled only after {waited:.1f} s"
+
+    def _was_in_line(self, step: Step, since: float, patience: float) -> bool:
+        """Whether it waited behind older messages that were handled all the time.
+
+        A machine that is busier than its workers can stand makes a backlog, which is no fault.
+        """
+        begun = [at for at in self.moments if since < at < step.at]
+        stood_still = any(b - a > RECOVERY for a, b in pairwise([since, *begun, step.at]))
+        return not stood_still and self._youngest_before(step) <= since + patience
+
+    def _youngest_before(self, step: Step) -> float:
+        """When the youngest message was stored that was handled before this step."""
+        if not self.youngest:
+            done = sorted(self.done.values(), key=lambda step: step.at)
+            stored = accumulate(map(self._stored_at, done), max)
+            self.youngest = list(zip((step.at for step in done), stored, strict=True))
+        place = bisect_left(self.youngest, (step.at, 0.0))
+        return self.youngest[place - 1][1] if place else 0.0
 
     def _is_alone(self, fault: Fault) -> bool:
         """Whether nothing else was broken while recovery was due."""

@@ -24,7 +24,7 @@ class Authority:
         self._system = _key(nkeys.PREFIX_BYTE_ACCOUNT)
 
     def configuration(self) -> str:
-        """What the server's configuration says of them."""
+        """Return their part of the server's configuration."""
         system = _public(self._system)
         operator = {"type": "operator", "version": 2, "system_account": system}
         return (
@@ -38,7 +38,7 @@ class Authority:
         )
 
     def write_user(self, path: Path, valid_for: float) -> None:
-        """Write the credentials of a new user, who may do everything for so many seconds."""
+        """Write the credentials of a new user, who may do everything for this number of seconds."""
         user = _key(nkeys.PREFIX_BYTE_USER)
         claims = {"type": "user", "version": 2, "pub": {}, "sub": {}, **_NO_LIMITS}
         token = _token(self._account, _public(user), claims, int(time.time() + valid_for))

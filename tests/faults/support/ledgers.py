@@ -1,4 +1,4 @@
-"""What several parties wrote down independently of each other, to be compared by the checker."""
+"""Ledgers of several parties, written independently, to be compared by the checker."""
 
 import json
 from collections import Counter
@@ -49,7 +49,7 @@ class Fault:
     forgets: bool = True
 
     def since(self, seconds: float) -> "Fault":
-        """The fault, where it also undoes what was done so many seconds before."""
+        """The fault, if it also undoes steps of this number of seconds before."""
         return replace(self, began=self.began - seconds)
 
 
@@ -66,7 +66,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the consumers promise: seconds, and attempts."""
+    """Promises of the consumers: seconds, and attempts."""
 
     ack_wait: float
     attempts: int

@@ -54,7 +54,7 @@ class Node(NatsServer):
         return self.is_running and super()._is_healthy()
 
     def varz(self) -> dict[str, Any]:
-        """What the server says of itself: `connections`, `total_connections`, ..."""
+        """Return the server's own figures: `connections`, `total_connections`, ..."""
         return dict(self._monitor("/varz"))
 
     def _is_healthy(self) -> bool:
@@ -85,7 +85,7 @@ class Cluster:
 
     @property
     def urls(self) -> list[str]:
-        """Where clients connect to."""
+        """Return the addresses for clients."""
         return [node.url for node in self.nodes.values()]
 
     def start(self) -> None:

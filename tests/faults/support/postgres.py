@@ -39,7 +39,7 @@ class Postgres:
         self._call("initdb", "-D", str(self._folder / "data"), "-U", "shop", "-A", "trust", "-N")
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        """What Django's DATABASES says of it."""
+        """Return its entry in Django's DATABASES."""
         return {
             "ENGINE": "django.db.backends.postgresql",
             "HOST": "127.0.0.1",

@@ -21,7 +21,7 @@ _RESET = struct.pack("ii", 1, 0)  # linger 0: the close is an RST
 
 @dataclass
 class Direction:
-    """What happens to what travels in one direction."""
+    """Treatment of the bytes that travel in one direction."""
 
     passes: asyncio.Event = field(default_factory=asyncio.Event)
     delay: float = 0.0
@@ -107,7 +107,7 @@ class Proxy:
 
     @contextmanager
     def sliced(self, count: int) -> Iterator[None]:
-        """Meanwhile what is sent, in each direction, is sent in pieces of so many bytes."""
+        """Send data in pieces of this number of bytes meanwhile, in each direction."""
         for way in self._ways.values():
             way.slice = count
         yield
@@ -124,7 +124,7 @@ class Proxy:
         direction.drops = None
 
     def cut_after(self, way: str, count: int) -> None:
-        """Let so many bytes more pass this way, wherever that is in a frame; then reset all."""
+        """Let `count` bytes more pass this way, up to any place in a frame; then reset all."""
         self._ways[way].bytes_left = count
 
     def half_open(self) -> None:

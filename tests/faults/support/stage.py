@@ -103,7 +103,7 @@ class Stage:
         return command
 
     def environment(self, **attributes: Any) -> dict[str, str]:
-        """What the project's settings and consumers read."""
+        """Return the variables that the project's settings and consumers read."""
         return {
             "DJANGO_SETTINGS_MODULE": "settings",
             "FAULTS_FOLDER": str(self.folder),
@@ -115,7 +115,7 @@ class Stage:
 
     @contextmanager
     def fault(self, kind: str, pid: int | None = None, forgets: bool = True) -> Iterator[None]:
-        """What happens meanwhile is a fault, and is over at the end.
+        """Note the body as a fault, which is over at its end.
 
         A worker has no part in how the server counts; what else `forgets` nothing says so.
         """
@@ -158,7 +158,7 @@ class Stage:
         return [step for step in steps(self.folder) if step.event == event]
 
     def reaches(self, event: str, count: int, within: float = 30) -> None:
-        """Wait until so many steps of this kind are in the ledger."""
+        """Wait until this number of steps of this kind is in the ledger."""
         eventually(lambda: len(self.handled(event)) >= count, within, self.story)
 
     def goes_on(self, within: float = 30) -> None:

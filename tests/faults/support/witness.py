@@ -1,4 +1,4 @@
-"""What the server says, asked through a client that is not ours."""
+"""The server's own account, asked for through a client that is not ours."""
 
 import asyncio
 import base64
@@ -42,7 +42,7 @@ class Witness:
         self.ask(f"STREAM.CREATE.{name}", {"storage": "file", "num_replicas": 1, **config})
 
     def keep_advisories(self, replicas: int = 1) -> None:
-        """From now on the server's own words on deliveries are kept in a stream."""
+        """Keep the server's advisories about deliveries in a stream from now on."""
         subjects = ["$JS.EVENT.ADVISORY.CONSUMER.>"]
         self.create_stream(ADVISORIES, subjects=subjects, num_replicas=replicas)
 

@@ -17,7 +17,7 @@ Script = Callable[[Any, str], Awaitable[Any]]
 async def differences(
     run: Script, nats_server: NatsServer, fresh: Callable[[str], str]
 ) -> list[str]:
-    """What the script returns with our client and not with nats-py."""
+    """Return the script's results that differ between our client and nats-py."""
     theirs_name, ours_name = fresh("one"), fresh("two")
     theirs = await nats.connect(nats_server.url)
     try:

@@ -1,5 +1,6 @@
 """A small Django project in a folder of its own, as a user would lay it out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 
@@ -50,10 +51,11 @@ class Project:
         """Write a file of the project."""
         (self.folder / path).write_text(dedent(text))
 
-    def run(self, *program: str, **variables: str) -> Command:
-        """Start `python <program>`, with these variables in its environment."""
+    def run(self, *program: str, fds: Sequence[int] = (), **variables: str) -> Command:
+        """Start `python <program>`, with these variables in its environment and these open
+        files."""
         environment = {"DJANGO_SETTINGS_MODULE": "settings", **variables}
-        command = Command(*program, folder=self.folder, environment=environment)
+        command = Command(*program, folder=self.folder, environment=environment, fds=fds)
         self._commands.append(command)
         return command
 

@@ -52,7 +52,7 @@ class Stage:
         ]
 
     def consumer(self, consumer: type[NatsConsumer]) -> dict[str, Any]:
-        """What the server knows of the consumer's durable."""
+        """Return the server's state of the consumer's durable."""
         return self.server.consumer(self.stream, consumer.__name__)
 
     async def everything_is_settled(self, consumer: type[NatsConsumer]) -> None:
@@ -69,7 +69,12 @@ class Stage:
 async def bound(options: ConsumerOptions, dispatch: Dispatch) -> _native.Consumption:
     """Start the engine, as the worker does."""
     return await _native.consume(
-        connect_options(), options, dispatch.handle, dispatch.failed, dispatch.log
+        connect_options(),
+        options,
+        dispatch.handle,
+        dispatch.failed,
+        dispatch.log,
+        dispatch.keeps_time,
     )
 
 

@@ -64,6 +64,7 @@ class FakeConsumption:
     ) -> None:
         self._watched = watched
         self.is_running = self.is_connected = True
+        self.state = "consuming"
         self.tasks_started = False
         self.drained_for: float | None = None
         self._counters = {"succeeded": 0, "exhausted": 0, "repairs": 0, **counters}
@@ -75,7 +76,7 @@ class FakeConsumption:
     def start_tasks(self) -> None:
         self.tasks_started = True
 
-    def serve(self) -> None:
+    def serve(self, rest: Any) -> None:
         return
 
     def serve_late(self) -> None:

@@ -12,7 +12,7 @@ from shop.models import Order
 
 
 class Command(BaseCommand):
-    """Publishes orders, numbered from the first free number."""
+    """Places orders, numbered from the first free number."""
 
     help = "Place orders. Run `manage.py nats_consumer --setup` first, in another terminal."
 
@@ -21,7 +21,7 @@ class Command(BaseCommand):
         parser.add_argument("--count", type=int, default=100, help="how many (default: 100)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Publish, and wait until the server has stored each."""
+        """Write the orders with their events; the worker publishes them."""
         last = Order.objects.aggregate(last=Max("number"))["last"] or 0
         asyncio.run(place_orders(options["count"], first=last + 1))
-        self.stdout.write(f"{options['count']} orders are in the stream.")
+        self.stdout.write(f"{options['count']} orders are placed.")

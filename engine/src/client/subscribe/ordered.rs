@@ -13,31 +13,29 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
-use super::{BURST, Interest, Kept, Order, Statuses, Subscription, Waiting};
-use crate::connect::{Connection, Link};
+use super::{BURST, Buffer, Buffered, Interest, Order, Statuses, Subscription};
+use crate::connect::{Connection, LINK_CHECK_TIMEOUT, Link};
 use crate::error::{Error, ErrorKind, Result};
-use crate::jetstream::api::{API_TIMEOUT, request_behind};
+use crate::jetstream::api::{API_TIMEOUT, nanoseconds, request_behind};
+use crate::jetstream::info::Sequences;
 use crate::jetstream::status::is_status;
 use crate::message::{Message, Metadata};
 use crate::observe::target::CONNECTION;
 
-/// Before the consumer is asked for again.
+/// Pause before the consumer is asked for again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
-/// How often in a row the server may refuse to recreate the consumer: what it does not know yet while it
-/// starts, it refuses too.
+/// How often in a row the server may refuse to recreate the consumer. While it starts it refuses what it does not know
+/// yet.
 const REFUSALS: u32 = 10;
 
-/// So many heartbeats may be missing.
+/// Number of heartbeats that may be missing.
 const MISSING_HEARTBEATS: u32 = 2;
 
-/// How long a link that should carry heartbeats and does not is given to prove that it is sound.
-const LINK_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What to read in order.
+/// A stream to read in order.
 #[derive(Clone, Debug)]
 pub struct Ordered {
-    /// What the subjects of the API begin with: [`api::PREFIX`](crate::jetstream::api::PREFIX), or that of a domain.
+    /// Prefix of the API's subjects: [`api::PREFIX`](crate::jetstream::api::PREFIX), or that of a domain.
     pub prefix: String,
     /// The stream.
     pub stream: String,
@@ -64,20 +62,20 @@ pub async fn subscribe_in_order(connection: &Connection, ordered: Ordered) -> Re
         max_bytes: ordered.max_bytes,
         statuses: Statuses::Answered,
     };
-    let kept = Arc::new(Kept::new(connection, interest));
-    let mut position = Position::default();
-    let source = Source::open(connection, &ordered, &mut position).await?;
-    kept.waiting().consumer = Some(source.consumer.clone());
+    let buffer = Arc::new(Buffer::new(connection, interest));
+    let mut cursor = Cursor::default();
+    let source = Source::open(connection, &ordered, &mut cursor).await?;
+    buffer.waiting().consumer = Some(source.consumer.clone());
     let (orders, listening) = mpsc::unbounded_channel();
     let reader =
-        Reader { kept: kept.clone(), ordered, position, source: Some(source), refusals: 0, limit: None };
+        Reader { buffer: buffer.clone(), ordered, cursor, source: Some(source), refusals: 0, limit: None };
     tokio::spawn(reader.read(listening));
-    Ok(Subscription { kept, orders })
+    Ok(Subscription { buffer, orders })
 }
 
-/// How far it is.
+/// How far the stream was read.
 #[derive(Debug, Default)]
-struct Position {
+struct Cursor {
     /// The place in the stream of the last message; without one, the place before the first. None while that
     /// is not known.
     stream: Option<u64>,
@@ -87,7 +85,7 @@ struct Position {
     is_caught_up: bool,
 }
 
-impl Position {
+impl Cursor {
     /// Whether the delivery is the next one of its consumer; then it is the last.
     fn follows(&mut self, metadata: &Metadata<'_>) -> bool {
         let follows = metadata.consumer_sequence == self.delivery + 1;
@@ -116,17 +114,11 @@ struct Source {
 #[derive(Deserialize)]
 struct Made {
     name: String,
-    delivered: Delivered,
-}
-
-#[derive(Deserialize)]
-struct Delivered {
-    consumer_seq: u64,
-    stream_seq: u64,
+    delivered: Sequences,
 }
 
 impl Source {
-    async fn open(connection: &Connection, ordered: &Ordered, position: &mut Position) -> Result<Self> {
+    async fn open(connection: &Connection, ordered: &Ordered, cursor: &mut Cursor) -> Result<Self> {
         // Looked at first: a connection that is made meanwhile has to be noticed.
         let generation = connection.link().borrow().generation;
         let inbox = connection.client().new_inbox();
@@ -135,18 +127,18 @@ impl Source {
             .subscribe(inbox.clone())
             .await
             .map_err(|error| Error::new(ErrorKind::Closed, "The connection is closed.").because(error))?;
-        let config = ordered.config_behind(position, &inbox);
+        let config = ordered.config_behind(cursor, &inbox);
         let body = json!({ "stream_name": ordered.stream, "config": config }).to_string();
         let subject = format!("CONSUMER.CREATE.{}", ordered.stream);
         let answer = request_behind(connection, &ordered.prefix, &subject, body.into(), API_TIMEOUT).await?;
         let made: Made = serde_json::from_slice(&answer).map_err(|error| {
-            let text = format!("JetStream answered {subject} with something that is no consumer.");
+            let text = format!("JetStream answered {subject} with something that is not a consumer.");
             Error::new(ErrorKind::Api { code: 500, err_code: 0 }, text).because(error)
         })?;
-        position.delivery = 0;
+        cursor.delivery = 0;
         // What begins with the newest message still begins there when the consumer is recreated.
-        if position.stream.is_none() && made.delivered.consumer_seq == 0 && !ordered.is_last_per_subject() {
-            position.stream = Some(made.delivered.stream_seq);
+        if cursor.stream.is_none() && made.delivered.consumer_seq == 0 && !ordered.is_last_per_subject() {
+            cursor.stream = Some(made.delivered.stream_seq);
         }
         Ok(Self { subscriber, consumer: made.name, generation, heard: Instant::now() })
     }
@@ -156,7 +148,7 @@ impl Ordered {
     /// A consumer's configuration in JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for what is no JSON object.
+    /// [`ErrorKind::Config`] for anything but a JSON object.
     pub fn read_config(json: &[u8]) -> Result<Map<String, Value>> {
         serde_json::from_slice(json).map_err(|error| {
             let text = format!("The configuration of a consumer must be a JSON object: {error}.");
@@ -164,22 +156,21 @@ impl Ordered {
         })
     }
 
-    fn config_behind(&self, position: &Position, inbox: &str) -> Map<String, Value> {
+    fn config_behind(&self, cursor: &Cursor, inbox: &str) -> Map<String, Value> {
         let mut config = self.config.clone();
-        let nanoseconds = u64::try_from(self.heartbeat.as_nanos()).unwrap_or(u64::MAX);
         let own = [
             ("deliver_subject", json!(inbox)),
             ("ack_policy", json!("none")),
             ("max_deliver", json!(1)),
             ("flow_control", json!(true)),
-            ("idle_heartbeat", json!(nanoseconds)),
+            ("idle_heartbeat", json!(nanoseconds(self.heartbeat))),
             ("mem_storage", json!(true)),
             ("num_replicas", json!(1)),
         ];
         config.extend(own.map(|(name, value)| (name.to_owned(), value)));
         // The last of each subject are found again, and those that came before are left out on arrival.
-        let begins_anew = self.is_last_per_subject() && !position.is_caught_up;
-        if let Some(last) = position.stream.filter(|_| !begins_anew) {
+        let begins_again = self.is_last_per_subject() && !cursor.is_caught_up;
+        if let Some(last) = cursor.stream.filter(|_| !begins_again) {
             config.remove("opt_start_time");
             config.insert("deliver_policy".into(), json!("by_start_sequence"));
             config.insert("opt_start_seq".into(), json!(last + 1));
@@ -193,19 +184,19 @@ impl Ordered {
 }
 
 struct Reader {
-    kept: Arc<Kept>,
+    buffer: Arc<Buffer>,
     ordered: Ordered,
-    position: Position,
+    cursor: Cursor,
     /// None when it has to be recreated.
     source: Option<Source>,
     refusals: u32,
-    /// After so many messages it ends.
+    /// Number of messages after which it ends.
     limit: Option<u64>,
 }
 
 impl Reader {
     async fn read(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
-        let connection = self.kept.connection.clone();
+        let connection = self.buffer.connection.clone();
         let mut closed = pin!(connection.closed());
         while !self.is_done() {
             tokio::select! {
@@ -216,7 +207,7 @@ impl Reader {
                 },
                 () = &mut closed => break,
                 advanced = self.advance() => if let Err(error) = advanced {
-                    self.kept.waiting().failure = Some(Arc::new(error));
+                    self.buffer.waiting().failure = Some(Arc::new(error));
                     break;
                 },
             }
@@ -224,19 +215,19 @@ impl Reader {
         if let Some(source) = self.source.take() {
             self.leave(source);
         }
-        self.kept.end();
+        self.buffer.end();
     }
 
     fn is_done(&self) -> bool {
-        self.limit.is_some_and(|limit| self.kept.waiting().received >= limit)
+        self.limit.is_some_and(|limit| self.buffer.waiting().received >= limit)
     }
 
-    /// What arrives next, or a new consumer where there is none.
+    /// Takes what arrives next, or makes a new consumer if there is none.
     async fn advance(&mut self) -> Result<()> {
         let Some(source) = &mut self.source else { return self.renew().await };
         let silent = source.heard + self.ordered.heartbeat * MISSING_HEARTBEATS;
         let generation = source.generation;
-        let connection = &self.kept.connection;
+        let connection = &self.buffer.connection;
         let link = connection.link();
         let lost = tokio::select! {
             biased;
@@ -248,7 +239,7 @@ impl Reader {
                 }
                 (!self.accept(arrived)).then_some("a message is missing")
             }
-            () = made_anew(link, generation) => Some("the connection was lost"),
+            () = until_reconnected(link, generation) => Some("the connection was lost"),
             () = sleep_until(silent) => {
                 connection.renew_if_silent(LINK_CHECK_TIMEOUT).await;
                 Some("heartbeats are missing")
@@ -263,9 +254,9 @@ impl Reader {
 
     async fn renew(&mut self) -> Result<()> {
         self.has_room().await;
-        match Source::open(&self.kept.connection, &self.ordered, &mut self.position).await {
+        match Source::open(&self.buffer.connection, &self.ordered, &mut self.cursor).await {
             Ok(source) => {
-                let mut waiting = self.kept.waiting();
+                let mut waiting = self.buffer.waiting();
                 waiting.consumer = Some(source.consumer.clone());
                 waiting.flow = None;
                 self.refusals = 0;
@@ -285,49 +276,49 @@ impl Reader {
 
     /// Waits until somebody has taken messages, where there were too many.
     async fn has_room(&self) {
-        let mut changes = self.kept.changes.subscribe();
-        while self.kept.waiting().is_full && changes.changed().await.is_ok() {}
+        let mut changes = self.buffer.changes.subscribe();
+        while self.buffer.waiting().is_full && changes.changed().await.is_ok() {}
     }
 
     /// Keeps what is in order. Returns false if something is missing.
     fn accept(&mut self, arrived: Vec<async_nats::Message>) -> bool {
-        let kept = self.kept.clone();
-        let mut waiting = kept.waiting();
+        let buffer = self.buffer.clone();
+        let mut waiting = buffer.waiting();
         let is_whole = arrived.into_iter().all(|message| {
             if !is_status(&message) {
                 return self.accept_one(&mut waiting, Message::new(message));
             }
-            kept.put_status(&mut waiting, &message);
+            buffer.put_status(&mut waiting, &message);
             let is_heartbeat = message.status == Some(StatusCode::IDLE_HEARTBEAT);
-            is_heartbeat && last_delivery(&message).is_none_or(|last| last == self.position.delivery)
+            is_heartbeat && last_delivery(&message).is_none_or(|last| last == self.cursor.delivery)
         });
         drop(waiting);
-        kept.changes.send_replace(());
+        buffer.changes.send_replace(());
         is_whole
     }
 
-    fn accept_one(&mut self, waiting: &mut Waiting, message: Message) -> bool {
-        // Nobody but the consumer knows the inbox; what is no delivery is none of ours.
+    fn accept_one(&mut self, waiting: &mut Buffered, message: Message) -> bool {
+        // Only the consumer knows the inbox, so anything but a delivery is a stray.
         let Ok(metadata) = message.metadata() else { return true };
         if self.limit.is_some_and(|limit| waiting.received >= limit) {
             return true;
         }
-        // One that is too large for an empty room has to come in all the same.
-        waiting.is_full = !waiting.messages.is_empty() && !self.kept.has_room(waiting, &message);
-        if waiting.is_full || !self.position.follows(&metadata) {
+        // A message that is too large for the whole buffer has to come in when it is empty.
+        waiting.is_full = !waiting.messages.is_empty() && !self.buffer.has_room(waiting, &message);
+        if waiting.is_full || !self.cursor.follows(&metadata) {
             return false;
         }
-        self.position.is_caught_up |= metadata.pending == 0;
-        if self.position.is_new(&metadata) {
-            self.position.stream = Some(metadata.stream_sequence);
+        self.cursor.is_caught_up |= metadata.pending == 0;
+        if self.cursor.is_new(&metadata) {
+            self.cursor.stream = Some(metadata.stream_sequence);
             waiting.push(message);
         }
         true
     }
 
-    /// Lets the server forget the consumer at once, which it would soon do by itself.
+    /// Lets the server forget the consumer at once, instead of after its `inactive_threshold`.
     fn leave(&self, source: Source) {
-        let connection = self.kept.connection.clone();
+        let connection = self.buffer.connection.clone();
         let prefix = self.ordered.prefix.clone();
         let subject = format!("CONSUMER.DELETE.{}.{}", self.ordered.stream, source.consumer);
         tokio::spawn(async move {
@@ -338,14 +329,14 @@ impl Reader {
 }
 
 /// Returns when the connection was lost and is back.
-async fn made_anew(mut link: watch::Receiver<Link>, generation: u64) {
+async fn until_reconnected(mut link: watch::Receiver<Link>, generation: u64) {
     let is_back = link.wait_for(|link| link.is_up && link.generation != generation).await.is_ok();
     if !is_back {
         std::future::pending::<()>().await;
     }
 }
 
-/// What a heartbeat says was delivered last.
+/// The sequence of the last delivery, according to a heartbeat.
 fn last_delivery(heartbeat: &async_nats::Message) -> Option<u64> {
     heartbeat.headers.as_ref()?.get("Nats-Last-Consumer")?.as_str().parse().ok()
 }

@@ -158,10 +158,10 @@ struct Server {
     demand: Demand,
     now: Instant,
     size: usize,
-    /// What is delivered and not settled.
+    /// Deliveries that are not settled.
     held: usize,
     open: Vec<Open>,
-    /// What was said of requests that ended, to be said again.
+    /// Statuses of requests that ended, to be repeated.
     said: Vec<(u64, u16, &'static str, Option<usize>)>,
     problem: Option<Problem>,
 }
@@ -176,12 +176,12 @@ struct Open {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// So many messages for one of the requests.
+    /// Delivers a number of messages for one of the requests.
     Deliver(usize, usize),
     Settle(usize),
     /// One of the requests ends: by its time, its bytes, or a trouble of the server that says what is left.
     End(usize, usize),
-    /// Nobody was there to take any of the requests.
+    /// Nobody takes any of the requests.
     NoResponders,
     /// Something that was said before is said again.
     Repeat(usize),
@@ -247,7 +247,7 @@ impl Server {
         }
     }
 
-    /// As the fetch loop does: asks for what fits.
+    /// Asks for what fits, as the fetch loop does.
     fn is_asked(&mut self, least: usize) -> Option<Ask> {
         let ask = self.demand.ask(self.now, self.size.saturating_sub(self.held), least)?;
         self.open.push(Open { id: ask.id, left: ask.batch, until: self.now + self.demand.expires() });
@@ -298,8 +298,8 @@ impl Server {
 }
 
 proptest! {
-    /// What was asked for and is not there yet is never taken for less than it is, so that no more is asked
-    /// for than there are places: whatever order things come in, and however often they are said.
+    /// The number of messages on their way is never underestimated, so that no more is asked
+    /// for than there are places, in any order of events, and if they are repeated.
     #[test]
     fn never_is_more_on_its_way_than_there_are_places(
         size in 1..200_usize,
@@ -321,9 +321,8 @@ proptest! {
         }
     }
 
-    /// From wherever it was brought, with places free and a server that is well: within twice the heartbeat
-    /// for a request that was lost, and once more for a mended one, the server has a request or the
-    /// supervisor a problem to repair.
+    /// From any state, with free places and a healthy server, the server has a request or the repairer a problem:
+    /// within twice the heartbeat for a request that was lost, and once more for a mended one.
     #[test]
     fn it_is_never_stuck(
         size in 1..200_usize,
@@ -368,7 +367,7 @@ proptest! {
         }
     }
 
-    /// Whatever comes, also what no server says: nothing panics, and a time to look again is always set.
+    /// No input panics, also none that no server sends, and a time to look again is always set.
     #[test]
     fn nothing_that_may_be_said_panics_or_leaves_no_time_to_look_again(
         said in prop::collection::vec(

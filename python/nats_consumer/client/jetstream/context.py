@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nats_consumer.api import Header, PubAck
 from nats_consumer.client.outgoing import checked_headers, checked_payload
 from nats_consumer.exceptions import TooManyUnconfirmed
+from nats_consumer.settings import DEFAULT_CONNECTION
 
 from .stored import Stored
 from .subscriptions import OpenSubscription, Subscriptions
@@ -19,9 +20,11 @@ _MOST_UNCONFIRMED = 4000
 
 
 class JetStreamContext(Subscriptions, Stored):
-    """What `client.jetstream()` returns. `timeout` is in seconds, for each request; `domain` names
-    the JetStream of a leaf node; `prefix` replaces the subjects of the API. Without them, those of
-    the connection count."""
+    """JetStream of a client, as `client.jetstream()` returns it.
+
+    `timeout` is in seconds, for each request. `domain` names the JetStream of a leaf node. `prefix`
+    replaces the prefix of the API's subjects. Both default to those of the connection. `using` is
+    the alias of the connection in the settings."""
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class JetStreamContext(Subscriptions, Stored):
         domain: str | None = None,
         timeout: float = 5.0,
         publish_async_max_pending: int = _MOST_UNCONFIRMED,
+        using: str = DEFAULT_CONNECTION,
     ) -> None:
         super().__init__(
             connection,
@@ -39,6 +43,7 @@ class JetStreamContext(Subscriptions, Stored):
             timeout=timeout,
         )
         self._open = open_subscription
+        self.using = using
         self._places = asyncio.Semaphore(publish_async_max_pending)
         self._unconfirmed: set[asyncio.Future[PubAck]] = set()
 
@@ -54,7 +59,7 @@ class JetStreamContext(Subscriptions, Stored):
         """Store a message and wait until the server confirms it. With a `Nats-Msg-Id` header, a
         repeat is stored once. `stream` is the one you expect it in; after `msg_ttl` seconds the
         message is deleted, where the stream allows that. Raises NoStreamResponse, PublishTimeout,
-        PayloadTooLarge, InvalidMessage, TypeError for headers that are no text, or ApiError if the
+        PayloadTooLarge, InvalidMessage, TypeError for headers that are not text, or ApiError if the
         stream refuses it."""
         return await self._connection.publish_stream(
             subject,

@@ -50,7 +50,7 @@ class Durables(Requests):
             subject += f".{check_name(name, 'name of a consumer')}"
             merged = merged.evolve(name=name)
             one = merged.filter_subject
-            # What is no subject stays in the body alone, so that the server says what is wrong.
+            # An invalid subject stays in the body alone, so that the server says what is wrong.
             if one and one != ">" and subject_problem(one) is None:
                 subject += f".{one}"
         body = {"stream_name": stream, "config": merged.as_dict()}

@@ -46,7 +46,7 @@ class Requests:
     async def _pages(
         self, subject: str, key: str, offset: int = 0, body: Mapping[str, Any] | None = None
     ) -> list[Any]:
-        """Everything of a list that the server sends page by page."""
+        """Return a whole list that the server sends page by page."""
         found: list[Any] = []
         while True:
             page = await self._request(subject, {**(body or {}), "offset": offset + len(found)})

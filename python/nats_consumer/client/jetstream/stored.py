@@ -1,10 +1,11 @@
 """Messages as a stream keeps them, without a consumer."""
 
 import json
+from datetime import datetime
 from typing import Any
 
 from nats_consumer.api import Header, RawStreamMsg
-from nats_consumer.api.wire import from_timestamp
+from nats_consumer.api.wire import from_timestamp, to_timestamp
 from nats_consumer.exceptions import ApiError
 from nats_consumer.names import check_name
 
@@ -35,6 +36,16 @@ class Stored(Requests):
             body = {"last_by_subj": subject} if subject else {"seq": seq}
         if direct:
             return await self._direct(stream_name, body)
+        answer = await self._request_about(stream_name, f"STREAM.MSG.GET.{stream_name}", body)
+        return RawStreamMsg.from_response(answer["message"])
+
+    async def first_msg_since(
+        self, stream_name: str, time: datetime | str, subject: str = ">"
+    ) -> RawStreamMsg:
+        """The first message of `subject` that was stored at `time` or later. Raises StreamNotFound,
+        and NotFound if there is none."""
+        check_name(stream_name, "name of a stream")
+        body = {"start_time": to_timestamp(time), "next_by_subj": subject}
         answer = await self._request_about(stream_name, f"STREAM.MSG.GET.{stream_name}", body)
         return RawStreamMsg.from_response(answer["message"])
 

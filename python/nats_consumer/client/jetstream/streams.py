@@ -14,7 +14,7 @@ class Streams(Requests):
     """The part of JetStream that concerns streams."""
 
     async def account_info(self) -> AccountInfo:
-        """What the account may use of JetStream, and what it uses."""
+        """Return the limits and the usage of the account."""
         return AccountInfo.from_response(await self._request("INFO"))
 
     async def stream_info(self, name: str, subjects_filter: str | None = None) -> StreamInfo:

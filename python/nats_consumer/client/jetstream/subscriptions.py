@@ -166,7 +166,7 @@ class Subscriptions(Streams, Durables):
         pending_msgs_limit: int = _PENDING_MESSAGES,
         pending_bytes_limit: int = _PENDING_BYTES,
     ) -> PushSubscription:
-        """As subscribe(), to a consumer that exists and is configured as `config` says."""
+        """Subscribe to a consumer that exists and is configured as `config` says."""
         if ordered_consumer or not config.deliver_subject:
             raise ConfigurationError(
                 f"Consumer {consumer!r} has no deliver_subject: use pull_subscribe_bind(). To read "

@@ -21,7 +21,7 @@ POLL_INTERVAL = 0.02
 
 @dataclass(frozen=True)
 class State:
-    """What `server.json` says about the running server.
+    """The running server, as `server.json` describes it.
 
     Each supervisor creates a new name, and the server tells it to every client: a state
     file that a crash left behind is known by it, even where its port or pid has a new owner.

@@ -18,4 +18,11 @@ class OutboxConfig(AppConfig):
         from . import checks  # noqa: F401  (its check registers on import)
         from .write import write
 
-        on_commit.store_with(write)
+        on_commit.store_with(write, _relay)
+
+
+def _relay(using: str) -> None:
+    # On first use: only tests relay in this way.
+    from .relay import relay_rows
+
+    relay_rows(using, looks_at_streams=False)

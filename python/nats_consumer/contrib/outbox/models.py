@@ -34,7 +34,9 @@ class OutboxMessage(models.Model):
 
 
 class RelayLease(models.Model):
-    """Who relays the rows of this database, and until when by the clock of the database."""
+    """The relay that publishes the rows of this database, and the end of its lease.
+
+    The end is by the clock of the database."""
 
     name = models.CharField(max_length=64, primary_key=True)
     holder = models.CharField(max_length=64, blank=True)

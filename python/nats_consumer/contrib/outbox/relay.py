@@ -15,6 +15,7 @@ from nats_consumer.publish.publisher import current_publisher
 
 from .lease import Lease
 from .models import OutboxMessage
+from .window import Windows
 
 logger = logging.getLogger("nats_consumer.publish")
 
@@ -29,10 +30,24 @@ _LONGEST_PAUSE_SECONDS = 60.0
 _REPORT_SECONDS = 600.0
 
 
-class Relay:
-    """Relays the rows of the database `using`, while it holds the lease. Use it in one thread."""
+def relay_rows(using: str, *, looks_at_streams: bool = True) -> int | None:
+    """Publish the rows of the database that may be sent, in this thread. Return how many were
+    stored, or None if another relay holds the lease. Raises like Relay.relay_batch()."""
+    relay = Relay(using, looks_at_streams=looks_at_streams)
+    try:
+        while found := relay.relay_batch():
+            pass
+    finally:
+        relay.end()
+    return None if found is None else relay.published
 
-    def __init__(self, using: str) -> None:
+
+class Relay:
+    """Relays the rows of the database `using`, while it holds the lease. Use it in one thread.
+
+    With `looks_at_streams`, it warns of streams that forget message ids early."""
+
+    def __init__(self, using: str, *, looks_at_streams: bool = True) -> None:
         self.using = using
         self.published = 0
         self._lease = Lease(using)
@@ -40,6 +55,8 @@ class Relay:
         self._began = float("-inf")
         self._held: set[str] = set()
         self._reported: dict[str, float] = {}
+        self._streams: set[str] = set()
+        self._windows = Windows() if looks_at_streams else None
 
     def relay_batch(self) -> int | None:
         """Publish up to BATCH rows and delete those that a stream has stored. Returns how many
@@ -61,6 +78,8 @@ class Relay:
             self._began = float("-inf")
             raise unknown
         self._cursor = rows[-1].pk
+        if self._windows is not None:
+            self._windows.look_at(self._streams)
         return len(rows)
 
     def end(self) -> None:
@@ -93,10 +112,11 @@ class Relay:
     def _publish(
         self, rows: Sequence[OutboxMessage]
     ) -> tuple[list[OutboxMessage], list[tuple[OutboxMessage, Exception]], Exception | None]:
-        """Those stored, those refused with the reason, and one error of those of which neither is
-        known."""
+        """Publish the rows. Return those that were stored, those that were refused with the reason,
+        and one error of the rest, of which neither is known."""
         drafts = make_drafts(_outgoing(row) for row in rows)
-        _, failed = current_publisher().publish_many(drafts, CONFIRM_SECONDS)
+        confirmed, failed = current_publisher().publish_many(drafts, CONFIRM_SECONDS)
+        self._streams = {ack.stream for ack in confirmed}
         errors = dict(failed)
         refused = [(rows[each], error) for each, error in failed if _is_refusal(error)]
         unknown = next((error for error in errors.values() if not _is_refusal(error)), None)

@@ -12,6 +12,7 @@ from nats_consumer.client import get_nats_client
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.lanes.database import close_connections
 
+from .metrics import Metrics
 from .models import OutboxMessage
 from .relay import Relay
 from .write import nudge_subject
@@ -52,6 +53,7 @@ class RelayThread:
 
     def __init__(self, using: str) -> None:
         self._relay = Relay(using)
+        self._metrics = Metrics(using)
         self._due = threading.Event()
         self._stopping = threading.Event()
         self._nudges = _Nudges(nudge_subject(using), self._due)
@@ -83,6 +85,7 @@ class RelayThread:
             self._due.clear()
             try:
                 found = self._relay.relay_batch()
+                self._metrics.update(self._relay.published, holds=found is not None)
             # Whatever it is: a relay that has ended would leave all rows where they are.
             except Exception as error:
                 self._log_failure(error, pause)
@@ -106,6 +109,7 @@ class RelayThread:
     def _end(self) -> None:
         try:
             self._relay.end()
+            self._metrics.update(self._relay.published, holds=False)
         except DatabaseError as error:
             logger.warning("Outbox: the lease was not given back, so it ends by itself: %s", error)
         close_connections()

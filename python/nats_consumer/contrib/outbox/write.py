@@ -3,18 +3,21 @@
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.db import connections, router, transaction
 
 from nats_consumer.exceptions import OutboxError, PayloadTooLarge
 from nats_consumer.publish.drafts import MSG_ID, Draft
-from nats_consumer.publish.publisher import current_publisher
+from nats_consumer.publish.publisher import current_publisher, note_held
 
 from .models import OutboxMessage
 
 # The default of a server's max_payload: https://docs.nats.io/running-a-nats-service/configuration
+# It counts for a process that is not connected yet.
 _MAX_PAYLOAD = 1 << 20
+_AROUND_HEADERS = len("NATS/1.0\r\n\r\n")
+_ANY_MSG_ID = str(UUID(int=0))
 _MAX_KEY = 1024
 _MAX_MSG_ID = 255
 # Databases bound the parameters of a statement; SQLite at 999 in old versions, and a row has seven.
@@ -27,10 +30,12 @@ def write(drafts: Sequence[tuple[Draft, str | None]], using: str | None) -> None
     from the caller's data, and PayloadTooLarge."""
     from nats_consumer import _native
 
+    largest = current_publisher().max_payload() or _MAX_PAYLOAD
     for (subject, data, headers), _ in drafts:
         _native.check_draft((subject, data, headers))
-        _check_size(subject, data, headers)
+        _check_size(subject, data, headers, largest)
     alias = _database(using)
+    note_held(alias)
     rows = [_row(draft, key) for draft, key in drafts]
     for start in range(0, len(rows), _ROWS_A_STATEMENT):
         _insert(rows[start : start + _ROWS_A_STATEMENT], alias)
@@ -41,22 +46,24 @@ def write(drafts: Sequence[tuple[Draft, str | None]], using: str | None) -> None
 
 
 def nudge_subject(alias: str) -> str:
-    """Where the relay of the database `alias` hears that there are rows."""
+    """Return the subject on which the relay of the database `alias` learns of new rows."""
     return f"_nats_consumer.outbox.{alias}"
 
 
 def nudge(alias: str) -> Callable[[], None]:
-    """What wakes the relay, without waiting."""
+    """Return the function that wakes the relay, without waiting."""
     subject = nudge_subject(alias)
     return lambda: current_publisher().nudge(subject)
 
 
-def _check_size(subject: str, data: bytes, headers: dict[str, str] | None) -> None:
-    lines = sum(len(name) + len(value) for name, value in (headers or {}).items())
-    if len(data) + lines > _MAX_PAYLOAD:
+def _check_size(subject: str, data: bytes, headers: dict[str, str] | None, largest: int) -> None:
+    lines = {MSG_ID: _ANY_MSG_ID} | (headers or {})
+    size = len(data) + _AROUND_HEADERS
+    size += sum(len(f"{name}: {value}\r\n".encode()) for name, value in lines.items())
+    if size > largest:
         raise PayloadTooLarge(
-            f"The message for {subject} has {len(data) + lines} bytes, and an outbox row at most "
-            f"{_MAX_PAYLOAD}. Store the data elsewhere and publish where it is."
+            f"The message for {subject} has {size} bytes, and the server takes at most {largest}. "
+            "Store the data elsewhere and publish where it is."
         )
 
 

@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from nats_consumer.command_line import Verbs
+from nats_consumer.connect.option import add_connection
 from nats_consumer.connect.resolve import display_servers
 from nats_consumer.dead_letters import (
     dead_letters,
@@ -17,19 +18,18 @@ from nats_consumer.dead_letters import (
 from nats_consumer.dead_letters.arguments import (
     STREAM_HELP,
     add_choice,
-    add_django_options,
     add_selection,
     line_count,
 )
 from nats_consumer.dead_letters.select import chosen_letters, chosen_streams, selected_letters
-from nats_consumer.dead_letters.show import counted, description, hint, reason_of, row, table
+from nats_consumer.dead_letters.show import HEADING, counted, description, hint, reason_of, row
 from nats_consumer.exceptions import (
     MessageError,
     NatsConsumerError,
     PublishError,
     StreamError,
 )
-from nats_consumer.terminal import visible
+from nats_consumer.terminal import show_any_text, table, visible
 
 if TYPE_CHECKING:
     from nats_consumer._native import DeadLetters
@@ -44,9 +44,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """One subcommand for each verb."""
-        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+        verbs = Verbs(parser, add_connection)
 
-        listing = verbs.add_parser("list", help="one line for each dead letter")
+        listing = verbs.add("list", self._list, "one line for each dead letter")
         # Its own name, because an omitted positional would reset --stream.
         listing.add_argument("named", nargs="?", metavar="STREAM", help="as --stream")
         add_selection(listing)
@@ -58,36 +58,28 @@ class Command(BaseCommand):
         )
         listing.add_argument("--newest", action="store_true", help="newest first")
 
-        show = verbs.add_parser("show", help="everything about one dead letter")
+        show = verbs.add("show", self._show, "everything about one dead letter")
         show.add_argument("numbers", nargs=1, type=int, metavar="NUMBER")
         show.add_argument("--stream", help=STREAM_HELP)
 
-        replay = verbs.add_parser("replay", help="publish again, then delete the dead letter")
+        replay = verbs.add("replay", self._replay, "publish again, then delete the dead letter")
         add_choice(replay)
 
-        purge = verbs.add_parser("purge", help="delete for good")
+        purge = verbs.add("purge", self._purge, "delete for good")
         add_choice(purge)
         purge.add_argument("--yes", action="store_true", help="really delete")
 
-        for verb in (listing, show, replay, purge):
-            add_django_options(verb)
-
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the verb. Raises CommandError."""
-        verbs: dict[str, Callable[[DeadLetters, list[str], dict[str, Any]], None]] = {
-            "list": self._list,
-            "show": self._show,
-            "replay": self._replay,
-            "purge": self._purge,
-        }
-        _show_any_text(self.stdout)
+        show_any_text(self.stdout)
         try:
             streams = chosen_streams(options)
             if unknown := unknown_consumer(options.get("consumer") or ""):
                 self.stderr.write(unknown)
-            with dead_letters() as letters:
-                self._say(f"Server: {display_servers(letters.server)}")
-                verbs[options["verb"]](letters, streams, options)
+            using = options["connection"]
+            with dead_letters(using) as letters:
+                self._say(f"Server: {display_servers(letters.server, using)}")
+                options["run"](letters, streams, options)
             self.stdout.flush()
         except (NatsConsumerError, ValueError) as error:
             raise CommandError(visible(str(error))) from error
@@ -105,7 +97,7 @@ class Command(BaseCommand):
             found = selected_letters(letters, stream, options)
             rows = [row(letter) for letter in islice(found, limit)]
             self._say(f"\n{stream}: {counted(len(rows))}{'' if rows else hint(stream)}")
-            for line in table(rows):
+            for line in table(HEADING, rows):
                 self._say(f"  {line}")
             if next(found, None) is not None:
                 self._say(f"  ... and more: list them with --limit above {limit}.")
@@ -155,9 +147,3 @@ class Command(BaseCommand):
             self._say(f"Deleted: {counted(count)}.")
         elif not options["dry_run"]:
             raise CommandError(f"Nothing was deleted. To delete {counted(count)}, add --yes.")
-
-
-def _show_any_text(stream: Any) -> None:
-    """A terminal that lacks a character shows its number instead of ending the command."""
-    if reconfigure := getattr(stream, "reconfigure", None):
-        reconfigure(errors="backslashreplace")

@@ -1,6 +1,5 @@
 """manage.py nats_update_stream: change some fields of a stream and keep the others."""
 
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -9,10 +8,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from nats_consumer import get_nats_client
 from nats_consumer.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats_consumer.client.jetstream import merged
+from nats_consumer.connect.option import add_connection
 from nats_consumer.connect.resolve import display_servers
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.names import check_name
+from nats_consumer.streams.plan import stream_changes
 
 _FIELDS = (
     "subjects",
@@ -26,7 +27,6 @@ _FIELDS = (
     "discard",
     "duplicate_window",
 )
-_SECONDS = ("max_age", "duplicate_window")
 
 
 class Command(BaseCommand):
@@ -35,8 +35,9 @@ class Command(BaseCommand):
     help = "Change the given fields of a JetStream stream and keep the others."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """One option for each field."""
+        """One option for each field, and the connection."""
         parser.add_argument("name", metavar="NAME", help="the stream")
+        add_connection(parser)
         parser.add_argument("--subjects", nargs="+", help="all subjects of the stream")
         parser.add_argument("--max-msgs", type=int, help="messages to keep; -1: no limit")
         parser.add_argument("--max-bytes", type=int, help="bytes to keep; -1: no limit")
@@ -64,22 +65,23 @@ class Command(BaseCommand):
             raise CommandError("Nothing to change: give at least one option, such as --max-age.")
         try:
             name = check_name(options["name"], "NAME")
-            wait_for(self._update(StreamConfig(name=name, **given)))
+            wait_for(self._update(StreamConfig(name=name, **given), options["connection"]))
         except (NatsConsumerError, ValueError) as error:
             raise CommandError(str(error)) from error
 
-    async def _update(self, config: StreamConfig) -> None:
-        async with await get_nats_client() as client:
-            self.stdout.write(f"Server: {display_servers(client.connected_url)}")
+    async def _update(self, config: StreamConfig, using: str) -> None:
+        async with await get_nats_client(using=using) as client:
+            self.stdout.write(f"Server: {display_servers(client.connected_url, using)}")
             jetstream = client.jetstream()
             present = (await jetstream.stream_info(str(config.name))).config
-            changes = list(_changes(present, config))
+            before = present.as_dict()
+            changes = list(stream_changes(before, merged(before, config.as_dict())))
             if not changes:
                 self.stdout.write(f"Stream {config.name} is already up to date.")
                 return
             self.stdout.write(f"Stream {config.name}:")
             for change in changes:
-                self.stdout.write(f"  {change}")
+                self.stdout.write(f"  {change.field}: {change.before} -> {change.after}")
             await jetstream.update_stream(config)
             self.stdout.write(self.style.SUCCESS("Updated."))
 
@@ -87,20 +89,3 @@ class Command(BaseCommand):
 def _values(policy: type[StrEnum]) -> list[str]:
     # argparse shows the repr() of each.
     return [each.value for each in policy]
-
-
-def _changes(present: StreamConfig, given: StreamConfig) -> Iterator[str]:
-    before = present.as_dict()
-    after = StreamConfig.from_response(merged(before, given.as_dict()))
-    for name, value in after.as_dict().items():
-        if value != before.get(name):
-            old, new = (_text(name, getattr(config, name)) for config in (present, after))
-            yield f"{name}: {old} -> {new}"
-
-
-def _text(name: str, value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(value)
-    if value == -1 or (name == "max_age" and not value):
-        return "no limit"
-    return f"{value:g} s" if name in _SECONDS else str(value)

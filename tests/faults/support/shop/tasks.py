@@ -1,4 +1,4 @@
-"""A Celery application whose broker is a folder; `tasks.py COUNT` sends so many tasks."""
+"""A Celery application whose broker is a folder; `tasks.py COUNT` sends COUNT tasks."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the handlers leave behind in the database."""
+"""Rows that the handlers leave in the database."""
 
 from django.db import models
 

@@ -1,4 +1,4 @@
-"""What an order asks of its handler: to take time, to fail, or to harm the process."""
+"""Orders for a handler: to take time, to fail, or to harm the process."""
 
 import ctypes
 import os

@@ -3,18 +3,17 @@
 import logging
 import signal
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 from django.db.models.functions import Now
 
+from nats_consumer.command_line import Verbs, add_database
 from nats_consumer.contrib.outbox.lag import lag
 from nats_consumer.contrib.outbox.models import OutboxMessage, RelayLease
-from nats_consumer.contrib.outbox.relay import Relay
+from nats_consumer.contrib.outbox.relay import relay_rows
 from nats_consumer.contrib.outbox.run import databases, relays
-from nats_consumer.dead_letters.arguments import add_django_options
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.run import logs
 from nats_consumer.terminal import visible
@@ -29,37 +28,27 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """One subcommand for each verb."""
-        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-        relay = verbs.add_parser("relay", help="publish until SIGTERM or Ctrl-C")
+        verbs = Verbs(parser, add_database)
+        relay = verbs.add("relay", self._relay, "publish until SIGTERM or Ctrl-C")
         relay.add_argument("--once", action="store_true", help="publish what is there, then end")
-        status = verbs.add_parser("status", help="how many messages wait, and for how long")
-        listing = verbs.add_parser("list", help="one line for each message, in their order")
+        verbs.add("status", self._status, "how many messages wait, and for how long")
+        listing = verbs.add("list", self._list, "one line for each message, in their order")
         listing.add_argument("--stuck", action="store_true", help="only those that were refused")
-        retry = verbs.add_parser("retry", help="try refused messages again now")
-        drop = verbs.add_parser("drop", help="delete messages that were not published")
+        retry = verbs.add("retry", self._retry, "try refused messages again now")
+        drop = verbs.add("drop", self._drop, "delete messages that were not published")
         drop.add_argument("--yes", action="store_true", help="really delete")
         for verb in (retry, drop):
             verb.add_argument("ids", nargs="+", type=int, metavar="ID")
-        for verb in (relay, status, listing, retry, drop):
-            verb.add_argument("--database", help="its alias (default: each that has the table)")
-            add_django_options(verb)
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the verb. Raises CommandError."""
-        verbs: dict[str, Callable[[list[str], dict[str, Any]], None]] = {
-            "relay": self._relay,
-            "status": self._status,
-            "list": self._list,
-            "retry": self._retry,
-            "drop": self._drop,
-        }
         try:
             aliases = [options["database"]] if options["database"] else databases()
             if not aliases:
                 raise CommandError(
                     "No database has the outbox's table. Run `manage.py migrate nats_outbox`."
                 )
-            verbs[options["verb"]](aliases, options)
+            options["run"](aliases, options)
         except (NatsConsumerError, DatabaseError) as error:
             raise CommandError(visible(str(error))) from error
 
@@ -79,15 +68,10 @@ class Command(BaseCommand):
             stopping.wait()
 
     def _relay_once(self, alias: str) -> None:
-        relay = Relay(alias)
-        try:
-            while found := relay.relay_batch():
-                pass
-            if found is None:
-                raise CommandError(f"{alias}: another relay holds the lease.")
-        finally:
-            relay.end()
-        self.stdout.write(f"{alias}: published {relay.published} messages.")
+        published = relay_rows(alias)
+        if published is None:
+            raise CommandError(f"{alias}: another relay holds the lease.")
+        self.stdout.write(f"{alias}: published {published} messages.")
 
     def _status(self, aliases: list[str], options: dict[str, Any]) -> None:
         for alias in aliases:

@@ -42,7 +42,7 @@ class Command(BaseCommand):
 
 
 def confirmed(payload: bytes, order: str, tries: int) -> None:
-    """Publish until confirmed, at most so many times."""
+    """Publish until confirmed, at most this number of times."""
     subject = f"{os.environ['FAULTS_STREAM']}.created"
     line = {"id": order, "sha256": hashlib.sha256(payload).hexdigest()}
     headers = {"Trace": f"trace of {order}"}

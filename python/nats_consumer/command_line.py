@@ -1,0 +1,67 @@
+"""Parts of commands: verbs, ages and times, Django's options, and a question before it is done."""
+
+import re
+from argparse import SUPPRESS, ArgumentTypeError
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class Verbs:
+    """The verbs of a command, each with a parser of its own. `shared` are functions that add the
+    arguments that every verb takes."""
+
+    def __init__(self, parser: CommandParser, *shared: Callable[[CommandParser], None]) -> None:
+        self._parsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+        self._shared = shared
+
+    def add(self, name: str, run: Callable[..., Any], help: str) -> CommandParser:  # noqa: A002
+        """Add a verb and return its parser. `run` becomes the option of that name."""
+        verb = self._parsers.add_parser(name, help=help)
+        verb.set_defaults(run=run)
+        for add in self._shared:
+            add(verb)
+        _add_django_options(verb)
+        return verb
+
+
+def _add_django_options(parser: CommandParser) -> None:
+    """The options of every Django command, accepted behind the verb too."""
+    # Django has read them already, but the parser of a verb does not know them.
+    for option in ("--settings", "--pythonpath"):
+        parser.add_argument(option, default=SUPPRESS, help=SUPPRESS)
+    parser.add_argument("-v", "--verbosity", type=int, default=SUPPRESS, help=SUPPRESS)
+    for option in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
+        parser.add_argument(option, action="store_true", default=SUPPRESS, help=SUPPRESS)
+
+
+def add_database(parser: CommandParser) -> None:
+    """The option of commands for the tables of an app."""
+    parser.add_argument("--database", help="its alias (default: each that has the table)")
+
+
+def add_consumers(parser: CommandParser) -> None:
+    """The consumers that a command is about."""
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="class names, or app_label.Name; default: all"
+    )
+
+
+def age(text: str) -> float:
+    """Read an age, such as 15m, as seconds, for argparse."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if match is None:
+        raise ArgumentTypeError(f"{text!r} is not an age: write 90s, 15m, 12h, 7d or 2w")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def is_wanted(question: str, *, otherwise: str) -> bool:
+    """Ask at the terminal; whether the answer is yes. Raises CommandError without a terminal;
+    `otherwise` is the option that is needed then."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        raise CommandError(f"Nobody is there to ask. Add {otherwise}.") from None

@@ -1,0 +1,1 @@
+"""Pages in Django's admin: consumers, dead letters, the outbox."""

@@ -1,0 +1,65 @@
+"""Fields of log records: which message a line is about."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.utils.decorators import sync_and_async_middleware
+
+from .current import current_attempt
+from .message import Message
+
+FIELDS = (
+    "consumer",
+    "stream",
+    "durable",
+    "subject",
+    "sequence",
+    "attempt",
+    "handler",
+    "outcome",
+    "error_type",
+)
+"""The names of the fields. None is one that `logging` has for itself."""
+
+
+def fields_of(message: Message) -> dict[str, Any]:
+    """The fields that the message itself has."""
+    place = message.metadata
+    return {
+        "stream": place.stream,
+        "durable": place.consumer,
+        "subject": message.subject,
+        "sequence": place.sequence.stream,
+        "attempt": message.attempt,
+    }
+
+
+class MessageFields(logging.Filter):
+    """A filter that gives each record the fields of the message which its code handles. It drops
+    nothing. A field that the record has stays as it is; one that is not known is None, so that a
+    format may name any. It needs a middleware, as current_message() does."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Give the record the fields."""
+        known = _known()
+        for name in FIELDS:
+            record.__dict__.setdefault(name, known.get(name))
+        return True
+
+
+@sync_and_async_middleware
+def current_message_is_known(handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A middleware that does nothing: with any middleware, current_message() and MessageFields know
+    the message."""
+    return handle
+
+
+def _known() -> dict[str, Any]:
+    attempt = current_attempt()
+    if attempt is None:
+        return {}
+    found: dict[str, Any] = {"consumer": attempt.about.consumer, "handler": attempt.about.handler}
+    if not isinstance(attempt.message, Sequence):
+        found |= fields_of(attempt.message)
+    return found

@@ -1,0 +1,152 @@
+"""manage.py nats_status: what each consumer looks like from its server."""
+
+import json
+import shutil
+import sys
+import time
+from argparse import ArgumentTypeError
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from nats_consumer.command_line import add_consumers, age
+from nats_consumer.connect.option import add_connection_or_any
+from nats_consumer.exceptions import NatsConsumerError
+from nats_consumer.lanes.blocking import wait_for
+from nats_consumer.operate.board import lines_of
+from nats_consumer.operate.health import Level, Limits, problems
+from nats_consumer.operate.status import ServerStatus, status
+from nats_consumer.terminal import show_any_text, visible
+
+# Home, and clear from a line's end and below the last line: nothing flickers.
+_HOME, _LINE_END, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+_CLEAR = "\x1b[2J"
+
+# Ages of the oldest message that are asked for, one request each.
+_MOST_AGES = 200
+
+
+class Command(BaseCommand):
+    """Ends with status 0, or 1 if a server could not be asked. With --check, the status is 0 if all
+    is well, 1 for a warning, 2 if a consumer does not consume or a limit is exceeded, and 3 if a
+    server could not be asked."""
+
+    help = "Show whether each consumer is read, how far behind it is, and since when."
+    # A monitor that asks each minute needs no checks of the whole project.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """The consumers, the form of the answer, and limits."""
+        add_consumers(parser)
+        add_connection_or_any(parser)
+        parser.add_argument("--all", action="store_true", help="all streams of the account, too")
+        form = parser.add_mutually_exclusive_group()
+        form.add_argument("--json", action="store_true", help="print JSON")
+        form.add_argument(
+            "--watch", type=_seconds, metavar="SECONDS", help="again and again, until Ctrl-C"
+        )
+        parser.add_argument(
+            "--check", action="store_true", help="judge it: the exit codes of Nagios plugins"
+        )
+        parser.add_argument("--max-pending", type=int, metavar="N", help="with --check")
+        parser.add_argument("--max-oldest", type=age, metavar="AGE", help="with --check: as in 15m")
+        parser.add_argument("--max-dead", type=int, metavar="N", help="with --check")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Look, print and judge. Raises CommandError."""
+        show_any_text(self.stdout)
+        try:
+            if options["watch"] and self.stdout.isatty():
+                self._watch(options)
+                return
+            found = self._look(options)
+        except (NatsConsumerError, ValueError) as error:
+            code = Level.UNKNOWN if options["check"] else 1
+            raise CommandError(visible(str(error)), returncode=code) from error
+        if options["json"]:
+            whole = {"version": 1, "servers": [asdict(each) for each in found]}
+            self.stdout.write(json.dumps(whole, indent=2))
+        elif not options["check"]:
+            self._print(found)
+        self._judge(found, options)
+
+    def _look(self, options: dict[str, Any]) -> list[ServerStatus]:
+        return wait_for(
+            status(
+                options["names"],
+                options["connection"],
+                all_streams=options["all"],
+                ages=None if options["max_oldest"] is not None else _MOST_AGES,
+            )
+        )
+
+    def _print(self, found: list[ServerStatus]) -> None:
+        for line in _lines(found, None):
+            self.stdout.write(visible(line))
+
+    def _judge(self, found: list[ServerStatus], options: dict[str, Any]) -> None:
+        if not options["check"]:
+            failed = [each.connection for each in found if each.error]
+            if failed:
+                raise CommandError(f"Not asked: the server of {', '.join(failed)}.")
+            return
+        limits = Limits(
+            pending=options["max_pending"], oldest=options["max_oldest"], dead=options["max_dead"]
+        )
+        wrong = problems(found, limits)
+        if not options["json"]:
+            told = wrong or [(Level.OK, f"{sum(len(each.consumers) for each in found)} consumers")]
+            for level, text in told:
+                self.stdout.write(visible(f"{level.name}: {text}"))
+        if wrong:
+            raise SystemExit(int(wrong[0][0]))
+
+    def _watch(self, options: dict[str, Any]) -> None:
+        """Draw the same again and again, with deliveries a second between two looks."""
+        before: dict[str, int] = {}
+        since = time.monotonic()
+        self.stdout.write(_CLEAR, ending="")
+        try:
+            while True:
+                found, now = self._look(options), time.monotonic()
+                delivered = _delivered(found)
+                seconds = max(now - since, 0.001)
+                rates = {
+                    name: max(count - before[name], 0) / seconds
+                    for name, count in delivered.items()
+                    if name in before
+                }
+                before, since = delivered, now
+                self._draw(_lines(found, rates))
+                time.sleep(options["watch"])
+        except KeyboardInterrupt:
+            self.stdout.write("")
+
+    def _draw(self, lines: list[str]) -> None:
+        columns, rows = shutil.get_terminal_size()
+        clock = time.strftime("%H:%M:%S")
+        shown = [f"{clock}  Ctrl-C ends", *lines][: rows - 1]
+        text = "".join(f"{visible(line)[:columns]}{_LINE_END}\n" for line in shown)
+        sys.stdout.write(f"{_HOME}{text}{_BELOW}")
+        sys.stdout.flush()
+
+
+def _lines(found: list[ServerStatus], rates: dict[str, float] | None) -> list[str]:
+    width = shutil.get_terminal_size().columns
+    return [line for each in found for line in (*lines_of(each, width, rates), "")]
+
+
+def _delivered(found: list[ServerStatus]) -> dict[str, int]:
+    return {it.consumer: it.delivered or 0 for server in found for it in server.consumers}
+
+
+def _seconds(text: str) -> float:
+    """Read the pause of --watch, for argparse."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 to 3600")
+    return seconds

@@ -1,0 +1,1 @@
+"""Tools of the people who run a project: look, plan changes, pause and move durables."""

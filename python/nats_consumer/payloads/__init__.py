@@ -1,0 +1,1 @@
+"""Typed payloads: an annotation decodes a message, and the type of an object encodes it."""

@@ -1,0 +1,60 @@
+"""The middleware of NATS_CONSUMER["publish_middleware"]: a context around each publishing."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from django.core.signals import setting_changed
+
+from nats_consumer import settings
+
+from .drafts import Draft, Outgoing, draft_of, make_drafts
+
+if TYPE_CHECKING:
+    from nats_consumer._native import Drafts
+
+Around: TypeAlias = Callable[[list[Outgoing]], AbstractContextManager[Any]]
+"""Takes the messages of one call, and returns a context manager around it."""
+
+
+@cache
+def publish_middleware() -> Sequence[Around]:
+    """The middleware of the settings, outermost first. Raises ConfigurationError for what cannot
+    be imported."""
+    return [settings.imported("publish_middleware", path) for path in settings.publish_middleware()]
+
+
+def around(drafts: Sequence[Draft]) -> AbstractContextManager[Sequence[Draft]]:
+    """The context of the call that publishes these, with what the middleware makes of them."""
+    layers = publish_middleware()
+    return _entered(layers, drafts) if layers else nullcontext(drafts)
+
+
+def around_all(drafts: "Drafts") -> "AbstractContextManager[Drafts]":
+    """The same for those of publish_many()."""
+    layers = publish_middleware()
+    return _entered_with_all(layers, drafts) if layers else nullcontext(drafts)
+
+
+@contextmanager
+def _entered(layers: Sequence[Around], drafts: Iterable[Draft]) -> Iterator[Sequence[Draft]]:
+    messages = [Outgoing(subject, data, dict(headers or {})) for subject, data, headers in drafts]
+    with ExitStack() as stack:
+        for each in layers:
+            stack.enter_context(each(messages))
+        yield [draft_of(message) for message in messages]
+
+
+@contextmanager
+def _entered_with_all(layers: Sequence[Around], drafts: "Drafts") -> "Iterator[Drafts]":
+    with _entered(layers, (drafts[index] for index in range(len(drafts)))) as changed:
+        yield make_drafts([Outgoing(*draft) for draft in changed])
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting == "NATS_CONSUMER":
+        publish_middleware.cache_clear()
+
+
+setting_changed.connect(_forget)

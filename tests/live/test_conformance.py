@@ -1,0 +1,58 @@
+"""The test kit's model and a real server agree about every scenario."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+from django.test import override_settings
+
+from nats_consumer import get_nats_client
+from tests.live.support.scenarios import SCENARIOS
+from tests.live.support.worlds import Ledger, ModelWorld, RealWorld, World
+from tests.servers import NatsServer
+
+
+async def told(world: World, story: Callable[[World], Awaitable[None]]) -> Ledger:
+    await story(world)
+    return await world.end()
+
+
+async def all_real(url: str) -> dict[str, Ledger | BaseException]:
+    """All scenarios at once, each on a stream of its own."""
+    async with await get_nats_client() as client:
+        worlds = {name: RealWorld(f"s{uuid4().hex[:10]}", client) for name in SCENARIOS}
+        ledgers = await asyncio.gather(
+            *(told(worlds[name], story) for name, story in SCENARIOS.items()),
+            return_exceptions=True,
+        )
+    return dict(zip(SCENARIOS, ledgers, strict=True))
+
+
+@pytest.fixture(scope="module")
+def real(nats_server: NatsServer) -> dict[str, Ledger | BaseException]:
+    """The ledgers of the real server."""
+    settings = {"connect_args": {"servers": [nats_server.url]}}
+    with override_settings(NATS_CONSUMER=settings):
+        return asyncio.run(all_real(nats_server.url))
+
+
+def test_the_table_is_long_enough_to_say_something() -> None:
+    assert len(SCENARIOS) >= 40
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_model_and_a_server_have_the_same_ledger(
+    name: str, real: dict[str, Ledger | BaseException]
+) -> None:
+    model = asyncio.run(told(ModelWorld(f"s{uuid4().hex[:10]}"), SCENARIOS[name]))
+    there = real[name]
+    if isinstance(there, BaseException):
+        raise there
+    assert model.calls or model.stored
+    assert model.calls == there.calls
+    assert model.letters == there.letters
+    assert model.stored == there.stored
+    assert model.pending == there.pending
+    assert model.notes == there.notes
+    assert there.waits_at_least(model)

@@ -1,0 +1,138 @@
+"""Middlewares for OpenTelemetry and Sentry in a worker."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sentry_sdk
+from pytest_django import Settings
+from sentry_sdk.envelope import Envelope
+from sentry_sdk.integrations.logging import LoggingIntegration
+from sentry_sdk.transport import Transport
+
+from nats_consumer import ErrorAckBehavior
+from tests.live.support.project import Project
+from tests.live.support.stage import Stage, running
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+BOTH = pytest.mark.parametrize("how", ["def", "async"])
+
+TRACED = """
+import json, threading
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from nats_consumer import JetstreamPullConsumer
+
+
+class Lines(SpanExporter):
+    def export(self, spans):
+        with open("spans", "a") as file:
+            file.writelines(each.to_json(indent=None) + "\\n" for each in spans)
+        return SpanExportResult.SUCCESS
+
+
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(Lines(), schedule_delay_millis=3_600_000))
+trace.set_tracer_provider(provider)
+
+
+class Orders(JetstreamPullConsumer):
+    stream_name = "{stream}"
+    filter_subject = "{stream}.*"
+    concurrency = 2
+
+    def handle_message(self, message):
+        print("handles", message.data.decode(), flush=True)
+        if message.data == b"stuck":
+            threading.Event().wait()
+"""
+
+MIDDLEWARE = """
+NATS_CONSUMER["middleware"] = ["nats_consumer.contrib.opentelemetry.trace"]
+"""
+
+
+async def test_the_last_spans_of_a_drained_worker_arrive_although_a_thread_is_stuck(
+    stage: Stage, make_project: Callable[..., Project]
+) -> None:
+    project = make_project(TRACED.format(stream=stage.stream))
+    settings = (project.folder / "settings.py").read_text()
+    project.write("settings.py", settings + MIDDLEWARE)
+    worker = project.consume("--shutdown-timeout", "0.2")
+    await stage.publish("stuck", "last")
+    await asyncio.to_thread(worker.wait_for, "handles last")
+    await asyncio.to_thread(worker.wait_for, "handles stuck")
+    spans = project.folder / "spans"
+    assert not spans.exists()
+    worker.interrupt()
+    await asyncio.to_thread(eventually, spans.exists)
+    (span,) = [json.loads(line) for line in spans.read_text().splitlines()]
+    assert span["name"] == f"process {stage.stream}.*"
+    assert span["attributes"]["messaging.nats.outcome"] == "ack"
+
+
+class _Kept(Transport):
+    """Keeps what would be sent to Sentry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[dict[str, Any]] = []
+
+    def capture_envelope(self, envelope: Envelope) -> None:
+        for item in envelope.items:
+            if item.headers["type"] == "event" and item.payload.json is not None:
+                self.events.append(item.payload.json)
+
+
+@BOTH
+async def test_a_tag_is_with_the_event_of_its_message_and_with_no_other(
+    stage: Stage, settings: Settings, how: str
+) -> None:
+    settings.NATS_CONSUMER = {
+        **settings.NATS_CONSUMER,
+        "middleware": ["nats_consumer.contrib.sentry.isolate"],
+    }
+    transport = _Kept()
+    before = sentry_sdk.get_global_scope().client
+    integration = LoggingIntegration(level=logging.INFO, event_level=logging.ERROR)
+    sentry_sdk.init(
+        dsn="https://key@localhost/1",
+        transport=transport,
+        default_integrations=False,
+        integrations=[integration],
+    )
+
+    def handle(self: Any, message: Any) -> None:
+        number = message.data.decode()
+        sentry_sdk.set_tag(f"order_{number}", number)
+        raise ValueError(number)
+
+    async def ahandle(self: Any, message: Any) -> None:
+        await asyncio.sleep(0)
+        handle(self, message)
+
+    members = {
+        "handle_message": ahandle if how == "async" else handle,
+        "concurrency": 1,
+        "max_retries": 0,
+        "handle_error_ack_behavior": ErrorAckBehavior.ACK,
+    }
+    orders: Any = type("Orders", (stage.Pull,), members)
+    try:
+        async with running(orders):
+            await stage.publish("1", "2", "3")
+            await stage.everything_is_settled(orders)
+    finally:
+        sentry_sdk.get_client().close(timeout=0)
+        sentry_sdk.get_global_scope().set_client(before)
+    assert [event["tags"] for event in transport.events] == [
+        {"order_1": "1"},
+        {"order_2": "2"},
+        {"order_3": "3"},
+    ]

@@ -1,0 +1,261 @@
+"""Calls of the engine, and their answers."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from nats_consumer import DeadLetter, ErrorAckBehavior, JetstreamPullConsumer, Retry, lanes
+from nats_consumer.outcomes import Outcome
+from nats_consumer.run.dispatch import Dispatch, LoopDispatch, ThreadDispatch, dispatch_for
+from tests.unit.support.doubles import FakeConsumption, FakeMessage
+from tests.waiting import becomes_true, eventually
+
+ERROR = LookupError("no such order")
+
+
+class Looping(JetstreamPullConsumer):
+    max_retry_delay = 30.0
+
+    async def handle_message(self, message: Any) -> Any:
+        return "looped"
+
+
+class Threading(JetstreamPullConsumer):
+    max_retry_delay = 30.0
+
+    def handle_message(self, message: Any) -> Any:
+        return threading.current_thread().name
+
+
+BOTH = pytest.mark.parametrize("lane", [Looping, Threading])
+
+
+def failed(consumer: JetstreamPullConsumer, message: FakeMessage) -> Outcome | None:
+    """Return the answer of `failed`, called as the engine calls it in the consumer's lane."""
+    dispatch = dispatch_for(consumer, 1)
+    if isinstance(dispatch, LoopDispatch):
+        return asyncio.run(dispatch.failed(message, ERROR))
+    return in_thread(dispatch, lambda: dispatch.failed(message, ERROR))
+
+
+def in_thread(dispatch: Dispatch, body: Callable[[], Any]) -> Any:
+    """Run `body` where the engine runs a thread's deliveries: inside serve()."""
+
+    answer: Future[Any] = Future()
+
+    class Serving(FakeConsumption):
+        def serve(self, rest: Any) -> None:
+            answer.set_result(body())
+
+    async def run() -> Any:
+        dispatch.start(Serving())
+        return await asyncio.wrap_future(answer)
+
+    return asyncio.run(run())
+
+
+def test_the_engine_gets_the_async_method_itself() -> None:
+    consumer = Looping()
+    assert dispatch_for(consumer, 1).handle == consumer.handle_message
+
+
+def test_async_handlers_run_in_the_engines_tasks() -> None:
+    consumption = FakeConsumption()
+    dispatch_for(Looping(), 5).start(consumption)
+    assert consumption.tasks_started
+
+
+def test_blocking_code_of_async_handlers_runs_in_threads_of_the_consumer() -> None:
+    class Calling(FakeConsumption):
+        def start_tasks(self) -> None:
+            self.task = asyncio.create_task(self.deliver())
+
+        async def deliver(self) -> Any:
+            return await lanes.call(lambda: threading.current_thread().name)
+
+    async def run() -> Any:
+        dispatch, consumption = dispatch_for(Looping(), 5), Calling()
+        dispatch.start(consumption)
+        name = await consumption.task
+        dispatch.end()
+        await becomes_true(lambda: not dispatch.stuck_threads())
+        return name
+
+    assert asyncio.run(run()) == "Looping-1"
+
+
+def test_blocking_handlers_run_in_threads_named_after_the_consumer() -> None:
+    dispatch = dispatch_for(Threading(), 1)
+    assert isinstance(dispatch, ThreadDispatch)
+    assert in_thread(dispatch, lambda: dispatch.handle(FakeMessage())) == "Threading-1"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), SystemExit(3)])
+def test_a_thread_that_is_interrupted_goes_on_serving(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    served: Future[str] = Future()
+    problems = [error]
+
+    class Serving(FakeConsumption):
+        def serve(self, rest: Any) -> None:
+            if problems:
+                raise problems.pop()
+            served.set_result(threading.current_thread().name)
+
+    async def run() -> None:
+        dispatch_for(Threading(), 1).start(Serving())
+        assert await asyncio.wrap_future(served) == "Threading-1"
+
+    asyncio.run(run())
+    assert "Threading: a thread was interrupted and continues." in caplog.text
+
+
+def test_there_are_as_many_threads_as_the_concurrency() -> None:
+    names: set[str] = set()
+    together = threading.Barrier(3)
+
+    class Serving(FakeConsumption):
+        def serve(self, rest: Any) -> None:
+            together.wait(timeout=5)
+            names.add(threading.current_thread().name)
+
+    dispatch = dispatch_for(Threading(), 3)
+
+    async def start() -> None:
+        dispatch.start(Serving())
+
+    asyncio.run(start())
+    eventually(lambda: not dispatch.stuck_threads())
+    assert names == {"Threading-1", "Threading-2", "Threading-3"}
+
+
+@BOTH
+@pytest.mark.parametrize("blocking", [True, False])
+def test_handle_error_is_called_once_in_either_spelling(
+    lane: type[JetstreamPullConsumer], blocking: bool
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def note(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        calls.append((message.subject, error, attempt))
+
+    async def note_async(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        note(self, message, error, attempt)
+
+    consumer = type("Noting", (lane,), {"handle_error": note if blocking else note_async})()
+    assert failed(consumer, FakeMessage(attempt=4)) is None
+    assert calls == [("orders.created", ERROR, 4)]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("behavior", "ending"),
+    [
+        ("ACK", "it is acknowledged"),
+        ("NAK", "it is redelivered in 30 s"),
+        ("TERM", "it is dropped"),
+        ("DEAD_LETTER", "it is stored in orders-dlq"),
+    ],
+)
+def test_without_handle_error_the_log_says_what_follows_and_the_engine_does_it(
+    lane: type[JetstreamPullConsumer], behavior: str, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(lane):  # type: ignore[valid-type, misc]
+        stream_name = "orders"
+        handle_error_ack_behavior = ErrorAckBehavior[behavior]
+
+    assert failed(Failing(), FakeMessage(attempt=4)) is None
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage() == (
+        "Failing: attempt 4 of 4 at message 7 of orders.created failed with LookupError: no "
+        f"such order; {ending} (handle_error_ack_behavior={behavior})."
+    )
+    assert record.exc_info
+    assert record.exc_info[1] is ERROR
+
+
+@BOTH
+def test_a_message_that_fails_for_ever_has_its_traceback_logged_once(
+    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    for attempt in (4, 5, 6):
+        failed(lane(), FakeMessage(attempt=attempt))
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False, False]
+    assert "attempt 6 after the limit of 4 at message 7" in caplog.text
+
+
+@BOTH
+def test_the_log_does_not_promise_what_handle_error_may_decide(
+    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = type("Deciding", (lane,), {"handle_error": lambda *_: None})()
+    failed(consumer, FakeMessage(attempt=4))
+    assert "; unless handle_error decides otherwise, it is redelivered" in caplog.text
+
+
+@BOTH
+@pytest.mark.parametrize("raised", [True, False])
+def test_handle_error_may_raise_or_return_an_outcome(
+    lane: type[JetstreamPullConsumer], raised: bool
+) -> None:
+    def decide(self: Any, message: Any, error: Exception, attempt: int) -> Outcome:
+        if raised:
+            raise DeadLetter("enough")
+        return DeadLetter("enough")
+
+    consumer = type("Deciding", (lane,), {"handle_error": decide})()
+    assert failed(consumer, FakeMessage()) == DeadLetter("enough")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("behavior", "outcome"),
+    [
+        (ErrorAckBehavior.ACK, Retry(after=30)),
+        (ErrorAckBehavior.NAK, Retry(after=30)),
+        (ErrorAckBehavior.TERM, Retry(after=30)),
+        (ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR, Retry(after=30)),
+        (ErrorAckBehavior.DEAD_LETTER, None),
+    ],
+)
+def test_a_handle_error_that_fails_does_not_lose_the_message(
+    lane: type[JetstreamPullConsumer],
+    behavior: ErrorAckBehavior,
+    outcome: Outcome | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        raise ZeroDivisionError
+
+    attributes = {"handle_error": fail, "handle_error_ack_behavior": behavior}
+    consumer = type("Failing", (lane,), attributes)()
+    assert failed(consumer, FakeMessage()) == outcome
+    assert "handle_error failed" in caplog.text
+
+
+@BOTH
+def test_a_handle_error_that_settles_nothing_although_it_should_is_reported(
+    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+    consumer = type("Idle", (lane,), {"handle_error_ack_behavior": behavior})()
+    assert failed(consumer, FakeMessage()) == Retry(after=30)
+    assert "leaves settling to handle_error, which settled nothing" in caplog.text
+
+
+@BOTH
+def test_what_handle_error_settled_is_settled(lane: type[JetstreamPullConsumer]) -> None:
+    async def settle(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        await message.term()
+
+    behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
+    attributes = {"handle_error": settle, "handle_error_ack_behavior": behavior}
+    message = FakeMessage()
+    assert failed(type("Settling", (lane,), attributes)(), message) is None
+    assert message.settled == [("term", None)]

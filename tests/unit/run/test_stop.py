@@ -1,0 +1,43 @@
+"""Signals around the end of a process that was asked to stop."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+ENDING = """
+import asyncio, os, signal
+from nats_consumer.run.stop import set_by_signals
+
+# Whoever runs the tests may ignore it, as nohup does.
+signal.signal(signal.{name}, signal.default_int_handler if {name!r} == "SIGINT" else signal.SIG_DFL)
+
+async def run():
+    stopping = asyncio.Event()
+    with set_by_signals(stopping, grace=25, exits={exits}):
+        os.kill(os.getpid(), signal.{name})
+        await stopping.wait()
+
+class Late:
+    # Deleted when Python has given signals their default back.
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.{name}):
+        kill(pid, number)
+
+asyncio.run(run())
+late = Late()
+"""
+
+
+def status(exits: bool, name: str) -> int:
+    script = ENDING.format(exits=exits, name=name)
+    return subprocess.run([sys.executable, "-c", script], timeout=30, check=False).returncode
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_while_python_ends_does_not_turn_status_0_into_a_failure(name: str) -> None:
+    assert status(exits=True, name=name) == 0
+
+
+def test_a_caller_that_goes_on_has_its_signals_back() -> None:
+    assert status(exits=False, name="SIGTERM") == -signal.SIGTERM
