@@ -16,7 +16,6 @@ from sentry_sdk.transport import Transport
 from nats_consumer import ErrorAckBehavior
 from tests.live.support.project import Project
 from tests.live.support.stage import Stage, running
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +24,7 @@ BOTH = pytest.mark.parametrize("how", ["def", "async"])
 TRACED = """
 import json, threading
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from nats_consumer import JetstreamPullConsumer
 
@@ -37,8 +36,14 @@ class Lines(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
+class Ends(SpanProcessor):
+    def on_end(self, span):
+        print("a span ended", flush=True)
+
+
 provider = TracerProvider()
 provider.add_span_processor(BatchSpanProcessor(Lines(), schedule_delay_millis=3_600_000))
+provider.add_span_processor(Ends())
 trace.set_tracer_provider(provider)
 
 
@@ -48,8 +53,8 @@ class Orders(JetstreamPullConsumer):
     concurrency = 2
 
     def handle_message(self, message):
-        print("handles", message.data.decode(), flush=True)
         if message.data == b"stuck":
+            print("stuck", flush=True)
             threading.Event().wait()
 """
 
@@ -66,12 +71,12 @@ async def test_the_last_spans_of_a_drained_worker_arrive_although_a_thread_is_st
     project.write("settings.py", settings + MIDDLEWARE)
     worker = project.consume("--shutdown-timeout", "0.2")
     await stage.publish("stuck", "last")
-    await asyncio.to_thread(worker.wait_for, "handles last")
-    await asyncio.to_thread(worker.wait_for, "handles stuck")
+    await asyncio.to_thread(worker.wait_for, "a span ended")
+    await asyncio.to_thread(worker.wait_for, "stuck")
     spans = project.folder / "spans"
     assert not spans.exists()
     worker.interrupt()
-    await asyncio.to_thread(eventually, spans.exists)
+    assert await asyncio.to_thread(worker.finish) == 0
     (span,) = [json.loads(line) for line in spans.read_text().splitlines()]
     assert span["name"] == f"process {stage.stream}.*"
     assert span["attributes"]["messaging.nats.outcome"] == "ack"

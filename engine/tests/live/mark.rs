@@ -36,8 +36,8 @@ async fn an_error_of_a_moment_costs_a_suspect_neither_its_mark_nor_a_delivery() 
     let seen = Seen::default();
     let (consumption, mut marks, place) = waits_for_its_mark(&stage, &seen).await;
     let mark = marks.next().await;
-    refuse_for_now(&stage, mark).await;
     leave_the_place(&stage, marks).await;
+    refuse_for_now(&stage, mark).await;
     stage.all_settled().await;
     assert_eq!(seen.attempts(), [5]);
     assert_eq!(consumption.counters().dead_lettered, 0);
@@ -67,8 +67,8 @@ async fn a_mark_that_may_be_stored_is_ended_though_that_fails_at_first() {
     marks.next().await;
     let draining = tokio::spawn(async move { consumption.drain(SOON).await });
     let end = marks.next().await;
-    refuse_for_now(&stage, end).await;
     leave_the_place(&stage, marks).await;
+    refuse_for_now(&stage, end).await;
     assert_eq!(draining.await.unwrap(), 0);
     assert_eq!(mark_at(&stage, &place).await, "ended");
 }

@@ -312,16 +312,16 @@ async fn a_suspect_that_comes_again_after_an_outage_is_not_taken_for_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_that_run_for_hours_make_the_others_wait_once_however_many_suspects_come() {
     let stage = Stage::set().await;
-    for place in lose_workers(&stage, 3, 4).await {
+    for place in lose_workers(&stage, 6, 4).await {
         leave_mark(&stage, &place, "accompanied", 1).await;
     }
     let other = ConsumerOptions { durable: "other".into(), name: "other".into(), ..options() };
     let (endless, seen) = (Seen::default(), Seen::default());
     let _neighbour = consume(stage.address(), other, endless.and_hang()).await.unwrap();
-    endless.reaches(3).await;
+    endless.reaches(6).await;
     let consumption = consume(stage.address(), options(), seen.and_ack()).await.unwrap();
     // Ten seconds show that no worker keeps the marks, ten pass at the first wait; ten for each would take longer.
-    within(Duration::from_secs(35), "all run", async || seen.numbers() == [0, 1, 2]).await;
+    within(Duration::from_secs(50), "all run", async || seen.numbers() == [0, 1, 2, 3, 4, 5]).await;
     stage.all_settled().await;
     assert_eq!(consumption.counters().dead_lettered, 0);
 }
