@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class About:
-    """A consumer, the name of its method, and the pattern of its subjects if it has only one."""
+    """A consumer, the name of its method, the pattern of its subjects if it has only one, and the
+    alias of its connection."""
 
     consumer: str
     handler: str
     pattern: str | None
+    connection: str
 
 
 class Attempt:

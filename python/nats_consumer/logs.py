@@ -35,6 +35,11 @@ def fields_of(message: Message) -> dict[str, Any]:
     }
 
 
+def method_of(message: Message) -> str | None:
+    """The method of a ConsumerHandler that the message was routed to."""
+    return getattr(message, "_method", None)
+
+
 class MessageFields(logging.Filter):
     """A filter that gives each record the fields of the message which its code handles. It drops
     nothing. A field that the record has stays as it is; one that is not known is None, so that a
@@ -62,4 +67,5 @@ def _known() -> dict[str, Any]:
     found: dict[str, Any] = {"consumer": attempt.about.consumer, "handler": attempt.about.handler}
     if not isinstance(attempt.message, Sequence):
         found |= fields_of(attempt.message)
+        found["handler"] = method_of(attempt.message) or attempt.about.handler
     return found

@@ -31,6 +31,7 @@ KEYS = (
     "hung_after",
     "middleware",
     "publish_middleware",
+    "trace_parent",
     "embedded_store",
     "exclude_apps",
     "migrate_streams_in_tests",
@@ -49,6 +50,7 @@ _DEFAULT_HUNG_AFTER = 60.0
 # The engine of a worker says something each second.
 _SHORTEST_HUNG_AFTER = 5.0
 _DEFAULT_INBOX_RETENTION = 7 * 24 * 3600.0
+_TRACE_PARENTS = ("first", "every", "never")
 _LOOPBACK = "127.0.0.1"
 _LAST_PORT = 65_535
 
@@ -185,6 +187,16 @@ def middleware() -> list[str]:
 def publish_middleware() -> list[str]:
     """The dotted paths of the middleware around each publishing, outermost first."""
     return _paths("publish_middleware")
+
+
+def trace_parent() -> str:
+    """Which attempts have the publisher's span as their parent: "first", "every" or "never"."""
+    value = nats_consumer_settings().get("trace_parent", "first")
+    if value in _TRACE_PARENTS:
+        return str(value)
+    raise ConfigurationError(
+        f'NATS_CONSUMER["trace_parent"] must be "first", "every" or "never", not {value!r}.'
+    )
 
 
 def _paths(key: str) -> list[str]:

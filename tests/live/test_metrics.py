@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import _native, metrics
+from nats_consumer import _native, apublish, apublish_many, metrics
+from nats_consumer.exceptions import NoStreamResponse, NotAllStored, PublishTimeout
 from tests.live.support.probes import OPENMETRICS, Samples, consuming
 from tests.live.support.project import Project
+from tests.live.support.publishers import own_publishers
 from tests.live.support.stage import Stage, running
 from tests.live.support.supervised import Supervised, kill
 from tests.waiting import becomes_true
@@ -223,6 +225,92 @@ async def test_metrics_of_ones_own_endpoint_are_those_of_the_process(stage: Stag
         assert samples.value("handler_seconds_count", consumer=name) == 1
         assert samples.value("queue_seconds_count", consumer=name) == 1
     assert Samples(metrics.text()).value("state", consumer=name, state="stopped") == 1
+
+
+async def test_what_a_process_publishes_is_counted_by_stream_and_result(stage: Stage) -> None:
+    def count(result: str, stream: str) -> float:
+        return Samples(metrics.text()).value("published_total", result=result, stream=stream) or 0
+
+    subject = f"{stage.stream}.created"
+    with own_publishers():
+        await apublish(subject, b"1")
+        failed = count("error", "")
+        await apublish_many([(subject, b"2"), (subject, b"3")])
+        with pytest.raises(NoStreamResponse):
+            await apublish(f"nobody-{stage.stream}", b"4")
+        with pytest.raises(NotAllStored):
+            await apublish_many([(subject, b"5"), (f"nobody-{stage.stream}", b"6")])
+    assert count("ok", stage.stream) == 4
+    assert count("error", "") == failed + 2
+
+
+async def test_a_message_that_is_not_confirmed_in_time_is_counted_as_that(stage: Stage) -> None:
+    def unconfirmed() -> float:
+        samples = Samples(metrics.text())
+        return samples.value("published_total", result="timeout", stream="") or 0
+
+    silent = await stage.client.subscribe(f"silent-{stage.stream}")
+    with own_publishers():
+        before = unconfirmed()
+        with pytest.raises(PublishTimeout):
+            await apublish(f"silent-{stage.stream}", b"1", timeout=0.2)
+        assert unconfirmed() == before + 1
+    await silent.unsubscribe()
+
+
+METHODS = """
+from nats_consumer import ConsumerHandler, JetstreamPullConsumer, apublish, handle
+
+
+class Handler(ConsumerHandler):
+    @handle("{stream}.created")
+    async def created(self, message):
+        await apublish("{stream}.done", b"1")
+
+    @handle("{stream}.paid")
+    def paid(self, message):
+        if message.attempt == 1:
+            raise ValueError("not yet")
+
+    async def fallback_handle(self, message, reason):
+        await message.term(reason)
+
+
+class Orders(JetstreamPullConsumer):
+    stream_name = {stream!r}
+    filter_subject = "{stream}.>"
+    initial_retry_delay = 0.01
+    handler = Handler()
+
+    async def handle_message(self, message):
+        await self.handler.handle(message)
+"""
+
+
+async def test_methods_of_a_handler_and_what_they_publish_are_counted_through_the_supervisor(
+    stage: Stage, make_project: Callable[..., Project]
+) -> None:
+    project = make_project(METHODS.format(stream=stage.stream))
+    workers = Supervised(project, 1)
+    await stage.publish(1, 2, event="created")
+    await stage.publish(3, event="paid")
+
+    def settled(method: str, outcome: str) -> float | None:
+        return workers.probes.samples().value("settled_total", handler=method, outcome=outcome)
+
+    await becomes_true(lambda: settled("fallback_handle", "drop") == 2)
+    await becomes_true(lambda: settled("paid", "ack") == 1)
+    await becomes_true(lambda: settled("created", "ack") == 2)
+    assert settled("paid", "retry") == 1
+    assert settled("handle_message", "ack") == 0
+    samples = workers.probes.samples()
+    assert samples.value("failures_total", handler="paid", exception="ValueError") == 1
+    assert samples.value("handler_seconds_count", handler="paid") == 2
+    assert samples.value("published_total", stream=stage.stream, result="ok") == 2
+    kill(workers.pid())
+    workers.command.wait_for("was ended by SIGKILL")
+    assert settled("created", "ack") == 2
+    workers.finish()
 
 
 async def test_a_paused_durable_shows_how_long_it_is_still_paused(

@@ -4,13 +4,14 @@ import asyncio
 import io
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from nats_consumer import JetstreamPullConsumer, Message, operations
+from nats_consumer import JetstreamPullConsumer, Message, get_nats_client, operations
 from nats_consumer.declare import registry
 from nats_consumer.operate.status import status
 from tests.live.support.stage import Stage, running
@@ -50,7 +51,7 @@ async def seen(*arguments: str) -> dict[str, Any]:
     return dict(consumer)
 
 
-def billing(stage: Stage, **attributes: Any) -> type[Any]:
+def billing(stage: Stage, name: str = "Billing", **attributes: Any) -> type[Any]:
     """A consumer class of the stage's stream."""
 
     async def handle_message(self: Any, message: Message) -> None: ...
@@ -61,7 +62,7 @@ def billing(stage: Stage, **attributes: Any) -> type[Any]:
         "handle_message": handle_message,
         **attributes,
     }
-    return type("Billing", (JetstreamPullConsumer,), body)
+    return type(name, (JetstreamPullConsumer,), body)
 
 
 async def test_a_consumer_is_missing_then_consumed_then_idle_then_unattended(stage: Stage) -> None:
@@ -156,6 +157,45 @@ async def test_a_server_that_is_away_is_unknown_and_every_consumer_is_listed(
     code, printed = await manage("--check")
     assert code == 3
     assert printed.startswith("UNKNOWN: connection default: No NATS server")
+
+
+# As the worker's own user often is: it may ask about what it knows, and list nothing.
+NO_LISTS = """
+authorization {
+  users = [ { user: shop, password: word, permissions: { publish: { deny: [
+    "$JS.API.STREAM.LIST", "$JS.API.CONSUMER.LIST.>", "$SRV.>"
+  ] } } } ]
+}
+"""
+
+
+async def test_who_may_not_list_is_told_of_the_declared_consumers(
+    stage: Stage, settings: Settings, tmp_path: Path
+) -> None:
+    billing(stage)
+    billing(stage, name="Audit", durable_name="audit")
+    (tmp_path / "nats.conf").write_text(NO_LISTS)
+    server = NatsServer(tmp_path, ["-c", str(tmp_path / "nats.conf")])
+    server.start()
+    try:
+        settings.NATS_CONSUMER = {
+            "connect_args": {"servers": server.url, "user": "shop", "password": "word"}
+        }
+        async with await get_nats_client() as client:
+            js = client.jetstream()
+            await js.add_stream(name=stage.stream, subjects=[f"{stage.stream}.>"])
+            # Older versions gave every class without a durable this one.
+            await js.add_consumer(stage.stream, durable_name="default")
+            await js.publish(f"{stage.stream}.created", b"1")
+        code, printed = await manage("--json")
+        found = {it["consumer"]: it for it in json.loads(printed)["servers"][0]["consumers"]}
+        assert code == 0
+        assert (found["Billing"]["durable"], found["Billing"]["pending"]) == ("default", 1)
+        assert found["Audit"]["state"] == "missing"
+        assert found["Audit"]["workers"] is None
+        assert "Workers: this user may not ask them." in (await manage())[1]
+    finally:
+        server.stop()
 
 
 async def test_a_large_backlog_sends_no_payloads(stage: Stage) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from nats_consumer.connect.embedded.locks import is_held
 from tests.live.support.probes import listening
 from tests.live.support.project import Project
 from tests.live.support.stage import Stage
@@ -375,6 +376,35 @@ def test_workers_without_a_server_are_live_and_not_ready(
     own_server.start()
     eventually(workers.probes.is_ready)
     assert workers.pids() == pids
+
+
+PUBLISH = """
+import sys
+import django
+django.setup()
+from nats_consumer import publish
+for payload in sys.argv[1:]:
+    publish("orders.created", payload)
+"""
+
+
+def test_workers_share_the_embedded_server_which_ends_with_the_last_of_them(
+    make_project: Callable[..., Project],
+) -> None:
+    project = make_project(consumers("orders"), url="embedded")
+    workers = Supervised(project, 2, "--setup")
+    victim = workers.pid()
+    kill(victim)
+    workers.become_ready(without={victim})
+    project.write("publish.py", PUBLISH)
+    command = project.run("publish.py", *map(str, range(20)))
+    assert command.finish() == 0, command.output
+    ledger = project.folder / "ledger"
+    eventually(lambda: ledger.exists() and len(ledger.read_text().splitlines()) == 20)
+    workers.finish()
+    store = project.folder / ".nats"
+    assert (store / "server.log").read_text().count("Server is ready") == 1
+    eventually(lambda: not is_held(store / "server.lock"))
 
 
 async def test_a_supervisor_runs_only_from_a_command_line(shop: Shop) -> None:

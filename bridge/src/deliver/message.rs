@@ -147,6 +147,17 @@ impl Message {
         self.is_open.store(is_open, Relaxed);
     }
 
+    /// The method that its consumer routed it to.
+    #[getter]
+    fn _method(&self) -> Option<&str> {
+        self.delivery().method()
+    }
+
+    /// It is routed to this method.
+    fn _note_method(&self, name: &str) {
+        self.delivery().note_method(name);
+    }
+
     #[getter]
     fn is_acked(&self) -> bool {
         self.is_settled()

@@ -6,7 +6,7 @@ pub(crate) mod outbox;
 pub(crate) mod probes;
 
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use nats_consumer as engine;
@@ -25,43 +25,52 @@ use crate::monitor::probes::Probes;
 use crate::options::ConsumerOptions;
 
 /// The name of a consumer's handler in metrics.
-const HANDLER: &str = "handle_message";
+fn handler_of(options: &engine::ConsumerOptions) -> &'static str {
+    if options.batching.is_some() { "handle_batch" } else { "handle_message" }
+}
 
 /// How often the event loop is asked to look.
 const PULSE: Duration = Duration::from_millis(500);
 
-/// Of the process that counted first: a forked child counts for nobody.
-static METRICS: OnceLock<(u32, Metrics)> = OnceLock::new();
+/// Of this process, or of the parent that it was forked from: a child counts for itself.
+static METRICS: Mutex<Option<(u32, Metrics)>> = Mutex::new(None);
 
 /// Queues of deliveries that wait for an event loop.
 static LOOPS: Mutex<Vec<Weak<DeliveryQueue>>> = Mutex::new(Vec::new());
 
-fn metrics(py: Python<'_>) -> PyResult<Metrics> {
-    metrics_in(py, || Ok(observe::Page::own()))
+pub(crate) fn metrics(py: Python<'_>) -> PyResult<Metrics> {
+    metrics_in(py, || Ok(observe::Page::default()))
 }
 
 fn metrics_in(py: Python<'_>, page: impl FnOnce() -> PyResult<observe::Page>) -> PyResult<Metrics> {
     let pid = std::process::id();
-    if let Some((owner, metrics)) = METRICS.get() {
-        return Ok(if *owner == pid { metrics.clone() } else { Metrics::default() });
+    let known =
+        || lock(&METRICS).as_ref().filter(|(owner, _)| *owner == pid).map(|(_, metrics)| metrics.clone());
+    if let Some(metrics) = known() {
+        return Ok(metrics);
     }
     let version = py.version_info();
     let python = format!("{}.{}.{}", version.major, version.minor, version.patch);
     let django: String = py.import("django")?.call_method0("get_version")?.extract()?;
+    // Another thread may have been faster while Python imported.
+    if let Some(metrics) = known() {
+        return Ok(metrics);
+    }
     let metrics = Metrics::in_page(page()?, Versions { python: &python, django: &django });
-    Ok(METRICS.get_or_init(|| (pid, metrics)).1.clone())
+    *lock(&METRICS) = Some((pid, metrics.clone()));
+    Ok(metrics)
 }
 
 /// The consumer's state and metrics.
 pub(crate) fn monitor_of(py: Python<'_>, options: &engine::ConsumerOptions) -> PyResult<Arc<Monitor>> {
-    Ok(metrics(py)?.monitor(&Name::of(options, HANDLER)))
+    Ok(metrics(py)?.monitor(&Name::of(options, handler_of(options))))
 }
 
 /// A consumer that is about to start.
 #[pyfunction]
 pub(crate) fn declare(py: Python<'_>, consumer: ConsumerOptions) -> PyResult<()> {
     let options = consumer.into_options()?;
-    metrics(py)?.declare(&Name::of(&options, HANDLER)).note_start();
+    metrics(py)?.declare(&Name::of(&options, handler_of(&options))).note_start();
     Ok(())
 }
 

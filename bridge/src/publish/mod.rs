@@ -20,6 +20,7 @@ use crate::host::future::{gathered, into_asyncio, wait_for};
 use crate::host::process::Owned;
 use crate::host::runtime::runtime;
 use crate::host::seconds::seconds;
+use crate::monitor::metrics;
 use crate::options::ConnectOptions;
 use crate::publish::drafts::{Drafts, noted};
 use crate::publish::outgoing::outgoing;
@@ -41,8 +42,8 @@ pub(crate) struct Publisher {
 #[pymethods]
 impl Publisher {
     #[new]
-    fn new(options: ConnectOptions) -> PyResult<Self> {
-        let engine = Engine::new(options.into_lasting_options()?);
+    fn new(py: Python<'_>, options: ConnectOptions) -> PyResult<Self> {
+        let engine = Engine::new(options.into_lasting_options()?).observed(&metrics(py)?);
         Ok(Self { engine: Owned::new(Arc::new(engine)) })
     }
 

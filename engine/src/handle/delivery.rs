@@ -1,8 +1,8 @@
 //! A delivery: one attempt at one message. It owns its place in the prefetch until it is settled.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::*};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::Subject;
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::fail_point;
 use crate::message::{Context, Message};
 use crate::observe::count;
-use crate::observe::meter::{Meter, Settled};
+use crate::observe::meter::{HandlerMeter, Meter, Settled};
 use crate::observe::page::nanoseconds;
 use crate::observe::target::{DEAD_LETTER, HANDLER};
 use crate::outcome::Outcome;
@@ -70,6 +70,8 @@ pub struct Delivery {
     ticket: Ticket,
     state: AtomicU8,
     times: Times,
+    /// The method that it was routed to.
+    method: OnceLock<Arc<HandlerMeter>>,
     settler: Arc<Settler>,
     /// Runs before the message may come again.
     hook: Option<Arc<dyn Hook>>,
@@ -117,6 +119,7 @@ pub(crate) fn admit(
                 stored: (arrival.stored > 0).then(|| arrival.stored.saturating_sub(offset)),
                 began: AtomicU64::new(0),
             },
+            method: OnceLock::new(),
             settler: settler.clone(),
             hook: None,
         }
@@ -172,6 +175,21 @@ impl Delivery {
         self.settler.shared.meter()
     }
 
+    /// Takes note that the method of this name handles the message: its metrics count for it.
+    pub fn note_method(&self, name: &str) {
+        let _ = self.method.set(self.meter().method(name));
+    }
+
+    /// The method that handles the message, if it was routed to one.
+    #[must_use]
+    pub fn method(&self) -> Option<&str> {
+        self.method.get().map(|method| method.name())
+    }
+
+    fn handler(&self) -> &Arc<HandlerMeter> {
+        self.method.get().unwrap_or_else(|| self.meter().handler())
+    }
+
     fn begin(&self, now: tokio::time::Instant) {
         let clock = self.meter().clock(now);
         self.times.began.store(clock, Relaxed);
@@ -186,7 +204,7 @@ impl Delivery {
         let began = self.times.began.swap(0, Relaxed);
         if began > 0 {
             let now = self.meter().clock(tokio::time::Instant::now());
-            self.meter().ran(now.saturating_sub(began));
+            self.handler().ran(now.saturating_sub(began));
         }
     }
 
@@ -276,7 +294,7 @@ impl Delivery {
         let asks_again = matches!(outcome, Outcome::Retry { .. });
         match settler.shared.options.carried_out(self.attempt, outcome) {
             Outcome::Ack => {
-                self.meter().settled(Settled::Ack);
+                self.handler().settled(Settled::Ack);
                 self.close(Verdict::Ack);
             }
             _ if !self.is_held() => self.leave_to_a_newer_one(),
@@ -293,12 +311,12 @@ impl Delivery {
             }
             Outcome::Retry { after } => {
                 count(&settler.shared.counters.retried);
-                self.meter().settled(Settled::Retry);
+                self.handler().settled(Settled::Retry);
                 self.close(Verdict::Nak(after.unwrap_or_default()));
             }
             Outcome::Drop { reason } => {
                 count(&settler.shared.counters.dropped);
-                self.meter().settled(Settled::Drop);
+                self.handler().settled(Settled::Drop);
                 if logged == Logged::Not {
                     self.log_drop(&reason);
                 }
@@ -388,7 +406,7 @@ impl Delivery {
         if self.decide(SETTLED).is_ok() {
             if self.is_held() {
                 count(&self.settler.shared.counters.retried);
-                self.meter().settled(Settled::Retry);
+                self.handler().settled(Settled::Retry);
                 self.close(Verdict::Nak(after));
             } else {
                 self.leave_to_a_newer_one();
@@ -399,7 +417,7 @@ impl Delivery {
 
     fn count_failure(&self, class: &str) {
         self.note_end();
-        self.meter().failed(class);
+        self.handler().failed(class);
         count(&self.settler.shared.counters.failed);
     }
 
@@ -465,7 +483,7 @@ impl Delivery {
     pub(crate) fn hand_back_for(&self, delay: Duration) {
         if self.decide(SETTLED).is_ok() {
             count(&self.settler.shared.counters.handed_back);
-            self.meter().settled(Settled::HandedBack);
+            self.handler().settled(Settled::HandedBack);
             self.close(Verdict::Nak(delay));
         }
     }
@@ -486,7 +504,7 @@ impl Delivery {
         // Without a confirmation, or when nobody waits for it any more, the plain acknowledgement follows.
         let _acked = match self.decide(ASKED) {
             Ok(()) => {
-                self.meter().settled(Settled::Ack);
+                self.handler().settled(Settled::Ack);
                 Some(AckOnDrop(self))
             }
             Err(AlreadySettled) if self.is_unconfirmed() => None,
@@ -562,6 +580,7 @@ impl Delivery {
     fn dead_letter(&self, reason: String, error: Option<String>) {
         self.settler.dead_letter(
             self.letter(reason, error),
+            self.handler().clone(),
             self.reply(),
             self.ticket.key,
             self.hook.clone(),
@@ -623,7 +642,7 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         if *self.state.get_mut() == OPEN {
             debug!(target: HANDLER, subject = %self.message.subject(), "A delivery was dropped unsettled and is handed back.");
-            self.meter().settled(Settled::HandedBack);
+            self.handler().settled(Settled::HandedBack);
             self.close(Verdict::Nak(self.settler.shared.options.retry.delay(self.attempt)));
         }
     }

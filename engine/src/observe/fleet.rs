@@ -434,8 +434,8 @@ mod tests {
     fn counters_add_up_and_stay_when_a_worker_has_ended() {
         let fleet = fleet();
         let workers = [Worker::of(&fleet, 0), Worker::of(&fleet, 1)];
-        workers.iter().for_each(|worker| (0..3).for_each(|_| worker.meter.settled(Settled::Ack)));
-        workers.iter().for_each(|worker| worker.meter.ran(5));
+        workers.iter().for_each(|worker| (0..3).for_each(|_| worker.meter.handler().settled(Settled::Ack)));
+        workers.iter().for_each(|worker| worker.meter.handler().ran(5));
         assert_eq!(value(&fleet, ACKS), Some(6.0));
         fleet.retire(&workers[0].view);
         assert_eq!(value(&fleet, ACKS), Some(6.0));
@@ -450,13 +450,13 @@ mod tests {
         let fleet = fleet();
         let words: &'static [AtomicU64] = Box::leak((0..1 << 12).map(|_| AtomicU64::new(0)).collect());
         let first = Worker::in_memory(&fleet, 0, words);
-        first.meter.settled(Settled::Ack);
+        first.meter.handler().settled(Settled::Ack);
         fleet.retire(&first.view);
         fleet.adopt(View::over(words, clock), 0);
         assert_eq!(value(&fleet, ACKS), Some(1.0), "before the next one writes");
         fleet.retire(&first.view);
         let second = Worker::in_memory(&fleet, 0, words);
-        second.meter.settled(Settled::Ack);
+        second.meter.handler().settled(Settled::Ack);
         assert_eq!(value(&fleet, ACKS), Some(2.0));
     }
 
@@ -554,8 +554,8 @@ mod tests {
         let state = WorkerState::of(&worker.view);
         assert_eq!((state.has_begun, &state.unready[..]), (false, &["Orders".to_owned()][..]));
         worker.is(Machine::fetches);
-        worker.meter.settled(Settled::Ack);
-        worker.meter.settled(Settled::Drop);
+        worker.meter.handler().settled(Settled::Ack);
+        worker.meter.handler().settled(Settled::Drop);
         let state = WorkerState::of(&worker.view);
         assert_eq!((state.has_begun, state.unready.len(), state.settled), (true, 0, 2));
         assert!(state.silence.is_some());

@@ -1,8 +1,8 @@
 //! The metrics of one consumer: made when it is declared, so that counting is one addition to a cell.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -143,22 +143,84 @@ impl Durations {
     }
 }
 
+/// The metrics of one handler of a consumer.
+#[derive(Debug)]
+pub(crate) struct HandlerMeter {
+    page: Page,
+    consumer: String,
+    name: String,
+    settled: [Series; 5],
+    seconds: Histogram,
+    failures: Mutex<HashMap<String, Series>>,
+    /// The classes of exceptions that are told apart, of all handlers of the consumer.
+    exceptions: Arc<Mutex<HashSet<String>>>,
+}
+
+impl HandlerMeter {
+    fn new(page: &Page, consumer: &str, name: &str, exceptions: &Arc<Mutex<HashSet<String>>>) -> Self {
+        Self {
+            page: page.clone(),
+            consumer: consumer.to_owned(),
+            name: name.to_owned(),
+            settled: Settled::NAMES.map(|outcome| page.series(&SETTLED, &[consumer, name, outcome])),
+            seconds: Histogram::new(page, &HANDLER_SECONDS, &[consumer, name]),
+            failures: Mutex::default(),
+            exceptions: exceptions.clone(),
+        }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts the nanoseconds that an attempt ran.
+    pub(crate) fn ran(&self, nanoseconds: u64) {
+        self.seconds.observe(nanoseconds);
+    }
+
+    pub(crate) fn settled(&self, outcome: Settled) {
+        self.settled[outcome as usize].count();
+    }
+
+    /// An attempt failed with an exception of this class.
+    pub(crate) fn failed(&self, class: &str) {
+        let mut failures = lock(&self.failures);
+        if let Some(series) = failures.get(class) {
+            return series.count();
+        }
+        let shown = if self.tells_apart(class) { class } else { OTHER };
+        let series = self.page.series(&FAILURES, &[&self.consumer, &self.name, shown]);
+        series.count();
+        // Classes without limit would fill the memory.
+        if shown == class {
+            failures.insert(class.to_owned(), series);
+        }
+    }
+
+    fn tells_apart(&self, class: &str) -> bool {
+        let mut exceptions = lock(&self.exceptions);
+        let is_known = exceptions.contains(class);
+        is_known || (exceptions.len() < MOST_EXCEPTIONS && exceptions.insert(class.to_owned()))
+    }
+}
+
 /// The metrics of one consumer.
 #[derive(Debug)]
 pub(crate) struct Meter {
     page: Page,
     consumer: String,
     stream: String,
-    handler: String,
     /// The beginning of its clock.
     base: Instant,
     first_deliveries: Series,
     redeliveries: Series,
-    settled: [Series; 5],
-    failures: Mutex<HashMap<String, Series>>,
+    /// Of the consumer itself; then of the methods that it routes messages to.
+    handlers: Mutex<Vec<Arc<HandlerMeter>>>,
+    handler: Arc<HandlerMeter>,
+    exceptions: Arc<Mutex<HashSet<String>>>,
     exhausted: Series,
     late: Series,
-    handler_seconds: Histogram,
     queue_seconds: Histogram,
     in_flight: [Series; 3],
     repairs: [Series; 7],
@@ -178,19 +240,20 @@ impl Meter {
         page.series(&CONCURRENCY, &[consumer]).set(concurrency as f64);
         let of_consumer = |family: &Family| page.series(family, &[consumer]);
         let at_server = |family: &Family| page.series(family, &[stream, consumer]);
+        let exceptions = Arc::default();
+        let handler = Arc::new(HandlerMeter::new(page, consumer, handler, &exceptions));
         Self {
             page: page.clone(),
             consumer: consumer.to_owned(),
             stream: stream.to_owned(),
-            handler: handler.to_owned(),
             base: Instant::now(),
             first_deliveries: page.series(&DELIVERIES, &[consumer, "false"]),
             redeliveries: page.series(&DELIVERIES, &[consumer, "true"]),
-            settled: Settled::NAMES.map(|outcome| page.series(&SETTLED, &[consumer, handler, outcome])),
-            failures: Mutex::default(),
+            handlers: Mutex::new(vec![handler.clone()]),
+            handler,
+            exceptions,
             exhausted: of_consumer(&EXHAUSTED),
             late: of_consumer(&LATE),
-            handler_seconds: Histogram::new(page, &HANDLER_SECONDS, &[consumer, handler]),
             queue_seconds: Histogram::new(page, &QUEUE_SECONDS, &[consumer]),
             in_flight: ["waiting", "running", "late"]
                 .map(|state| page.series(&IN_FLIGHT, &[consumer, state])),
@@ -222,29 +285,27 @@ impl Meter {
         self.queue_seconds.observe(nanoseconds);
     }
 
-    /// Counts the nanoseconds that an attempt ran.
-    pub(crate) fn ran(&self, nanoseconds: u64) {
-        self.handler_seconds.observe(nanoseconds);
+    /// The metrics of the consumer's own handler.
+    pub(crate) fn handler(&self) -> &Arc<HandlerMeter> {
+        &self.handler
+    }
+
+    /// The metrics of the method of this name.
+    pub(crate) fn method(&self, name: &str) -> Arc<HandlerMeter> {
+        let mut handlers = lock(&self.handlers);
+        if let Some(found) = handlers.iter().find(|it| it.name == name) {
+            return found.clone();
+        }
+        let made = Arc::new(HandlerMeter::new(&self.page, &self.consumer, name, &self.exceptions));
+        handlers.push(made.clone());
+        made
     }
 
     /// How many attempts ended, and the nanoseconds that they ran together.
     pub(crate) fn ran_so_far(&self) -> (u64, u64) {
-        self.handler_seconds.so_far()
-    }
-
-    pub(crate) fn settled(&self, outcome: Settled) {
-        self.settled[outcome as usize].count();
-    }
-
-    /// An attempt failed with an exception of this class.
-    pub(crate) fn failed(&self, class: &str) {
-        let mut failures = lock(&self.failures);
-        if let Some(series) = failures.get(class) {
-            return series.count();
-        }
-        let class = if failures.len() < MOST_EXCEPTIONS { class } else { OTHER };
-        let series = || self.page.series(&FAILURES, &[&self.consumer, &self.handler, class]);
-        failures.entry(class.to_owned()).or_insert_with(series).count();
+        let handlers = lock(&self.handlers);
+        let each = handlers.iter().map(|it| it.seconds.so_far());
+        each.fold((0, 0), |sum, each| (sum.0 + each.0, sum.1.wrapping_add(each.1)))
     }
 
     pub(crate) fn exhausted(&self) {
@@ -345,8 +406,8 @@ mod tests {
         let meter = meter();
         let before = meter.page.view().readings().len();
         meter.arrived(3, 1);
-        meter.settled(Settled::Ack);
-        meter.ran(5);
+        meter.handler().settled(Settled::Ack);
+        meter.handler().ran(5);
         meter.repaired(Repair::Silent, 1);
         assert_eq!(meter.page.view().readings().len(), before);
         assert_eq!(values(&meter, &DELIVERIES), [("false".into(), 2), ("true".into(), 1)]);
@@ -356,10 +417,10 @@ mod tests {
     fn classes_of_exceptions_beyond_the_bound_are_one() {
         let meter = meter();
         for number in 0..100 {
-            meter.failed(&format!("Error{number}"));
+            meter.handler().failed(&format!("Error{number}"));
         }
-        meter.failed("Error0");
-        meter.failed("Error99");
+        meter.handler().failed("Error0");
+        meter.handler().failed("Error99");
         let failures = values(&meter, &FAILURES);
         assert_eq!(failures.len(), MOST_EXCEPTIONS + 1);
         assert_eq!(failures[0], ("Error0".into(), 2));
@@ -367,9 +428,47 @@ mod tests {
     }
 
     #[test]
+    fn classes_of_exceptions_are_bounded_for_all_methods_together() {
+        let meter = meter();
+        for number in 0..100 {
+            meter.method(&format!("handle_{}", number % 4)).failed(&format!("Error{number}"));
+        }
+        meter.method("handle_1").failed("Error0");
+        let failures = values(&meter, &FAILURES);
+        assert_eq!(failures.iter().filter(|(class, _)| class == "Error0").count(), 2);
+        assert_eq!(
+            failures.iter().filter(|(class, _)| class == OTHER).map(|(_, count)| count).sum::<u64>(),
+            68
+        );
+    }
+
+    #[test]
+    fn a_method_counts_for_itself_and_its_time_for_the_consumer() {
+        let meter = meter();
+        meter.handler().ran(5);
+        meter.method("handle_paid").ran(7);
+        meter.method("handle_paid").settled(Settled::Ack);
+        let settled = |method: &str| {
+            let readings = meter.page.view().readings();
+            let labels = ["Orders", method, "ack"].map(str::to_owned);
+            readings
+                .into_iter()
+                .find(|it| it.family.name == SETTLED.name && it.labels == labels)
+                .map(|it| it.cells[0])
+        };
+        assert_eq!(
+            (settled("handle_paid"), settled("handle_message"), settled("handle_sent")),
+            (Some(1), Some(0), None)
+        );
+        assert_eq!(meter.ran_so_far(), (2, 12));
+    }
+
+    #[test]
     fn a_duration_counts_in_the_first_bucket_that_it_fits() {
         let meter = meter();
-        [0, 1_000_000, 1_000_001, u64::MAX / 2].into_iter().for_each(|duration| meter.ran(duration));
+        [0, 1_000_000, 1_000_001, u64::MAX / 2]
+            .into_iter()
+            .for_each(|duration| meter.handler().ran(duration));
         let readings = meter.page.view().readings();
         let cells = &readings.iter().find(|it| it.family.name == HANDLER_SECONDS.name).unwrap().cells;
         assert_eq!((cells[0], cells[1], cells[15]), (2, 1, 1));

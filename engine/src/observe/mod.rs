@@ -10,6 +10,7 @@
 //! | `monitor` | the states and numbers of a process's consumers |
 //! | `process` | the numbers of the process |
 //! | `outbox` | the numbers of an outbox |
+//! | `published` | the numbers of what is published |
 //! | `fleet` | the states and numbers of several processes, as one |
 //! | `expose` | numbers as text |
 //! | `http` | probes and metrics over HTTP |
@@ -25,6 +26,7 @@ pub(crate) mod monitor;
 pub(crate) mod outbox;
 pub(crate) mod page;
 pub(crate) mod process;
+pub(crate) mod published;
 pub(crate) mod report;
 pub(crate) mod state;
 pub mod target;

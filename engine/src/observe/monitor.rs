@@ -2,7 +2,7 @@
 //! last end.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use crate::observe::expose::{Format, text};
 use crate::observe::meter::{Meter, Name};
 use crate::observe::page::Page;
 use crate::observe::process::{Process, Versions};
+use crate::observe::published::Published;
 use crate::observe::state::{Machine, Status};
 
 /// The name of a Rust handler in metrics.
@@ -89,6 +90,7 @@ struct Inner {
     page: Page,
     known: Mutex<Vec<Known>>,
     process: Process,
+    published: OnceLock<Arc<Published>>,
 }
 
 /// A consumer that was declared.
@@ -111,7 +113,7 @@ fn find<'a>(known: &'a [Known], name: &Name<'_>) -> Option<&'a Known> {
 impl Default for Metrics {
     /// In memory of this process's own.
     fn default() -> Self {
-        Self::in_page(Page::own(), Versions::default())
+        Self::in_page(Page::default(), Versions::default())
     }
 }
 
@@ -127,7 +129,8 @@ impl Metrics {
     #[must_use]
     pub fn in_page(page: Page, versions: Versions<'_>) -> Self {
         let process = Process::new(&page, versions);
-        Self(Arc::new(Inner { page, known: Mutex::default(), process }))
+        let (known, published) = Default::default();
+        Self(Arc::new(Inner { page, known, process, published }))
     }
 
     /// The page that has the numbers.
@@ -135,6 +138,11 @@ impl Metrics {
     #[must_use]
     pub fn page(&self) -> &Page {
         &self.0.page
+    }
+
+    /// The numbers of what the process publishes.
+    pub(crate) fn published(&self) -> Arc<Published> {
+        self.0.published.get_or_init(|| Arc::new(Published::new(&self.0.page))).clone()
     }
 
     /// Declares a consumer.

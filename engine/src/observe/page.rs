@@ -42,11 +42,8 @@ const AT_LOOK: usize = 4;
 const AT_LENGTH: usize = 5;
 const HEAD: usize = 8;
 
-/// The words of a page of this process's own: enough for one consumer.
+/// The words of the first page of this process's own: enough for one consumer.
 const OWN: usize = 1 << 12;
-
-/// The words of one for a hundred consumers.
-const LARGE: usize = 1 << 17;
 
 /// How often cells are read that change while they are read.
 const LOOKS: usize = 3;
@@ -190,19 +187,13 @@ impl Moment {
 }
 
 impl Default for Page {
-    /// A page of this process's own, for one consumer.
+    /// A page of this process's own.
     fn default() -> Self {
         Self::small(own_clock)
     }
 }
 
 impl Page {
-    /// A page of this process's own, for all of its consumers.
-    #[must_use]
-    pub fn own() -> Self {
-        Self::of(Words::Own((0..LARGE).map(|_| AtomicU64::new(0)).collect()), own_clock)
-    }
-
     /// A page of this process's own, for a few numbers, by this clock.
     #[must_use]
     pub fn small(clock: Clock) -> Self {
@@ -302,9 +293,9 @@ impl Page {
         Series { words: Words::Own(unseen), first: 0 }
     }
 
-    /// Another page of this process's own, as large as this one.
+    /// Another page of this process's own, twice as large as this one.
     fn empty(&self) -> Self {
-        let words = (0..self.words.len()).map(|_| AtomicU64::new(0)).collect();
+        let words = (0..2 * self.words.len()).map(|_| AtomicU64::new(0)).collect();
         Self::of(Words::Own(words), self.clock)
     }
 

@@ -14,6 +14,8 @@ use crate::connect::denials::Denials;
 use crate::connect::{Connection, LINK_CHECK_TIMEOUT, no_answers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
+use crate::observe::Metrics;
+use crate::observe::published::Published;
 use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, request, send, unconfirmed};
 
 /// Messages under way at once when many are published; the confirmations of more could overflow the
@@ -41,6 +43,7 @@ pub struct Publisher {
     /// None on a connection that somebody else opened.
     connect: Option<ConnectOptions>,
     cached: Arc<Mutex<Cached>>,
+    published: Option<Arc<Published>>,
 }
 
 #[derive(Debug, Default)]
@@ -58,7 +61,7 @@ impl Publisher {
     /// A publisher that connects when it is first used.
     #[must_use]
     pub fn new(connect: ConnectOptions) -> Self {
-        Self { connect: Some(connect), cached: Arc::default() }
+        Self { connect: Some(connect), cached: Arc::default(), published: None }
     }
 
     /// A publisher on a connection that you opened and close.
@@ -74,7 +77,22 @@ impl Publisher {
     #[must_use]
     pub fn on(connection: Connection) -> Self {
         let cached = Cached { connection: Some(connection), failed: None };
-        Self { connect: None, cached: Arc::new(Mutex::new(cached)) }
+        Self { connect: None, cached: Arc::new(Mutex::new(cached)), published: None }
+    }
+
+    /// Counts what it publishes into these metrics: messages that a stream stored, by stream, and those that failed.
+    ///
+    /// ```
+    /// use nats_consumer::observe::Metrics;
+    /// use nats_consumer::{ConnectOptions, Publisher};
+    ///
+    /// # fn example(connect: ConnectOptions, metrics: &Metrics) {
+    /// let publisher = Publisher::new(connect).observed(metrics);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn observed(self, metrics: &Metrics) -> Self {
+        Self { published: Some(metrics.published()), ..self }
     }
 
     /// The largest size of a message that the server accepts, in bytes, with its headers. `None` without a connection,
@@ -105,7 +123,14 @@ impl Publisher {
         outgoing: Outgoing,
         limit: impl Into<Option<Duration>>,
     ) -> Result<PublishAck> {
-        let limit = limit.into().unwrap_or(DEFAULT_LIMIT);
+        let result = self.publish_within(outgoing, limit.into().unwrap_or(DEFAULT_LIMIT)).await;
+        if let Some(published) = &self.published {
+            published.count(&result);
+        }
+        result
+    }
+
+    async fn publish_within(&self, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
         let began = Instant::now();
         let connection = self.connection(limit).await?;
         let published = publish(&connection, outgoing, limit.saturating_sub(began.elapsed())).await;
@@ -140,6 +165,17 @@ impl Publisher {
         messages: Vec<Outgoing>,
         limit: Duration,
     ) -> Result<Vec<Result<PublishAck>>> {
+        let count = messages.len() as u64;
+        let results = self.pipelined(messages, limit).await;
+        match (&self.published, &results) {
+            (Some(published), Ok(results)) => published.count_all(results),
+            (Some(published), Err(error)) => published.failed(error, count),
+            (None, _) => {}
+        }
+        results
+    }
+
+    async fn pipelined(&self, messages: Vec<Outgoing>, limit: Duration) -> Result<Vec<Result<PublishAck>>> {
         let limit = limit.min(LONGEST);
         let deadline = Instant::now() + limit;
         let connection = self.connection(limit).await?;

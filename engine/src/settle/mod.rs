@@ -28,7 +28,7 @@ use crate::fail_point;
 use crate::jetstream::api::API_TIMEOUT;
 use crate::lock::lock;
 use crate::observe::count;
-use crate::observe::meter::Settled;
+use crate::observe::meter::{HandlerMeter, Settled};
 use crate::observe::target::{CONSUMER, DEAD_LETTER};
 use crate::settle::hook::Hook;
 use crate::settle::lease::{Arrival, Leases, Question, Ticket, Unsettled};
@@ -143,6 +143,7 @@ impl Settler {
     pub(crate) fn dead_letter(
         self: &Arc<Self>,
         letter: DeadLetter,
+        handler: Arc<HandlerMeter>,
         reply: Subject,
         lease: usize,
         hook: Option<Arc<dyn Hook>>,
@@ -152,13 +153,13 @@ impl Settler {
             let verdict = match settler.copy_to_dead_letters(&letter).await {
                 Ok(()) => {
                     fail_point::pass("stored");
-                    settler.shared.meter().settled(Settled::DeadLetter);
+                    handler.settled(Settled::DeadLetter);
                     Verdict::Term(letter.reason)
                 }
                 Err(error) => {
                     let delay = settler.shared.options.retry.longest();
                     settler.shared.note_returned(&letter.message);
-                    settler.shared.meter().settled(Settled::Retry);
+                    handler.settled(Settled::Retry);
                     warn!(
                         target: DEAD_LETTER,
                         consumer = settler.shared.options.name,
@@ -347,7 +348,7 @@ impl Settler {
         lock(&self.leases).upset();
         for (key, reply) in rest {
             count(&self.shared.counters.handed_back);
-            self.shared.meter().settled(Settled::HandedBack);
+            self.shared.meter().handler().settled(Settled::HandedBack);
             self.enqueue(reply, key, Verdict::Nak(Duration::ZERO));
         }
     }

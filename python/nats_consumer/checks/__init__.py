@@ -73,6 +73,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         settings.outbox_relay,
         settings.inbox_retention,
         settings.admin_payload,
+        settings.trace_parent,
         middleware,
         publish_middleware,
         event_loop.check,

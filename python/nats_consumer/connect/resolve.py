@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from nats_consumer import settings
 from nats_consumer.exceptions import ConfigurationError
@@ -9,6 +10,8 @@ from nats_consumer.exceptions import ConfigurationError
 from .args import connect_options, named
 from .options import EMBEDDED, SEED, ConnectOptions
 from .secret import Address, Secret
+
+_DEFAULT_PORT = 4222
 
 
 def resolve(options: ConnectOptions) -> ConnectOptions:
@@ -47,3 +50,13 @@ def _read_seed(path: str, where: str) -> str:
             f'{where}["nkeys_seed"]: {path} does not contain a seed, which begins with {SEED}.'
         )
     return seeds[0]
+
+
+def only_server(using: str = settings.DEFAULT_CONNECTION) -> tuple[str, int] | None:
+    """Host and port of the server that NATS_CONSUMER names for a connection. None if it names
+    several, or the embedded one. Raises ConfigurationError."""
+    servers = connect_options(using=using).servers
+    if len(servers) != 1 or servers == [EMBEDDED]:
+        return None
+    parts = urlsplit(Address(servers[0]).without_credentials())
+    return parts.hostname or "", parts.port or _DEFAULT_PORT

@@ -6,18 +6,23 @@ Add `nats_consumer.contrib.opentelemetry.trace` to NATS_CONSUMER["middleware"], 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
+from django.core.signals import setting_changed
 from django.utils.decorators import sync_and_async_middleware
 from opentelemetry import context, propagate
 from opentelemetry import trace as api
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
+from nats_consumer import settings
+from nats_consumer.connect.resolve import only_server
 from nats_consumer.current import current_attempt
 from nats_consumer.message import Message
 from nats_consumer.outcomes import raised_outcome
 from nats_consumer.publish import Outgoing
+from nats_consumer.publish.middleware import current_connection
 
 __all__ = ["trace", "trace_publishing"]
 
@@ -33,6 +38,8 @@ MESSAGE_ID = "messaging.message.id"
 BODY_SIZE = "messaging.message.body.size"
 BATCH_SIZE = "messaging.batch.message_count"
 ERROR_TYPE = "error.type"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
 # Ours.
 STREAM = "messaging.nats.stream"
 SEQUENCE = "messaging.nats.sequence"
@@ -53,18 +60,20 @@ def trace(handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     At the first attempt, the span of the publisher is its parent, and linked. Later attempts,
     replayed dead letters and batches begin a trace of their own, with a link to the publisher's.
-    The span of a failed attempt has the status ERROR and the exception. An outcome that the handler
-    asked for is not an error."""
+    NATS_CONSUMER["trace_parent"] changes which attempts have that parent. The span of a failed
+    attempt has the status ERROR and the exception. An outcome that the handler asked for is not an
+    error."""
+    belonging = settings.trace_parent()
     if iscoroutinefunction(handle):
 
         async def atraced(message: Any) -> Any:
-            with _process(message):
+            with _process(message, belonging):
                 return await handle(message)
 
         return atraced
 
     def traced(message: Any) -> Any:
-        with _process(message):
+        with _process(message, belonging):
             return handle(message)
 
     return traced
@@ -109,14 +118,14 @@ def trace_publishing(messages: list[Outgoing]) -> Iterator[None]:
 
 
 @contextmanager
-def _process(given: Message | list[Message]) -> Iterator[None]:
+def _process(given: Message | list[Message], belonging: str) -> Iterator[None]:
     is_batch = isinstance(given, list)
     messages: list[Message] = given if isinstance(given, list) else [given]
     first = messages[0]
     origin = _extracted(first.headers)
     links = [_link(origin), *(_link(_extracted(each.headers)) for each in messages[1:])]
-    # Only the first attempt belongs to the publisher's trace; its baggage is there in any case.
-    is_child = not is_batch and first.attempt == 1 and _REPLAYS not in (first.headers or {})
+    # The baggage of the publisher is there in any case.
+    is_child = not is_batch and _belongs(first, belonging)
     parent = origin if is_child else api.set_span_in_context(api.INVALID_SPAN, origin)
     token = context.attach(parent)
     try:
@@ -139,6 +148,13 @@ def _process(given: Message | list[Message]) -> Iterator[None]:
                 _note_outcome(span)
     finally:
         context.detach(token)
+
+
+def _belongs(message: Message, belonging: str) -> bool:
+    """Whether this attempt has the publisher's span as its parent."""
+    if belonging == "never" or _REPLAYS in (message.headers or {}):
+        return False
+    return belonging == "every" or message.attempt == 1
 
 
 def _extracted(headers: Any) -> context.Context:
@@ -176,10 +192,27 @@ def _single(message: Message) -> dict[str, Any]:
 
 def _common(message: Message) -> dict[str, Any]:
     place, attempt = message.metadata, current_attempt()
-    found = {GROUP: place.consumer, STREAM: place.stream}
-    if attempt is not None and attempt.about.pattern:
-        found[TEMPLATE] = attempt.about.pattern
+    found: dict[str, Any] = {GROUP: place.consumer, STREAM: place.stream}
+    if attempt is not None:
+        found |= _server(attempt.about.connection)
+        if attempt.about.pattern:
+            found[TEMPLATE] = attempt.about.pattern
     return found
+
+
+@cache
+def _server(using: str) -> dict[str, Any]:
+    """The attributes of the server; none, if it may be one of several."""
+    server = only_server(using)
+    return {} if server is None else {SERVER_ADDRESS: server[0], SERVER_PORT: server[1]}
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting == "NATS_CONSUMER":
+        _server.cache_clear()
+
+
+setting_changed.connect(_forget)
 
 
 def _send_name(messages: Sequence[Outgoing]) -> str:
@@ -190,9 +223,10 @@ def _send_name(messages: Sequence[Outgoing]) -> str:
 
 
 def _send_attributes(messages: Sequence[Outgoing]) -> dict[str, Any]:
+    server = _server(current_connection())
     if len(messages) != 1:
-        return {BATCH_SIZE: len(messages)}
-    return {DESTINATION: str(messages[0].subject), BODY_SIZE: len(messages[0].data)}
+        return server | {BATCH_SIZE: len(messages)}
+    return server | {DESTINATION: str(messages[0].subject), BODY_SIZE: len(messages[0].data)}
 
 
 def _note_failure(span: Span, error: BaseException) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nats_consumer.exceptions import RequestTimeout
+from nats_consumer.exceptions import Denied, NoResponders, RequestTimeout
 
 if TYPE_CHECKING:
     from nats_consumer.client import Client
@@ -47,18 +47,32 @@ async def workers(client: "Client") -> list[Worker] | None:
     subscription = await client.subscribe(inbox)
     await client.publish(_QUESTION, b"", reply=inbox)
     found: list[Worker] = []
+    is_silent = True
     loop = asyncio.get_running_loop()
     end = loop.time() + _SECONDS
     while (left := end - loop.time()) > 0:
         with suppress(RequestTimeout):
             answer = await subscription.next_msg(left)
+            is_silent = False
             if answer.headers and "Status" in answer.headers:
                 break  # nobody listens there
             with suppress(ValueError, KeyError, TypeError, IndexError, AttributeError):
                 found.append(_read(json.loads(answer.data)))
     await subscription.unsubscribe()
-    is_denied = not found and _QUESTION in str(client.last_error)
-    return None if is_denied else sorted(found, key=lambda each: (each.consumer, each.host))
+    if is_silent and await _is_denied(client):
+        return None
+    return sorted(found, key=lambda each: (each.consumer, each.host))
+
+
+async def _is_denied(client: "Client") -> bool:
+    """Whether this user may not ask. A request hears of that; a published message does not."""
+    try:
+        await client.request(_QUESTION, timeout=_SECONDS)
+    except Denied:
+        return True
+    except (NoResponders, RequestTimeout):
+        pass
+    return False
 
 
 def _read(answer: dict[str, Any]) -> Worker:

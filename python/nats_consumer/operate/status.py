@@ -232,7 +232,10 @@ class _Look:
         except StreamNotFound:
             return {}
         except Denied:
-            names = [each.durable for each in self._declared if each.stream == stream]
+            of_stream = [each for each in self._declared if each.stream == stream]
+            names = {each.durable for each in of_stream}
+            if any(each.durable_is_derived for each in of_stream):
+                names.add(OLDER_DURABLE)
             asked = await asyncio.gather(*(self._durable(stream, name) for name in names))
             infos = [each for each in asked if each is not None]
         return {each.name: each for each in infos if each.config.durable_name}

@@ -107,7 +107,7 @@ def publish(
         _recommend_async()
     draft = make_draft(subject, data, headers, msg_id, values)
     limit = checked_timeout(timeout)
-    with around([draft]) as (sent,):
+    with around([draft], using) as (sent,):
         return current_publisher(using).publish(sent, limit)
 
 
@@ -145,7 +145,7 @@ async def apublish(
     """publish() for async code."""
     draft = make_draft(subject, data, headers, msg_id, values)
     limit = checked_timeout(timeout)
-    with around([draft]) as (sent,):
+    with around([draft], using) as (sent,):
         return await (await _publisher(using)).apublish(sent, limit)
 
 
@@ -167,7 +167,7 @@ def publish_many(
     if on_event_loop():
         _recommend_async()
     drafts, limit = make_drafts(messages), checked_timeout(timeout)
-    with around_all(drafts) as sent:
+    with around_all(drafts, using) as sent:
         return _all_stored(*current_publisher(using).publish_many(sent, limit))
 
 
@@ -179,7 +179,7 @@ async def apublish_many(
 ) -> list[PubAck]:
     """publish_many() for async code."""
     drafts, limit = make_drafts(messages), checked_timeout(timeout)
-    with around_all(drafts) as sent:
+    with around_all(drafts, using) as sent:
         results = await asyncio.to_thread(
             lambda: current_publisher(using).publish_many(sent, limit)
         )
@@ -248,7 +248,7 @@ def publish_on_commit(
     draft, limit = make_draft(subject, data, headers, msg_id, values), checked_timeout(timeout)
     store = on_commit.outbox(outbox, connection)
     # Around this call, not the commit: the middleware sees where the message comes from.
-    with around([draft]) as (kept,):
+    with around([draft], connection) as (kept,):
         if store is not None:
             store([(kept, key)], using)
         else:
@@ -265,7 +265,7 @@ def publish_many_on_commit(
     without it, they are published one after the other."""
     drafts = [(draft_of(each), key_of(each)) for each in messages]
     store = on_commit.outbox(None, connection)
-    with around([draft for draft, _ in drafts]) as kept:
+    with around([draft for draft, _ in drafts], connection) as kept:
         if store is not None:
             store([(draft, key) for draft, (_, key) in zip(kept, drafts, strict=True)], using)
             return

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.core.signals import setting_changed
 
 from nats_consumer import settings
+from nats_consumer.settings import DEFAULT_CONNECTION
 
 from .drafts import Draft, Outgoing, draft_of, make_drafts
 
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 Around: TypeAlias = Callable[[list[Outgoing]], AbstractContextManager[Any]]
 """Takes the messages of one call, and returns a context manager around it."""
 
+_connection = ContextVar("nats_consumer_connection", default=DEFAULT_CONNECTION)
+
+
+def current_connection() -> str:
+    """The alias of the connection that the call publishes to whose middleware runs."""
+    return _connection.get()
+
 
 @cache
 def publish_middleware() -> Sequence[Around]:
@@ -25,30 +34,37 @@ def publish_middleware() -> Sequence[Around]:
     return [settings.imported("publish_middleware", path) for path in settings.publish_middleware()]
 
 
-def around(drafts: Sequence[Draft]) -> AbstractContextManager[Sequence[Draft]]:
+def around(drafts: Sequence[Draft], using: str) -> AbstractContextManager[Sequence[Draft]]:
     """The context of the call that publishes these, with what the middleware makes of them."""
     layers = publish_middleware()
-    return _entered(layers, drafts) if layers else nullcontext(drafts)
+    return _entered(layers, drafts, using) if layers else nullcontext(drafts)
 
 
-def around_all(drafts: "Drafts") -> "AbstractContextManager[Drafts]":
+def around_all(drafts: "Drafts", using: str) -> "AbstractContextManager[Drafts]":
     """The same for those of publish_many()."""
     layers = publish_middleware()
-    return _entered_with_all(layers, drafts) if layers else nullcontext(drafts)
+    return _entered_with_all(layers, drafts, using) if layers else nullcontext(drafts)
 
 
 @contextmanager
-def _entered(layers: Sequence[Around], drafts: Iterable[Draft]) -> Iterator[Sequence[Draft]]:
+def _entered(
+    layers: Sequence[Around], drafts: Iterable[Draft], using: str
+) -> Iterator[Sequence[Draft]]:
     messages = [Outgoing(subject, data, dict(headers or {})) for subject, data, headers in drafts]
-    with ExitStack() as stack:
-        for each in layers:
-            stack.enter_context(each(messages))
-        yield [draft_of(message) for message in messages]
+    token = _connection.set(using)
+    try:
+        with ExitStack() as stack:
+            for each in layers:
+                stack.enter_context(each(messages))
+            yield [draft_of(message) for message in messages]
+    finally:
+        _connection.reset(token)
 
 
 @contextmanager
-def _entered_with_all(layers: Sequence[Around], drafts: "Drafts") -> "Iterator[Drafts]":
-    with _entered(layers, (drafts[index] for index in range(len(drafts)))) as changed:
+def _entered_with_all(layers: Sequence[Around], drafts: "Drafts", using: str) -> "Iterator[Drafts]":
+    of_all = (drafts[index] for index in range(len(drafts)))
+    with _entered(layers, of_all, using) as changed:
         yield make_drafts([Outgoing(*draft) for draft in changed])
 
 

@@ -36,6 +36,7 @@ class Attempts:
             consumer.consumer_name,
             "handle_batch" if is_batch(consumer) else "handle_message",
             filters[0] if len(filters) == 1 else None,
+            consumer.connection,
         )
         self._judge = judge
 

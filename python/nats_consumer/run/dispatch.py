@@ -27,7 +27,7 @@ from nats_consumer.lanes.database import (
 )
 from nats_consumer.lanes.forked import ChildrenEnd
 from nats_consumer.lanes.pool import BatchTask
-from nats_consumer.logs import fields_of
+from nats_consumer.logs import fields_of, method_of
 from nats_consumer.message import Message
 from nats_consumer.outcomes import Ack, DeadLetter, Drop, ErrorAckBehavior, Outcome, Retry
 
@@ -139,7 +139,7 @@ class Dispatch(ABC):
     ) -> dict[str, Any]:
         return fields_of(message) | {
             "consumer": self._name,
-            "handler": self._handler,
+            "handler": method_of(message) or self._handler,
             "outcome": outcome,
             "error_type": type(error).__name__,
         }

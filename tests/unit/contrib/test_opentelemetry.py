@@ -22,6 +22,7 @@ from nats_consumer import (
     publish_many,
     publish_on_commit,
 )
+from nats_consumer.checks import check_settings
 from nats_consumer.exceptions import Unreachable
 from nats_consumer.testing import Nats, capture_published
 
@@ -114,6 +115,8 @@ def test_a_span_has_the_attributes_of_the_conventions(spans: Spans) -> None:
         "messaging.operation.name": "send",
         "messaging.destination.name": CREATED,
         "messaging.message.body.size": 5,
+        "server.address": "127.0.0.1",
+        "server.port": 4222,
     }
     assert dict(one(spans(), "process orders.*").attributes) == {
         "messaging.system": "nats",
@@ -128,6 +131,8 @@ def test_a_span_has_the_attributes_of_the_conventions(spans: Spans) -> None:
         "messaging.nats.sequence": 1,
         "messaging.nats.attempt": 1,
         "messaging.nats.outcome": "ack",
+        "server.address": "127.0.0.1",
+        "server.port": 4222,
     }
     assert one(spans(), "send").instrumentation_scope.schema_url.endswith("/1.44.0")
 
@@ -150,6 +155,52 @@ def test_a_later_attempt_has_a_trace_of_its_own_with_a_link(spans: Spans, how: s
     assert [event.name for event in first.events] == ["exception"]
     assert second.status.status_code is StatusCode.UNSET
     assert second.attributes["messaging.nats.attempt"] == 2
+
+
+@pytest.mark.parametrize(("value", "children"), [("first", [1]), ("every", [1, 2]), ("never", [])])
+def test_the_setting_says_which_attempts_belong_to_the_publishers_trace(
+    spans: Spans, settings: Settings, value: str, children: list[int]
+) -> None:
+    settings.NATS_CONSUMER = settings.NATS_CONSUMER | {"trace_parent": value}
+    fail_once = lambda message: ValueError("no") if message.attempt == 1 else None  # noqa: E731
+    with Nats([orders("def", fail_once)]).in_use() as nats:
+        publish(CREATED, "1")
+        nats.run()
+    send, attempts = one(spans(), "send"), named(spans(), "process orders.*")
+    found = [each.attributes["messaging.nats.attempt"] for each in attempts if each.parent]
+    assert found == children
+    assert [links(each) for each in attempts] == [[send.context.span_id]] * 2
+
+
+@pytest.mark.parametrize("value", ["link", True, ["first"], None])
+def test_another_value_of_that_setting_is_refused(settings: Settings, value: object) -> None:
+    settings.NATS_CONSUMER = {"trace_parent": value}
+    assert 'NATS_CONSUMER["trace_parent"]' in str(check_settings())
+
+
+def test_spans_name_the_server_of_their_connection(spans: Spans, settings: Settings) -> None:
+    settings.NATS_CONSUMER = settings.NATS_CONSUMER | {
+        "connect_args": {"servers": ["a.example", "b.example"]},
+        "connections": {"analytics": {"servers": "tls://me:secret@c.example:4333"}},
+    }
+    consumer = orders("def", lambda message: None, connection="analytics")
+    with Nats([consumer]).in_use() as nats:
+        publish(CREATED, "1", using="analytics")
+        publish_many([(CREATED, "2")], using="analytics")
+        nats.run()
+    named_server = {"server.address": "c.example", "server.port": 4333}
+    for each in [*named(spans(), "send"), *named(spans(), "process orders.*")]:
+        assert named_server.items() <= each.attributes.items()
+
+
+def test_spans_name_no_server_where_it_may_be_one_of_several(
+    spans: Spans, settings: Settings
+) -> None:
+    servers = {"connect_args": {"servers": ["a.example", "b.example"]}}
+    settings.NATS_CONSUMER = settings.NATS_CONSUMER | servers
+    with capture_published():
+        publish(CREATED, "1")
+    assert "server.address" not in one(spans(), "send").attributes
 
 
 @BOTH

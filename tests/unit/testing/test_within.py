@@ -204,6 +204,24 @@ def test_no_message_is_current_after_an_attempt(uses: Uses, how: str) -> None:
     assert current_message() is None
 
 
+@BOTH
+def test_no_message_is_current_without_a_middleware_and_in_a_batch(uses: Uses, how: str) -> None:
+    found: list[object] = []
+    deliver(orders(how, lambda message: found.append(current_message())))
+    uses("passing")
+
+    def handle(self: Any, messages: list[Any]) -> None:
+        found.append(current_message())
+
+    async def ahandle(self: Any, messages: list[Any]) -> None:
+        found.append(current_message())
+
+    batches = orders(how, print, max_batch=2, handle_batch=ahandle if how == "async" else handle)
+    del batches.handle_message
+    deliver(batches)
+    assert found == [None, None]
+
+
 def test_a_middleware_that_cannot_be_imported_is_named(uses: Uses) -> None:
     uses("no.such.thing")
     with pytest.raises(ConfigurationError, match=r"no\.such\.thing cannot be imported"):
