@@ -1,13 +1,38 @@
 """Parts of commands: verbs, ages and times, Django's options, and a question before it is done."""
 
+import os
 import re
+import signal
 from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from .terminal import show_any_text
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+# The exit code of a program that SIGPIPE ends.
+_NOBODY_READS = 128 + signal.SIGPIPE
+
+
+class PrintingCommand(BaseCommand):
+    """A command that prints texts of strangers, perhaps many of them. It ends without a traceback
+    if its reader ends first, as `head` does."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Do the work of BaseCommand.execute()."""
+        show_any_text(options.get("stdout") or self.stdout)
+        try:
+            output = super().execute(*args, **options)
+            self.stdout.flush()
+        except BrokenPipeError:
+            # What Python flushes at its end goes nowhere, too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
+            raise SystemExit(_NOBODY_READS) from None
+        return output
 
 
 class Verbs:

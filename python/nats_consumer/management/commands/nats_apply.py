@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from nats_consumer.command_line import add_consumers, is_wanted
+from nats_consumer.command_line import PrintingCommand, add_consumers, is_wanted
 from nats_consumer.connect.option import add_connection_or_any
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.operate.plans import ServerPlan, apply, plans
 from nats_consumer.operate.show import lines_of
 from nats_consumer.streams.plan import Mark
-from nats_consumer.terminal import show_any_text, visible
+from nats_consumer.terminal import visible
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Ends with status 0, or 1 if something that should change could not be or was not changed."""
 
     help = "Create and change streams and durables, as --setup and the workers would."
@@ -32,7 +32,6 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Show the plan, ask, and do it. Raises CommandError."""
-        show_any_text(self.stdout)
         names = options["names"]
         try:
             made = wait_for(plans(names, options["connection"]))

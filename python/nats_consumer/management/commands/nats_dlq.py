@@ -6,9 +6,9 @@ import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from nats_consumer.command_line import Verbs
+from nats_consumer.command_line import PrintingCommand, Verbs
 from nats_consumer.connect.option import add_connection
 from nats_consumer.connect.resolve import display_servers
 from nats_consumer.dead_letters import (
@@ -29,7 +29,7 @@ from nats_consumer.exceptions import (
     PublishError,
     StreamError,
 )
-from nats_consumer.terminal import show_any_text, table, visible
+from nats_consumer.terminal import table, visible
 
 if TYPE_CHECKING:
     from nats_consumer._native import DeadLetters
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _LINES = 100
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Ends with status 0, or 1 if something could not be done."""
 
     help = "List, show, replay or purge dead letters: messages that no attempt could handle."
@@ -71,7 +71,6 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the verb. Raises CommandError."""
-        show_any_text(self.stdout)
         try:
             streams = chosen_streams(options)
             if unknown := unknown_consumer(options.get("consumer") or ""):

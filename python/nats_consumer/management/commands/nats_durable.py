@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils.timezone import is_naive, make_aware
 
 from nats_consumer import get_nats_client
 from nats_consumer.client import Client
-from nats_consumer.command_line import Verbs, age, is_wanted
+from nats_consumer.command_line import PrintingCommand, Verbs, age, is_wanted
 from nats_consumer.connect.option import add_connection_or_any
 from nats_consumer.connect.resolve import display_servers
 from nats_consumer.exceptions import NatsConsumerError, NotPossible, Unreachable
@@ -19,7 +19,7 @@ from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.operate import durables
 from nats_consumer.operate.declared import Durable, chosen_durables
 from nats_consumer.operate.listing import HEADING, listed, row
-from nats_consumer.terminal import show_any_text, table, visible
+from nats_consumer.terminal import table, visible
 
 # It may return a remark, which is printed once for all durables.
 _Act = Callable[[Client, Durable, dict[str, Any]], Awaitable[str | None]]
@@ -27,7 +27,7 @@ _Act = Callable[[Client, Durable, dict[str, Any]], Awaitable[str | None]]
 _HOUR = 3600.0
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Ends with status 0, or 1 if something could not be done."""
 
     help = "List, pause, resume, reset, move or delete durables: the positions of consumers."
@@ -65,7 +65,6 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the verb. Raises CommandError."""
-        show_any_text(self.stdout)
         try:
             options["run"](options)
         except (NatsConsumerError, ValueError) as error:

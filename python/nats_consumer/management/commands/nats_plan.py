@@ -3,18 +3,18 @@
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from nats_consumer.command_line import add_consumers
+from nats_consumer.command_line import PrintingCommand, add_consumers
 from nats_consumer.connect.option import add_connection_or_any
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.operate.plans import plans
 from nats_consumer.operate.show import changes_anything, json_of, lines_of
-from nats_consumer.terminal import show_any_text, visible
+from nats_consumer.terminal import visible
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Ends with status 0, or 1 if it could not look, or with --check if something would change."""
 
     help = "Show how streams and durables on the server differ from what the project declares."
@@ -28,7 +28,6 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Look and print. Raises CommandError."""
-        show_any_text(self.stdout)
         try:
             made = wait_for(plans(options["names"], options["connection"]))
         except (NatsConsumerError, ValueError) as error:

@@ -8,16 +8,16 @@ from argparse import ArgumentTypeError
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from nats_consumer.command_line import add_consumers, age
+from nats_consumer.command_line import PrintingCommand, add_consumers, age
 from nats_consumer.connect.option import add_connection_or_any
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.operate.board import lines_of
 from nats_consumer.operate.health import Level, Limits, problems
 from nats_consumer.operate.status import ServerStatus, status
-from nats_consumer.terminal import show_any_text, visible
+from nats_consumer.terminal import visible
 
 # Home, and clear from a line's end and below the last line: nothing flickers.
 _HOME, _LINE_END, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -27,7 +27,7 @@ _CLEAR = "\x1b[2J"
 _MOST_AGES = 200
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Ends with status 0, or 1 if a server could not be asked. With --check, the status is 0 if all
     is well, 1 for a warning, 2 if a consumer does not consume or a limit is exceeded, and 3 if a
     server could not be asked."""
@@ -55,7 +55,6 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Look, print and judge. Raises CommandError."""
-        show_any_text(self.stdout)
         try:
             if options["watch"] and self.stdout.isatty():
                 self._watch(options)
