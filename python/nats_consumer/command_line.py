@@ -14,6 +14,11 @@ from .terminal import show_any_text
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
+# Below the largest number of the engine, and of a list.
+_MOST_DIGITS = 18
+# In seconds. What is longer leads to times that nothing can write.
+_LONGEST_AGE = 100 * 365 * 86_400
+
 # The exit code of a program that SIGPIPE ends.
 _NOBODY_READS = 128 + signal.SIGPIPE
 
@@ -75,12 +80,23 @@ def add_consumers(parser: CommandParser) -> None:
     )
 
 
+def positive(text: str) -> int:
+    """Read a number of a message, or of lines, for argparse."""
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
+    if number < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to {10**_MOST_DIGITS - 1}")
+    return number
+
+
 def age(text: str) -> float:
     """Read an age, such as 15m, as seconds, for argparse."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
     if match is None:
         raise ArgumentTypeError(f"{text!r} is not an age: write 90s, 15m, 12h, 7d or 2w")
-    return float(match[1]) * _UNITS[match[2]]
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST_AGE:
+        raise ArgumentTypeError(f"{text!r} is more than a century")
+    return seconds
 
 
 def is_wanted(question: str, *, otherwise: str) -> bool:

@@ -38,8 +38,10 @@ def test_a_number_needs_its_stream_where_there_are_several() -> None:
         ("list --older-than=soon", "'soon' is not an age"),
         ("purge --older-than 30", "'30' is not an age: write 90s, 15m"),
         ("list --newer-than 2", "'2' is not an age"),
-        ("list --limit 0", "'0' is not a number of lines"),
-        ("list --limit many", "'many' is not a number of lines"),
+        ("list --limit 0", "'0' is not a whole number from 1"),
+        ("list --limit many", "'many' is not a whole number from 1"),
+        ("show 99999999999999999999", "is not a whole number from 1 to 999999999999999999"),
+        ("replay --stream orders 0", "'0' is not a whole number from 1"),
     ],
 )
 def test_a_wrong_argument_is_an_error(arguments: str, rule: str) -> None:

@@ -56,3 +56,21 @@ def make_project(nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[.
     yield make
     for project in projects:
         project.end()
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Iterator[Callable[[str], NatsServer]]:
+    """`configured(text)` is a server of this test with this configuration, running."""
+    servers: list[NatsServer] = []
+
+    def start(text: str) -> NatsServer:
+        folder = tmp_path / "secured"
+        folder.mkdir()
+        (folder / "server.conf").write_text(text)
+        servers.append(NatsServer(folder, ["-c", str(folder / "server.conf")]))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

@@ -43,25 +43,6 @@ FEW = re.search(
 )
 
 
-@pytest.fixture
-def configured(tmp_path: Path) -> Iterator[Any]:
-    """`configured(text)` is a server with this configuration, running."""
-    servers = []
-
-    def start(text: str) -> NatsServer:
-        folder = tmp_path / "secured"
-        folder.mkdir()
-        (folder / "server.conf").write_text(text)
-        server = NatsServer(folder, ["-c", str(folder / "server.conf")])
-        server.start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
 async def ignore(self: Any, message: Any) -> None:
     """A handler."""
 

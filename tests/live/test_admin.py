@@ -494,6 +494,25 @@ def test_without_a_selection_nothing_happens(orders: Orders) -> None:
     assert orders.kept() == 1
 
 
+@pytest.mark.parametrize("number", ["0", "9" * 18, "9" * 19, "9" * 20, "9" * 40, "-1", "x", ""])
+def test_a_number_that_no_letter_has_is_not_an_error(orders: Orders, number: str) -> None:
+    orders.give_up(b"1")
+    client = logged_in(*PERMISSIONS)
+    letters = reverse("admin:nats_admin_letters")
+    from_stream = f"from=default/{orders.stream}"
+    assert client.get(f"{letters}default/{orders.stream}/{number}/").status_code == 404
+    assert client.get(f"{letters}?{from_stream}&before={number}").status_code == 200
+    answer = act(client, orders, verb="discard", number=number) if number.isdecimal() else None
+    assert answer is None or answer.status_code == 200
+    address = f"{reverse('admin:nats_admin_act')}?{from_stream}&verb=discard&scope=all"
+    for name in ("after", "until"):
+        asked = client.get(f"{address}&{name}={number}")
+        assert asked.status_code == 200
+        form = fields(text_of(asked)) | {name: [number]}
+        assert client.post(reverse("admin:nats_admin_act"), form).status_code == 302
+    assert orders.kept() <= 1
+
+
 def test_a_letter_that_is_gone_is_not_an_error(orders: Orders) -> None:
     orders.give_up(b"1")
     client = logged_in(*PERMISSIONS)

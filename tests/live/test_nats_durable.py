@@ -11,7 +11,13 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from nats_consumer import JetstreamPullConsumer, Message, NatsConsumer, operations
+from nats_consumer import (
+    JetstreamPullConsumer,
+    Message,
+    NatsConsumer,
+    get_nats_client,
+    operations,
+)
 from nats_consumer.declare import registry
 from tests.live.support.stage import Stage, running
 from tests.servers import NatsServer
@@ -195,8 +201,11 @@ async def test_a_deletion_asks_first(
         (["pause", "a/b.c"], "dots"),
         (["pause", "Billing", "--until", "2020-01-01T00:00Z"], "is over already"),
         (["pause", "Billing", "--until", "noon"], "'noon' is not a time"),
+        (["pause", "Billing", "--until", "9999-12-31T23:59-01:00"], "is not a time"),
         (["pause", "Billing", "--for", "soon"], "'soon' is not an age"),
-        (["seek", "Billing", "--to-sequence", "0"], "counts from 1"),
+        (["pause", "Billing", "--for", "999999w"], "more than a century"),
+        (["seek", "Billing", "--to-sequence", "0"], "not a whole number from 1"),
+        (["seek", "Billing", "--to-sequence", "9" * 20], "not a whole number from 1"),
         (["seek", "Billing"], "one of the arguments"),
         (["list", "--connection", "nowhere"], "There is no connection 'nowhere'"),
     ],
@@ -230,6 +239,42 @@ async def test_a_seek_that_the_server_refuses_says_how_to_begin_there(
     with pytest.raises(CommandError, match=message) as refused:
         await manage("seek", "Billing", "--to-sequence", "1", "--yes")
     assert "start_sequence = 1 in its class" in str(refused.value)
+
+
+async def test_a_seek_beyond_the_end_would_skip_what_is_not_stored_yet(stage: Stage) -> None:
+    consumer_of(stage, "Pull")
+    await operations.CreateConsumer(stream=stage.stream, durable_name="Billing").execute()
+    await stage.publish("one", "two")
+    with pytest.raises(CommandError, match="would skip messages that are not stored yet"):
+        await manage("seek", "Billing", "--to-sequence", "4", "--yes")
+    await manage("seek", "Billing", "--to-sequence", "3", "--yes")
+    printed = await manage("seek", "Billing", "--to-sequence", "1", "--yes")
+    assert "At most 2 messages come again" in printed
+
+
+async def test_a_durable_that_may_not_be_paused_does_not_hold_up_the_others(
+    stage: Stage, settings: Settings, configured: Callable[[str], NatsServer]
+) -> None:
+    consumer_of(stage, "Pull")
+    denied = f"$JS.API.CONSUMER.PAUSE.{stage.stream}.Billing"
+    server = configured(
+        f"""
+        authorization {{ users = [
+          {{ user: shop, password: word, permissions: {{ publish: {{ deny: ["{denied}"] }} }} }}
+        ] }}
+        """
+    )
+    arguments = {"servers": server.url, "user": "shop", "password": "word"}
+    settings.NATS_CONSUMER = {"connect_args": arguments}
+    subjects = [f"{stage.stream}.>"]
+    await operations.CreateStream(name=stage.stream, subjects=subjects).execute()
+    for durable in ("Billing", "mails"):
+        await operations.CreateConsumer(stream=stage.stream, durable_name=durable).execute()
+    with pytest.raises(CommandError, match="Not done for 1 of 2 durables") as refused:
+        await manage("pause", "Billing", f"{stage.stream}/mails")
+    assert f"{stage.stream}/Billing: " in str(refused.value)
+    async with await get_nats_client() as client:
+        assert (await client.jetstream().consumer_info(stage.stream, "mails")).paused
 
 
 async def test_an_ephemeral_consumer_has_no_durable_to_pause(stage: Stage) -> None:

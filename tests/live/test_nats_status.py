@@ -3,8 +3,11 @@
 import asyncio
 import io
 import json
+import signal
+import subprocess
+import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from pytest_django import Settings
 from nats_consumer import JetstreamPullConsumer, Message, get_nats_client, operations
 from nats_consumer.declare import registry
 from nats_consumer.operate.status import status
+from tests.live.support.project import Project
 from tests.live.support.stage import Stage, running
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
@@ -170,32 +174,49 @@ authorization {
 
 
 async def test_who_may_not_list_is_told_of_the_declared_consumers(
-    stage: Stage, settings: Settings, tmp_path: Path
+    stage: Stage, settings: Settings, configured: Callable[[str], NatsServer]
 ) -> None:
     billing(stage)
     billing(stage, name="Audit", durable_name="audit")
-    (tmp_path / "nats.conf").write_text(NO_LISTS)
-    server = NatsServer(tmp_path, ["-c", str(tmp_path / "nats.conf")])
-    server.start()
-    try:
-        settings.NATS_CONSUMER = {
-            "connect_args": {"servers": server.url, "user": "shop", "password": "word"}
-        }
-        async with await get_nats_client() as client:
-            js = client.jetstream()
-            await js.add_stream(name=stage.stream, subjects=[f"{stage.stream}.>"])
-            # Older versions gave every class without a durable this one.
-            await js.add_consumer(stage.stream, durable_name="default")
-            await js.publish(f"{stage.stream}.created", b"1")
-        code, printed = await manage("--json")
-        found = {it["consumer"]: it for it in json.loads(printed)["servers"][0]["consumers"]}
-        assert code == 0
-        assert (found["Billing"]["durable"], found["Billing"]["pending"]) == ("default", 1)
-        assert found["Audit"]["state"] == "missing"
-        assert found["Audit"]["workers"] is None
-        assert "Workers: this user may not ask them." in (await manage())[1]
-    finally:
-        server.stop()
+    url = configured(NO_LISTS).url
+    settings.NATS_CONSUMER = {"connect_args": {"servers": url, "user": "shop", "password": "word"}}
+    async with await get_nats_client() as client:
+        js = client.jetstream()
+        await js.add_stream(name=stage.stream, subjects=[f"{stage.stream}.>"])
+        # Older versions gave every class without a durable this one.
+        await js.add_consumer(stage.stream, durable_name="default")
+        await js.publish(f"{stage.stream}.created", b"1")
+    code, printed = await manage("--json")
+    found = {it["consumer"]: it for it in json.loads(printed)["servers"][0]["consumers"]}
+    assert code == 0
+    assert (found["Billing"]["durable"], found["Billing"]["pending"]) == ("default", 1)
+    assert found["Audit"]["state"] == "missing"
+    assert found["Audit"]["workers"] is None
+    assert "Workers: this user may not ask them." in (await manage())[1]
+
+
+def test_a_command_whose_reader_ends_first_ends_without_a_traceback(
+    make_project: Callable[..., Project],
+) -> None:
+    project = make_project(
+        """
+        from nats_consumer import JetstreamPullConsumer
+
+        class Orders(JetstreamPullConsumer):
+            stream_name = "orders"
+            filter_subject = "orders.>"
+
+            def handle_message(self, message): ...
+        """
+    )
+    command = [sys.executable, "manage.py", "nats_status"]
+    with subprocess.Popen(
+        command, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + signal.SIGPIPE, "")
 
 
 async def test_a_large_backlog_sends_no_payloads(stage: Stage) -> None:

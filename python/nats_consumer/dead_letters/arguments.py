@@ -1,10 +1,8 @@
 """Command line arguments of `nats_dlq`."""
 
-from argparse import ArgumentTypeError
-
 from django.core.management.base import CommandParser
 
-from nats_consumer.command_line import age
+from nats_consumer.command_line import age, positive
 
 STREAM_HELP = (
     "the stream of the messages, such as orders (default: all of the connection's consumers)"
@@ -27,15 +25,8 @@ def add_selection(parser: CommandParser) -> None:
 def add_choice(parser: CommandParser) -> None:
     """Numbers, or the options that select."""
     parser.add_argument(
-        "numbers", nargs="*", type=int, metavar="NUMBER", help="as `list` shows them"
+        "numbers", nargs="*", type=positive, metavar="NUMBER", help="as `list` shows them"
     )
     add_selection(parser)
     parser.add_argument("--all", action="store_true", help="all dead letters")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
-
-
-def line_count(text: str) -> int:
-    """A number of lines, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a number of lines: write 1 or more")
-    return int(text)

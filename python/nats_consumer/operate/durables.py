@@ -95,10 +95,17 @@ async def planned_seek(client: "Client", durable: "Durable", sequence: int) -> S
     info = await jetstream.consumer_info(durable.stream, durable.name)
     _check_start(durable, info, sequence)
     state = (await jetstream.stream_info(durable.stream)).state
+    if sequence > state.last_seq + 1:
+        raise NotPossible(
+            f"The last message of the stream {durable.stream} is {state.last_seq}. From message "
+            f"{sequence} on, the durable {durable} would skip messages that are not stored yet."
+        )
+    # A durable that was moved beyond the end has delivered nothing there.
+    delivered = min(info.delivered.stream_seq, state.last_seq)
     settled = max(info.ack_floor.stream_seq, state.first_seq - 1)
     return Seek(
         sequence=sequence,
-        again=max(0, info.delivered.stream_seq - max(sequence, state.first_seq) + 1),
+        again=max(0, delivered - max(sequence, state.first_seq) + 1),
         skipped=max(0, min(sequence - 1, state.last_seq) - settled),
     )
 

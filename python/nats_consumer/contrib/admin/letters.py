@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .admin import FleetAdmin
 
 PAGE = 50
+# Below the largest number of the engine, and of a list.
+_MOST_DIGITS = 18
 # Of an error, a row shows the begin.
 _MOST_OF_REASON = 160
 
@@ -66,6 +68,8 @@ def one(
     """One dead letter. Its headers and its payload are for those who may see payloads."""
     if (using, stream) not in streams():
         raise Http404("No consumer of this project reads this stream.")
+    if number_of(str(number)) is None:
+        raise Http404("This dead letter does not exist.")
     letter, problem = None, ""
     try:
         with open_letters(using) as letters:
@@ -98,8 +102,9 @@ def one(
 
 
 def number_of(text: str) -> int | None:
-    """The number in an address, or None."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else None
+    """The number in an address, or None. No stream has one of more digits."""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return int(text) if is_number else None
 
 
 def _found(choice: Choice, before: int | None) -> Found:

@@ -1,14 +1,11 @@
 """manage.py nats_dlq: list, show, replay and purge dead letters."""
 
-import os
-import signal
-import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from nats_consumer.command_line import PrintingCommand, Verbs
+from nats_consumer.command_line import PrintingCommand, Verbs, positive
 from nats_consumer.connect.option import add_connection
 from nats_consumer.connect.resolve import display_servers
 from nats_consumer.dead_letters import (
@@ -19,7 +16,6 @@ from nats_consumer.dead_letters.arguments import (
     STREAM_HELP,
     add_choice,
     add_selection,
-    line_count,
 )
 from nats_consumer.dead_letters.select import chosen_letters, chosen_streams, selected_letters
 from nats_consumer.dead_letters.show import HEADING, counted, description, hint, reason_of, row
@@ -52,14 +48,14 @@ class Command(PrintingCommand):
         add_selection(listing)
         listing.add_argument(
             "--limit",
-            type=line_count,
+            type=positive,
             default=_LINES,
             help=f"how many to list for each stream (default: {_LINES})",
         )
         listing.add_argument("--newest", action="store_true", help="newest first")
 
         show = verbs.add("show", self._show, "everything about one dead letter")
-        show.add_argument("numbers", nargs=1, type=int, metavar="NUMBER")
+        show.add_argument("numbers", nargs=1, type=positive, metavar="NUMBER")
         show.add_argument("--stream", help=STREAM_HELP)
 
         replay = verbs.add("replay", self._replay, "publish again, then delete the dead letter")
@@ -79,13 +75,8 @@ class Command(PrintingCommand):
             with dead_letters(using) as letters:
                 self._say(f"Server: {display_servers(letters.server, using)}")
                 options["run"](letters, streams, options)
-            self.stdout.flush()
         except (NatsConsumerError, ValueError) as error:
             raise CommandError(visible(str(error))) from error
-        except BrokenPipeError:
-            # The reader, such as `head`, has ended. Python must not flush into the pipe again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
 
     def _say(self, text: str) -> None:
         self.stdout.write(visible(text))

@@ -11,10 +11,10 @@ from django.utils.timezone import is_naive, make_aware
 
 from nats_consumer import get_nats_client
 from nats_consumer.client import Client
-from nats_consumer.command_line import PrintingCommand, Verbs, age, is_wanted
+from nats_consumer.command_line import PrintingCommand, Verbs, age, is_wanted, positive
 from nats_consumer.connect.option import add_connection_or_any
 from nats_consumer.connect.resolve import display_servers
-from nats_consumer.exceptions import NatsConsumerError, NotPossible, Unreachable
+from nats_consumer.exceptions import Denied, NatsConsumerError, NotPossible, Unreachable
 from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.operate import durables
 from nats_consumer.operate.declared import Durable, chosen_durables
@@ -51,7 +51,7 @@ class Command(PrintingCommand):
         self._add(verbs, "reset", self._reset, "deliver again what is not settled")
         seek = self._add(verbs, "seek", self._seek, "continue elsewhere in the stream")
         where = seek.add_mutually_exclusive_group(required=True)
-        where.add_argument("--to-sequence", type=int, metavar="N", help="from this message on")
+        where.add_argument("--to-sequence", type=positive, metavar="N", help="from this message on")
         where.add_argument(
             "--to-time", type=_time, metavar="TIME", help=f"from this time on, {_EXAMPLE}"
         )
@@ -111,9 +111,10 @@ class Command(PrintingCommand):
             for durable in found:
                 try:
                     remarks.add(await act(client, durable, options))
-                except Unreachable:
-                    raise
                 except NatsConsumerError as error:
+                    is_away = isinstance(error, Unreachable) and not isinstance(error, Denied)
+                    if is_away:
+                        raise
                     failed += 1
                     self.stderr.write(visible(f"{durable}: {error}"))
         for remark in filter(None, remarks):
@@ -193,9 +194,9 @@ def _time(text: str) -> datetime:
     """Read a time for argparse."""
     try:
         read = datetime.fromisoformat(text)
-    except ValueError:
+        return (make_aware(read) if is_naive(read) else read).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ArgumentTypeError(f"{text!r} is not a time: write one {_EXAMPLE}") from None
-    return make_aware(read) if is_naive(read) else read
 
 
 async def _sequence(client: Client, durable: Durable, options: dict[str, Any]) -> int:
@@ -204,8 +205,6 @@ async def _sequence(client: Client, durable: Durable, options: dict[str, Any]) -
     if options["to_time"]:
         return await durables.sequence_at(client, durable, options["to_time"])
     sequence: int = options["to_sequence"]
-    if sequence < 1:
-        raise ValueError(f"--to-sequence counts from 1, so it cannot be {sequence}.")
     return sequence
 
 
