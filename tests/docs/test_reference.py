@@ -129,7 +129,7 @@ def test_every_method_and_property_is_on_its_page() -> None:
 def test_every_metric_is_on_its_page_with_kind_labels_and_meaning() -> None:
     page = {
         name: (row[1], spans(row[2]), row[3])
-        for heading in ("Consumers", "Lag", "Outbox", "The process", "Workers")
+        for heading in ("Consumers", "Lag", "Outbox", "Publishing", "The process", "Workers")
         for name, row in first_spans(METRICS, heading).items()
     }
     assert page == {
