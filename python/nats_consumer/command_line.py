@@ -9,8 +9,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from .terminal import show_any_text
-
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -29,7 +27,10 @@ class PrintingCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Do the work of BaseCommand.execute()."""
-        show_any_text(options.get("stdout") or self.stdout)
+        stream = options.get("stdout") or self.stdout
+        # A terminal that lacks a character shows its number.
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
         try:
             output = super().execute(*args, **options)
             self.stdout.flush()

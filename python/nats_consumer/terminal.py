@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 # What makes a terminal act, or show a text in another order than it has: all controls but line
 # ends and tabs, the marks of writing direction, and halves of characters.
@@ -19,13 +18,6 @@ def visible(text: str) -> str:
 def _written_out(char: str) -> str:
     number = ord(char)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
-
-
-def show_any_text(stream: Any) -> None:
-    """Have the stream show the number of a character that its terminal lacks, instead of ending the
-    command."""
-    if reconfigure := getattr(stream, "reconfigure", None):
-        reconfigure(errors="backslashreplace")
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
