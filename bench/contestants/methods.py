@@ -78,7 +78,7 @@ class Read:
 
 
 class InsertThrough:
-    """Write a row from `async def`: Django does it in its one shared thread."""
+    """Write a row from `async def`: Django does it in a thread of the handler."""
 
     async def handle_message(self, message: Any) -> None:
         from contestants.ledger.models import Entry

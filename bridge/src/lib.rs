@@ -41,6 +41,8 @@ mod _native {
     #[pymodule_export]
     use crate::deliver::message::Message;
     #[pymodule_export]
+    use crate::host::future::{Promise, promise};
+    #[pymodule_export]
     use crate::host::log::{take_logs, wake_logs};
     #[pymodule_export]
     use crate::host::parent::end_with_parent;

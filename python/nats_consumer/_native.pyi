@@ -1,5 +1,6 @@
 """The Rust engine, as Python sees it. Times are seconds."""
 
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias, final
@@ -25,6 +26,7 @@ __all__ = [
     "OutboxMetrics",
     "Page",
     "Probes",
+    "Promise",
     "Publisher",
     "Pull",
     "Router",
@@ -50,6 +52,7 @@ __all__ = [
     "metrics_text",
     "note_failed_start",
     "plan_known_durable",
+    "promise",
     "read_letter",
     "replayed",
     "serve_probes",
@@ -350,6 +353,15 @@ class Probes:
 
 def declare(consumer: ConsumerOptions) -> None: ...
 def note_failed_start(consumer: str) -> None: ...
+
+@final
+class Promise:
+    """The answer for a future of an event loop. Either method works from any thread."""
+
+    def keep(self, result: object) -> None: ...
+    def fail(self, error: BaseException) -> None: ...
+
+def promise() -> tuple[Future[Any], Promise]: ...
 def count_into(fd: int) -> None: ...
 def metric_families() -> list[tuple[str, str, list[str], str]]: ...
 def metrics_text() -> str: ...

@@ -20,6 +20,7 @@ KEYS = (
     "manage_durables",
     "announce",
     "event_loop_policy",
+    "max_threads",
     "shutdown_timeout",
     "http",
     "ready_grace",
@@ -43,6 +44,8 @@ KEYS = (
 # The connection of connect_args.
 DEFAULT_CONNECTION = "default"
 _OLD_DURABLE_KEY = "DEFAULT_DURABLE_NAME"
+# Three such processes stay below the 100 connections of PostgreSQL's default.
+_DEFAULT_MAX_THREADS = 32
 _DEFAULT_SHUTDOWN_TIMEOUT = 25.0
 _DEFAULT_READY_GRACE = 10.0
 _DEFAULT_START_TIMEOUT = 60.0
@@ -167,6 +170,13 @@ def event_loop_policy() -> str | None:
         'NATS_CONSUMER["event_loop_policy"] must be a dotted path such as '
         f"'uvloop.EventLoopPolicy', not {path!r}."
     )
+
+
+def max_threads() -> int:
+    """The number of threads that a process has at most for the blocking code of `async def`
+    handlers."""
+    value = nats_consumer_settings().get("max_threads", _DEFAULT_MAX_THREADS)
+    return whole(value, 'NATS_CONSUMER["max_threads"]', least=1)
 
 
 def excluded_apps() -> list[str]:

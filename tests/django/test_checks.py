@@ -69,6 +69,7 @@ def test_credentials_in_a_url_are_w010_which_does_not_repeat_them(
         ({"connect_args": {"servers": ["nats://a", "http://b"]}}, "entry 1: its scheme"),
         ({"connect_args": {"servers": "a:99999"}}, "entry 0: its port"),
         ({"shutdown_timeout": float("nan")}, "must be a number"),
+        ({"max_threads": 0}, "max_threads"),
         ({"event_loop_policy": "uvloop"}, "must be the dotted path of an event loop policy"),
         ({"event_loop_policy": ".x"}, "must be the dotted path of an event loop policy"),
         ({"event_loop_policy": "..x"}, "must be the dotted path of an event loop policy"),

@@ -1,10 +1,8 @@
 """Database connections, around each delivery and at a thread's end."""
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +12,7 @@ from django.db import DatabaseError, connection, connections
 from pytest_django import Settings
 
 from nats_consumer import JetstreamPullConsumer, lanes
-from nats_consumer.lanes import database
+from nats_consumer.lanes import database, own_thread
 from nats_consumer.run.dispatch import dispatch_for
 from tests.unit.support.doubles import FakeConsumption, FakeMessage
 from tests.waiting import becomes_true, eventually
@@ -142,91 +140,122 @@ def test_so_does_one_that_an_async_handler_uses_through_a_plain_method(kept: boo
     assert wrappers[0].connection is None
 
 
+@pytest.fixture
+def async_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Threads of async handlers, of this test's own; all end with the test."""
+    made = own_thread._Threads()
+    monkeypatch.setattr(own_thread, "_threads", made)
+    monkeypatch.setattr(own_thread, "has_one_writer", lambda: False)
+    yield made
+    eventually(lambda: not own_thread.end_threads())
+
+
+async def query_in_a_handler(consumer: Querying, queries: int = 1) -> None:
+    with own_thread.own_thread():
+        for _ in range(queries):
+            await sync_to_async(consumer.handle_message)(None)
+
+
+@pytest.mark.usefixtures("async_threads")
+def test_a_connection_of_an_async_handler_lives_as_long_as_conn_max_age_says(kept: bool) -> None:
+    consumer = Querying()
+
+    async def run() -> None:
+        await query_in_a_handler(consumer, 2)
+        await query_in_a_handler(consumer)
+
+    asyncio.run(run())
+    first, second, third = consumer.used
+    assert first is second
+    assert (second is third) is kept
+
+
+@pytest.mark.parametrize("kept", [(0, False)], indirect=True)
+@pytest.mark.usefixtures("kept")
+def test_an_idle_thread_of_async_handlers_closes_its_connections(
+    async_threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_thread, "_REST_SECONDS", 0.01)
+    wrappers: list[Any] = []
+
+    async def run() -> None:
+        with own_thread.own_thread():
+            await sync_to_async(lambda: connection.ensure_connection())()
+            wrappers.append(await sync_to_async(lambda: connections["default"])())
+        await becomes_true(lambda: wrappers[0].connection is None)
+        assert len(async_threads._all) == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("async_threads")
+def test_connections_of_an_async_handler_are_looked_after_before_its_first_query_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+    consumer = Querying()
+    monkeypatch.setattr(own_thread, "refresh", lambda: looks.append(len(consumer.used)))
+
+    async def run() -> None:
+        await query_in_a_handler(consumer, 3)
+        await query_in_a_handler(consumer, 2)
+
+    asyncio.run(run())
+    assert looks == [0, 3]
+
+
+def test_a_pooled_connection_of_an_async_handler_goes_back_when_it_ends(
+    async_threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    consumer = Querying()
+    monkeypatch.setattr(own_thread, "are_pooled", lambda: True)
+    monkeypatch.setattr(own_thread, "refresh", lambda: looks.append(len(consumer.used)))
+
+    async def run() -> None:
+        await query_in_a_handler(consumer, 2)
+        await becomes_true(lambda: async_threads._free)
+
+    asyncio.run(run())
+    assert looks == [0, 2]
+
+
+def test_only_broken_connections_are_closed_in_a_thread_that_handlers_share(
+    async_threads: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.NATS_CONSUMER = {"max_threads": 1}
+    consumer = Querying()
+
+    def lose_it() -> None:
+        connection.connection.close()
+        connection.is_usable = lambda: False  # SQLite's own says that it always is
+        with pytest.raises(DatabaseError):
+            consumer.handle_message(None)
+
+    async def run() -> None:
+        with own_thread.own_thread():
+            await sync_to_async(consumer.handle_message)(None)
+            await asyncio.create_task(other())
+
+    async def other() -> None:
+        await query_in_a_handler(consumer)
+        assert consumer.used[0] is consumer.used[1]
+        with own_thread.own_thread():
+            await sync_to_async(lose_it)()
+        await query_in_a_handler(consumer)
+        assert consumer.used[1] is not consumer.used[-1]
+
+    configured = connections.settings["default"]
+    monkeypatch.setitem(configured, "CONN_MAX_AGE", 1e-6)
+    asyncio.run(run())
+    assert len(async_threads._all) == 1
+
+
 def test_a_thread_closes_its_connections_at_its_end() -> None:
     dispatch = dispatch_for(Querying(), 1)
     consumption = Delivering(dispatch.handle)
     _serve(dispatch, consumption)
     assert consumption.wrapper.connection is None
-
-
-def test_async_code_gets_its_connections_checked_in_the_thread_that_has_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    threads: list[threading.Thread] = []
-    monkeypatch.setattr(
-        database, "close_old_connections", lambda: threads.append(threading.current_thread())
-    )
-    monkeypatch.setattr(database, "_SECONDS_BETWEEN_CHECKS", 0)
-
-    async def run() -> threading.Thread:
-        async with keeping_connections_fresh():
-            await becomes_true(lambda: len(threads) > 1)
-            return await sync_to_async(threading.current_thread)()
-
-    shared = asyncio.run(run())
-    assert set(threads) == {shared}
-
-
-def test_a_connection_that_broke_in_async_code_is_replaced_before_the_first_retry(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pause, slept = asyncio.sleep, []
-
-    async def note(seconds: float) -> None:
-        slept.append(seconds)
-        await pause(0)
-
-    def lose_it() -> Any:
-        connection.ensure_connection()
-        connection.connection.close()
-        with pytest.raises(DatabaseError):
-            query()
-        return connection.connection
-
-    def query() -> Any:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        return connection.connection
-
-    async def run() -> None:
-        lost = await sync_to_async(lose_it)()
-        monkeypatch.setattr(database.asyncio, "sleep", note)
-        async with keeping_connections_fresh():
-            while len(slept) < 2:
-                await pause(0)
-        assert await sync_to_async(query)() is not lost
-
-    asyncio.run(run())
-    assert slept[0] < JetstreamPullConsumer.initial_retry_delay
-
-
-def test_one_failed_check_of_the_connections_is_not_the_last(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    checks: list[int] = []
-
-    def fail() -> None:
-        checks.append(1)
-        raise DatabaseError("no answer")
-
-    monkeypatch.setattr(database, "close_old_connections", fail)
-    monkeypatch.setattr(database, "_SECONDS_BETWEEN_CHECKS", 0)
-
-    async def run() -> None:
-        async with keeping_connections_fresh():
-            await becomes_true(lambda: len(checks) > 1)
-
-    asyncio.run(run())
-    assert "no answer" in caplog.text
-
-
-@asynccontextmanager
-async def keeping_connections_fresh() -> AsyncIterator[None]:
-    task = asyncio.create_task(database.keep_connections_fresh())
-    try:
-        yield
-    finally:
-        task.cancel()
 
 
 def _serve(dispatch: Any, consumption: Delivering) -> None:

@@ -1,6 +1,5 @@
 """Handlers that use the database."""
 
-import asyncio
 import threading
 from typing import Any
 
@@ -9,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 
 from nats_consumer import ConsumerHandler, handle
-from nats_consumer.lanes import database
+from nats_consumer.lanes import own_thread
 from nats_consumer.outcomes import Ack
 from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
 from tests.live.support.stage import Stage, running
@@ -187,26 +186,75 @@ async def test_an_async_method_that_a_def_handler_calls_is_in_its_transaction(
     assert await sync_to_async(numbers)() == [0, 2]
 
 
-async def test_connections_are_not_closed_while_an_async_handler_may_use_them(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checks: list[str] = []
-    monkeypatch.setattr(database, "_refresh", lambda: checks.append("closes"))
-    monkeypatch.setattr(database, "_replace_broken", lambda: checks.append("keeps"))
-    go_on = asyncio.Event()
+@pytest.fixture
+def own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with any database but SQLite as Django sets it up."""
+    monkeypatch.setattr(own_thread, "_threads", own_thread._Threads())
+    monkeypatch.setattr(own_thread, "has_one_writer", lambda: False)
+
+
+@pytest.mark.usefixtures("own_threads")
+async def test_async_handlers_that_run_at_once_have_a_connection_each(stage: Stage) -> None:
+    both = threading.Barrier(2)
+    used: list[tuple[Any, Any]] = []
+
+    def connected() -> Any:
+        connections["default"].ensure_connection()
+        return connections["default"].connection
 
     class Orders(stage.Pull):
-        async def handle_message(self, message: Any) -> None:
-            await go_on.wait()
+        concurrency = 2
 
-    checking = asyncio.create_task(database.keep_connections_fresh())
+        async def handle_message(self, message: Any) -> None:
+            first = await sync_to_async(connected)()
+            # Neither goes on before the other has begun.
+            await sync_to_async(both.wait)(timeout=30)
+            used.append((first, await sync_to_async(connected)()))
+
     async with running(Orders):
-        await stage.publish("one")
-        await becomes_true(lambda: "keeps" in checks)
-        checks.clear()
-        await becomes_true(lambda: len(checks) >= 2)
-        assert set(checks) == {"keeps"}
-        go_on.set()
-        await becomes_true(lambda: "closes" in checks)
+        await stage.publish(1, 2)
         await stage.everything_is_settled(Orders)
-    checking.cancel()
+    (first, first_again), (second, second_again) = used
+    assert first is first_again
+    assert second is second_again
+    assert first is not second
+    await becomes_true(lambda: not own_thread.end_threads())
+
+
+@pytest.mark.usefixtures("own_threads")
+async def test_the_thread_of_an_async_handler_is_free_when_it_has_ended(stage: Stage) -> None:
+    class Orders(stage.Push):
+        concurrency = 5
+
+        async def handle_message(self, message: Any) -> None:
+            number = int(message.data)
+            await Receipt.objects.acreate(number=number, thread="")
+            if number % 2 and message.attempt == 1:
+                raise ValueError("again")
+
+    async with running(Orders):
+        await stage.publish(*range(30))
+        await stage.everything_is_settled(Orders)
+        await becomes_true(
+            lambda: len(own_thread._threads._free) == len(own_thread._threads._all) > 0
+        )
+    await becomes_true(lambda: not own_thread.end_threads())
+
+
+@pytest.mark.usefixtures("own_threads")
+async def test_async_batches_write_with_the_async_interface(stage: Stage) -> None:
+    class Orders(stage.Pull):
+        max_batch = 5
+
+        async def handle_batch(self, messages: Any) -> None:
+            for message in messages:
+                await Receipt.objects.acreate(number=int(message.data), thread="")
+
+    async with running(Orders):
+        await stage.publish(*range(20))
+        await stage.everything_is_settled(Orders)
+        await becomes_true(
+            lambda: len(own_thread._threads._free) == len(own_thread._threads._all) > 0
+        )
+    assert set(await sync_to_async(numbers)()) == set(range(20))
+    await becomes_true(lambda: not own_thread.end_threads())

@@ -83,6 +83,7 @@ READERS: list[Callable[[], object]] = [
     ours.default_durable_name,
     ours.manage_durables,
     ours.event_loop_policy,
+    ours.max_threads,
     ours.shutdown_timeout,
     ours.http,
     ours.embedded_store,

@@ -16,6 +16,7 @@ def test_a_project_without_the_setting_gets_the_defaults(settings: Settings) -> 
     assert ours.default_durable_name() is None
     assert ours.event_loop_policy() is None
     assert ours.shutdown_timeout() == 25
+    assert ours.max_threads() == 32
 
 
 @pytest.mark.parametrize("key", ["default_durable_name", "DEFAULT_DURABLE_NAME"])

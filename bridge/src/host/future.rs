@@ -37,6 +37,13 @@ struct Ready {
     answers: Mutex<Vec<(u64, Answer)>>,
 }
 
+impl Ready {
+    fn put(&self, id: u64, answer: Answer) {
+        lock(&self.answers).push((id, answer));
+        self.wake.signal();
+    }
+}
+
 /// The pending futures of one event loop, which holds them by its reader callback: when it is closed, they end, and
 /// the files of the queue with them, whatever answers are outstanding.
 #[pyclass(frozen, weakref, module = "nats_consumer._native")]
@@ -61,12 +68,16 @@ impl Futures {
             if future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
                 continue;
             }
-            match answer(py) {
-                Ok(value) => future.call_method1(py, intern!(py, "set_result"), (value,))?,
+            let set = match answer(py) {
+                Ok(value) => future.call_method1(py, intern!(py, "set_result"), (value,)),
                 Err(error) => {
-                    future.call_method1(py, intern!(py, "set_exception"), (error.into_value(py),))?
+                    future.call_method1(py, intern!(py, "set_exception"), (error.into_value(py),))
                 }
             };
+            if let Err(refused) = set {
+                // A future takes no StopIteration.
+                future.call_method1(py, intern!(py, "set_exception"), (refused.into_value(py),))?;
+            }
         }
         Ok(())
     }
@@ -122,9 +133,7 @@ impl Futures {
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
         convert: fn(Python<'_>, T) -> PyResult<Py<PyAny>>,
     ) -> PyResult<(Bound<'py, PyAny>, impl Future<Output = ()> + Send + 'static)> {
-        let id = self.next_id.fetch_add(1, Relaxed);
-        let future = event_loop.call_method0(intern!(event_loop.py(), "create_future"))?;
-        lock(&self.pending).insert(id, future.clone().unbind());
+        let (id, future) = self.pending(event_loop)?;
         let ready: Weak<Ready> = Arc::downgrade(&self.ready);
         let answering = async move {
             let result = AssertUnwindSafe(work).catch_unwind().await;
@@ -133,11 +142,19 @@ impl Futures {
                 Ok(Err(error)) => Err(to_python(&error)),
                 Err(_) => Err(EngineBug::new_err(())),
             });
-            let Some(ready) = ready.upgrade() else { return };
-            lock(&ready.answers).push((id, answer));
-            ready.wake.signal();
+            if let Some(ready) = ready.upgrade() {
+                ready.put(id, answer);
+            }
         };
         Ok((future, answering))
+    }
+
+    /// A pending future of the loop, and its number.
+    fn pending<'py>(&self, event_loop: &Bound<'py, PyAny>) -> PyResult<(u64, Bound<'py, PyAny>)> {
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let future = event_loop.call_method0(intern!(event_loop.py(), "create_future"))?;
+        lock(&self.pending).insert(id, future.clone().unbind());
+        Ok((id, future))
     }
 }
 
@@ -155,6 +172,44 @@ pub(crate) fn into_asyncio<T: Send + 'static>(
     let (future, work) = futures.get().promise(&event_loop, work, convert)?;
     runtime().spawn(work);
     Ok(future)
+}
+
+/// The answer of a call that another thread makes, for a future of an event loop.
+#[pyclass(frozen, module = "nats_consumer._native")]
+pub(crate) struct Promise {
+    id: u64,
+    ready: Weak<Ready>,
+}
+
+/// A future of the running loop, and its promise.
+#[pyfunction]
+pub(crate) fn promise(py: Python<'_>) -> PyResult<(Bound<'_, PyAny>, Promise)> {
+    let event_loop = running_loop(py)?;
+    let futures = Futures::of(&event_loop)?;
+    let (id, future) = futures.get().pending(&event_loop)?;
+    Ok((future, Promise { id, ready: Arc::downgrade(&futures.get().ready) }))
+}
+
+#[pymethods]
+impl Promise {
+    /// Gives the future its result, from any thread. Unlike `call_soon_threadsafe()` it keeps the GIL, which others
+    /// would take while the loop is woken.
+    fn keep(&self, result: Py<PyAny>) {
+        self.answer(Box::new(|_| Ok(result)));
+    }
+
+    /// Gives the future an exception.
+    fn fail(&self, error: Py<PyAny>) {
+        self.answer(Box::new(|py| Err(PyErr::from_value(error.into_bound(py)))));
+    }
+}
+
+impl Promise {
+    fn answer(&self, answer: Answer) {
+        if let Some(ready) = self.ready.upgrade() {
+            ready.put(self.id, answer);
+        }
+    }
 }
 
 /// [`into_asyncio`] for what comes in swarms: what one turn of the event loop begins is handed over at its end,

@@ -40,6 +40,8 @@ struct State {
     /// The message of the handler that the loop steps now.
     stepped: Option<Py<Message>>,
     task: Option<Py<PyAny>>,
+    /// Called when the coroutine that runs has ended.
+    at_end: Option<Py<PyAny>>,
     /// A handler has changed the Task, as by cancelling it: no other handler may see that.
     is_used_up: bool,
 }
@@ -183,10 +185,12 @@ impl Lane {
                 Ok(After::Waits(future))
             }
             Step::Done(value) => {
+                lane.call_at_end(py)?;
                 lane.end_timer(py, &mut running)?;
                 lane.ended_with(py, running, value.bind(py))
             }
             Step::Failed(error) => {
+                lane.call_at_end(py)?;
                 lane.end_timer(py, &mut running)?;
                 lane.ended_by(py, running, error)
             }
@@ -263,6 +267,11 @@ impl Lane {
             running.timer = Some(timer);
         }
         Ok(())
+    }
+
+    fn call_at_end(&self, py: Python<'_>) -> PyResult<()> {
+        let function = self.lock().at_end.take();
+        function.map_or(Ok(()), |function| function.call0(py).map(drop))
     }
 
     fn timeout_error(&self) -> PyErr {
@@ -361,15 +370,19 @@ impl Lane {
     }
 
     /// A loop that is closed with a handler under way: its delivery is handed back by being dropped.
-    fn close(&self) {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
         let running = self.lock().running.take();
         drop(running);
+        self.call_at_end(py)
     }
 
-    /// Whether a handler is under way that waits.
-    #[getter]
-    fn has_handler(&self) -> bool {
-        self.lock().running.is_some()
+    /// Has `function` called when the coroutine that runs has ended. Whether one runs.
+    fn at_end(&self, function: Py<PyAny>) -> bool {
+        let mut state = self.lock();
+        let runs = state.running.is_some() || state.stepped.is_some();
+        let before = if runs { state.at_end.replace(function) } else { Some(function) };
+        drop((state, before));
+        runs
     }
 
     /// The consumer, and the message whose handler is being stepped.

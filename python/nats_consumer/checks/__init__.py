@@ -25,6 +25,7 @@ from nats_consumer.declare.handler import HandlerProblems, project_handlers
 from nats_consumer.declare.middleware import middleware
 from nats_consumer.declare.options import consumer_options
 from nats_consumer.exceptions import ConfigurationError
+from nats_consumer.lanes.database import begins_as_reader
 from nats_consumer.payloads.event import Event, events
 from nats_consumer.publish.middleware import publish_middleware
 from nats_consumer.run import event_loop
@@ -46,7 +47,6 @@ from .warnings import (
 # A minute is the default of max_retry_delay.
 _LONG_HOLD_SECONDS = 60
 _SENTRY = "nats_consumer.contrib.sentry.isolate"
-_SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatialite")
 
 
 @register("nats_consumer")
@@ -58,6 +58,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *(partial(read, using=using) for using in _connections() for read in _OF_CONNECTIONS),
         default_durable,
         settings.manage_durables,
+        settings.max_threads,
         settings.shutdown_timeout,
         settings.http,
         settings.ready_grace,
@@ -266,7 +267,7 @@ def check_databases(**_: Any) -> list[CheckMessage]:
             id="nats_consumer.W004",
         )
         for alias, database in django_settings.DATABASES.items()
-        if _begins_as_reader(database)
+        if begins_as_reader(database)
     ]
 
 
@@ -276,11 +277,6 @@ def _writes_from_threads(consumer: type[Declaration]) -> bool:
         return blocks and consumer_options(consumer).concurrency > 1
     except ConfigurationError:
         return False  # check_consumers() says why
-
-
-def _begins_as_reader(database: dict[str, Any]) -> bool:
-    mode = (database.get("OPTIONS") or {}).get("transaction_mode") or "DEFERRED"
-    return database.get("ENGINE") in _SQLITE and mode.upper() == "DEFERRED"
 
 
 def _own_problems(consumer: type[Declaration]) -> Iterator[CheckMessage]:

@@ -1,24 +1,15 @@
 """Django's database connections, treated around a message as around a request."""
 
-import asyncio
-import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections, connections, reset_queries
+from django.db import connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .pool import BatchTask, PoolTask
-
-logger = logging.getLogger("nats_consumer.worker")
-
-# Below the first retry's default delay: a connection that broke under one attempt is replaced
-# before the next one.
-_SECONDS_BETWEEN_CHECKS = 0.5
-
-
+_SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatialite")
 # CONN_MAX_AGE = 0 is made for requests. A thread under load holds such a connection this long.
 _LONGEST_HELD_SECONDS = 60.0
 
@@ -28,12 +19,17 @@ def fresh_connections() -> Iterator[None]:
     """Connections that are too old or broken are closed before and after the body; a thread under
     load holds those of CONN_MAX_AGE = 0 until it is idle and calls close_old_connections(). The
     queries that Django keeps with DEBUG are forgotten before it."""
-    reset_queries()
-    _close_old_connections()
+    refresh()
     try:
         yield
     finally:
         _close_old_connections()
+
+
+def refresh() -> None:
+    """fresh_connections() without its end, for a thread that calls nothing else after the body."""
+    reset_queries()
+    _close_old_connections()
 
 
 def close_connections() -> None:
@@ -62,6 +58,22 @@ def _is_held(connection: BaseDatabaseWrapper) -> bool:
     )
 
 
+def begins_as_reader(database: Mapping[str, Any]) -> bool:
+    """Whether it is SQLite as Django sets it up: several threads that write find it locked."""
+    mode = (database.get("OPTIONS") or {}).get("transaction_mode") or "DEFERRED"
+    return database.get("ENGINE") in _SQLITE and bool(mode.upper() == "DEFERRED")
+
+
+def has_one_writer() -> bool:
+    """Whether a database is such a one."""
+    return any(begins_as_reader(each) for each in connections.settings.values())
+
+
+def are_pooled() -> bool:
+    """Whether connections come from a pool of Django's, and have to go back there."""
+    return any("pool" in each.get("OPTIONS", {}) for each in connections.settings.values())
+
+
 def _check_when_used(connection: BaseDatabaseWrapper) -> None:
     """Close a broken connection, and have Django check another one before its next query: a
     connection of CONN_MAX_AGE = 0 is not expected to fail because the database was restarted."""
@@ -72,34 +84,12 @@ def _check_when_used(connection: BaseDatabaseWrapper) -> None:
 
 
 async def idle() -> None:
-    """Wait until the shared thread in which async handlers use the database has nothing to do."""
+    """Wait until the thread that Django has for asynchronous code has nothing to do."""
     await sync_to_async(close_connections)()
 
 
-async def keep_connections_fresh() -> None:
-    """The same for async handlers, whose database work Django sends to one shared thread: there,
-    twice a second. Connections that are too old are closed when no handler runs that may use them;
-    broken ones in any case. Ends only by being cancelled."""
-    while True:
-        await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
-        try:
-            # A handler that begins meanwhile comes after this one in the thread.
-            await sync_to_async(_replace_broken if _handlers_run() else _refresh)()
-        except Exception:
-            logger.exception("The database connections could not be checked.")
-
-
-def _handlers_run() -> bool:
-    tasks = asyncio.all_tasks()
-    return any(isinstance(task, PoolTask | BatchTask) and task.has_handler() for task in tasks)
-
-
-def _refresh() -> None:
-    reset_queries()
-    close_old_connections()
-
-
-def _replace_broken() -> None:
+def replace_broken() -> None:
+    """Close the connections that are broken, and no others: somebody may use them."""
     reset_queries()
     for connection in connections.all(initialized_only=True):
         if not connection.errors_occurred or connection.in_atomic_block:

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from .own_thread import OwnThread
 
 if TYPE_CHECKING:
     from nats_consumer._native import Message
@@ -15,6 +18,16 @@ class PoolTask(asyncio.Task[None]):
     A handler may treat it as a Task of its own: cancel it, wait for its end, name it. The next
     handler must not see that, so the Task ends after the delivery and another one takes its
     place."""
+
+    def __init__(self, lane: Any, *, loop: asyncio.AbstractEventLoop) -> None:
+        own = ref(self)
+
+        def call_at_end(function: Callable[[], None]) -> bool:
+            task = own()
+            running: Any = None if task is None else task.get_coro()
+            return running is not None and bool(running.at_end(function))
+
+        super().__init__(lane, loop=loop, context=OwnThread(call_at_end).context())
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the handler that runs."""
@@ -33,12 +46,6 @@ class PoolTask(asyncio.Task[None]):
         self._use_up()
         super().set_name(value)
 
-    def has_handler(self) -> bool:
-        """Whether a handler waits for something in this Task."""
-        lane: Any = self.get_coro()
-        has_handler: bool = lane.has_handler
-        return has_handler
-
     def stepped(self) -> "tuple[str, Message | None]":
         """The consumer, and the message whose handler runs at this moment."""
         lane: Any = self.get_coro()
@@ -51,16 +58,13 @@ class PoolTask(asyncio.Task[None]):
 
 
 class BatchTask(asyncio.Task[None]):
-    """A Task that handles one batch."""
+    """A Task that handles one batch. Its coroutine calls leave_thread() after each call of the
+    handler."""
 
     def __init__(self, coroutine: Any, *, about: "tuple[str, Message]", **options: Any) -> None:
         """`about` is the consumer, and the first message."""
-        super().__init__(coroutine, **options)
+        super().__init__(coroutine, context=OwnThread(lambda _: True).context(), **options)
         self._about = about
-
-    def has_handler(self) -> bool:
-        """Whether a handler waits for something in this Task."""
-        return True
 
     def stepped(self) -> "tuple[str, Message | None]":
         """The consumer, and a message whose handler runs at this moment."""

@@ -26,6 +26,7 @@ from nats_consumer.lanes.database import (
     fresh_connections,
 )
 from nats_consumer.lanes.forked import ChildrenEnd
+from nats_consumer.lanes.own_thread import leave_thread
 from nats_consumer.lanes.pool import BatchTask
 from nats_consumer.logs import fields_of, method_of
 from nats_consumer.message import Message
@@ -259,6 +260,8 @@ class LoopDispatch(Dispatch):
     async def _judge(self, message: Message, error: Any) -> None:
         attempt = current.current_attempt()
         is_late = attempt is not None and attempt.is_late
+        if is_late:
+            leave_thread()  # It may still do what the handler waited for.
         if not self.consumption.raised(message, error, is_late):
             return
         answer, second = await _answered(partial(self._failed, message, error))
@@ -458,6 +461,8 @@ class BatchLoopDispatch(LoopDispatch):
             await self._handle_within(messages)
         except asyncio.CancelledError:
             self._batches.abandon(messages, hands_back=self._is_cancelled)
+        finally:
+            leave_thread()
 
     async def _handle_all(self, messages: Sequence[Message]) -> None:
         steps = self._batches.handle(messages)
@@ -477,6 +482,8 @@ class BatchLoopDispatch(LoopDispatch):
             if not timer.expired():
                 raise
             raise BatchTimeoutError(self._timeout) from error
+        finally:
+            leave_thread()
 
 
 class BatchThreadDispatch(ThreadDispatch):

@@ -7,7 +7,6 @@ from contextvars import ContextVar
 from nats_consumer import _native
 from nats_consumer.connect.log import LogPump
 from nats_consumer.declare.options import Overrides
-from nats_consumer.lanes import database
 from nats_consumer.settings import shutdown_timeout
 
 from .consume import consume
@@ -57,16 +56,12 @@ class OwnRun:
     async def _live(self) -> None:
         with ExitStack() as engine_logs:
             engine_logs.enter_context(LogPump(_native.take_logs, _native.wake_logs))
-            tasks = [
-                asyncio.create_task(self._supervised.run()),
-                asyncio.create_task(database.keep_connections_fresh()),
-            ]
+            running = asyncio.create_task(self._supervised.run())
             try:
                 await self._stopping.wait()
                 await self._supervised.drain(shutdown_timeout())
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
+                running.cancel()
+                await asyncio.wait([running])
                 # In a thread, because it waits for the pump's own.
                 await asyncio.to_thread(engine_logs.close)

@@ -26,6 +26,7 @@ from nats_consumer.exceptions import (
     RequestTimeout,
     ServiceUnavailable,
 )
+from nats_consumer.lanes.own_thread import own_thread
 from nats_consumer.streams.operation import StreamOperation
 
 from .dispatch import Dispatch, dispatch_for
@@ -243,7 +244,9 @@ class Supervised:
     async def _apply_setup(self) -> None:
         if self._apply is not None:
             consumer = self._instance()
-            await self._apply(await setup_operations(consumer), consumer.connection)
+            with own_thread():
+                operations = await setup_operations(consumer)
+            await self._apply(operations, consumer.connection)
             self._apply = None
 
     def log_failed_start(self, error: BaseException) -> None:

@@ -18,7 +18,7 @@ from nats_consumer.connect.log import LogPump
 from nats_consumer.declare.middleware import middleware
 from nats_consumer.declare.options import Overrides
 from nats_consumer.exceptions import WorkerError
-from nats_consumer.lanes import database
+from nats_consumer.lanes import database, own_thread
 from nats_consumer.streams.operation import StreamOperation
 
 from . import event_loop, logs
@@ -137,7 +137,7 @@ class _Worker:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._supervised: list[Supervised] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._launching: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(thread_name_prefix=_POOL)
         self._heard: Heard | None = None
         self._manager = Manager()
@@ -157,10 +157,7 @@ class _Worker:
             stopping, grace=self._plan.shutdown_timeout, exits=self._plan.exits
         ) as self._heard:
             self._supervised = [self._supervise(each) for each in self._plan.consumers]
-            self._tasks = [
-                asyncio.create_task(self._launch()),
-                asyncio.create_task(database.keep_connections_fresh()),
-            ]
+            self._launching = asyncio.create_task(self._launch())
             await self._first_starts(stopping)
             if not stopping.is_set():
                 self._manager.ready(f"{len(self._supervised)} consumers.")
@@ -247,6 +244,7 @@ class _Worker:
 
     def _threads(self, orm: asyncio.Task[None]) -> list[str]:
         names = [name for each in self._supervised for name in each.stuck_threads()]
+        names += own_thread.end_threads()
         names += [each.name for each in threading.enumerate() if each.name.startswith(_POOL)]
         return names if orm.done() else [*names, "a call made with sync_to_async"]
 

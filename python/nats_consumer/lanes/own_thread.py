@@ -1,0 +1,285 @@
+"""Threads for the blocking code of `async def` handlers. A handler has one for itself from its
+first sync_to_async() or query until it ends, and with the thread a database connection."""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from contextvars import Context, copy_context
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Lock
+from typing import Any
+
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from django.db import close_old_connections
+
+from nats_consumer import _native
+from nats_consumer._native import Promise
+from nats_consumer.settings import max_threads
+
+from .database import (
+    are_pooled,
+    close_connections,
+    has_one_writer,
+    refresh,
+    replace_broken,
+)
+from .forked import ChildrenEnd
+
+# A thread that nobody has called for this long closes its connections as CONN_MAX_AGE says, and
+# ends after the longer time.
+_REST_SECONDS = 1.0
+_END_SECONDS = 10.0
+_NAME = "nats_consumer-blocking"
+
+_Work = Callable[[], Any]
+
+logger = logging.getLogger("nats_consumer.worker")
+
+
+class OwnThread(Executor):
+    """The thread of the handler that runs in a Task.
+
+    `call_at_end(function)` has the function called when that handler ends, and returns whether one
+    runs."""
+
+    def __init__(self, call_at_end: Callable[[_Work], bool]) -> None:
+        self._call_at_end = call_at_end
+        self._thread: _Thread | None = None
+
+    def enter(self) -> None:
+        """Have sync_to_async() call its functions in the thread, in this context."""
+        key = ThreadSensitiveContext()
+        executors: Any = SyncToAsync.context_to_thread_executor
+        executors[key] = self
+        SyncToAsync.thread_sensitive_context.set(key)
+
+    def context(self) -> Context:
+        """A copy of this context, entered."""
+        context = copy_context()
+        context.run(self.enter)
+        return context
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call `fn` in the thread. Returns a future of the event loop, so that nobody has to pass
+        on the answer of another one."""
+        future, promise = _native.promise()
+        work = partial(fn, *args, **kwargs) if args or kwargs else fn
+        thread = self._thread
+        if thread is None:
+            thread = _threads.take()
+            work = thread.prepared(work)
+            if self._call_at_end(self.leave):
+                self._thread = thread
+            else:  # A task calls that has outlived its handler.
+                future.add_done_callback(lambda _: _threads.give_back(thread))
+        _threads.call(thread, _Call(work, future, promise))
+        return future
+
+    def leave(self) -> None:
+        """Give the thread back: it is free when it has done what it was called for."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            _threads.give_back(thread)
+
+
+@contextmanager
+def own_thread() -> Iterator[None]:
+    """Let the body have a thread of its own, if it needs one."""
+    executor = OwnThread(lambda _: True)
+    before: Any = SyncToAsync.thread_sensitive_context.get(None)
+    executor.enter()
+    try:
+        yield
+    finally:
+        executor.leave()
+        SyncToAsync.thread_sensitive_context.set(before)
+
+
+def leave_thread() -> None:
+    """Give back the thread that the handler of this Task has: what follows gets another one."""
+    key = SyncToAsync.thread_sensitive_context.get(None)
+    executor = SyncToAsync.context_to_thread_executor.get(key) if key is not None else None
+    if isinstance(executor, OwnThread):
+        executor.leave()
+
+
+def end_threads() -> list[str]:
+    """Let the threads end that nobody has. Returns the names of those that have not ended."""
+    return _threads.end()
+
+
+class _Call:
+    """Work for a thread, and the future that waits for it."""
+
+    __slots__ = ("_future", "_promise", "_work")
+
+    def __init__(self, work: _Work, future: "asyncio.Future[Any]", promise: Promise) -> None:
+        self._work = work
+        self._future = future
+        self._promise = promise
+
+    def make(self) -> None:
+        """Do the work, unless nobody waits for it any more."""
+        if self._future.cancelled():
+            return
+        try:
+            with ChildrenEnd():
+                result = self._work()
+        except BaseException as error:
+            self._promise.fail(error)
+        else:
+            self._promise.keep(result)
+
+
+class _Return:
+    """Connections of a pool go back to it."""
+
+    def make(self) -> None:
+        try:
+            refresh()
+        except Exception:
+            logger.exception("A database connection could not be given back to its pool.")
+
+
+class _Thread:
+    """A thread, and the number of handlers that have it."""
+
+    def __init__(self, name: str) -> None:
+        self.users = 0
+        self.calls = 0
+        """The calls that it has not made yet."""
+        self.is_pooled = are_pooled()
+        self._queue: SimpleQueue[_Call | _Return | None] = SimpleQueue()
+        # A call that never returns must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        """The name by which Python knows it."""
+        return self._thread.name
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._thread.is_alive()
+
+    def put(self, call: _Call | _Return | None) -> None:
+        """Let it make a call after those that it was given before, or end."""
+        self._queue.put(call)
+
+    def prepared(self, work: _Work) -> _Work:
+        """The first work of a handler, with its connections looked after as before a request."""
+
+        def prepare() -> Any:
+            # A handler that shares the thread may be in the middle of something.
+            (refresh if self.users == 1 else replace_broken)()
+            return work()
+
+        return prepare
+
+    def _run(self) -> None:
+        try:
+            while call := self._next():
+                call.make()
+                del call  # or the idle thread would keep its answer
+                _threads.note_made(self)
+        finally:
+            close_connections()
+
+    def _next(self) -> _Call | _Return | None:
+        is_closed = False
+        while True:
+            try:
+                return self._queue.get(timeout=_END_SECONDS if is_closed else _REST_SECONDS)
+            except Empty:
+                if is_closed and _threads.remove(self):
+                    return None
+                if self.users == 0:
+                    close_old_connections()
+                    is_closed = True
+
+
+class _Threads:
+    """The threads of this process. One is started when a handler needs one and none is free, up to
+    max_threads; then handlers share them."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._all: list[_Thread] = []
+        self._free: list[_Thread] = []
+        self._started = 0
+
+    def take(self) -> _Thread:
+        """A thread for one more handler: the one that was used last, which has a connection."""
+        with self._lock:
+            thread = self._free.pop() if self._free else self._started_or_shared()
+            thread.users += 1
+            return thread
+
+    def call(self, thread: _Thread, call: _Call) -> None:
+        """Let the thread make a call."""
+        with self._lock:
+            thread.calls += 1
+        thread.put(call)
+
+    def note_made(self, thread: _Thread) -> None:
+        """The thread has made a call."""
+        with self._lock:
+            thread.calls -= 1
+            self._note_if_free(thread)
+
+    def give_back(self, thread: _Thread) -> None:
+        """A handler that had the thread has ended."""
+        with self._lock:
+            thread.users -= 1
+            if thread.users == 0 and thread.is_pooled:
+                thread.calls += 1
+                thread.put(_Return())
+            self._note_if_free(thread)
+
+    def remove(self, thread: _Thread) -> bool:
+        """Let the thread end if it is free."""
+        with self._lock:
+            if thread not in self._free:
+                return False
+            self._free.remove(thread)
+            self._all.remove(thread)
+            return True
+
+    def end(self) -> list[str]:
+        """Let all free threads end. Returns the names of those that have not."""
+        with self._lock:
+            ending, self._free = self._free, []
+            for thread in ending:
+                thread.put(None)
+            self._all = [each for each in self._all if each.is_alive()]
+            return [each.name for each in self._all]
+
+    def _started_or_shared(self) -> _Thread:
+        if len(self._all) >= (1 if has_one_writer() else max_threads()):
+            return min(self._all, key=lambda each: (each.users, each.calls))
+        self._started += 1
+        thread = _Thread(f"{_NAME}-{self._started}")
+        self._all.append(thread)
+        return thread
+
+    def _note_if_free(self, thread: _Thread) -> None:
+        if thread.users == thread.calls == 0:
+            self._free.append(thread)
+
+
+_threads = _Threads()
+
+
+def _begin_again() -> None:
+    global _threads
+    _threads = _Threads()
+
+
+# Threads do not follow into a forked process.
+os.register_at_fork(after_in_child=_begin_again)
