@@ -417,6 +417,44 @@ def test_threads_that_write_to_another_database_pass(
     assert found() == {}
 
 
+@pytest.fixture
+def postgresql(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The project's database is PostgreSQL, with these settings."""
+    database: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {}}
+    monkeypatch.setitem(settings.DATABASES, "default", database)
+    return database
+
+
+@pytest.mark.parametrize("pool", [True, {"max_size": 9}, {"min_size": 2}])
+def test_a_pool_with_fewer_connections_than_a_consumer_has_threads_is_w020(
+    postgresql: dict[str, Any], pool: object
+) -> None:
+    postgresql["OPTIONS"]["pool"] = pool
+    in_threads(concurrency=10)
+    message = found()["nats_consumer.W020"]
+    assert "fewer than the threads of OrderConsumer" in message
+    assert '"max_size" of at least 10' in message
+
+
+@pytest.mark.parametrize("pool", [None, False, {"max_size": 10}, {"min_size": 10}])
+def test_a_pool_that_has_a_connection_for_each_thread_passes(
+    postgresql: dict[str, Any], pool: object
+) -> None:
+    postgresql["OPTIONS"]["pool"] = pool
+    in_threads(concurrency=10)
+    assert found() == {}
+
+
+@pytest.mark.parametrize("port", [6432, "6432", 6543])
+def test_server_side_cursors_through_a_pooler_are_w021(
+    postgresql: dict[str, Any], port: object
+) -> None:
+    postgresql["PORT"] = port
+    assert '"DISABLE_SERVER_SIDE_CURSORS": True' in found()["nats_consumer.W021"]
+    postgresql["DISABLE_SERVER_SIDE_CURSORS"] = True
+    assert found() == {}
+
+
 def test_all_faults_of_a_consumer_are_one_e003() -> None:
     declare("OrderConsumer", durable_name="my durable", max_retries=-1, batch_size=0, ack_wait=0)
     message = found()["nats_consumer.E003"]

@@ -153,8 +153,9 @@ def test_every_state_is_on_the_page_of_attributes() -> None:
 
 
 def test_every_check_is_on_its_page() -> None:
-    of_the_outbox = import_module("nats_consumer.contrib.outbox.checks")
-    files = [Path(inspect.getsourcefile(each) or "") for each in (checks, of_the_outbox)]
+    others = ("nats_consumer.checks.databases", "nats_consumer.contrib.outbox.checks")
+    modules = [checks, *map(import_module, others)]
+    files = [Path(inspect.getsourcefile(each) or "") for each in modules]
     source = "".join(each.read_text() for each in files)
     assert set(first_spans("reference/checks.md", "Checks")) == set(
         re.findall(r'"(nats_consumer\.[EW]\d{3})"', source)

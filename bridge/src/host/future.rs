@@ -70,9 +70,7 @@ impl Futures {
             }
             let set = match answer(py) {
                 Ok(value) => future.call_method1(py, intern!(py, "set_result"), (value,)),
-                Err(error) => {
-                    future.call_method1(py, intern!(py, "set_exception"), (error.into_value(py),))
-                }
+                Err(error) => future.call_method1(py, intern!(py, "set_exception"), (error.into_value(py),)),
             };
             if let Err(refused) = set {
                 // A future takes no StopIteration.

@@ -25,12 +25,12 @@ from nats_consumer.declare.handler import HandlerProblems, project_handlers
 from nats_consumer.declare.middleware import middleware
 from nats_consumer.declare.options import consumer_options
 from nats_consumer.exceptions import ConfigurationError
-from nats_consumer.lanes.database import begins_as_reader
 from nats_consumer.payloads.event import Event, events
 from nats_consumer.publish.middleware import publish_middleware
 from nats_consumer.run import event_loop
 from nats_consumer.templates import pattern_of
 
+from .databases import database_problems
 from .rolled_back import raises_ack_in_transaction
 from .unawaited import unawaited_calls
 from .warnings import (
@@ -253,30 +253,22 @@ def check_events(**_: Any) -> list[CheckMessage]:
 
 @register("nats_consumer")
 def check_databases(**_: Any) -> list[CheckMessage]:
-    """W004: an SQLite database that the threads of a consumer will find locked."""
-    names = [each.__name__ for each in registry.consumers() if _writes_from_threads(each)]
-    if not names:
-        return []
+    """W004, W020, W021: databases that do not fit the threads of the consumers."""
+    threads = {each.__name__: _threads_of(each) for each in registry.consumers()}
     return [
-        CheckWarning(
-            f"The SQLite database {alias!r} will often be locked: the threads of "
-            f"{', '.join(names)} write to it at the same time, and its transactions begin as "
-            "readers.",
-            hint='Give it "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20}, or the '
-            "consumers concurrency = 1.",
-            id="nats_consumer.W004",
-        )
+        problem
         for alias, database in django_settings.DATABASES.items()
-        if begins_as_reader(database)
+        for problem in database_problems(alias, database, threads)
     ]
 
 
-def _writes_from_threads(consumer: type[Declaration]) -> bool:
+def _threads_of(consumer: type[Declaration]) -> int:
+    """How many threads its handlers run in; 0 for `async def`."""
     try:
-        blocks = not iscoroutinefunction(handler_of(consumer))
-        return blocks and consumer_options(consumer).concurrency > 1
+        is_async = iscoroutinefunction(handler_of(consumer))
+        return 0 if is_async else consumer_options(consumer).concurrency
     except ConfigurationError:
-        return False  # check_consumers() says why
+        return 0  # check_consumers() says why
 
 
 def _own_problems(consumer: type[Declaration]) -> Iterator[CheckMessage]:
