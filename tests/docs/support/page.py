@@ -133,7 +133,7 @@ class PageRun:
     def _run_snippets(self, worker: Command | None) -> None:
         self._project.write("snippets.json", json.dumps(self._page.snippets))
         script = self._project.run("-m", "tests.docs.support.snippets", "snippets.json")
-        if script.finish(timeout=40) != 0:
+        if script.finish(timeout=120) != 0:
             log = worker.output if worker else "(no worker)"
             raise AssertionError(f"{script.output}\n--- the worker:\n{log}")
 
