@@ -16,7 +16,7 @@ from pytest_django import Settings
 
 from nats_consumer import JetstreamPullConsumer, Message, get_nats_client, operations
 from nats_consumer.declare import registry
-from nats_consumer.operate.status import status
+from nats_consumer.operate.status import _Look, status
 from tests.live.support.project import Project
 from tests.live.support.stage import Stage, running
 from tests.servers import NatsServer
@@ -229,6 +229,25 @@ async def test_a_large_backlog_sends_no_payloads(stage: Stage) -> None:
     await stage.publish(*[b"x" * 100_000] * 3)
     found = await seen()
     assert (found["pending"], found["oldest_seconds"]) == (3, None)
+
+
+async def test_a_stream_that_is_deleted_during_the_look_does_not_hide_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing(stage)
+    await operations.CreateConsumer(stream=stage.stream, durable_name="Billing").execute()
+    await stage.publish("one")
+    look = _Look._stored
+
+    async def deleted_before(self: _Look, *what: Any) -> Any:
+        await stage.jetstream.delete_stream(stage.stream)
+        return await look(self, *what)
+
+    monkeypatch.setattr(_Look, "_stored", deleted_before)
+    code, printed = await manage("--json")
+    [server] = json.loads(printed)["servers"]
+    assert (code, server["error"]) == (0, None)
+    assert server["consumers"][0]["pending"] == 1
 
 
 async def test_streams_that_no_class_names_are_shown_on_demand(stage: Stage) -> None:

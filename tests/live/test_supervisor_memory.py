@@ -27,6 +27,10 @@ def held() -> tuple[int, int]:
     return len(list(Path("/proc/self/fd").iterdir())), sum("nats-consumer" in line for line in maps)
 
 
+def threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
 def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -45,10 +49,12 @@ def test_fifty_workers_one_after_the_other_leave_nothing_behind(
         worker.release()
 
     one()
-    before = held()
+    before, threads_before = held(), threads()
     for _ in range(50):
         one()
     assert held() == before
+    # Those of other tests may end meanwhile.
+    assert threads() <= threads_before
 
 
 @pytest.mark.timeout(120)

@@ -340,7 +340,7 @@ class _Look:
     async def _stored(self, stream: str, sequence: int, subject: str) -> datetime | None:
         try:
             found = await self._jetstream.get_msg(stream, sequence, subject, next=True)
-        except NotFound:
+        except (NotFound, StreamNotFound):
             return None
         return found.time
 
