@@ -305,6 +305,14 @@ def test_pause_and_resume_reach_the_server_and_the_log(orders: Orders) -> None:
     assert first.object_id == f"default/{orders.stream}/Orders"
 
 
+@pytest.mark.parametrize("name", ["a.b", "*", "a b", "<b>", "%00", "a" * 300])
+def test_a_durable_of_a_name_that_none_has_is_not_found(orders: Orders, name: str) -> None:
+    address = reverse("admin:nats_admin_durable", args=["default", orders.stream, "Orders"])
+    answer = logged_in(*PERMISSIONS).get(address.replace("/Orders/", f"/{name}/"))
+    assert answer.status_code in (200, 404)
+    assert "<b>" not in text_of(answer)
+
+
 def test_a_pause_of_any_other_length_is_refused(orders: Orders) -> None:
     orders.give_up(b"1")
     client = logged_in(*PERMISSIONS)

@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from nats_consumer.client import Client
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.lanes.blocking import wait_for
+from nats_consumer.names import check_name
 from nats_consumer.operate import durables
 from nats_consumer.operate.board import short
 from nats_consumer.operate.declared import Durable
@@ -20,6 +21,7 @@ from nats_consumer.operate.listing import duration
 from nats_consumer.operate.status import ConsumerStatus, ServerStatus, StreamStatus, status
 
 from .ask import SECONDS, change, streams
+from .letters import number_of
 from .record import recorded
 
 if TYPE_CHECKING:
@@ -50,6 +52,10 @@ def durable_page(
     """Pause a durable or resume it. GET asks, and POST does it."""
     if (using, stream) not in streams():
         raise Http404("No consumer of this project reads this stream.")
+    try:
+        check_name(durable, "the name of a durable")
+    except ValueError as error:
+        raise Http404(str(error)) from error
     chosen = Durable(connection=using, stream=stream, name=durable)
     if request.method == "POST":
         return _changed(fleet, request, chosen)
@@ -75,7 +81,7 @@ def durable_page(
 def _changed(fleet: "FleetAdmin", request: HttpRequest, durable: Durable) -> HttpResponse:
     verb = request.POST.get("verb", "")
     chosen = request.POST.get("seconds", "")
-    seconds = int(chosen) if chosen.isdecimal() else 0
+    seconds = number_of(chosen) or 0
     if verb not in ("pause", "resume") or (verb == "pause" and seconds not in PAUSES):
         raise Http404("No such action.")
     try:
