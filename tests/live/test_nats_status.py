@@ -27,8 +27,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def project(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A project without the stage's own classes, which have no handler."""
+    """A project without the stage's own classes, which have no handler, and without an outbox."""
     monkeypatch.setattr(registry, "_declared", {})
+    monkeypatch.setattr("nats_consumer.contrib.outbox.status.databases", list)
 
 
 async def manage(*arguments: str) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """The outbox: rows in the caller's transaction, and the relay that publishes them."""
 
 import asyncio
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Now
 from pytest_django import Settings
 
@@ -25,7 +26,9 @@ from nats_consumer import (
     publish_many_on_commit,
     publish_on_commit,
 )
+from nats_consumer.contrib.outbox.lease import Lease
 from nats_consumer.contrib.outbox.metrics import Metrics
+from nats_consumer.declare import registry
 from nats_consumer.exceptions import ConfigurationError, OutboxError, PayloadTooLarge
 from nats_consumer.testing import capture_published
 from tests.live.support.project import Project
@@ -186,6 +189,87 @@ def test_followers_of_a_refused_message_in_a_later_batch_do_not_pass_those_of_it
         pass
     ours.end()
     assert [data for _, data in stored(late)] == [b"1", b"2", b"3"]
+
+
+def test_a_message_for_later_is_relayed_at_once_and_waits_in_its_stream(
+    outbox: Any, fresh: Callable[[str], str]
+) -> None:
+    stream = fresh("orders")
+
+    async def add() -> None:
+        async with await get_nats_client() as client:
+            await client.jetstream().add_stream(
+                name=stream,
+                subjects=[f"{stream}.>", f"_later.*.{stream}.>"],
+                allow_msg_schedules=True,
+                allow_msg_ttl=True,
+            )
+
+    asyncio.run(add())
+    publish_on_commit(f"{stream}.remind", b"later", at=timedelta(hours=1), ttl=60, msg_id="7")
+    publish_many_on_commit([Outgoing(f"{stream}.remind", b"too", at=timedelta(hours=1), msg_id=8)])
+    relay_all()
+    assert stored(stream) == [
+        (f"_later.7.{stream}.remind", b"later"),
+        (f"_later.8.{stream}.remind", b"too"),
+    ]
+
+
+def status_of(*arguments: str) -> tuple[int, str]:
+    """The exit code and the output of nats_status, in a project without consumers."""
+    out = StringIO()
+    try:
+        call_command("nats_status", *arguments, stdout=out, no_color=True)
+    except CommandError as error:
+        return error.returncode, out.getvalue() + str(error)
+    except SystemExit as ended:
+        return int(str(ended.code)), out.getvalue()
+    return 0, out.getvalue()
+
+
+@pytest.fixture
+def no_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_declared", {})
+
+
+@pytest.mark.usefixtures("no_consumers")
+def test_the_status_shows_how_far_the_relay_is_behind(stream: str, outbox: Any) -> None:
+    assert status_of("--check")[0] == 0
+    publish_on_commit("nobody.has.this", b"1", key="k1")
+    code, told = status_of("--check")
+    assert (code, told) == (2, "CRITICAL: outbox of default: nobody relays, and 1 messages wait\n")
+    relay_all()
+    publish_on_commit(f"{stream}.a", b"2", key="k1")
+    outbox.OutboxMessage.objects.update(created_at=Now() - timedelta(hours=3))
+    lease = Lease("default")
+    assert lease.hold()
+    assert status_of("--check", "--max-oldest", "2h") == (
+        2,
+        "CRITICAL: outbox of default: 10800 seconds since the oldest was stored, more than 7200\n"
+        "WARNING: outbox of default: 1 messages were refused, and their keys wait\n",
+    )
+    assert status_of("--check")[0] == 1
+    row = f"default        2     3 h        1  {lease.holder}"
+    assert row in status_of()[1].splitlines()
+    [found] = json.loads(status_of("--json")[1])["outboxes"]
+    assert (found["rows"], found["stuck"], found["relay"]) == (2, 1, lease.holder)
+
+
+@pytest.mark.usefixtures("no_consumers")
+def test_a_database_that_cannot_be_asked_is_named_by_the_status(
+    outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(using: str) -> None:
+        raise OperationalError("the database is away\n")
+
+    monkeypatch.setattr("nats_consumer.contrib.outbox.status.lag", fail)
+    assert status_of() == (
+        1,
+        "outbox   waiting  oldest  refused  relay\n"
+        "default  ?        ?       ?        the database is away\n\n"
+        "Not asked: the database default.",
+    )
+    assert status_of("--check") == (3, "UNKNOWN: outbox of default: the database is away\n")
 
 
 def test_a_message_is_dropped_only_when_asked_twice(stream: str, outbox: Any) -> None:

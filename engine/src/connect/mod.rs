@@ -230,6 +230,15 @@ impl Connection {
         version::check(&self.client.server_info().version, &self.server())
     }
 
+    /// Whether the server has this version or a later one.
+    ///
+    /// # Errors
+    /// Its version.
+    pub(crate) fn server_since(&self, oldest: (u64, u64)) -> std::result::Result<(), String> {
+        let version = self.client.server_info().version;
+        if version::is_since(&version, oldest) { Ok(()) } else { Err(version) }
+    }
+
     /// The largest message the server takes, headers included, in bytes.
     #[must_use]
     pub fn max_payload(&self) -> usize {

@@ -6,12 +6,17 @@ use crate::error::{Error, ErrorKind, Result};
 /// as acknowledged (seen on 2.10.25 and 2.10.26). Versions before 2.10 ignore several filters and send the whole stream.
 pub const OLDEST_SERVER: (u64, u64) = (2, 11);
 
-/// # Errors
-/// [`ErrorKind::Config`] for a version that is too old. One that cannot be read is taken for a new one.
-pub(crate) fn check(version: &str, server: &str) -> Result<()> {
+/// Whether a version is this one or later. One that cannot be read is taken for a new one.
+pub(crate) fn is_since(version: &str, oldest: (u64, u64)) -> bool {
     let mut numbers = version.trim_start_matches('v').split('.').map(str::parse::<u64>);
-    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return Ok(()) };
-    if (major, minor) >= OLDEST_SERVER {
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return true };
+    (major, minor) >= oldest
+}
+
+/// # Errors
+/// [`ErrorKind::Config`] for a version that is too old.
+pub(crate) fn check(version: &str, server: &str) -> Result<()> {
+    if is_since(version, OLDEST_SERVER) {
         return Ok(());
     }
     let (oldest_major, oldest_minor) = OLDEST_SERVER;

@@ -1,5 +1,6 @@
 //! Publishing into a stream: the message counts when the stream has confirmed it.
 
+pub(crate) mod later;
 pub mod publisher;
 
 use std::time::Duration;
@@ -194,6 +195,7 @@ impl Outgoing {
 /// [`ErrorKind::Disconnected`] or [`ErrorKind::Closed`] soon without a connection, [`ErrorKind::Denied`] at once
 /// without the permission, or what the stream answered.
 pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
+    let outgoing = if outgoing.is_for_later() { later::waiting(connection, outgoing)? } else { outgoing };
     let subject = outgoing.subject.clone();
     let answer = match request(connection, outgoing, limit).await {
         Err(error) if error.kind() == ErrorKind::Timeout => return Err(unconfirmed(&subject, limit)),
@@ -215,16 +217,22 @@ pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
     };
     match serde_json::from_slice(answer).map_err(|error| foreign().because(error))? {
         Reply { error: Some(Refusal { err_code: MESSAGE_ID_IN_PROCESS, .. }), .. } => Err(undecided(subject)),
-        Reply { error: Some(Refusal { code, err_code, description }), .. } => Err(Error::new(
-            ErrorKind::NotStored { code, err_code },
-            format!("The stream refused the message for {subject}: {description} (error {err_code})."),
-        )
-        .because(description)),
+        Reply { error: Some(refusal), stream, .. } => Err(refused_by(stream.as_deref(), subject, refusal)),
         Reply { stream: Some(stream), sequence: Some(sequence), duplicate, domain, .. } => {
             Ok(PublishAck { stream, sequence, duplicate, domain })
         }
         Reply { .. } => Err(foreign()),
     }
+}
+
+fn refused_by(stream: Option<&str>, subject: &str, refusal: Refusal) -> Error {
+    let Refusal { code, err_code, description } = refusal;
+    let kind = ErrorKind::NotStored { code, err_code };
+    if let Some(advice) = stream.and_then(|stream| later::advice(err_code, stream, subject)) {
+        return Error::new(kind, advice);
+    }
+    let text = format!("The stream refused the message for {subject}: {description} (error {err_code}).");
+    Error::new(kind, text).because(description)
 }
 
 /// Publishes and waits, at most `limit`, for somebody's answer.
@@ -315,7 +323,9 @@ fn refused(subject: &str, limit: Duration, largest: usize, error: async_nats::Re
 }
 
 pub(crate) fn no_stream(subject: &str) -> Error {
-    let message = format!("No stream has the subject {subject}: create one that does, or check the subject.");
+    let message = later::without_place(subject).unwrap_or_else(|| {
+        format!("No stream has the subject {subject}: create one that does, or check the subject.")
+    });
     Error::new(ErrorKind::NoStream, message)
 }
 

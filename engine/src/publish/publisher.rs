@@ -1,5 +1,6 @@
 //! One connection to publish on: opened on first use, and again after it was closed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 use crate::observe::Metrics;
 use crate::observe::published::Published;
-use crate::publish::{Outgoing, PublishAck, no_stream, publish, read_ack, request, send, unconfirmed};
+use crate::publish::{Outgoing, PublishAck, later, no_stream, publish, read_ack, request, send, unconfirmed};
 
 /// Messages under way at once when many are published; the confirmations of more could overflow the
 /// subscription.
@@ -51,6 +52,8 @@ struct Cached {
     connection: Option<Connection>,
     /// When the last try to connect failed, and its error.
     failed: Option<(Instant, ErrorKind, String)>,
+    /// Streams that keep messages for later.
+    keeping: HashSet<String>,
 }
 
 /// How long callers get the error of the last failed connection at once. Otherwise each of them would wait for a try
@@ -76,7 +79,7 @@ impl Publisher {
     /// ```
     #[must_use]
     pub fn on(connection: Connection) -> Self {
-        let cached = Cached { connection: Some(connection), failed: None };
+        let cached = Cached { connection: Some(connection), ..Cached::default() };
         Self { connect: None, cached: Arc::new(Mutex::new(cached)), published: None }
     }
 
@@ -133,10 +136,15 @@ impl Publisher {
     async fn publish_within(&self, outgoing: Outgoing, limit: Duration) -> Result<PublishAck> {
         let began = Instant::now();
         let connection = self.connection(limit).await?;
+        let is_for_later = outgoing.is_for_later();
         let published = publish(&connection, outgoing, limit.saturating_sub(began.elapsed())).await;
         if published.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unconfirmed) {
             // The caller has waited long enough; the next one finds a sound link.
             tokio::spawn(async move { connection.renew_if_silent(LINK_CHECK_TIMEOUT).await });
+        } else if is_for_later {
+            let ack = published?;
+            self.check_kept(&connection, &ack.stream, began + limit.min(LONGEST)).await?;
+            return Ok(ack);
         }
         published
     }
@@ -186,8 +194,26 @@ impl Publisher {
         // While the link is down, what async-nats buffers fills up and subscribing would wait forever.
         let answers = timeout_at(deadline, connection.client().subscribe(format!("{inbox}.*"))).await;
         let answers = answers.map_err(|_| no_connection(limit))?.map_err(closed)?;
+        let is_for_later: Vec<bool> = messages.iter().map(Outgoing::is_for_later).collect();
         let pipeline = Pipeline::new(&connection, answers, inbox, limit, deadline);
-        Ok(pipeline.run(messages).await)
+        let mut results = pipeline.run(messages).await;
+        for (result, _) in results.iter_mut().zip(is_for_later).filter(|(_, is_for_later)| *is_for_later) {
+            let Ok(ack) = result else { continue };
+            if let Err(error) = self.check_kept(&connection, &ack.stream, deadline).await {
+                *result = Err(error);
+            }
+        }
+        Ok(results)
+    }
+
+    /// [`later::check_kept`], asked once for a stream that has kept one.
+    async fn check_kept(&self, connection: &Connection, stream: &str, deadline: Instant) -> Result<()> {
+        if self.cached.lock().await.keeping.contains(stream) {
+            return Ok(());
+        }
+        timeout_at(deadline, later::check_kept(connection, stream)).await.unwrap_or(Ok(()))?;
+        self.cached.lock().await.keeping.insert(stream.to_owned());
+        Ok(())
     }
 
     /// [`send`] on this connection: no stream confirms the message, and it may be lost.
@@ -324,6 +350,17 @@ impl<'a> Pipeline<'a> {
     }
 
     async fn send(&mut self, index: usize, message: Outgoing) {
+        let message = if message.is_for_later() {
+            match later::waiting(self.connection, message) {
+                Ok(waiting) => waiting,
+                Err(error) => {
+                    self.results[index] = Some(Err(error));
+                    return;
+                }
+            }
+        } else {
+            message
+        };
         let (subject, headers, payload) = message.into_parts();
         let reply = format!("{}.{index}", self.inbox);
         let client = self.connection.client();

@@ -1,9 +1,10 @@
 //! Publishing: confirmed, refused, or told quickly that it cannot be.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nats_consumer::publish::publish;
 use nats_consumer::{Connection, ErrorKind, Outgoing, Publisher};
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::stage::{SOON, Stage, eventually};
@@ -101,4 +102,37 @@ async fn many_are_published_under_a_limit_that_no_clock_can_tell() {
     let results = publisher.publish_many(vec![order(b"1"), order(b"2")], Duration::MAX).await.unwrap();
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     assert_eq!(stage.stored("orders").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_for_later_waits_apart_and_is_published_at_its_time() {
+    let stage = Stage::set().await;
+    let config = json!({
+        "name": "reminders", "subjects": ["reminders.>", "_later.*.reminders.>"],
+        "allow_msg_schedules": true, "allow_msg_ttl": true,
+    });
+    stage.api("STREAM.CREATE.reminders", &config).await;
+    let publisher = Publisher::new(stage.address());
+    let outgoing = |number: &str| Outgoing::to("reminders.7", "").unwrap().id(number).unwrap();
+    let tomorrow = SystemTime::now() + Duration::from_secs(24 * 3600);
+    publisher.publish(outgoing("later").at(tomorrow).unwrap(), SOON).await.unwrap();
+    let due = ["1", "2"].map(|number| outgoing(number).at(SystemTime::now()).unwrap().ttl(SOON * 100));
+    let stored = publisher.publish_many(due.to_vec(), SOON).await.unwrap();
+    assert!(stored.iter().all(Result::is_ok), "{stored:?}");
+    let subjects = async || {
+        let asked = json!({ "subjects_filter": ">" });
+        stage.api("STREAM.INFO.reminders", &asked).await["state"]["subjects"].clone()
+    };
+    let expected = json!({ "_later.later.reminders.7": 1, "reminders.7": 2 });
+    eventually("those that are due are published", async || subjects().await == expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_a_place_for_later_is_told_what_it_needs() {
+    let stage = Stage::set().await;
+    let publisher = Publisher::new(stage.address());
+    let outgoing = order(b"{}").at(SystemTime::now()).unwrap();
+    let error = publisher.publish(outgoing, SOON).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoStream);
+    assert!(error.to_string().contains("\"_later.*.orders.>\" beside \"orders.>\""), "{error}");
 }

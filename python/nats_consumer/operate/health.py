@@ -1,5 +1,6 @@
 """Judgement of a status, with the exit codes of Nagios."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -25,9 +26,11 @@ class Limits:
     dead: int | None = None
 
 
-def problems(servers: list[ServerStatus], limits: Limits) -> list[tuple[Level, str]]:
-    """Everything that is wrong, the worst first."""
-    found = [each for server in servers for each in _of_server(server, limits)]
+def problems(
+    servers: list[ServerStatus], limits: Limits, others: Iterable[tuple[Level, str]] = ()
+) -> list[tuple[Level, str]]:
+    """Everything that is wrong, and `others`, the worst first."""
+    found = [*others, *(each for server in servers for each in _of_server(server, limits))]
     return sorted(found, key=lambda each: (-each[0], each[1]))
 
 

@@ -28,6 +28,7 @@ from .drafts import (
 )
 from .middleware import around, around_all
 from .publisher import Publisher, current_publisher, is_open
+from .times import At, Ttl
 
 if TYPE_CHECKING:
     from nats_consumer._native import Msg
@@ -59,6 +60,8 @@ def publish(
     *,
     headers: Mapping[str, str] | None = None,
     msg_id: MsgId | None = None,
+    at: At | None = None,
+    ttl: Ttl | None = None,
     timeout: float = ...,
     using: str = ...,
     **values: TokenValue,
@@ -69,6 +72,8 @@ def publish(
     *,
     headers: Mapping[str, str] | None = None,
     msg_id: MsgId | None = None,
+    at: At | None = None,
+    ttl: Ttl | None = None,
     timeout: float = ...,
     using: str = ...,
     **values: TokenValue,
@@ -79,6 +84,8 @@ def publish(
     *,
     headers: Mapping[str, str] | None = None,
     msg_id: MsgId | None = None,
+    at: At | None = None,
+    ttl: Ttl | None = None,
     timeout: float = _DEFAULT_TIMEOUT,
     using: str = DEFAULT_CONNECTION,
     **values: TokenValue,
@@ -96,6 +103,10 @@ def publish(
     `values` are for names in the subject: `publish("orders.{id}.paid", data, id=7)`. A value is
     one token of it: text, an int, a UUID, a date or an Enum of them.
 
+    With `at`, an aware datetime or a timedelta from now, the server keeps the message and publishes
+    it then. With `ttl`, in seconds or a timedelta, the stream deletes it after that time, rounded
+    up to whole seconds. Both need settings of the stream, and errors name them.
+
     `using` is the alias of the connection to publish to, a key of NATS_CONSUMER["connections"].
 
     Raises a PublishError (NoStreamResponse, NotStored if the stream refuses it, PublishTimeout,
@@ -105,7 +116,7 @@ def publish(
     On an event loop, use apublish(): this one blocks the loop, and warns about that once."""
     if on_event_loop():
         _recommend_async()
-    draft = make_draft(subject, data, headers, msg_id, values)
+    draft = make_draft(subject, data, headers, msg_id, values, at, ttl)
     limit = checked_timeout(timeout)
     with around([draft], using) as (sent,):
         return current_publisher(using).publish(sent, limit)
@@ -118,6 +129,8 @@ async def apublish(
     *,
     headers: Mapping[str, str] | None = None,
     msg_id: MsgId | None = None,
+    at: At | None = None,
+    ttl: Ttl | None = None,
     timeout: float = ...,  # noqa: ASYNC109
     using: str = ...,
     **values: TokenValue,
@@ -128,6 +141,8 @@ async def apublish(
     *,
     headers: Mapping[str, str] | None = None,
     msg_id: MsgId | None = None,
+    at: At | None = None,
+    ttl: Ttl | None = None,
     timeout: float = ...,  # noqa: ASYNC109
     using: str = ...,
     **values: TokenValue,
@@ -138,12 +153,14 @@ async def apublish(
     *,
     headers: Mapping[str, str] | None = None,
     msg_id: MsgId | None = None,
+    at: At | None = None,
+    ttl: Ttl | None = None,
     timeout: float = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - it ends the engine's work too
     using: str = DEFAULT_CONNECTION,
     **values: TokenValue,
 ) -> PubAck:
     """publish() for async code."""
-    draft = make_draft(subject, data, headers, msg_id, values)
+    draft = make_draft(subject, data, headers, msg_id, values, at, ttl)
     limit = checked_timeout(timeout)
     with around([draft], using) as (sent,):
         return await (await _publisher(using)).apublish(sent, limit)
@@ -157,7 +174,7 @@ def publish_many(
 ) -> list[PubAck]:
     """Publish messages in their order without waiting for each, and return their confirmations.
     Far faster than publish() in a loop. A message is a (subject, data) pair, an event, or
-    an Outgoing with headers or a message id.
+    an Outgoing with headers, a message id or a time.
 
     All messages together have `timeout` seconds. Raises NotAllStored if some were not stored: an
     ExceptionGroup of the errors, which says which messages were stored and which were not. If one
@@ -193,6 +210,8 @@ def publish_on_commit(
     *,
     headers: Mapping[str, str] | None = None,
     msg_id: MsgId | None = None,
+    at: At | None = None,
+    ttl: Ttl | None = None,
     key: str | None = None,
     timeout: float = ...,
     using: str | None = None,
@@ -207,6 +226,8 @@ def publish_on_commit(
     *,
     headers: Mapping[str, str] | None = None,
     msg_id: MsgId | None = None,
+    at: At | None = None,
+    ttl: Ttl | None = None,
     key: str | None = None,
     timeout: float = ...,
     using: str | None = None,
@@ -221,6 +242,8 @@ def publish_on_commit(
     *,
     headers: Mapping[str, str] | None = None,
     msg_id: MsgId | None = None,
+    at: At | None = None,
+    ttl: Ttl | None = None,
     key: str | None = None,
     timeout: float = _DEFAULT_TIMEOUT,
     using: str | None = None,
@@ -245,7 +268,8 @@ def publish_on_commit(
 
     `connection` is the connection to publish to, which publish() calls `using`. The outbox
     publishes to "default" only, and raises ConfigurationError for another one."""
-    draft, limit = make_draft(subject, data, headers, msg_id, values), checked_timeout(timeout)
+    draft = make_draft(subject, data, headers, msg_id, values, at, ttl)
+    limit = checked_timeout(timeout)
     store = on_commit.outbox(outbox, connection)
     # Around this call, not the commit: the middleware sees where the message comes from.
     with around([draft], connection) as (kept,):

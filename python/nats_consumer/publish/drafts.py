@@ -16,6 +16,8 @@ from nats_consumer.payloads.encode import encoded
 from nats_consumer.payloads.event import Event, event_of, values_for
 from nats_consumer.templates import TokenValue, filled, has_names
 
+from .times import At, Ttl, lines_of
+
 if TYPE_CHECKING:
     from nats_consumer._native import Drafts
 
@@ -34,7 +36,7 @@ EVENT_TYPE = "Event-Type"
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message for publish_many() with headers or a message id. The arguments are those of
+    """A message for publish_many() with more than a subject and data. The arguments are those of
     publish(): `subject` may be an event class. `values` are for the names in the subject, as in
     {"id": 7}. `key` is for the outbox: messages with the same key stay in order."""
 
@@ -44,6 +46,8 @@ class Outgoing:
     msg_id: MsgId | None = None
     key: str | None = None
     values: Mapping[str, TokenValue] | None = None
+    at: At | None = None
+    ttl: Ttl | None = None
 
 
 def make_draft(
@@ -52,8 +56,11 @@ def make_draft(
     headers: Mapping[str, str] | None,
     msg_id: MsgId | None,
     values: Mapping[str, TokenValue] | None = None,
+    at: At | None = None,
+    ttl: Ttl | None = None,
 ) -> Draft:
-    """The message as the engine takes it. Raises TypeError, InvalidMessage or Unserializable."""
+    """The message as the engine takes it. Raises TypeError, ValueError, InvalidMessage or
+    Unserializable."""
     if isinstance(subject, str) and data is not OWN:
         event = event_of(type(data))
     else:
@@ -68,6 +75,8 @@ def make_draft(
         lines = {**own, **(lines or {})}
     if msg_id is not None:
         lines = {**(lines or {}), MSG_ID: _checked_msg_id(msg_id)}
+    if at is not None or ttl is not None:
+        lines = {**(lines or {}), **lines_of(at, ttl)}
     for name, value in (lines or {}).items():
         _check_characters("headers", name)
         _check_characters("headers", value)
@@ -101,7 +110,13 @@ def draft_of(message: Any) -> Draft:
         return make_draft(message, OWN, None, None)
     if isinstance(message, Outgoing):
         return make_draft(
-            message.subject, message.data, message.headers, message.msg_id, message.values
+            message.subject,
+            message.data,
+            message.headers,
+            message.msg_id,
+            message.values,
+            message.at,
+            message.ttl,
         )
     subject, data = message
     return make_draft(subject, data, None, None)

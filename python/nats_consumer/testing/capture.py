@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nats_consumer.api import PubAck
 from nats_consumer.exceptions import NoResponders
 from nats_consumer.publish.drafts import MSG_ID, Draft
 from nats_consumer.publish.publisher import replaced_by
+from nats_consumer.publish.times import SCHEDULE, time_of
 from nats_consumer.settings import DEFAULT_CONNECTION
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ class Published:
     def msg_id(self) -> str | None:
         """The message id it was published with."""
         return (self.headers or {}).get(MSG_ID)
+
+    @property
+    def at(self) -> datetime | None:
+        """When the server is to publish it, in UTC; None for at once."""
+        return time_of((self.headers or {}).get(SCHEDULE))
 
     def json(self) -> Any:
         """The data, read as JSON."""

@@ -87,10 +87,10 @@ class Nats:
         return timedelta(microseconds=(self._now - self._began) // 1000)
 
     def run(self) -> None:
-        """Deliver until nothing is due any more, and jump over the delays of retries. What
-        publish_on_commit() holds for a commit is published first, whether rows of an outbox or
-        not. A message whose attempts are used up and that comes again without end
-        (ErrorAckBehavior.NAK) stays pending: only advance() delivers it again.
+        """Deliver until nothing is due any more, and jump over the delays of retries and of
+        messages for later. What publish_on_commit() holds for a commit is published first, whether
+        rows of an outbox or not. A message whose attempts are used up and that comes again without
+        end (ErrorAckBehavior.NAK) stays pending: only advance() delivers it again.
 
         Raises RuntimeError after 100,000 deliveries."""
         _finish(self._run(InThread()))
@@ -146,6 +146,7 @@ class Nats:
         self, caller: Caller, consumer: "type[NatsConsumer]", die: bool
     ) -> Attempt:
         await self._publish_held(caller)
+        self._publish_due()
         delivery = self._durable(consumer).take(self._now)
         if delivery is None:
             raise LookupError(f"Nothing is due for {consumer.__name__}.")
@@ -238,6 +239,7 @@ class Nats:
         """Deliver one message that is due; False if there is none."""
         if self._is_down:
             return False
+        self._publish_due()
         for consumer, durable in self._durables.items():
             deliveries = durable.take_batch(self._now)
             if deliveries:
@@ -266,10 +268,17 @@ class Nats:
         self.attempts += done
         return done
 
+    def _publish_due(self) -> None:
+        """Publish the messages for later whose time has come."""
+        for using, server in list(self._servers.items()):
+            for draft in server.take_due(self._now):
+                self._store(draft, using)
+
     def _next_due(self, *, only_attempts: bool) -> int | None:
         if self._is_down:
             return None
         due = [each.next_due(only_attempts=only_attempts) for each in self._durables.values()]
+        due += [each.next_due() for each in self._servers.values()]
         return min((each for each in due if each is not None), default=None)
 
     async def _publish_held(self, caller: Caller) -> bool:

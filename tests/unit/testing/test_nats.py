@@ -25,6 +25,7 @@ from nats_consumer.api import StreamConfig
 from nats_consumer.contrib.outbox.models import OutboxMessage
 from nats_consumer.exceptions import (
     ConfigurationError,
+    MessageRefused,
     NoResponders,
     NoStreamResponse,
     NotAllStored,
@@ -74,6 +75,59 @@ def test_a_thousand_retries_with_a_backoff_of_up_to_an_hour_take_less_than_a_sec
     # 1 s + 2 s + ... + 2,048 s, and an hour for each of the others.
     assert nats.waited // timedelta(seconds=1) == 2**12 - 1 + 988 * 3600
     assert took < 1
+
+
+def test_a_message_for_later_is_handled_at_its_time() -> None:
+    orders = consumer()
+    with Nats([orders]).in_use() as nats:
+        publish(CREATED, b"later", at=timedelta(days=3), ttl=60, headers={"Trace": "abc"})
+        publish(CREATED, b"now")
+        nats.advance(timedelta(days=2))
+        assert [each.message.data for each in nats.attempts] == [b"now"]
+        assert [each.data for each in nats.messages("_later.>")] == [b"later"]
+        nats.run()
+    assert [each.message.data for each in nats.attempts] == [b"now", b"later"]
+    assert timedelta(days=2.9) < nats.waited <= timedelta(days=3)
+    assert nats.attempts[1].message.headers == {"Trace": "abc", "Nats-TTL": "60s"}
+    assert nats.messages("_later.>") == []
+
+
+def test_a_message_for_later_with_the_same_id_waits_once() -> None:
+    orders = consumer()
+    with Nats([orders]).in_use() as nats:
+        publish(CREATED, b"1", at=timedelta(hours=1), msg_id="order 7.paid")
+        assert publish(CREATED, b"2", at=timedelta(hours=2), msg_id="order 7.paid").duplicate
+        nats.advance(300)
+        assert not publish(CREATED, b"3", at=timedelta(hours=2), msg_id="order 7.paid").duplicate
+        [waiting] = nats.messages("_later.>")
+        assert waiting.subject == f"_later.order%207%2Epaid.{CREATED}"
+        nats.run()
+    assert [each.message.data for each in nats.attempts] == [b"3"]
+
+
+def test_a_message_is_gone_after_its_time_to_live() -> None:
+    orders = consumer()
+    with Nats([orders]).in_use() as nats:
+        publish(CREATED, b"short", ttl=60)
+        publish(CREATED, b"long", ttl=timedelta(hours=1))
+        assert [each.data for each in nats.messages()] == [b"short", b"long"]
+        nats._now += 61 * 10**9
+        nats.run()
+    assert [each.message.data for each in nats.attempts] == [b"long"]
+
+
+@pytest.mark.parametrize(
+    ("config", "error"),
+    [
+        (StreamConfig(name="orders", subjects=["orders.>"]), NoStreamResponse),
+        (StreamConfig(name="orders", subjects=["orders.>", "_later.*.orders.>"]), MessageRefused),
+    ],
+)
+def test_a_stream_that_keeps_nothing_for_later_refuses_it(
+    config: StreamConfig, error: type[Exception]
+) -> None:
+    with Nats([], [config]).in_use(), pytest.raises(error):
+        publish(CREATED, b"", at=timedelta(hours=1))
 
 
 def test_a_message_that_always_fails_is_tried_until_it_is_kept() -> None:

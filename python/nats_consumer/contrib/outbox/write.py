@@ -10,6 +10,7 @@ from django.db import connections, router, transaction
 from nats_consumer.exceptions import OutboxError, PayloadTooLarge
 from nats_consumer.publish.drafts import MSG_ID, Draft
 from nats_consumer.publish.publisher import current_publisher, note_held
+from nats_consumer.publish.times import SCHEDULE, SCHEDULE_TARGET
 
 from .models import OutboxMessage
 
@@ -58,6 +59,8 @@ def nudge(alias: str) -> Callable[[], None]:
 
 def _check_size(subject: str, data: bytes, headers: dict[str, str] | None, largest: int) -> None:
     lines = {MSG_ID: _ANY_MSG_ID} | (headers or {})
+    if SCHEDULE in lines:
+        lines[SCHEDULE_TARGET] = subject
     size = len(data) + _AROUND_HEADERS
     size += sum(len(f"{name}: {value}\r\n".encode()) for name, value in lines.items())
     if size > largest:

@@ -6,8 +6,9 @@ import sys
 import time
 from argparse import ArgumentTypeError
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.core.management.base import CommandError, CommandParser
 
 from nats_consumer.command_line import PrintingCommand, add_consumers, age
@@ -17,7 +18,11 @@ from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.operate.board import lines_of
 from nats_consumer.operate.health import Level, Limits, problems
 from nats_consumer.operate.status import ServerStatus, status
+from nats_consumer.settings import DEFAULT_CONNECTION
 from nats_consumer.terminal import visible
+
+if TYPE_CHECKING:
+    from nats_consumer.contrib.outbox.status import OutboxStatus
 
 # Home, and clear from a line's end and below the last line: nothing flickers.
 _HOME, _LINE_END, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -28,9 +33,9 @@ _MOST_AGES = 200
 
 
 class Command(PrintingCommand):
-    """Ends with status 0, or 1 if a server could not be asked. With --check, the status is 0 if all
-    is well, 1 for a warning, 2 if a consumer does not consume or a limit is exceeded, and 3 if a
-    server could not be asked."""
+    """Ends with status 0, or 1 if a server or a database could not be asked. With --check, the
+    status is 0 if all is well, 1 for a warning, 2 if a consumer does not consume, an outbox is not
+    relayed or a limit is exceeded, and 3 if a server or a database could not be asked."""
 
     help = "Show whether each consumer is read, how far behind it is, and since when."
     # A monitor that asks each minute needs no checks of the whole project.
@@ -59,16 +64,18 @@ class Command(PrintingCommand):
             if options["watch"] and self.stdout.isatty():
                 self._watch(options)
                 return
-            found = self._look(options)
+            found, outboxes = self._look(options), _outboxes(options)
         except (NatsConsumerError, ValueError) as error:
             code = Level.UNKNOWN if options["check"] else 1
             raise CommandError(visible(str(error)), returncode=code) from error
         if options["json"]:
-            whole = {"version": 1, "servers": [asdict(each) for each in found]}
+            whole: dict[str, Any] = {"version": 1, "servers": [asdict(each) for each in found]}
+            if outboxes is not None:
+                whole["outboxes"] = [asdict(each) for each in outboxes]
             self.stdout.write(json.dumps(whole, indent=2))
         elif not options["check"]:
-            self._print(found)
-        self._judge(found, options)
+            self._print(found, outboxes)
+        self._judge(found, outboxes or [], options)
 
     def _look(self, options: dict[str, Any]) -> list[ServerStatus]:
         return wait_for(
@@ -80,20 +87,26 @@ class Command(PrintingCommand):
             )
         )
 
-    def _print(self, found: list[ServerStatus]) -> None:
-        for line in _lines(found, None):
+    def _print(self, found: list[ServerStatus], outboxes: "list[OutboxStatus] | None") -> None:
+        for line in _lines(found, outboxes, None):
             self.stdout.write(visible(line))
 
-    def _judge(self, found: list[ServerStatus], options: dict[str, Any]) -> None:
+    def _judge(
+        self,
+        found: list[ServerStatus],
+        outboxes: "list[OutboxStatus]",
+        options: dict[str, Any],
+    ) -> None:
         if not options["check"]:
-            failed = [each.connection for each in found if each.error]
+            failed = [f"the server of {each.connection}" for each in found if each.error]
+            failed += [f"the database {each.database}" for each in outboxes if each.error]
             if failed:
-                raise CommandError(f"Not asked: the server of {', '.join(failed)}.")
+                raise CommandError(f"Not asked: {', '.join(failed)}.")
             return
         limits = Limits(
             pending=options["max_pending"], oldest=options["max_oldest"], dead=options["max_dead"]
         )
-        wrong = problems(found, limits)
+        wrong = problems(found, limits, _outbox_problems(outboxes, limits))
         if not options["json"]:
             told = wrong or [(Level.OK, f"{sum(len(each.consumers) for each in found)} consumers")]
             for level, text in told:
@@ -117,7 +130,7 @@ class Command(PrintingCommand):
                     if name in before
                 }
                 before, since = delivered, now
-                self._draw(_lines(found, rates))
+                self._draw(_lines(found, _outboxes(options), rates))
                 time.sleep(options["watch"])
         except KeyboardInterrupt:
             self.stdout.write("")
@@ -131,9 +144,38 @@ class Command(PrintingCommand):
         sys.stdout.flush()
 
 
-def _lines(found: list[ServerStatus], rates: dict[str, float] | None) -> list[str]:
+def _lines(
+    found: list[ServerStatus],
+    outboxes: "list[OutboxStatus] | None",
+    rates: dict[str, float] | None,
+) -> list[str]:
     width = shutil.get_terminal_size().columns
-    return [line for each in found for line in (*lines_of(each, width, rates), "")]
+    lines = [line for each in found for line in (*lines_of(each, width, rates), "")]
+    if outboxes:
+        from nats_consumer.contrib.outbox.status import table_of
+
+        lines += [*table_of(outboxes), ""]
+    return lines
+
+
+def _outboxes(options: dict[str, Any]) -> "list[OutboxStatus] | None":
+    """The outboxes, which publish to one connection and belong to no consumer; None if their app is
+    not installed or something else was asked for."""
+    if options["names"] or options["connection"] not in (None, DEFAULT_CONNECTION):
+        return None
+    if not apps.is_installed("nats_consumer.contrib.outbox"):
+        return None
+    from nats_consumer.contrib.outbox.status import outboxes
+
+    return outboxes()
+
+
+def _outbox_problems(found: "list[OutboxStatus]", limits: Limits) -> list[tuple[Level, str]]:
+    if not found:
+        return []
+    from nats_consumer.contrib.outbox.status import problems_of
+
+    return list(problems_of(found, limits))
 
 
 def _delivered(found: list[ServerStatus]) -> dict[str, int]:

@@ -53,14 +53,21 @@ def _declared(consumers: "Sequence[NatsConsumer]") -> list[StreamConfig]:
     for each in consumers:
         if hasattr(each, "setup"):
             configs |= {str(config.name): config for config in wait_for(_of_setup(each))}
+    declared = set(configs)
     for name in dict.fromkeys(str(each.stream_name) for each in consumers):
         config = configs.get(name, StreamConfig(name=name))
         if not config.subjects:
             readers = [each for each in consumers if each.stream_name == name]
             filters = [subject for each in readers for subject in filter_of(each)]
             config = replace(config, subjects=list(dict.fromkeys(filters)))
-        configs[name] = config
+        configs[name] = config if name in declared else _with_room(config)
     return list(configs.values())
+
+
+def _with_room(config: StreamConfig) -> StreamConfig:
+    """The stream, of which only the filters are known, with what messages for later need."""
+    subjects = [*(config.subjects or []), *(f"_later.*.{each}" for each in config.subjects or [])]
+    return replace(config, subjects=subjects, allow_msg_schedules=True, allow_msg_ttl=True)
 
 
 async def _of_setup(consumer: "NatsConsumer") -> list[StreamConfig]:

@@ -1,11 +1,14 @@
 """A server in memory: streams by connection, and the publisher that stores in them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from nats_consumer.api import PubAck, StreamConfig
 from nats_consumer.exceptions import NoResponders, NoStreamResponse, NotStored, Unreachable
-from nats_consumer.publish.drafts import Draft
+from nats_consumer.publish.drafts import MSG_ID, Draft
+from nats_consumer.publish.times import SCHEDULE, time_of
 from nats_consumer.testing.capture import STREAM, Published
 
 from .streams import Stream
@@ -22,6 +25,7 @@ class Server:
         self.streams: dict[str, Stream] = {}
         self.is_strict = is_strict
         self._router: tuple[Router, list[str]] | None = None
+        self._places = 0
         for config in streams:
             self.add(config)
 
@@ -32,13 +36,42 @@ class Server:
         return stream
 
     def store(self, draft: Draft, now: int) -> PubAck | None:
-        """Store the message; None if no stream has its subject. Raises NoStreamResponse."""
-        name = self._name_for(draft[0])
-        if name is not None:
+        """Store the message; None if no stream has its subject. Raises NoStreamResponse and
+        MessageRefused."""
+        subject, _, headers = draft
+        name = self._name_for(subject)
+        if name is None and self.is_strict:
+            raise NoStreamResponse(f"No stream has the subject {subject}.")
+        if name is None:
+            return None
+        at = time_of((headers or {}).get(SCHEDULE))
+        if at is None:
             return self.streams[name].store(draft, now)
-        if self.is_strict:
-            raise NoStreamResponse(f"No stream has the subject {draft[0]}.")
-        return None
+        place = f"_later.{self._token(headers)}.{subject}"
+        if self._name_for(place) != name:
+            raise NoStreamResponse(
+                f"The stream {name} has no place for what waits: add its subjects behind _later.*."
+            )
+        # The code that publishes reads the real clock.
+        wait = at - datetime.now(UTC)
+        due = now + max(0, wait // timedelta(microseconds=1)) * 1000
+        return self.streams[name].wait(place, draft, due, now)
+
+    def _token(self, headers: Mapping[str, str] | None) -> str:
+        msg_id = (headers or {}).get(MSG_ID)
+        if msg_id is None:
+            self._places += 1
+            return str(self._places)
+        return quote(msg_id, safe="").replace(".", "%2E").replace("~", "%7E")
+
+    def take_due(self, now: int) -> list[Draft]:
+        """The messages for later that are due, which do not wait any more."""
+        return [draft for stream in self.streams.values() for draft in stream.take_due(now)]
+
+    def next_due(self) -> int | None:
+        """When the next message for later is due."""
+        due = [stream.next_due() for stream in self.streams.values()]
+        return min((each for each in due if each is not None), default=None)
 
     def _name_for(self, subject: str) -> str | None:
         from nats_consumer import _native

@@ -7,19 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nats_consumer.api import PubAck, StreamConfig
+from nats_consumer.exceptions import MessageRefused
 from nats_consumer.publish.drafts import MSG_ID, Draft
+from nats_consumer.publish.times import SCHEDULE, TTL
 
 SECOND = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A server's default: https://docs.nats.io/nats-concepts/jetstream/streams#configuration
 _DUPLICATE_WINDOW = 120.0
+_MODELLED_HEADERS = {MSG_ID, SCHEDULE, TTL}
 _NOT_MODELLED = (
     "mirror",
     "sources",
     "subject_transform",
     "republish",
     "first_seq",
-    "allow_msg_schedules",
     "allow_msg_counter",
 )
 
@@ -69,6 +71,8 @@ class Stream:
         self._config = config
         self._messages: dict[int, StoredMessage] = {}
         self._ids: dict[str, StoredMessage] = {}
+        self._ends: dict[int, int] = {}
+        self._later: dict[int, tuple[int, Draft]] = {}
         self._check()
 
     def __iter__(self) -> Iterator[StoredMessage]:
@@ -88,10 +92,41 @@ class Stream:
         self.last += 1
         message = StoredMessage(self.name, self.last, subject, data, headers, now)
         self._messages[self.last] = message
+        if TTL in (headers or {}) and SCHEDULE not in (headers or {}):
+            self._ends[self.last] = now + _seconds((headers or {})[TTL]) * SECOND
         if msg_id is not None:
             self._ids[msg_id] = message
         self._keep_limits(subject)
         return PubAck(stream=self.name, seq=self.last)
+
+    def wait(self, place: str, draft: Draft, due: int, now: int) -> PubAck:
+        """Keep the message at `place`, and give it out from take_due() when it is due."""
+        subject, data, headers = draft
+        self._check_allows("allow_msg_schedules")
+        self._check_allows("allow_msg_ttl")
+        ack = self.store((place, data, headers), now)
+        if not ack.duplicate:
+            for message in self:
+                if message.subject == place and message.sequence != ack.seq:
+                    self.delete(message)
+            kept = {name: value for name, value in (headers or {}).items() if name != SCHEDULE}
+            kept.pop(MSG_ID, None)
+            self._later[ack.seq] = due, (subject, data, kept or None)
+        return ack
+
+    def next_due(self) -> int | None:
+        """When the next message that waits is due."""
+        return min((due for due, _ in self._waiting().values()), default=None)
+
+    def take_due(self, now: int) -> list[Draft]:
+        """The messages that are due, which do not wait any more."""
+        due = {number: one for number, one in self._waiting().items() if one[0] <= now}
+        for number in due:
+            del self._messages[number], self._later[number]
+        return [draft for _, draft in sorted(due.values(), key=lambda one: one[0])]
+
+    def _waiting(self) -> dict[int, tuple[int, Draft]]:
+        return {number: one for number, one in self._later.items() if number in self._messages}
 
     def after(self, sequence: int) -> Iterator[StoredMessage]:
         """The messages from this number on."""
@@ -105,14 +140,13 @@ class Stream:
         self._messages.pop(message.sequence, None)
 
     def expire(self, now: int) -> None:
-        """Remove what is older than max_age."""
-        if not self._config.max_age:
-            return
-        oldest = now - int(self._config.max_age * SECOND)
+        """Remove what is older than max_age or its time to live."""
+        age = self._config.max_age
         for message in self:
-            if message.nanoseconds > oldest:
-                return
-            self.delete(message)
+            end = message.nanoseconds + int(age * SECOND) if age else None
+            end = self._ends.get(message.sequence, end)
+            if end is not None and end <= now and message.sequence not in self._later:
+                self.delete(message)
 
     def note_settled(self, message: StoredMessage) -> None:
         """A durable needs the message no more: a work queue removes it."""
@@ -153,9 +187,24 @@ class Stream:
                 "Name another configuration for the test in `streams`, or use a real server."
             )
 
+    def _check_allows(self, setting: str) -> None:
+        if not getattr(self._config, setting):
+            raise MessageRefused(
+                400, 10188, f"The stream {self.name} does not allow it: set its {setting}."
+            )
+
     def _check_headers(self, headers: Mapping[str, str] | None) -> None:
+        if TTL in (headers or {}):
+            self._check_allows("allow_msg_ttl")
         for name in headers or {}:
-            if name.lower().startswith("nats-") and name != MSG_ID:
+            if name.lower().startswith("nats-") and name not in _MODELLED_HEADERS:
                 raise NotModelled(
                     f"The test kit has no model of the header {name}, which makes a server act."
                 )
+
+
+def _seconds(ttl: str) -> int:
+    try:
+        return int(ttl.removesuffix("s"))
+    except ValueError:
+        raise NotModelled(f"The test kit knows times to live in seconds, not {ttl!r}.") from None

@@ -11,9 +11,10 @@ from django.db.models.functions import Now
 
 from nats_consumer.command_line import Verbs, add_database
 from nats_consumer.contrib.outbox.lag import lag
-from nats_consumer.contrib.outbox.models import OutboxMessage, RelayLease
+from nats_consumer.contrib.outbox.models import OutboxMessage
 from nats_consumer.contrib.outbox.relay import relay_rows
 from nats_consumer.contrib.outbox.run import databases, relays
+from nats_consumer.contrib.outbox.status import holder
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.run import logs
 from nats_consumer.terminal import visible
@@ -78,7 +79,7 @@ class Command(BaseCommand):
             found = lag(alias)
             self.stdout.write(
                 f"{alias}: {found.rows} waiting, the oldest for {found.oldest_seconds:.1f} s, "
-                f"{found.stuck} refused. Relay: {_holder(alias)}."
+                f"{found.stuck} refused. Relay: {holder(alias) or 'none runs'}."
             )
 
     def _list(self, aliases: list[str], options: dict[str, Any]) -> None:
@@ -118,11 +119,6 @@ class Command(BaseCommand):
             self.stderr.write(
                 f"{missing} of these ids do not exist; they may be published already."
             )
-
-
-def _holder(alias: str) -> str:
-    lease = RelayLease.objects.using(alias).filter(until__gt=Now()).exclude(holder="").first()
-    return lease.holder if lease else "none runs"
 
 
 def _only(aliases: list[str]) -> str:
