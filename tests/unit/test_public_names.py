@@ -54,7 +54,7 @@ NAMES = {
         "NatsTransactionTestCase NotModelled Published StoredMessage adeliver capture_published "
         "deliver outbox"
     ),
-    "nats_consumer.testing.fixtures": "nats published",
+    "nats_consumer.testing.fixtures": "nats nats_server nats_worker published",
 }
 COMMANDS = [
     "nats_apply",

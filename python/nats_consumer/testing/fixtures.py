@@ -3,12 +3,19 @@
 pytest_plugins = ["nats_consumer.testing.fixtures"]
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TypeAlias
 
 import pytest
 
+from nats_consumer.connect.embedded import server_url
+
 from .capture import Published, capture_published, outbox
 from .nats import Nats
+from .real import Worker, real_server, running
+
+RunWorker: TypeAlias = Callable[..., AbstractContextManager[Worker]]
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +37,26 @@ def published() -> Iterator[list[Published]]:
     """The messages that the test publishes. None is sent."""
     with capture_published() as messages:
         yield messages
+
+
+@pytest.fixture(scope="session")
+def _nats_server_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return server_url(tmp_path_factory.mktemp("nats_server"))
+
+
+@pytest.fixture
+def nats_server(_nats_server_url: str) -> Iterator[str]:
+    """The URL of a real server, which all connections of the settings are to. It runs until the
+    end of the tests, and each test begins without streams. Needs the extra `embedded`."""
+    with real_server(_nats_server_url) as url:
+        yield url
+
+
+@pytest.fixture
+def nats_worker(nats_server: str) -> RunWorker:  # noqa: ARG001
+    """Runs consumers in threads, on the real server:
+    `with nats_worker(OrderConsumer) as worker: worker.wait(handled=1)`."""
+    return running
 
 
 def pytest_configure(config: pytest.Config) -> None:
