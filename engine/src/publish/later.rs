@@ -143,7 +143,7 @@ pub(crate) async fn check_kept(connection: &Connection, stream: &str) -> Result<
     Err(refusal(SCHEDULES_DISABLED, text))
 }
 
-/// What to do where a stream refused a message because of its time or its time to live; `None` for other errors.
+/// Advice where a stream refused a message because of its time or its time to live; `None` for other errors.
 pub(crate) fn advice(err_code: u64, stream: &str, subject: &str) -> Option<String> {
     let target = target_of(subject);
     match (err_code, target) {
@@ -167,7 +167,7 @@ pub(crate) fn advice(err_code: u64, stream: &str, subject: &str) -> Option<Strin
     }
 }
 
-/// What to do where no stream has the subject at which a message waits; `None` for other subjects.
+/// Advice where no stream has the subject at which a message waits; `None` for other subjects.
 pub(crate) fn without_place(subject: &str) -> Option<String> {
     let target = target_of(subject)?;
     let first = target.split('.').next().unwrap_or(target);

@@ -1,4 +1,4 @@
-"""When the server publishes a message, and how long it keeps it, as headers that it acts on."""
+"""Times of a message: when the server publishes it, and how long it keeps it, as headers."""
 
 from datetime import UTC, datetime, timedelta
 from math import ceil, inf

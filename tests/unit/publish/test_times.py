@@ -1,4 +1,4 @@
-"""What `at` and `ttl` may be."""
+"""Times of messages: `at` and `ttl`."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
