@@ -200,8 +200,16 @@ class _Thread:
                 if is_closed and _threads.remove(self):
                     return None
                 if self.users == 0:
-                    close_old_connections()
+                    _close_idle()
                     is_closed = True
+
+
+def _close_idle() -> None:
+    # A thread that ended here would still be given to handlers.
+    try:
+        close_old_connections()
+    except Exception:
+        logger.exception("The database connections of an idle thread could not be closed.")
 
 
 class _Threads:

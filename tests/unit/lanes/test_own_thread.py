@@ -211,6 +211,27 @@ def test_a_thread_that_nobody_calls_ends(threads: Any, monkeypatch: pytest.Monke
     eventually(lambda: not threads._all)
 
 
+def test_a_thread_whose_connections_cannot_be_closed_serves_the_next_handler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = threading.Event()
+
+    def fail() -> None:
+        tried.set()
+        raise RuntimeError("no answer")
+
+    monkeypatch.setattr(module, "_REST_SECONDS", 0.01)
+    monkeypatch.setattr(module, "close_old_connections", fail)
+
+    async def run() -> tuple[str, str]:
+        first = await handler(where)
+        await becomes_true(tried.is_set)
+        return first, await handler(where)
+
+    first, second = asyncio.run(run())
+    assert first == second
+
+
 def test_threads_that_are_busy_at_the_end_are_named() -> None:
     go_on = threading.Event()
 
