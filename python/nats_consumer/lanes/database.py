@@ -1,17 +1,37 @@
 """Django's database connections, treated around a message as around a request."""
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import connections, reset_queries
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 _SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatialite")
 # CONN_MAX_AGE = 0 is made for requests. A thread under load holds such a connection this long.
 _LONGEST_HELD_SECONDS = 60.0
+
+
+class _Opened(threading.local):
+    """What this thread has ever connected. `connections.all()` takes as long as a short handler."""
+
+    def __init__(self) -> None:
+        self.connections: list[BaseDatabaseWrapper] = []
+
+
+_opened = _Opened()
+
+
+def _note_opened(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
+    if not any(each is connection for each in _opened.connections):
+        _opened.connections.append(connection)
+
+
+connection_created.connect(_note_opened, dispatch_uid=__name__)
 
 
 @contextmanager
@@ -28,8 +48,13 @@ def fresh_connections() -> Iterator[None]:
 
 def refresh() -> None:
     """fresh_connections() without its end, for a thread that calls nothing else after the body."""
-    reset_queries()
+    _forget_queries()
     _close_old_connections()
+
+
+def _forget_queries() -> None:
+    for connection in _opened.connections:
+        connection.queries_log.clear()
 
 
 def close_connections() -> None:
@@ -38,7 +63,7 @@ def close_connections() -> None:
 
 
 def _close_old_connections() -> None:
-    for connection in connections.all(initialized_only=True):
+    for connection in _opened.connections:
         if _is_held(connection):
             _check_when_used(connection)
         else:
@@ -90,8 +115,8 @@ async def idle() -> None:
 
 def replace_broken() -> None:
     """Close the connections that are broken, and no others: somebody may use them."""
-    reset_queries()
-    for connection in connections.all(initialized_only=True):
+    _forget_queries()
+    for connection in _opened.connections:
         if not connection.errors_occurred or connection.in_atomic_block:
             continue
         if connection.is_usable():
