@@ -35,6 +35,15 @@ def fields_of(message: Message) -> dict[str, Any]:
     }
 
 
+def text_of(error: BaseException) -> str:
+    """The text of the error, also where the project's `__str__` fails: the message has to be
+    settled in any case."""
+    try:
+        return str(error)
+    except Exception:
+        return f"<unprintable {type(error).__name__} object>"
+
+
 def method_of(message: Message) -> str | None:
     """The method of a ConsumerHandler that the message was routed to."""
     return getattr(message, "_method", None)

@@ -18,6 +18,7 @@ from django.db import OperationalError, transaction
 from nats_consumer import Ack, DeadLetter, Drop, ErrorAckBehavior, Message, Retry, _native
 from nats_consumer.connect.log import LogPump
 from nats_consumer.exceptions import InvalidPayload, MessageAlreadySettled, SettledTooEarly
+from nats_consumer.run.batches import Batches
 from tests.live.support.project import Project
 from tests.live.support.stage import Stage, running
 from tests.project.orders.models import Receipt
@@ -253,6 +254,60 @@ async def test_each_message_may_have_its_own_outcome(stage: Stage, how: str) -> 
     assert await dead_letters(stage) == [b"2"]
     assert (found["dropped"], found["failed"], found["dead_lettered"]) == (1, 1, 1)
     assert len(calls[0]) == 10
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("it was not initialised")
+
+
+# Python is told of the `__str__` that failed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@BOTH
+async def test_an_error_without_a_text_does_not_leave_the_batch_unsettled(
+    stage: Stage, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(messages: list[Message]) -> None:
+        if 2 in numbers(messages):
+            raise UnprintableError
+
+    rows_class, calls = batches(
+        stage.Pull,
+        how,
+        work,
+        max_retries=0,
+        handle_error_ack_behavior=ErrorAckBehavior.DEAD_LETTER,
+    )
+    await stage.publish(*range(4))
+    async with running(rows_class):
+        await stage.everything_is_settled(rows_class)
+    assert await dead_letters(stage) == [b"2"]
+    assert sorted(number for call in calls if len(call) == 1 for number in call) == [2, 3]
+    assert "UnprintableError: <unprintable UnprintableError object>" in caplog.text
+
+
+@BOTH
+async def test_a_bug_of_ours_does_not_leave_a_batch_unsettled(
+    stage: Stage,
+    how: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows_class, calls = batches(stage.Pull, how, lambda _: None, initial_retry_delay=0.01)
+    settle, failures = Batches._settle, [KeyError("a bug")]
+
+    def fails_once(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return settle(*arguments)
+
+    monkeypatch.setattr(Batches, "_settle", fails_once)
+    await stage.publish(*range(4))
+    async with running(rows_class):
+        await stage.everything_is_settled(rows_class)
+    assert calls[0] == [0, 1, 2, 3]
+    assert sorted(number for call in calls[1:] for number in call) == [0, 1, 2, 3]
+    assert "This is a bug" in caplog.text
 
 
 @pytest.mark.parametrize("raises", [True, False])

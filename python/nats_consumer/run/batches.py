@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nats_consumer import current
 from nats_consumer.declare.batches import Ending, ForAll, Item
+from nats_consumer.logs import text_of
 from nats_consumer.message import Message
 from nats_consumer.outcomes import Outcome, Retry, raised_outcome
 
@@ -56,6 +57,18 @@ class Batches:
 
     def handle(self, messages: Sequence[Message]) -> Steps:
         """Handle the messages, and settle each of them."""
+        try:
+            yield from self._handle(messages)
+        except Exception:
+            logger.exception(
+                "%s: nats_consumer failed while it handled a batch. This is a bug; please report "
+                "it. The messages that are not settled are retried.",
+                self._name,
+                extra={"consumer": self._name, "handler": "handle_batch"},
+            )
+            self.abandon(messages, hands_back=False)
+
+    def _handle(self, messages: Sequence[Message]) -> Steps:
         items = yield from self._decoded(messages)
         halves = self._halves(items)
         away: BaseException | None = None
@@ -130,7 +143,7 @@ class Batches:
                 self._name,
                 len(items),
                 type(error).__name__,
-                error,
+                text_of(error),
                 extra=self._fields(error),
             )
         return blame
@@ -150,7 +163,7 @@ class Batches:
             self._name,
             len(items),
             name,
-            error,
+            text_of(error),
             extra=self._fields(error),
         )
 

@@ -28,7 +28,7 @@ from nats_consumer.lanes.database import (
 from nats_consumer.lanes.forked import ChildrenEnd
 from nats_consumer.lanes.own_thread import leave_thread
 from nats_consumer.lanes.pool import BatchTask
-from nats_consumer.logs import fields_of, method_of
+from nats_consumer.logs import fields_of, method_of, text_of
 from nats_consumer.message import Message
 from nats_consumer.outcomes import Ack, DeadLetter, Drop, ErrorAckBehavior, Outcome, Retry
 
@@ -573,7 +573,7 @@ async def _forget(
 
 
 def _described(error: BaseException) -> str:
-    own = f"{type(error).__name__}: {error}"
+    own = f"{type(error).__name__}: {text_of(error)}"
     if not isinstance(error, BaseExceptionGroup):
         return own
     return f"{own}: {'; '.join(map(_described, error.exceptions))}"
