@@ -276,6 +276,10 @@ async fn first_since(
 /// # Errors
 /// [`ErrorKind::StreamNotFound`] when the stream has no dead letters, or what the JetStream API answered.
 pub async fn get(connection: &Connection, stream: &str, number: u64) -> Result<Option<StoredLetter>> {
+    if number == 0 {
+        // The server would answer with another message.
+        return Ok(None);
+    }
     let kept_in = format::stream_of(stream);
     let found = stored::get(connection, &kept_in, &json!({ "seq": number })).await?;
     Ok(found.map(|found| read(kept_in, found)))

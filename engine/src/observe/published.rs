@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::lock::lock;
 use crate::observe::families::PUBLISHED;
 use crate::observe::page::{Page, Series};
-use crate::publish::PublishAck;
 
 /// Streams that are told apart.
 const MOST_STREAMS: usize = 64;
@@ -38,22 +37,20 @@ impl Published {
         }
     }
 
-    /// Counts a message.
-    pub(crate) fn count(&self, result: &Result<PublishAck>) {
-        match result {
-            Ok(ack) => self.stored(&ack.stream, 1),
-            Err(error) => self.failed(error, 1),
-        }
-    }
-
-    /// Counts messages that were published together.
-    pub(crate) fn count_all(&self, results: &[Result<PublishAck>]) {
-        for alike in results.chunk_by(|one, next| stored_in(one) == stored_in(next)) {
-            match stored_in(&alike[0]) {
-                Some(stream) => self.stored(stream, alike.len() as u64),
-                None => alike.iter().for_each(|each| self.count(each)),
+    /// Counts messages by the streams that stored them, or by their errors.
+    pub(crate) fn count<'a>(&self, results: impl IntoIterator<Item = Result<&'a str, &'a Error>>) {
+        let mut alike = ("", 0);
+        for result in results {
+            match result {
+                Ok(stream) if stream == alike.0 => alike.1 += 1,
+                Ok(stream) => {
+                    self.stored(alike);
+                    alike = (stream, 1);
+                }
+                Err(error) => self.failed(error, 1),
             }
         }
+        self.stored(alike);
     }
 
     /// Counts messages that all failed with this error.
@@ -64,7 +61,10 @@ impl Published {
         }
     }
 
-    fn stored(&self, stream: &str, messages: u64) {
+    fn stored(&self, (stream, messages): (&str, u64)) {
+        if messages == 0 {
+            return;
+        }
         let mut stored = lock(&self.stored);
         if let Some(series) = stored.get(stream) {
             return series.add(messages);
@@ -79,20 +79,12 @@ impl Published {
     }
 }
 
-fn stored_in(result: &Result<PublishAck>) -> Option<&str> {
-    result.as_ref().ok().map(|ack| ack.stream.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ack(stream: &str) -> Result<PublishAck> {
-        Ok(PublishAck { stream: stream.to_owned(), sequence: 1, duplicate: false, domain: None })
-    }
-
-    fn error(kind: ErrorKind) -> Result<PublishAck> {
-        Err(Error::new(kind, "It failed."))
+    fn error(kind: ErrorKind) -> Error {
+        Error::new(kind, "It failed.")
     }
 
     /// The number of messages of each series.
@@ -104,16 +96,10 @@ mod tests {
     fn messages_count_for_their_streams_and_failures_for_none() {
         let page = Page::default();
         let published = Published::new(&page);
-        published.count(&ack("orders"));
-        published.count_all(&[
-            ack("orders"),
-            ack("orders"),
-            ack("letters"),
-            error(ErrorKind::Unconfirmed),
-            error(ErrorKind::NoStream),
-            ack("orders"),
-        ]);
-        published.failed(&Error::new(ErrorKind::Unreachable, "It failed."), 3);
+        published.count([Ok("orders")]);
+        let (late, nowhere) = (error(ErrorKind::Unconfirmed), error(ErrorKind::NoStream));
+        published.count([Ok("orders"), Ok("orders"), Ok("letters"), Err(&late), Err(&nowhere), Ok("orders")]);
+        published.failed(&error(ErrorKind::Unreachable), 3);
         let of = |stream: &str, result: &str, count| (vec![stream.to_owned(), result.to_owned()], count);
         let expected =
             [of("", "error", 4), of("", "timeout", 1), of("orders", "ok", 4), of("letters", "ok", 1)];
@@ -124,7 +110,7 @@ mod tests {
     fn streams_beyond_the_bound_are_one() {
         let page = Page::default();
         let published = Published::new(&page);
-        (0..100).for_each(|number| published.count(&ack(&format!("stream{number}"))));
+        (0..100).for_each(|number| published.count([Ok(format!("stream{number}").as_str())]));
         let counts = counts(&page);
         assert_eq!(counts.len(), 2 + MOST_STREAMS + 1);
         assert_eq!(counts.last(), Some(&(vec!["other".to_owned(), "ok".to_owned()], 36)));

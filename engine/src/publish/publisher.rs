@@ -128,7 +128,7 @@ impl Publisher {
     ) -> Result<PublishAck> {
         let result = self.publish_within(outgoing, limit.into().unwrap_or(DEFAULT_LIMIT)).await;
         if let Some(published) = &self.published {
-            published.count(&result);
+            published.count([stored_in(&result)]);
         }
         result
     }
@@ -176,7 +176,7 @@ impl Publisher {
         let count = messages.len() as u64;
         let results = self.pipelined(messages, limit).await;
         match (&self.published, &results) {
-            (Some(published), Ok(results)) => published.count_all(results),
+            (Some(published), Ok(results)) => published.count(results.iter().map(stored_in)),
             (Some(published), Err(error)) => published.failed(error, count),
             (None, _) => {}
         }
@@ -280,6 +280,11 @@ impl Publisher {
         cached.connection = opened.as_ref().ok().cloned();
         opened
     }
+}
+
+/// The stream that stored the message, for the metrics.
+fn stored_in(result: &Result<PublishAck>) -> std::result::Result<&str, &Error> {
+    result.as_ref().map(|ack| ack.stream.as_str())
 }
 
 fn no_connection(limit: Duration) -> Error {

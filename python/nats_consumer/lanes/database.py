@@ -17,7 +17,8 @@ _LONGEST_HELD_SECONDS = 60.0
 
 
 class _Opened(threading.local):
-    """What this thread has ever connected. `connections.all()` takes as long as a short handler."""
+    """The connections that this thread has opened. `connections.all()` takes as long as a short
+    handler."""
 
     def __init__(self) -> None:
         self.connections: list[BaseDatabaseWrapper] = []

@@ -102,9 +102,9 @@ def one(
 
 
 def number_of(text: str) -> int | None:
-    """The number in an address, or None. No stream has one of more digits."""
+    """The number in an address, or None. No message has the number 0, or one of more digits."""
     is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
-    return int(text) if is_number else None
+    return int(text) or None if is_number else None
 
 
 def _found(choice: Choice, before: int | None) -> Found:
