@@ -149,7 +149,7 @@ class NatsServer:
             return False
 
     def _monitor(self, path: str) -> Any:
-        with urllib.request.urlopen(self._monitoring + path, timeout=5) as response:
+        with urllib.request.urlopen(self._monitoring + path, timeout=30) as response:
             return json.load(response)
 
     def _log(self) -> str:

@@ -159,7 +159,8 @@ async def test_an_error_of_the_surroundings_is_one_call_and_makes_no_dead_letter
     async with running(rows_class) as rows:
         await becomes_true(lambda: rows._consumption.counters()["retried"] == 100)
         assert len(calls[0]) == 100
-        assert "Rows: a batch of 100 messages failed with OperationalError" in caplog.text
+        line = "Rows: a batch of 100 messages failed with OperationalError"
+        await becomes_true(lambda: line in caplog.text)
         await stage.everything_is_settled(rows_class)
         counters = rows._consumption.counters()
     assert (counters["succeeded"], counters["dead_lettered"]) == (100, 0)

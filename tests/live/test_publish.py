@@ -560,4 +560,5 @@ def test_a_restarted_server_is_published_to_again(
     with pytest.raises((Unreachable, PublishTimeout)):
         publish(f"{name}.x", "meanwhile", timeout=0.5)
     own_server.start()
-    assert publish(f"{name}.x", "after", timeout=10.0).seq == 2
+    # The unconfirmed message may have been sent when the connection was back.
+    assert publish(f"{name}.x", "after", timeout=10.0).seq in (2, 3)
