@@ -118,6 +118,8 @@ async def test_distinct_subjects_and_classes_of_exceptions_make_no_more_series(
 ) -> None:
     project = make_project(UNBOUNDED.format(stream=stage.stream))
     _, probes = consuming(project)
+    # The server is asked for these at the first look, which does not wait for the answer.
+    await becomes_true(lambda: probes.samples().value("pending") is not None)
     before = probes.samples().series()
     for number in range(MANY):
         await stage.client.publish(f"{stage.stream}.{number}", b"x")
