@@ -1,5 +1,6 @@
 """A Python program in a process of its own, for tests."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -74,6 +75,11 @@ class Command:
     def interrupt(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal, SIGTERM if not told otherwise."""
         self._process.send_signal(number)
+
+    def interrupt_beside(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send the signal to a thread that is not the main one, as the kernel may do."""
+        others = {int(each.name) for each in Path(f"/proc/{self.pid}/task").iterdir()} - {self.pid}
+        assert ctypes.CDLL(None).tgkill(self.pid, others.pop(), number) == 0
 
     def finish(self, timeout: float = 60) -> int:
         """Wait until it has ended; return its exit code."""

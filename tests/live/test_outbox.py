@@ -15,6 +15,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from nats_consumer import (
@@ -296,6 +297,20 @@ def test_a_stream_that_forgets_message_ids_early_is_warned_of_once(
     ours.end()
     assert caplog.text.count(f"{stream} remembers message ids for 120 s") == 1
     assert patient not in caplog.text
+
+
+def test_a_relay_opens_no_transaction_that_it_could_be_frozen_in(stream: str, outbox: Any) -> None:
+    from nats_consumer.contrib.outbox.relay import Relay
+
+    ours = Relay("default")
+    assert ours.relay_batch() == 0
+    publish_on_commit(f"{stream}.a", b"1")
+    with CaptureQueriesContext(connection) as queries:
+        assert ours.relay_batch() == 1
+    ours.end()
+    statements = {each["sql"].split()[0] for each in queries}
+    assert "DELETE" in statements
+    assert "BEGIN" not in statements
 
 
 def test_two_relays_never_publish_at_once(stream: str, outbox: Any) -> None:

@@ -15,6 +15,7 @@ from nats_consumer import _native
 
 from . import logs
 from .hangup import Terminal
+from .wakeups import clear, wakeups
 
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 # A process manager often signals the process and then its group, milliseconds apart: one request.
@@ -55,13 +56,15 @@ def set_by_signals(
     if threading.current_thread() is not threading.main_thread():
         yield Heard()  # Python lets only the main thread handle signals
         return
+    loop = asyncio.get_running_loop()
     heard = Heard()
-    handler = _Handler(stopping, heard)
+    handler = _Handler(stopping, heard, loop)
     before = {number: signal.signal(number, handler) for number in _signals()}
     _before.update(before)
     watch = _native.watch_signals(list(before), grace, SAME_SECONDS)
     try:
-        yield heard
+        with _waking(loop):
+            yield heard
         handler.is_over = exits and stopping.is_set()
     finally:
         _before.clear()
@@ -72,6 +75,17 @@ def set_by_signals(
             watch.end()
             for number, previous in before.items():
                 signal.signal(number, previous)
+
+
+@contextmanager
+def _waking(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """In the body, each signal wakes the loop, or its handler would wait for the next event."""
+    with wakeups() as wakes:
+        loop.add_reader(wakes, clear, wakes)
+        try:
+            yield
+        finally:
+            loop.remove_reader(wakes)
 
 
 def _hold_signals() -> None:
@@ -110,11 +124,13 @@ def _signals() -> list[signal.Signals]:
 
 class _Handler:
     # Not loop.add_signal_handler: it would wait for a loop that a blocking handler holds up.
-    def __init__(self, stopping: asyncio.Event, heard: Heard) -> None:
+    def __init__(
+        self, stopping: asyncio.Event, heard: Heard, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.is_over = False
         self._heard = heard
         self._stopping = stopping
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._first = 0.0
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:

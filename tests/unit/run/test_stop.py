@@ -41,3 +41,27 @@ def test_a_signal_while_python_ends_does_not_turn_status_0_into_a_failure(name: 
 
 def test_a_caller_that_goes_on_has_its_signals_back() -> None:
     assert status(exits=False, name="SIGTERM") == -signal.SIGTERM
+
+
+ELSEWHERE = """
+import asyncio, signal, threading, uvloop
+from nats_consumer.run.stop import set_by_signals
+
+def interrupt():
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+async def run():
+    stopping = asyncio.Event()
+    with set_by_signals(stopping, grace=600):
+        # The loop sleeps by then.
+        threading.Timer(0.2, interrupt).start()
+        await stopping.wait()
+
+asyncio.Runner(loop_factory={factory}).run(run())
+"""
+
+
+@pytest.mark.parametrize("factory", ["asyncio.SelectorEventLoop", "uvloop.new_event_loop"])
+def test_a_signal_that_another_thread_was_given_wakes_the_event_loop(factory: str) -> None:
+    script = ELSEWHERE.format(factory=factory)
+    assert subprocess.run([sys.executable, "-c", script], timeout=30, check=False).returncode == 0

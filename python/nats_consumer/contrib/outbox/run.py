@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from time import monotonic
 
 from django.db import DatabaseError, connections, router
 
@@ -23,6 +24,9 @@ logger = logging.getLogger("nats_consumer.publish")
 _LOOK_EVERY_SECONDS = 1.0
 _SHORTEST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+# How long a relay may take to end: longer than a batch waits for its confirmations, shorter than
+# the 10 s after which `docker stop` kills.
+_STOP_SECONDS = 7.0
 
 
 def databases() -> list[str]:
@@ -33,8 +37,8 @@ def databases() -> list[str]:
 
 @contextmanager
 def relays(aliases: list[str] | None = None) -> Iterator[None]:
-    """In the body, a thread relays the rows of each database, by default of all databases(); at the
-    end it finishes its batch."""
+    """In the body, a thread relays the rows of each database, by default of all databases(). At the
+    end it finishes its batch, for which it has a few seconds."""
     if aliases is None:
         aliases = databases()
         close_connections()  # this thread has no further use for them
@@ -46,6 +50,9 @@ def relays(aliases: list[str] | None = None) -> Iterator[None]:
     finally:
         for each in running:
             each.stop()
+        deadline = monotonic() + _STOP_SECONDS
+        for each in running:
+            each.join(deadline)
 
 
 class RelayThread:
@@ -67,11 +74,24 @@ class RelayThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the batch, give the lease back and end."""
+        """Have it finish its batch, give the lease back and end."""
         self._stopping.set()
         self._due.set()
         self._nudges.stop()
-        self._thread.join()
+
+    def join(self, deadline: float) -> None:
+        """Wait for its end, until this time of the monotonic clock. A database that is locked, or
+        gone without a word, may take longer."""
+        for thread in (self._thread, self._nudges.thread):
+            thread.join(max(deadline - monotonic(), 0.0))
+        if self._thread.is_alive():
+            logger.warning(
+                "Outbox: the relay of the database %r does not end within %g s, so it is left "
+                "behind. Its lease ends by itself, and rows that it was publishing are published "
+                "again with the same ids.",
+                self._relay.using,
+                _STOP_SECONDS,
+            )
 
     def _run(self) -> None:
         try:
@@ -123,16 +143,15 @@ class _Nudges:
         self._due = due
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
-        self._thread = threading.Thread(
+        self.thread = threading.Thread(
             target=self._run, name="nats_consumer-outbox-nudges", daemon=True
         )
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join()
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -142,7 +161,8 @@ class _Nudges:
         while not self._stopping.is_set():
             try:
                 await self._listen_once()
-            except NatsConsumerError as error:
+            # Whatever it is: rows are found without nudges too.
+            except Exception as error:
                 logger.info(
                     "Outbox: no nudges can be received, so rows wait up to %g s: %s",
                     _LOOK_EVERY_SECONDS,

@@ -1,23 +1,20 @@
 """The supervisor's own process: signals come in, turns follow."""
 
 import logging
-import os
-import select
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from types import FrameType
 
 from nats_consumer import _native
 from nats_consumer.connect.log import LogPump
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.run.hangup import Terminal
 from nats_consumer.run.notify import Manager
+from nats_consumer.run.wakeups import heard
 
 from .fleet import Fleet
 from .limits import Limits
@@ -64,7 +61,7 @@ def supervise(plan: Supervision) -> int:
     with (
         LogPump(_native.take_logs, _native.wake_logs),
         _served(processes.numbers, plan),
-        _heard() as next_signals,
+        heard(_signals()) as next_signals,
     ):
         return _Supervisor(fleet, processes, next_signals).run()
 
@@ -130,34 +127,8 @@ class _Supervisor:
             fleet.show()
 
 
-@contextmanager
-def _heard() -> Iterator[Callable[[float], list[int]]]:
-    """Hear signals: the function waits for some, up to this number of seconds, and returns them.
-    Afterwards they are ignored: the process ends, and none may change its status."""
-    heard: deque[int] = deque()
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if number != signal.SIGCHLD:
-            heard.append(number)
-
-    numbers = [*_DRAIN, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1]
+def _signals() -> list[signal.Signals]:
+    signals = [*_DRAIN, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    wakes, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    for number in numbers:
-        signal.signal(number, note)
-    before_wake = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-
-    def wait(seconds: float) -> list[int]:
-        if not heard and select.select([wakes], [], [], seconds)[0]:
-            os.read(wakes, 4096)
-        return [heard.popleft() for _ in range(len(heard))]
-
-    try:
-        yield wait
-    finally:
-        signal.set_wakeup_fd(before_wake)
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        os.close(wakes)
-        os.close(wake)
+        signals.append(signal.SIGHUP)
+    return signals

@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import threading
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -17,6 +16,7 @@ from nats_consumer.contrib.outbox.run import databases, relays
 from nats_consumer.contrib.outbox.status import holder
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.run import logs
+from nats_consumer.run.wakeups import heard
 from nats_consumer.terminal import visible
 
 _LINES = 100
@@ -59,14 +59,12 @@ class Command(BaseCommand):
             for alias in aliases:
                 self._relay_once(alias)
             return
-        stopping = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopping.set())
-        with relays(aliases):
+        with heard([signal.SIGTERM, signal.SIGINT]) as next_signals, relays(aliases):
             logging.getLogger("nats_consumer.publish").info(
                 "Outbox: publishing the rows of %s.", ", ".join(aliases)
             )
-            stopping.wait()
+            while not next_signals(None):
+                pass
 
     def _relay_once(self, alias: str) -> None:
         published = relay_rows(alias)
