@@ -7,7 +7,7 @@ from datetime import date, datetime
 from enum import Enum
 from inspect import Parameter, getattr_static, isfunction, signature
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_type_hints
 from uuid import UUID
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -40,10 +40,11 @@ _WHOLE = re.compile(r"-?[0-9]{1,4300}", re.ASCII)
 @dataclass
 class Plan:
     """How a handler is called. `order` has the place of each argument among the message, the
-    payload and the tokens; `payload` is the annotation. `faults` and `undecodable` say why it
-    cannot be called."""
+    payload and the tokens, and `keywords` of each that is given by its name; `payload` is the
+    annotation. `faults` and `undecodable` say why it cannot be called."""
 
     order: list[int] = field(default_factory=list)
+    keywords: dict[str, int] = field(default_factory=dict)
     payload: Any = None
     decode: Decode | None = None
     names: list[str] = field(default_factory=list)
@@ -106,7 +107,7 @@ def typed_call(
     """The call of the method as the plan says. Raises ConfigurationError if it cannot be."""
     if plan.problems:
         raise ConfigurationError(" ".join(plan.problems))
-    if plan.order == [1] and plan.decode is not None:
+    if plan.order == [1] and not plan.keywords and plan.decode is not None:
         call = _payload_call(method, plan.decode)
     else:
         call = _call(method, plan, _tokens(plan, texts))
@@ -124,7 +125,8 @@ def _call(
         payload = None if plan.decode is None else plan.decode(message)
         found = () if tokens is None else _converted(plan, tokens, message.subject)
         given = (message, payload, *found)
-        return method(*[given[place] for place in plan.order])
+        named = {name: given[place] for name, place in plan.keywords.items()}
+        return method(*[given[place] for place in plan.order], **named)
 
     return call
 
@@ -165,8 +167,11 @@ class Reading:
 
     def read(self, parameters: Sequence[Parameter]) -> Plan | None:
         places = [self._place(each) for each in parameters]
-        if not self._payloads and not self._plan.names and not self._plan.faults:
-            return None
+        if not self._payloads and not self._plan.names:
+            if places[:1] == [NOTHING]:
+                self._check_default(parameters[0])
+            if not self._plan.faults:
+                return None
         lone = [each for each in self._unknown if 0 not in places and not self._payloads][:1]
         for each in self._unknown:
             if each not in lone:
@@ -180,10 +185,27 @@ class Reading:
                 f"subjects are: {', '.join(self._names) or 'none'}."
             )
         # An unknown one that is alone is the message, as it was before signatures meant anything.
-        self._plan.order = [
-            0 if place == UNKNOWN else place for place in places if place != NOTHING
-        ]
+        self._fill(parameters, [MESSAGE if place == UNKNOWN else place for place in places])
         return self._plan
+
+    def _fill(self, parameters: Sequence[Parameter], places: Sequence[int]) -> None:
+        by_name = False
+        for parameter, place in zip(parameters, places, strict=True):
+            by_name = by_name or place == NOTHING or parameter.kind is Parameter.KEYWORD_ONLY
+            if place == NOTHING:
+                continue
+            if by_name:
+                self._plan.keywords[parameter.name] = place
+            else:
+                self._plan.order.append(place)
+
+    def _check_default(self, first: Parameter) -> None:
+        """Complain of a parameter with a type and a default: as the first one it would get the
+        message."""
+        if first.kind not in _VARIABLE and not says_nothing(first):
+            self._fault(
+                f"{first.name!r} has a default, so it does not get the payload. Remove the default."
+            )
 
     def _place(self, parameter: Parameter) -> int:
         if parameter.kind in _VARIABLE:
@@ -196,7 +218,7 @@ class Reading:
             return self._token(parameter)
         if parameter.default is not Parameter.empty:
             return NOTHING
-        if says_nothing(parameter) or parameter.kind is Parameter.KEYWORD_ONLY:
+        if says_nothing(parameter):
             self._unknown.append(parameter)
             return UNKNOWN
         return self._payload(parameter)
@@ -237,6 +259,12 @@ class Reading:
 
     def _decode(self, annotation: Any) -> None:
         self._plan.payload = annotation
+        if isinstance(annotation, TypeVar):
+            self._fault(
+                f"the type variable {annotation} does not say what the payload is. Write the "
+                "method with the payload's type in the class that has the subject."
+            )
+            return
         try:
             self._plan.decode = decoder_for(annotation)
         except ConfigurationError as error:

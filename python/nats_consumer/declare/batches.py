@@ -157,7 +157,7 @@ class BatchCall:
         """Call a `def` in a thread; return how each message ended that the handler names. Raises
         what it raises, and ForAll where it returned a Retry or a DeadLetter."""
         try:
-            answer = lanes.finish(self._method(*self._arguments(items)))
+            answer = lanes.finish(self._call(items))
         except BaseException as error:
             return _raised(error, items)
         return _read(answer, items)
@@ -165,16 +165,19 @@ class BatchCall:
     async def ahandle(self, items: Sequence[Item]) -> dict[Message, Ending]:
         """handle() for an `async def`."""
         try:
-            answer = await self._method(*self._arguments(items))
+            answer = await self._call(items)
         except BaseException as error:
             return _raised(error, items)
         return _read(answer, items)
 
-    def _arguments(self, items: Sequence[Item]) -> list[list[Any]]:
-        return [
-            [item.message if place == MESSAGE else item.payload for item in items]
-            for place in self._plan.order
-        ]
+    def _call(self, items: Sequence[Item]) -> Any:
+        plan = self._plan
+        named = {name: _list_of(items, place) for name, place in plan.keywords.items()}
+        return self._method(*[_list_of(items, place) for place in plan.order], **named)
+
+
+def _list_of(items: Sequence[Item], place: int) -> list[Any]:
+    return [item.message if place == MESSAGE else item.payload for item in items]
 
 
 def call_of(consumer: Declaration) -> Callable[[Message], Any]:
@@ -279,9 +282,8 @@ class _BatchReading(Reading):
                 )
         if len(self._payloads) > 1:
             self._fault(f"both {' and '.join(self._payloads)} would get the payloads.")
-        places = [MESSAGE if place == UNKNOWN else place for place in places]
-        self._plan.order = [place for place in places if place != NOTHING]
-        if not self._plan.order and not self._plan.faults:
+        self._fill(parameters, [MESSAGE if place == UNKNOWN else place for place in places])
+        if not self._plan.order and not self._plan.keywords and not self._plan.faults:
             self._fault("it takes nothing. Write `def handle_batch(self, messages)`.")
         return self._plan
 
@@ -292,7 +294,7 @@ class _BatchReading(Reading):
             return MESSAGE
         if parameter.default is not Parameter.empty:
             return NOTHING
-        if says_nothing(parameter) or parameter.kind is Parameter.KEYWORD_ONLY:
+        if says_nothing(parameter):
             self._unknown.append(parameter)
             return UNKNOWN
         return self._list(parameter)

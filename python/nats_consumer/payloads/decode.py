@@ -1,5 +1,6 @@
 """Decoding: the annotation of a handler's parameter becomes a function of the message."""
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, get_args, get_origin
@@ -23,6 +24,10 @@ _MEDIA_TYPES = {
     "application/vnd.msgpack": MSGPACK,
 }
 _PLAIN: dict[Any, str] = {dict: "an object", list: "an array"}
+# Errors of msgspec that quote what the message says; the path may follow.
+_QUOTING = re.compile(r"""^(Invalid (?:enum )?value) (?:'.*'|".*"|-?\d+)(?=$| - at `)""", re.DOTALL)
+# Names of fields may be as long as a message.
+_LONGEST_REASON = 500
 
 
 def decoder_for(annotation: Any) -> Decode:
@@ -119,7 +124,7 @@ def _decoded(decoders: Mapping[str, Callable[[bytes], Any]], message: Message) -
     except Exception as error:
         if text := _reason(error):
             # Without its cause: that may quote what the message says.
-            raise InvalidPayload(text) from None
+            raise InvalidPayload(text[:_LONGEST_REASON]) from None
         raise
 
 
@@ -141,11 +146,18 @@ def _reason(error: Exception) -> str | None:
     validator asks may be away."""
     msgspec, pydantic = libraries.msgspec(), libraries.pydantic()
     if pydantic and isinstance(error, pydantic.ValidationError):
-        first: Any = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        return f"{first['msg']} - at `{_path(first['loc'])}`"
-    if isinstance(error, ValueError | RecursionError):
-        return str(error)
-    return str(error) if msgspec and isinstance(error, msgspec.DecodeError) else None
+        first: Any = error.errors(include_url=False, include_input=False)[0]
+        return f"{_message(first)} - at `{_path(first['loc'])}`"
+    if msgspec and isinstance(error, msgspec.DecodeError):
+        return _QUOTING.sub(r"\1", str(error))
+    return str(error) if isinstance(error, ValueError | RecursionError) else None
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    """The message of an error of pydantic, without what the payload says."""
+    if error["type"] == "union_tag_invalid":
+        return f"Input tag is none of {error['ctx']['expected_tags']}"
+    return str(error["msg"])
 
 
 def _path(location: tuple[str | int, ...]) -> str:

@@ -16,7 +16,7 @@ SCHEDULE_TARGET = Header.SCHEDULE_TARGET.value
 TTL = Header.MSG_TTL.value
 
 # The server counts nanoseconds since 1970 in 64 bits with a sign. What it cannot count it publishes
-# at once, or never (nats-server 2.12.8 and 2.15.1).
+# at once, or never (nats-server 2.12.8 and 2.15.1), or deletes at once.
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime(2262, 4, 11, tzinfo=UTC)
 
@@ -24,6 +24,7 @@ _LAST = datetime(2262, 4, 11, tzinfo=UTC)
 def lines_of(at: At | None, ttl: Ttl | None) -> dict[str, str]:
     """The headers for them. Raises TypeError or ValueError, naming the argument."""
     lines = {}
+    moment = datetime.now(UTC)
     if at is not None:
         moment = max(_moment(at), _FIRST)
         if moment > _LAST:
@@ -31,7 +32,11 @@ def lines_of(at: At | None, ttl: Ttl | None) -> dict[str, str]:
         text = moment.replace(tzinfo=None).isoformat(timespec="microseconds")
         lines[SCHEDULE] = f"@at {text}Z"
     if ttl is not None:
-        lines[TTL] = f"{_whole_seconds(ttl)}s"
+        seconds = _whole_seconds(ttl)
+        # The server would delete the message at once.
+        if seconds > (_LAST - moment).total_seconds():
+            raise ValueError(f"ttl={ttl!r} ends after the last day of the server, 2262-04-11.")
+        lines[TTL] = f"{seconds}s"
     return lines
 
 

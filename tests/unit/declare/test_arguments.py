@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 from enum import Enum
 from functools import wraps
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -27,6 +27,7 @@ from nats_consumer.exceptions import ConfigurationError, InvalidPayload
 from nats_consumer.testing import FakeMessage
 from tests.unit.support.libraries import hidden
 
+_Payload = TypeVar("_Payload")
 SOME_UUID = UUID("12345678-1234-5678-1234-567812345678")
 
 
@@ -131,6 +132,20 @@ def test_payload_message_and_tokens_come_in_the_order_of_the_signature() -> None
     assert answer(handle_message) == (7, Decimal("7.50"), "orders.7.paid")
 
 
+def test_arguments_may_be_given_by_their_names_only() -> None:
+    def handle_message(self: Any, *, id: int, paid: Paid, message: Message) -> Any:  # noqa: A002
+        return id, paid.total, message.subject
+
+    assert answer(handle_message) == (7, Decimal("7.50"), "orders.7.paid")
+
+
+def test_a_parameter_with_a_default_does_not_get_the_token_behind_it() -> None:
+    def handle_message(self, retries=3, id=0):  # type: ignore[no-untyped-def] # noqa: A002
+        return retries, id
+
+    assert answer(handle_message) == (3, "7")
+
+
 def test_a_lone_parameter_beside_tokens_is_the_message() -> None:
     def handle_message(self, m, id):  # type: ignore[no-untyped-def] # noqa: A002
         return m.subject, id
@@ -217,6 +232,8 @@ def unfit() -> list[tuple[Any, str, str]]:
     def unimported(self: Any, paid: "Nothing") -> None: ...  # type: ignore[name-defined] # noqa: F821
     def called_message(self: Any, message: Paid) -> None: ...
     def only_by_keyword(self: Any, paid: Paid, *, other: Any) -> None: ...
+    def with_a_default(self: Any, paid: Paid | None = None) -> None: ...
+    def generic(self: Any, paid: _Payload) -> None: ...  # type: ignore[valid-type]
 
     return [
         (two_payloads, "nats_consumer.E005", "both paid and other would get the payload"),
@@ -226,6 +243,8 @@ def unfit() -> list[tuple[Any, str, str]]:
         (unimported, "nats_consumer.E005", "is not known at run time"),
         (called_message, "nats_consumer.E005", "'message' is called like the message"),
         (only_by_keyword, "nats_consumer.E005", "nothing fills 'other'"),
+        (with_a_default, "nats_consumer.E005", "'paid' has a default"),
+        (generic, "nats_consumer.E005", "the type variable ~_Payload does not say"),
     ]
 
 

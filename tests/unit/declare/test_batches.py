@@ -107,6 +107,17 @@ def test_the_payloads_stand_beside_their_messages() -> None:
         items(call, b"{}")
 
 
+def test_the_lists_may_be_given_by_their_names_only() -> None:
+    seen: list[Any] = []
+
+    def handle(self: Any, *, orders: list[Paid], messages: list[Message]) -> None:
+        seen.extend((*orders, *[each.subject for each in messages]))
+
+    call = BatchCall(consumer(handle))
+    assert call.handle(items(call, b'{"id": 1}')) == {}
+    assert seen == [Paid(1), "orders.paid"]
+
+
 def test_a_dict_names_outcomes_and_errors() -> None:
     error = ValueError("no such shop")
 

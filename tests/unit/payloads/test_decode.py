@@ -1,9 +1,10 @@
 """Each kind of annotation, with good, bad and missing data."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pydantic
@@ -169,6 +170,43 @@ def test_the_error_says_nothing_of_the_values() -> None:
         decoded(ModelOrder, b'{"id": "secret", "items": []}')
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is None
+
+
+class Card(pydantic.BaseModel):
+    kind: Literal["card"]
+
+
+class Cash(pydantic.BaseModel):
+    kind: Literal["cash"]
+
+
+class ByModels(pydantic.BaseModel):
+    how: Annotated[Card | Cash, pydantic.Field(discriminator="kind")]
+
+
+class TaggedCard(msgspec.Struct, tag="card", tag_field="kind"):
+    pass
+
+
+class TaggedCash(msgspec.Struct, tag="cash", tag_field="kind"):
+    pass
+
+
+class ByTags(msgspec.Struct):
+    how: TaggedCard | TaggedCash
+
+
+class ByLiteral(TypedDict):
+    how: dict[str, Literal["card", "cash"]]
+
+
+@pytest.mark.parametrize("kind", [ByModels, ByTags, ByLiteral])
+@pytest.mark.parametrize("value", ["secret", "it's `secret`", '"secret"', "secret" * 100_000])
+def test_an_unknown_tag_or_choice_does_not_get_into_the_error(kind: Any, value: str) -> None:
+    with pytest.raises(InvalidPayload) as raised:
+        decoded(kind, json.dumps({"how": {"kind": value}}).encode())
+    assert "secret" not in str(raised.value)
+    assert str(raised.value).endswith(("at `$.how`", "at `$.how.kind`", "at `$.how[...]`"))
 
 
 def test_another_error_of_a_validator_is_no_invalid_payload() -> None:

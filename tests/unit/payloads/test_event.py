@@ -16,6 +16,7 @@ from django.utils.functional import lazystr
 from nats_consumer import Outgoing, event, publish, publish_many, publish_on_commit
 from nats_consumer.checks import check_events
 from nats_consumer.exceptions import InvalidMessage, Unserializable
+from nats_consumer.payloads import libraries
 from nats_consumer.testing import Published, capture_published
 from tests.unit.support.libraries import hidden
 
@@ -129,6 +130,58 @@ def test_an_object_with_a_type_is_encoded_by_it_without_being_an_event(kind: Any
     found = published("orders.paid", kind(id=7, total=Decimal("1.50")))
     assert found.json() == JSON
     assert found.headers == {"Content-Type": "application/json"}
+
+
+class FloatStruct(msgspec.Struct):
+    weight: float | None
+
+
+class FloatModel(pydantic.BaseModel):
+    weight: float | None
+
+
+@dataclass
+class FloatData:
+    weight: float | None
+
+
+@dataclass
+class FloatDataOfModel:
+    weight: FloatModel
+
+
+def floats(number: float | None) -> list[Any]:
+    model = FloatModel(weight=number)
+    return [FloatStruct(number), model, FloatData(number), FloatDataOfModel(model)]
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_does_not_have_is_refused_and_not_published_as_null(
+    place: int, number: float
+) -> None:
+    with pytest.raises(Unserializable, match="not JSON compliant"):
+        published("orders.paid", floats(number)[place])
+    published("orders.paid", floats(None)[place])
+
+
+def test_a_model_may_say_how_it_writes_a_number_that_json_does_not_have() -> None:
+    class Weighed(pydantic.BaseModel, ser_json_inf_nan="null"):
+        weight: float
+
+    assert published("orders.paid", Weighed(weight=float("nan"))).json() == {"weight": None}
+
+
+def test_a_dataclass_is_looked_at_once_however_often_it_is_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @dataclass
+    class Once:
+        id: int
+
+    published("orders.paid", Once(1))
+    monkeypatch.setattr(libraries, "knows", None)
+    assert published("orders.paid", Once(2)).json() == {"id": 2}
 
 
 def test_a_dataclass_needs_no_library_to_be_published(no_libraries: None) -> None:
