@@ -8,6 +8,7 @@ import pytest
 from django.test import override_settings
 
 from nats_consumer import get_nats_client
+from tests.live.support import later_scenarios  # noqa: F401 - it adds to the table
 from tests.live.support.scenarios import SCENARIOS
 from tests.live.support.worlds import Ledger, ModelWorld, RealWorld, World
 from tests.servers import NatsServer

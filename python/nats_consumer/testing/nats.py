@@ -4,6 +4,7 @@ import time
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nats_consumer.api import StreamConfig
@@ -113,7 +114,8 @@ class Nats:
         )
 
     def advance(self, seconds: float | timedelta) -> None:
-        """Move the virtual time, and deliver what is due until then. Raises like run()."""
+        """Move the virtual time, and deliver what is due until then. Raises like run(), and
+        ValueError for a time that has passed."""
         _finish(self._advance(InThread(), seconds))
 
     async def aadvance(self, seconds: float | timedelta) -> None:
@@ -122,6 +124,8 @@ class Nats:
 
     async def _advance(self, caller: Caller, seconds: float | timedelta) -> None:
         delay = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        if not 0 <= delay < inf:
+            raise ValueError(f"The time can only go on, and not by {seconds!r}.")
         end = self._now + round(delay * SECOND)
         while True:
             if await self._deliver_next(caller) or await self._publish_held(caller):
@@ -165,7 +169,9 @@ class Nats:
 
     def drop_acks(self, consumer: "type[NatsConsumer]", count: int = 1) -> None:
         """Lose the next `count` acknowledgements of the consumer: those messages come again after
-        ack_wait."""
+        ack_wait. Raises ValueError for a negative count."""
+        if count < 0:
+            raise ValueError(f"No {count} acknowledgements can be lost.")
         self._durable(consumer).lost_acks = count
 
     @contextmanager

@@ -18,6 +18,7 @@ from nats_consumer import (
     Retry,
     handle,
 )
+from nats_consumer.exceptions import MessageRefused
 from tests.live.support.worlds import World
 
 Scenario = Callable[[World], Awaitable[None]]
@@ -676,4 +677,16 @@ async def an_undecodable_payload_is_not_in_the_batch(world: World) -> None:
     for payload in (b'{"number": 1}', b"?", b'{"number": 3}'):
         await world.publish("paid", payload)
     await world.resume()
+    await world.run()
+
+
+@scenario
+async def a_message_larger_than_the_stream_takes_is_refused(world: World) -> None:
+    await world.start(world.consumer(), max_msg_size=100)
+    for size, headers in ((100, None), (101, None), (70, {"A": "b"}), (90, {"A": "b"})):
+        try:
+            await world.publish("created", b"x" * size, headers=headers)
+            world.ledger.notes.append("stored")
+        except MessageRefused as error:
+            world.ledger.notes.append(f"refused {error.err_code}")
     await world.run()

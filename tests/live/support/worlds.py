@@ -8,15 +8,17 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 from asgiref.sync import sync_to_async
 
 from nats_consumer import JetstreamPullConsumer, NatsConsumer, apublish
-from nats_consumer.api import PubAck, StreamConfig
+from nats_consumer.api import PubAck, RawStreamMsg, StreamConfig
 from nats_consumer.client import Client
 from nats_consumer.dead_letters import Selection, dead_letters
+from nats_consumer.exceptions import NotFound
 from nats_consumer.names import covers
 from nats_consumer.testing import Nats
 from tests.waiting import PAUSE, becomes_true
@@ -25,6 +27,8 @@ _LONGEST_WAIT = 30
 
 # Moments in nanoseconds, in ids.
 _MOMENT = re.compile(r"\d{16,}")
+# Places of messages for later without an id.
+_PLACE = re.compile(r"_later\.(?:_INBOX[\w-]+|\d+)\.")
 # Clocks of a machine, read at the two ends of a wait.
 _CLOCK_SECONDS = 0.005
 
@@ -162,15 +166,24 @@ class World(ABC):
         *,
         headers: Mapping[str, str] | None = None,
         msg_id: str | None = None,
+        at: timedelta | None = None,
+        ttl: float | None = None,
     ) -> PubAck:
         """Publish to `<stream>.<subject>`."""
-        ack = await apublish(self.subject(subject), data, headers=headers, msg_id=msg_id)
-        self.subjects[ack.seq] = self.subject(subject)
+        ack = await apublish(
+            self.subject(subject), data, headers=headers, msg_id=msg_id, at=at, ttl=ttl
+        )
+        if at is None:
+            self.subjects[ack.seq] = self.subject(subject)
         return ack
 
+    def _config(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {"subjects": [f"{self.stream}.>"], **fields}
+
     def plain(self, text: object) -> str:
-        """The text without the name of the stream, and without moments."""
-        return _MOMENT.sub("MOMENT", str(text).replace(self.stream, "STREAM"))
+        """The text without the name of the stream, and without what is random."""
+        text = _PLACE.sub("_later.RANDOM.", str(text))
+        return _MOMENT.sub("MOMENT", text.replace(self.stream, "STREAM"))
 
     def _keep(self, letters: Any, stored: Any, pending: Mapping[str, int]) -> Ledger:
         self.ledger.pending = dict(pending)
@@ -210,7 +223,7 @@ class ModelWorld(World):
     async def start(self, *consumers: type[NatsConsumer], **fields: Any) -> None:
         """Put the model in place."""
         self.consumers = list(consumers)
-        config = StreamConfig(name=self.stream, subjects=[f"{self.stream}.>"], **fields)
+        config = StreamConfig(name=self.stream, **self._config(fields))
         self._stack = ExitStack()
         self.nats = self._stack.enter_context(Nats(consumers, [config]).in_use())
 
@@ -257,7 +270,7 @@ class RealWorld(World):
     async def start(self, *consumers: type[NatsConsumer], **fields: Any) -> None:
         """Create the stream and start the workers."""
         self.consumers = list(consumers)
-        await self._jetstream.add_stream(name=self.stream, subjects=[f"{self.stream}.>"], **fields)
+        await self._jetstream.add_stream(name=self.stream, **self._config(fields))
         await self.resume()
 
     async def pause(self) -> None:
@@ -279,9 +292,10 @@ class RealWorld(World):
 
     async def run(self, pending: int = 0, calls: int = 0) -> None:
         """Ask the server until everything is settled."""
+        # First the calls: a message for later is not there yet, so it cannot be settled.
+        await becomes_true(lambda: sum(map(len, self.ledger.calls.values())) >= calls)
         for each in self._running:
             await self._settled(each, pending)
-        await becomes_true(lambda: sum(map(len, self.ledger.calls.values())) >= calls)
 
     async def _settled(self, consumer: NatsConsumer, pending: int) -> None:
         filters = [str(each) for each in consumer.filter_subjects]
@@ -322,11 +336,17 @@ class RealWorld(World):
         letters = await sync_to_async(self._letters, thread_sensitive=False)()
         state = (await self._jetstream.stream_info(self.stream)).state
         numbers = range(state.first_seq, state.last_seq + 1) if state.messages else ()
-        found = [await self._jetstream.get_msg(self.stream, number) for number in numbers]
-        stored = [(each.subject, each.data or b"", each.headers) for each in found]
+        found = [await self._message(number) for number in numbers]
+        stored = [(each.subject, each.data or b"", each.headers) for each in found if each]
         return self._keep(
             letters, stored, {name: info.num_ack_pending or 0 for name, info in infos.items()}
         )
+
+    async def _message(self, number: int) -> RawStreamMsg | None:
+        try:
+            return await self._jetstream.get_msg(self.stream, number)
+        except NotFound:
+            return None
 
     def _letters(self) -> list[Any]:
         with dead_letters() as letters:

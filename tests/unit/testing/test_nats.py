@@ -88,7 +88,12 @@ def test_a_message_for_later_is_handled_at_its_time() -> None:
         nats.run()
     assert [each.message.data for each in nats.attempts] == [b"now", b"later"]
     assert timedelta(days=2.9) < nats.waited <= timedelta(days=3)
-    assert nats.attempts[1].message.headers == {"Trace": "abc", "Nats-TTL": "60s"}
+    assert nats.attempts[1].message.headers == {
+        "Trace": "abc",
+        "Nats-TTL": "60s",
+        "Nats-Scheduler": "_later.1.orders.created",
+        "Nats-Schedule-Next": "purge",
+    }
     assert nats.messages("_later.>") == []
 
 
@@ -152,6 +157,20 @@ def test_a_message_that_comes_again_without_end_waits_for_advance() -> None:
         assert len(nats.attempts) == 2
         nats.advance(timedelta(seconds=121))
         assert len(nats.attempts) == 5
+
+
+@pytest.mark.parametrize("seconds", [-1, timedelta(seconds=-1), float("nan"), float("inf")])
+def test_the_time_goes_on_only(seconds: Any) -> None:
+    with Nats([consumer()]).in_use() as nats:
+        with pytest.raises(ValueError, match="The time can only go on"):
+            nats.advance(seconds)
+        assert nats.waited == timedelta(0)
+
+
+def test_no_negative_number_of_acknowledgements_is_lost() -> None:
+    orders = consumer()
+    with Nats([orders]).in_use() as nats, pytest.raises(ValueError, match="No -1"):
+        nats.drop_acks(orders, -1)
 
 
 def test_advance_delivers_what_is_due_until_then() -> None:

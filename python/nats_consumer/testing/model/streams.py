@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from nats_consumer.api import PubAck, StreamConfig
+from nats_consumer.api import Header, PubAck, StreamConfig
 from nats_consumer.exceptions import MessageRefused
 from nats_consumer.publish.drafts import MSG_ID, Draft
 from nats_consumer.publish.times import SCHEDULE, TTL
@@ -15,7 +15,11 @@ SECOND = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A server's default: https://docs.nats.io/nats-concepts/jetstream/streams#configuration
 _DUPLICATE_WINDOW = 120.0
-_MODELLED_HEADERS = {MSG_ID, SCHEDULE, TTL}
+# A message that a server published at its time has these.
+SCHEDULER, SCHEDULE_NEXT = Header.SCHEDULER.value, Header.SCHEDULE_NEXT.value
+_MODELLED_HEADERS = {MSG_ID, SCHEDULE, TTL, SCHEDULER, SCHEDULE_NEXT}
+# The server's error codes where a stream does not have these settings.
+_CODES = {"allow_msg_schedules": 10188, "allow_msg_ttl": 10166}
 _NOT_MODELLED = (
     "mirror",
     "sources",
@@ -85,6 +89,7 @@ class Stream:
         """Keep the message, unless its message id is known."""
         subject, data, headers = draft
         self._check_headers(headers)
+        self._check_size(data, headers)
         msg_id = (headers or {}).get(MSG_ID)
         known = self._known(msg_id, now)
         if known is not None:
@@ -109,9 +114,9 @@ class Stream:
             for message in self:
                 if message.subject == place and message.sequence != ack.seq:
                     self.delete(message)
-            kept = {name: value for name, value in (headers or {}).items() if name != SCHEDULE}
-            kept.pop(MSG_ID, None)
-            self._later[ack.seq] = due, (subject, data, kept or None)
+            own = {SCHEDULER: place, SCHEDULE_NEXT: "purge"}
+            kept = {**(headers or {}), **own}
+            self._later[ack.seq] = due, (subject, data, _without(kept, SCHEDULE, MSG_ID))
         return ack
 
     def next_due(self) -> int | None:
@@ -143,9 +148,10 @@ class Stream:
         """Remove what is older than max_age or its time to live."""
         age = self._config.max_age
         for message in self:
-            end = message.nanoseconds + int(age * SECOND) if age else None
-            end = self._ends.get(message.sequence, end)
-            if end is not None and end <= now and message.sequence not in self._later:
+            ends = [message.nanoseconds + int(age * SECOND)] if age else []
+            if message.sequence in self._ends:
+                ends.append(self._ends[message.sequence])
+            if ends and min(ends) <= now and message.sequence not in self._later:
                 self.delete(message)
 
     def note_settled(self, message: StoredMessage) -> None:
@@ -190,7 +196,20 @@ class Stream:
     def _check_allows(self, setting: str) -> None:
         if not getattr(self._config, setting):
             raise MessageRefused(
-                400, 10188, f"The stream {self.name} does not allow it: set its {setting}."
+                400,
+                _CODES[setting],
+                f"The stream {self.name} does not allow it: set its {setting}.",
+            )
+
+    def _check_size(self, data: bytes, headers: Mapping[str, str] | None) -> None:
+        most = self._config.max_msg_size
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        size = len(data) + (len(f"NATS/1.0\r\n{lines}\r\n".encode()) if lines else 0)
+        if most is not None and 0 <= most < size:
+            raise MessageRefused(
+                400,
+                10054,
+                f"The message has {size} bytes, and the stream {self.name} takes {most}.",
             )
 
     def _check_headers(self, headers: Mapping[str, str] | None) -> None:
@@ -201,6 +220,10 @@ class Stream:
                 raise NotModelled(
                     f"The test kit has no model of the header {name}, which makes a server act."
                 )
+
+
+def _without(headers: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name not in names}
 
 
 def _seconds(ttl: str) -> int:
