@@ -159,6 +159,24 @@ def test_a_hangup_lets_what_runs_finish_and_the_process_begin_again(
     assert shop.worker.finish() == 0, shop.worker.output
 
 
+def test_a_stop_while_a_hangup_drains_lets_what_runs_finish_and_the_process_end(
+    make_shop: Callable[..., Shop],
+) -> None:
+    shop = make_shop(AWAITS)
+    shop.worker.interrupt(signal.SIGHUP)
+    shop.worker.wait_for("Draining")
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        # Longer than two signals count as one, and than Python has for ending the process.
+        until = time.monotonic() + 1.5
+        eventually(lambda until=until: time.monotonic() > until)
+        shop.worker.interrupt(number)
+    shop.worker.wait_for("Orders draining")
+    shop.let_go()
+    assert shop.worker.finish() == 0, shop.worker.output
+    assert "finished one" in shop.worker.output
+    assert "Restarting" not in shop.worker.output
+
+
 def test_a_process_whose_terminal_was_closed_drains_and_ends(
     make_shop: Callable[..., Shop],
 ) -> None:

@@ -177,6 +177,55 @@ async def test_no_worker_outlives_its_supervisor(shop: Shop, stage: Stage) -> No
     await becomes_true(lambda: not any(is_alive(pid) for pid in pids), 15)
 
 
+async def test_a_worker_that_drains_finishes_though_its_supervisor_is_killed(
+    shop: Shop, stage: Stage
+) -> None:
+    shop.change(1, FINISHES_WHEN_TOLD)
+    workers = shop.start(1)
+    pid = workers.pid()
+    await stage.publish("one")
+    await becomes_true(lambda: len(shop.ledger()) == 1)
+    kill(pid, signal.SIGTERM)
+    workers.command.wait_for("Draining: running handlers")
+    await a_second_passes()
+    workers.send(signal.SIGKILL)
+    await a_second_passes()
+    shop.project.write("go", "")
+    await becomes_true(lambda: not is_alive(pid), 20)
+    assert shop.ledger()[-1][0] == "end"
+
+
+async def test_a_stop_during_a_roll_lets_handlers_of_old_workers_finish(
+    shop: Shop, stage: Stage
+) -> None:
+    shop.change(1, FINISHES_WHEN_TOLD)
+    workers = shop.start(1)
+    await stage.publish("one")
+    await becomes_true(lambda: len(shop.ledger()) == 1)
+    workers.send(signal.SIGHUP)
+    workers.command.wait_for("Draining: running handlers")
+    await a_second_passes()
+    workers.send(signal.SIGTERM)
+    await a_second_passes()
+    shop.project.write("go", "")
+    assert workers.command.finish() == 0, workers.command.output
+    assert shop.ledger()[-1][0] == "end"
+    assert not workers.command.lines_with("while it drained")
+
+
+FINISHES_WHEN_TOLD = """
+        while not Path("go").exists():
+            await __import__("asyncio").sleep(0.01)
+        note("end")
+""".strip()
+
+
+async def a_second_passes() -> None:
+    """Signals that come closer together count as one."""
+    until = time.monotonic() + 1.5
+    await becomes_true(lambda: time.monotonic() > until)
+
+
 async def test_no_worker_outlives_its_supervisor_though_it_holds_the_gil(
     shop: Shop, stage: Stage
 ) -> None:

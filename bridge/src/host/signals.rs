@@ -2,6 +2,7 @@
 //! handler may hold up for as long as it likes.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -27,11 +28,19 @@ const LAST_DRAIN: Duration = Duration::from_secs(1);
 
 static RUNNING: Mutex<Vec<Weak<Consumption>>> = Mutex::new(Vec::new());
 
+/// Whether a signal has stopped the consumptions.
+static IS_STOPPED: AtomicBool = AtomicBool::new(false);
+
 /// The consumption stops taking messages at a signal.
 pub(crate) fn follow(consumption: &Arc<Consumption>) {
     let mut running = lock(&RUNNING);
     running.retain(|each| each.strong_count() > 0);
     running.push(Arc::downgrade(consumption));
+}
+
+/// Whether a signal was heard: another one would end running handlers.
+pub(crate) fn is_stopped() -> bool {
+    IS_STOPPED.load(Relaxed)
 }
 
 /// Hears signals until it is ended.
@@ -55,6 +64,7 @@ impl SignalWatch {
 #[pyfunction]
 pub(crate) fn watch_signals(numbers: Vec<i32>, grace: f64, same: f64) -> PyResult<SignalWatch> {
     let (grace, same) = (seconds("grace", grace)?, seconds("same", same)?);
+    IS_STOPPED.store(false, Relaxed);
     let _guard = runtime().enter();
     let signals: Vec<_> = numbers
         .iter()
@@ -102,18 +112,29 @@ impl Heard {
         })
         .await
     }
+
+    /// The number of the next signal that is another request. A process manager often signals the process and then its
+    /// group, milliseconds apart: one request.
+    async fn another(&mut self, same: Duration) -> i32 {
+        sleep(same).await;
+        while timeout(Duration::ZERO, self.next()).await.is_ok() {}
+        self.next().await
+    }
 }
 
 async fn watch(mut heard: Heard, grace: Duration, same: Duration) {
-    let first = heard.next().await;
+    let mut first = heard.next().await;
+    IS_STOPPED.store(true, Relaxed);
     for consumption in running() {
         tokio::spawn(async move { consumption.stop_taking().await });
     }
     let again = async {
-        // A process manager often signals the process and then its group, milliseconds apart: one request.
-        sleep(same).await;
-        while timeout(Duration::ZERO, heard.next()).await.is_ok() {}
-        let number = heard.next().await;
+        let mut number = heard.another(same).await;
+        if first == libc::SIGHUP && number != libc::SIGHUP {
+            // It was to begin again, and now it is to end: this is the first request for that.
+            first = number;
+            number = heard.another(same).await;
+        }
         sleep(SECOND_SIGNAL).await;
         128 + number
     };

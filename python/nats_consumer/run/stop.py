@@ -46,7 +46,8 @@ def set_by_signals(
     stopping: asyncio.Event, *, grace: float, exits: bool = False
 ) -> Iterator[Heard]:
     """The first SIGTERM, SIGINT or SIGHUP sets `stopping`; one that comes SAME_SECONDS later or
-    more ends the process with 128 and its number. Where `nohup` has SIGHUP ignored, it stays so.
+    more ends the process with 128 and its number. SIGTERM or SIGINT after SIGHUP is the first one
+    again: the process no longer restarts. Where `nohup` has SIGHUP ignored, it stays so.
     The engine hears them too: it stops taking messages at once, and ends the process `grace` and
     five seconds after the first signal if Python has not.
 
@@ -134,7 +135,8 @@ class _Handler:
         self._first = 0.0
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if not self._stopping.is_set():
+        is_to_restart = self._heard.restarts and number != _HANGUP
+        if not self._stopping.is_set() or is_to_restart:
             self._first = time.monotonic()
             self._heard.note(number)
             self._stopping.set()

@@ -2,6 +2,7 @@
 clock are given, so that the tests have neither."""
 
 import logging
+import math
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -83,7 +84,7 @@ class Worker:
         self.rss = 0
         self.is_ending = False
         self.is_hung = False
-        self.kill_at: float | None = None
+        self._kill_at = math.inf
         self._most_messages = limits.messages(random)
         self._not_before = now
         self._heartbeat = Heartbeat(limits.hung_after, limits.start_timeout, now)
@@ -110,6 +111,15 @@ class Worker:
     def excuse(self, now: float) -> None:
         """The supervisor itself stood still until `now`."""
         self._heartbeat.excuse(now)
+
+    def kill_by(self, moment: float) -> None:
+        """It is killed at this moment, unless it ends or was to be killed before."""
+        self._kill_at = min(self._kill_at, moment)
+
+    def kill_if_due(self, now: float) -> None:
+        """Kill it if it had time enough."""
+        if now >= self._kill_at:
+            self.process.signal(signal.SIGKILL)
 
     def _has_settled_enough(self) -> bool:
         return self._most_messages is not None and self.last.settled >= self._most_messages
@@ -293,16 +303,15 @@ class Fleet:
         """Drain all workers; a second later or more, end them at once."""
         now = self._clock()
         if self._drain is None:
-            self._drain = _Drain(began=now, kill_at=now + self._shutdown_timeout + _ENDING_SECONDS)
+            self._drain = _Drain(began=now)
             self._queue.clear()
-        elif now - self._drain.began < _SAME_SECONDS:
-            return
-        else:
+            for worker in self._alive():
+                self._drain_worker(worker)
+        elif now - self._drain.began >= _SAME_SECONDS:
             self._drain.status = 128 + number
-            self._drain.kill_at = min(self._drain.kill_at, now + _LAST_SECONDS)
-        for worker in self._alive():
-            # Not SIGINT, which one that still loads the project answers with a traceback.
-            worker.process.signal(signal.SIGTERM)
+            for worker in self._alive():
+                worker.kill_by(now + _LAST_SECONDS)
+                worker.process.signal(signal.SIGTERM)
 
     def show(self) -> None:
         """Let each worker show what it does. One that is still loading the project cannot yet."""
@@ -320,9 +329,6 @@ class Fleet:
         for slot in self._slots:
             self._turn_slot(slot, now)
         self._turn_replacement(now)
-        if self._drain is not None and now >= self._drain.kill_at:
-            for worker in self._alive():
-                worker.process.signal(signal.SIGKILL)
 
     def _excuse(self, now: float) -> None:
         if now - self._last_turn > _LONGEST_TURN:
@@ -345,7 +351,7 @@ class Fleet:
             self._show_and_kill(worker, now)
         elif finding is not None:
             self._enqueue(slot, finding)
-        self._kill_if_due(worker, now)
+        worker.kill_if_due(now)
 
     def _start_if_due(self, slot: Slot, now: float) -> None:
         # The first one alone, until it consumes: it sets the streams up, and if it cannot begin,
@@ -366,10 +372,12 @@ class Fleet:
         worker.look(now)
         worker.process.release()
         slot.worker = None
-        replacement = self._replacement
-        if replacement and replacement.slot is slot and replacement.old is worker:
-            return  # whose place is taken, or will be at once
-        if self._drain:
+        if worker.is_ending:
+            _report_drained(worker, status)
+            return
+        if self._replacement is not None and self._replacement.slot is slot:
+            ending = _ending_of(worker, status)
+            logger.error("The worker %d %s while it was replaced.", worker.process.pid, ending)
             return
         if not self._has_begun:
             self.failure = status if status > 0 else 1
@@ -386,7 +394,7 @@ class Fleet:
 
     def _show_and_kill(self, worker: Worker, now: float) -> None:
         worker.is_hung = True
-        worker.kill_at = now + _LAST_SECONDS
+        worker.kill_by(now + _LAST_SECONDS)
         logger.error(
             "The worker %d has said nothing for %.0f s, so it is killed. Before that, it shows on "
             "stderr what it does.",
@@ -394,10 +402,6 @@ class Fleet:
             worker.last.silence or now - worker.began,
         )
         worker.process.signal(signal.SIGUSR1)
-
-    def _kill_if_due(self, worker: Worker, now: float) -> None:
-        if worker.kill_at is not None and now >= worker.kill_at:
-            worker.process.signal(signal.SIGKILL)
 
     def _enqueue(self, slot: Slot, reason: Reason) -> None:
         is_known = any(each is slot for each, _ in self._queue)
@@ -440,7 +444,6 @@ class Fleet:
     def _replace_old_first(self, replacement: Replacement, now: float) -> None:
         slot = replacement.slot
         if slot.worker is replacement.old:
-            self._kill_if_due(replacement.old, now)
             return  # it drains
         slot.worker = self._begin(slot, replacement.reason, now)
         self._replacement = None
@@ -448,8 +451,12 @@ class Fleet:
     def _replace_new_first(self, replacement: Replacement, now: float) -> None:
         fresh, old, slot = replacement.fresh, replacement.old, replacement.slot
         assert fresh is not None
-        if fresh.process.ended() is not None:
-            self._give_up(replacement, "it ended before its consumers were ready", now)
+        status = fresh.process.ended()
+        if status is not None:
+            fresh.process.release()
+            replacement.fresh = None
+            ending = _ending_of(fresh, status)
+            self._give_up(replacement, f"it {ending} before its consumers were ready", now)
             return
         fresh.look(now)
         if fresh.last.has_begun and fresh.last.unready <= old.last.unready:
@@ -497,16 +504,21 @@ class Fleet:
         self._leaving.append(worker)
 
     def _drain_worker(self, worker: Worker) -> None:
+        if worker.is_ending:
+            return  # a second signal would end its handlers at once
         worker.is_ending = True
-        worker.kill_at = self._clock() + self._shutdown_timeout + _ENDING_SECONDS
+        worker.kill_by(self._clock() + self._shutdown_timeout + _ENDING_SECONDS)
+        # Not SIGINT, which one that still loads the project answers with a traceback.
         worker.process.signal(signal.SIGTERM)
 
     def _has_ended(self, worker: Worker, now: float) -> bool:
-        if worker.process.ended() is None:
+        status = worker.process.ended()
+        if status is None:
             worker.look(now)
-            self._kill_if_due(worker, now)
+            worker.kill_if_due(now)
             return False
         worker.process.release()
+        _report_drained(worker, status)
         return True
 
     def _alive(self) -> list[Worker]:
@@ -534,9 +546,8 @@ class Fleet:
 
 
 class _Drain:
-    def __init__(self, *, began: float, kill_at: float) -> None:
+    def __init__(self, *, began: float) -> None:
         self.began = began
-        self.kill_at = kill_at
         self.status = 0
 
 
@@ -548,6 +559,16 @@ def _reason_of(worker: Worker, status: int) -> Reason:
     if not worker.was_ready:
         return Reason.FAILED
     return Reason.CRASH if status else Reason.STOPPED
+
+
+def _report_drained(worker: Worker, status: int) -> None:
+    # One that still loads the project has no handlers that could finish.
+    if status and worker.was_ready:
+        logger.warning(
+            "The worker %d %s while it drained. Messages whose handlers still ran come again.",
+            worker.process.pid,
+            _ending_of(worker, status),
+        )
 
 
 def _ending_of(worker: Worker, status: int) -> str:

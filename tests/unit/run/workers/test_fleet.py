@@ -185,6 +185,82 @@ def test_a_later_signal_ends_all_at_once() -> None:
     assert (stage.fleet.is_over, stage.fleet.status) == (True, 130)
 
 
+def test_a_drain_during_a_roll_lets_the_handlers_of_the_old_worker_finish() -> None:
+    stage = ready()
+    stage.fleet.replace_all()
+    stage.turn()
+    stage.started[2].gets_ready()
+    stage.turn(6)
+    stage.fleet.drain(signal.SIGTERM)
+    assert all(each.heard == [signal.SIGTERM] for each in stage.started)
+    stage.turn(2)
+    stage.fleet.drain(signal.SIGTERM)
+    assert all(each.heard == [signal.SIGTERM] * 2 for each in stage.started), "now all end at once"
+
+
+def test_a_drain_lets_the_handlers_of_a_worker_that_used_too_much_memory_finish() -> None:
+    stage = ready(1, max_rss=100)
+    stage.turn(60)
+    stage.started[0].memory = 200
+    stage.turn(35)
+    stage.fleet.drain(signal.SIGTERM)
+    assert stage.started[0].heard == [signal.SIGTERM]
+
+
+def test_a_slot_that_is_removed_lets_the_handlers_of_its_draining_worker_finish() -> None:
+    stage = ready(2, max_rss=100)
+    stage.turn(60)
+    stage.started[1].memory = 200
+    stage.turn(35)
+    stage.fleet.remove()
+    assert stage.started[1].heard == [signal.SIGTERM]
+    stage.started[1].status = 0
+    stage.turn(60)
+    assert stage.alive() == [stage.started[0]]
+
+
+def test_a_worker_that_leaves_has_its_own_deadline_during_a_drain_too() -> None:
+    stage = ready(1)
+    stage.fleet.replace_all()
+    stage.turn()
+    stage.started[1].gets_ready()
+    stage.turn(20)
+    stage.fleet.drain(signal.SIGTERM)
+    stage.turn(15)
+    assert [each.heard[-1] for each in stage.started] == [signal.SIGKILL, signal.SIGTERM]
+
+
+def test_the_end_of_a_worker_that_was_cut_off_while_it_drained_is_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = ready()
+    stage.fleet.replace_all()
+    stage.turn()
+    stage.started[2].gets_ready()
+    stage.turn()
+    stage.started[0].status = -9
+    stage.turn()
+    assert "The worker 100 was ended by SIGKILL while it drained." in caplog.text
+    stage.fleet.drain(signal.SIGTERM)
+    stage.started[1].status = 143
+    for each in stage.alive():
+        each.status = 0
+    stage.turn()
+    assert "The worker 101 ended with status 143 while it drained." in caplog.text
+    assert caplog.text.count("while it drained") == 2
+
+
+def test_the_end_of_an_old_worker_that_is_being_replaced_is_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = ready(1)
+    stage.fleet.replace_all()
+    stage.turn()
+    stage.started[0].status = -9
+    stage.turn()
+    assert "The worker 100 was ended by SIGKILL while it was replaced." in caplog.text
+
+
 def test_workers_that_do_not_end_in_time_are_killed() -> None:
     stage = ready()
     stage.fleet.drain(signal.SIGTERM)
