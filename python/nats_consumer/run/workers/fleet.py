@@ -70,7 +70,8 @@ class Process(Protocol):
 
 
 Start = Callable[[int, Reason, bool], Process]
-"""Starts a process for this slot; the last argument tells whether it runs setup()."""
+"""Starts a process for this slot; the last argument tells whether it runs setup(). Raises OSError
+where the system has no process or no memory left."""
 
 
 class Worker:
@@ -360,13 +361,31 @@ class Fleet:
         if self._drain or self.failure is not None or not (self._has_begun or is_first):
             return
         if slot.due is not None and now >= slot.due:
-            slot.due = None
-            slot.worker = self._begin(slot, slot.reason, now)
+            self._fill(slot, slot.reason, now)
+
+    def _fill(self, slot: Slot, reason: Reason, now: float) -> None:
+        """Start the worker of an empty slot; later, if the system has none now."""
+        slot.due = None
+        try:
+            slot.worker = self._begin(slot, reason, now)
+        except OSError as error:
+            if not self._has_begun:
+                self.failure = 1
+                logger.error("No worker could be started: %s.", error)
+                return
+            pause = self._start_later(slot, now)
+            logger.error("A worker could not be started: %s. Tried again in %.1f s.", error, pause)
 
     def _begin(self, slot: Slot, reason: Reason, now: float) -> Worker:
-        runs_setup, self._is_setup_due = self._is_setup_due, False
-        process = self._start(slot.number, reason, runs_setup)
+        process = self._start(slot.number, reason, self._is_setup_due)
+        self._is_setup_due = False
         return Worker(process, self._limits, now, self._random)
+
+    def _start_later(self, slot: Slot, now: float) -> float:
+        """Start the worker of a slot, which could not begin, after a pause; return the pause."""
+        pause = slot.pauses.after(0)
+        slot.reason, slot.due = Reason.FAILED, now + pause
+        return pause
 
     def _after_end(self, slot: Slot, worker: Worker, status: int, now: float) -> None:
         worker.look(now)
@@ -438,15 +457,18 @@ class Fleet:
         logger.info("The worker %d is replaced (%s).", old.process.pid, reason)
         if reason is Reason.MAX_RSS:
             self._drain_worker(old)  # together they might use more than there is
-        else:
+            return
+        try:
             replacement.fresh = self._begin(replacement.slot, reason, now)
+        except OSError as error:
+            self._give_up(replacement, f"it could not be started ({error})", now)
 
     def _replace_old_first(self, replacement: Replacement, now: float) -> None:
         slot = replacement.slot
         if slot.worker is replacement.old:
             return  # it drains
-        slot.worker = self._begin(slot, replacement.reason, now)
         self._replacement = None
+        self._fill(slot, replacement.reason, now)
 
     def _replace_new_first(self, replacement: Replacement, now: float) -> None:
         fresh, old, slot = replacement.fresh, replacement.old, replacement.slot
@@ -475,7 +497,7 @@ class Fleet:
         self._end_replacement(replacement)
         if slot.worker is None:
             # The old one ended meanwhile.
-            slot.reason, slot.due = Reason.FAILED, now + slot.pauses.after(0)
+            self._start_later(slot, now)
         consequence = f"The worker {old.process.pid} stays."
         if replacement.reason is Reason.RELOAD:
             self._is_rolling = False

@@ -32,8 +32,10 @@ class Processes:
         self._free: list[_native.Page] = []
 
     def start(self, slot: int, reason: Reason, runs_setup: bool) -> "WorkerProcess":
-        """Start a worker of this slot."""
-        page = self._free.pop() if self._free else _native.Page()
+        """Start a worker of this slot. Raises OSError."""
+        if not self._free:
+            self._free.append(_native.Page())
+        page = self._free[-1]
         child = Child(self._alive, page.fd, runs_setup)
         running = subprocess.Popen(
             self._arguments,
@@ -42,6 +44,7 @@ class Processes:
             # Ctrl-C is this process's: it passes it on, once.
             process_group=0,
         )
+        self._free.pop()
         self.numbers.adopt(page, slot)
         self.numbers.note_start(reason)
         return WorkerProcess(self, running, page)

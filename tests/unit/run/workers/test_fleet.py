@@ -65,6 +65,7 @@ class Stage:
     def __init__(self, size: int = 2, *, setup: bool = False, **limits: Any) -> None:
         self.now = 1000.0
         self.started: list[FakeProcess] = []
+        self.refusal: OSError | None = None
         self.fleet = Fleet(
             size,
             limits=Limits(**limits),
@@ -76,6 +77,8 @@ class Stage:
         )
 
     def _start(self, slot: int, reason: Reason, runs_setup: bool) -> FakeProcess:
+        if self.refusal is not None:
+            raise self.refusal
         process = FakeProcess(100 + len(self.started), slot, reason, runs_setup)
         self.started.append(process)
         return process
@@ -259,6 +262,63 @@ def test_the_end_of_an_old_worker_that_is_being_replaced_is_in_the_log(
     stage.started[0].status = -9
     stage.turn()
     assert "The worker 100 was ended by SIGKILL while it was replaced." in caplog.text
+
+
+NO_PROCESS = BlockingIOError(11, "Resource temporarily unavailable")
+
+
+def test_a_worker_that_the_system_cannot_start_is_tried_again_and_the_others_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = ready()
+    stage.started[1].status = 1
+    stage.refusal = NO_PROCESS
+    stage.turn(10)
+    assert "Resource temporarily unavailable. Tried again in" in caplog.text
+    assert stage.started[0].heard == []
+    stage.refusal = None
+    stage.turn(10)
+    assert (stage.started[2].slot, stage.started[2].reason) == (1, Reason.FAILED)
+    stage.get_ready()
+
+
+def test_a_roll_stops_where_the_system_cannot_start_a_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = ready(2, setup=True)
+    stage.refusal = FileNotFoundError(2, "No such file or directory", "python")
+    stage.fleet.replace_all()
+    stage.turn(5)
+    assert "could not be started" in caplog.text
+    assert "Those that run stay." in caplog.text
+    assert (stage.fleet.is_rolling, stage.fleet.is_ready) == (False, True)
+    stage.refusal = None
+    stage.fleet.replace_all()
+    stage.turn()
+    assert stage.started[2].runs_setup
+
+
+def test_a_worker_that_used_too_much_memory_is_followed_when_the_system_has_a_process_again() -> (
+    None
+):
+    stage = ready(1, max_rss=100)
+    stage.turn(60)
+    stage.started[0].memory = 200
+    stage.turn(35)
+    stage.refusal = NO_PROCESS
+    stage.started[0].status = 0
+    stage.turn(5)
+    stage.refusal = None
+    stage.turn(30)
+    stage.get_ready()
+    assert len(stage.started) == 2
+
+
+def test_if_the_system_cannot_start_the_first_worker_the_command_fails() -> None:
+    stage = Stage()
+    stage.refusal = NO_PROCESS
+    stage.turn()
+    assert (stage.fleet.is_over, stage.fleet.status) == (True, 1)
 
 
 def test_workers_that_do_not_end_in_time_are_killed() -> None:
