@@ -152,9 +152,28 @@ async def test_a_user_that_may_not_announce_consumes_and_says_so_once(
             await becomes_true(lambda: bool(lines()))
             await jetstream.publish(f"{stage.stream}.created", b"one")
             await becomes_true(lambda: handled == [b"one"])
-            assert await workers(client) == []
+            found = [each.consumer for each in await workers(client) or ()]
+    assert found == ([] if user == "worker" else ["Billing"])
     assert [each.levelname for each in lines()] == ["INFO"]
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+async def test_a_question_whose_reply_is_not_permitted_does_not_silence_the_later_answers(
+    stage: Stage, restricted: NatsServer, settings: Settings
+) -> None:
+    class Billing(stage.Pull):  # type: ignore[name-defined, misc] # made for this test
+        async def handle_message(self, message: Message) -> None: ...
+
+    settings.NATS_CONSUMER = {
+        "connect_args": {"servers": restricted.url, "user": "mute", "password": "word"}
+    }
+    async with await get_nats_client(
+        servers=restricted.url, user="operator", password="word"
+    ) as client:
+        await client.jetstream().add_stream(name=stage.stream, subjects=[f"{stage.stream}.>"])
+        async with running(Billing):
+            assert await ask(client, "$SRV.PING", reply="answers.nobody") == []
+            assert [each.consumer for each in await workers(client) or ()] == ["Billing"]
 
 
 async def test_a_user_that_may_not_ask_for_workers_learns_it(restricted: NatsServer) -> None:

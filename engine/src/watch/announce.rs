@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use crate::config::Kind;
-use crate::connect::denial::{Denial, Permission};
+use crate::connect::denial::Permission;
 use crate::connect::{Connection, SERVICES};
 use crate::observe::target::CONSUMER;
 use crate::shared::Shared;
@@ -45,16 +45,18 @@ impl Announcer {
         Self { shared, id, host: host(), started: SystemTime::now() }
     }
 
-    /// Answers until this user may not, over each connection that the consumption opens. Never returns before.
+    /// Answers over each connection that the consumption opens, until this user may not hear questions. Never returns
+    /// before.
     pub(crate) async fn run(self) {
         let mut connections = self.shared.connections();
+        let mut is_told = false;
         loop {
             let connection = connections.borrow_and_update().clone();
-            if let End::Denied = self.answer_over(&connection).await {
+            if let End::Denied = self.answer_over(&connection, &mut is_told).await {
                 info!(
                     target: CONSUMER,
                     consumer = self.shared.options.name,
-                    "This user may not answer on {SERVICES}, so nats_status and `nats micro` do not list this consumer's workers. \
+                    "This user may not subscribe to {SERVICES}, so nats_status and `nats micro` do not list this consumer's workers. \
                      Consuming is not affected."
                 );
                 return;
@@ -65,7 +67,7 @@ impl Announcer {
         }
     }
 
-    async fn answer_over(&self, connection: &Connection) -> End {
+    async fn answer_over(&self, connection: &Connection, is_told: &mut bool) -> End {
         let mut denials = connection.denials();
         connection.expect_denial(Permission::Subscribe, SERVICES);
         let Ok(mut questions) = connection.client().subscribe(SERVICES).await else { return End::Closed };
@@ -76,7 +78,13 @@ impl Announcer {
                     Some(question) => self.answer(connection, &question, &mut answers).await,
                     None => return End::Closed,
                 },
-                denial = denials.any() => if is_ours(&denial, &answers) { return End::Denied },
+                denial = denials.any() => match denial.permission {
+                    Permission::Subscribe if denial.subject == SERVICES => return End::Denied,
+                    Permission::Publish if answers.iter().any(|answer| **answer == *denial.subject) => {
+                        self.tell_lost(&denial.subject, is_told);
+                    }
+                    _ => {}
+                },
             }
         }
     }
@@ -94,6 +102,19 @@ impl Announcer {
         answers.push_front(reply.clone());
         // One that is lost is asked for again.
         let _ = connection.client().publish(reply.clone(), answer.to_string().into()).await;
+    }
+
+    /// Says for the first answer that was not permitted that it is lost. The next question may come from elsewhere.
+    fn tell_lost(&self, reply: &str, is_told: &mut bool) {
+        if !std::mem::replace(is_told, true) {
+            info!(
+                target: CONSUMER,
+                consumer = self.shared.options.name,
+                "This user may not publish to {reply}, so a question on {SERVICES} got no answer there. nats_status and \
+                 `nats micro` do not list this consumer's workers where that is their reply subject. Consuming is not \
+                 affected."
+            );
+        }
     }
 
     /// The answer to a question about all services, those of this name, or this one.
@@ -184,13 +205,6 @@ impl Announcer {
             "dead_lettered": counters.dead_lettered,
             "repairs": counters.repairs,
         })
-    }
-}
-
-fn is_ours(denial: &Denial, answers: &VecDeque<Subject>) -> bool {
-    match denial.permission {
-        Permission::Subscribe => denial.subject == SERVICES,
-        Permission::Publish => answers.iter().any(|answer| **answer == *denial.subject),
     }
 }
 
