@@ -43,7 +43,9 @@ async def marks(*names: str) -> dict[str, str]:
     return {each["name"]: each["mark"] for each in plan["objects"] if each["mark"] != "="}
 
 
-def declare(stage: Stage, *of_setup: operations.StreamOperation, **attributes: Any) -> type[Any]:
+def declare(
+    stage: Stage, *of_setup: operations.StreamOperation, called: str = "Billing", **attributes: Any
+) -> type[Any]:
     """A consumer class of the stage's stream, with this setup()."""
 
     async def handle_message(self: Any, message: Message) -> None: ...
@@ -58,7 +60,7 @@ def declare(stage: Stage, *of_setup: operations.StreamOperation, **attributes: A
         "setup": setup,
         **attributes,
     }
-    return type("Billing", (JetstreamPullConsumer,), body)
+    return type(called, (JetstreamPullConsumer,), body)
 
 
 def stream_of(stage: Stage, **fields: Any) -> operations.StreamOperation:
@@ -210,6 +212,60 @@ async def test_a_stream_with_as_many_consumers_as_it_may_have_is_found(
     await operations.CreateConsumer(stream=name, durable_name="only").execute(stage.client)
     declare(stage, stream_name=name, filter_subject=f"{name}.>")
     assert "the stream has 1 consumers, and max_consumers is 1" in await manage("nats_plan")
+
+
+async def test_a_durable_that_a_class_and_its_setup_declare_is_planned_once_and_applied(
+    stage: Stage, fresh: Callable[[str], str]
+) -> None:
+    name = fresh("after")
+    own = operations.CreateConsumer(
+        stream=stage.stream, durable_name="Billing", filter_subject=f"{stage.stream}.paid"
+    )
+    reader = operations.CreateConsumer(stream=stage.stream, durable_name="reader")
+    declare(stage, own, reader)
+    declare(
+        stage,
+        reader,
+        operations.CreateStream(name=name, subjects=[f"{name}.>"]),
+        called="Later",
+        stream_name=name,
+        filter_subject=f"{name}.>",
+    )
+    wanted = {f"{stage.stream}/{each}": "+" for each in ("Billing", "reader")}
+    assert await marks() == {**wanted, name: "+", f"{name}/Later": "+"}
+    await manage("nats_apply", "--yes")
+    assert await marks() == {}
+    config = stage.server.consumer(stage.stream, "Billing")["config"]
+    assert config["filter_subject"] == f"{stage.stream}.>", "as the class says"
+
+
+async def test_a_durable_that_two_classes_would_share_has_an_x_and_the_others_are_applied(
+    stage: Stage,
+) -> None:
+    for name in ("First", "Second"):
+        declare(stage, called=name, durable_name="both")
+    declare(stage, called="Third")
+    assert await marks() == {f"{stage.stream}/both": "x", f"{stage.stream}/Third": "+"}
+    assert "First and Second share it" in await manage("nats_plan")
+    with pytest.raises(CommandError, match="What has an x cannot be made as declared"):
+        await manage("nats_apply", "--yes")
+    assert await marks() == {f"{stage.stream}/both": "x"}
+    assert await marks("First") == {f"{stage.stream}/both": "+"}, "one of them may run alone"
+
+
+async def test_durables_of_one_plan_that_do_not_fit_into_their_stream_are_found(
+    stage: Stage, fresh: Callable[[str], str]
+) -> None:
+    name = fresh("small")
+    await operations.CreateStream(name=name, subjects=[f"{name}.>"], max_consumers=1).execute(
+        stage.client
+    )
+    for consumer in ("First", "Second"):
+        declare(stage, called=consumer, stream_name=name, filter_subject=f"{name}.>")
+    assert await marks() == {f"{name}/First": "+", f"{name}/Second": "x"}
+    with pytest.raises(CommandError, match="What has an x cannot be made as declared"):
+        await manage("nats_apply", "--yes")
+    assert await marks() == {f"{name}/Second": "x"}
 
 
 async def test_what_only_setup_does_is_listed_and_left(

@@ -3,8 +3,8 @@
 The plan of a durable is made by the engine with the function that binds it (engine/src/bind), so
 that plan and worker cannot differ."""
 
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from nats_consumer.api import StreamInfo
 from nats_consumer.client import get_nats_client
 from nats_consumer.connect.resolve import display_servers
 from nats_consumer.declare import registry
-from nats_consumer.declare.durable import shared_durables
 from nats_consumer.declare.options import ConsumerOptions, consumer_options
 from nats_consumer.declare.signatures import made_without_arguments
 from nats_consumer.exceptions import NotPossible, StreamNotFound
@@ -36,6 +35,14 @@ class Declared:
 
     operations: list[StreamOperation] = field(default_factory=list)
     consumers: list[ConsumerOptions] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coming:
+    """Streams that earlier objects of a plan create, and how many durables they add to each."""
+
+    streams: set[str] = field(default_factory=set)
+    durables: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +90,7 @@ async def apply(
                 for operation in operations:
                     await operation.execute(client)
                 yield each
-        for operation in of_connection.operations:
+        for operation in _beside_streams(of_connection):
             each = planned.get((_DURABLE, _durable_name(operation)), _NOTHING)
             if isinstance(operation, CreateConsumer) and each.mark in allowed:
                 await operation.execute(client)
@@ -91,7 +98,7 @@ async def apply(
         for options in of_connection.consumers:
             if options.ephemeral is not None:
                 continue
-            now = await _planned_durable(client, options, set())
+            now = await _planned_durable(client, options, Coming())
             each = planned.get((_DURABLE, now.name), _NOTHING)
             if each.mark in allowed:
                 _check(each, now)
@@ -118,22 +125,57 @@ async def _plan_of(connection: str, found: Declared) -> ServerPlan:
 
 
 async def _objects(client: "Client", found: Declared) -> AsyncIterator[Planned]:
-    created: set[str] = set()
+    coming = Coming()
     for name, operations in _by_stream(found.operations).items():
         planned = await _planned_stream(client, name, operations)
         if planned.mark == Mark.CREATE:
-            created.add(name)
+            coming.streams.add(name)
         yield planned
-    for operation in found.operations:
-        if planned_operation := await _planned_operation(client, operation, created):
-            yield planned_operation
-    for options in found.consumers:
-        if options.ephemeral is None:
-            yield await _planned_durable(client, options, created)
-    for message in shared_durables(registry.consumers()):
-        yield Planned(mark=Mark.STUCK, kind=_DURABLE, name="", remark=message)
+    for operation in _beside_streams(found):
+        yield await _planned_operation(client, operation, coming)
+    for each in await _durables_of_classes(client, found.consumers, coming):
+        yield each
     async for unclaimed in _unclaimed(client, found):
         yield unclaimed
+
+
+async def _durables_of_classes(
+    client: "Client", consumers: Iterable[ConsumerOptions], coming: Coming
+) -> list[Planned]:
+    """The plan of each durable that classes declare. One that several would share has an x."""
+    found: dict[str, Planned] = {}
+    users: dict[str, list[str]] = defaultdict(list)
+    for options in consumers:
+        if options.ephemeral is None:
+            planned = await _planned_durable(client, options, coming)
+            users[planned.name].append(options.name)
+            found[planned.name] = planned
+    return [
+        each if len(users[name]) == 1 else _shared(name, users[name])
+        for name, each in found.items()
+    ]
+
+
+def _shared(name: str, users: list[str]) -> Planned:
+    remark = (
+        f"{' and '.join(users)} share it, so each would get only a part of the messages. Give each "
+        "its own durable_name"
+    )
+    return Planned(mark=Mark.STUCK, kind=_DURABLE, name=name, remark=remark)
+
+
+def _beside_streams(found: Declared) -> Iterator[StreamOperation]:
+    """The operations that are not on a stream. A durable that a class declares is made as the class
+    says, and one that several operations create is made by the first."""
+    known = {f"{each.stream}/{each.durable}" for each in found.consumers if each.ephemeral is None}
+    for operation in found.operations:
+        if operation.stream_name is not None:
+            continue
+        if isinstance(operation, CreateConsumer):
+            if _durable_name(operation) in known:
+                continue
+            known.add(_durable_name(operation))
+        yield operation
 
 
 def _by_stream(operations: Iterable[StreamOperation]) -> dict[str, list[StreamOperation]]:
@@ -182,19 +224,18 @@ async def _overlapping(
 
 
 async def _planned_operation(
-    client: "Client", operation: StreamOperation, created: set[str]
-) -> Planned | None:
+    client: "Client", operation: StreamOperation, coming: Coming
+) -> Planned:
     """The plan of an operation that is not one on a stream."""
-    if operation.stream_name is not None:
-        return None
     if not isinstance(operation, CreateConsumer | DeleteConsumer):
         remark = "runs code; only --setup executes it"
         return Planned(mark=Mark.CODE, kind=_OPERATION, name=repr(operation), remark=remark)
     names = {each.name for each in await durables_of(client, operation.stream)}
     exists = operation.name in names
     if isinstance(operation, CreateConsumer):
-        known = operation.stream in created or await _stream_info(client, operation.stream)
+        known = operation.stream in coming.streams or await _stream_info(client, operation.stream)
         mark = Mark.KEEP if exists else Mark.CREATE if known else Mark.STUCK
+        coming.durables[operation.stream] += mark == Mark.CREATE
         remark = "" if known else _no_stream(operation.stream)
     else:
         mark = Mark.DELETE if exists else Mark.KEEP
@@ -207,14 +248,12 @@ def _durable_name(operation: StreamOperation) -> str:
     return f"{operation.stream}/{operation.name}" if is_one else ""  # type: ignore[attr-defined]
 
 
-async def _planned_durable(
-    client: "Client", options: ConsumerOptions, created: set[str]
-) -> Planned:
+async def _planned_durable(client: "Client", options: ConsumerOptions, coming: Coming) -> Planned:
     name = f"{options.stream}/{options.durable}"
     try:
         planned = await client._connection.plan_durable(options)
     except StreamNotFound:
-        is_created = options.stream in created
+        is_created = options.stream in coming.streams
         mark = Mark.CREATE if is_created else Mark.STUCK
         remark = "" if is_created else _no_stream(options.stream)
         return Planned(mark=mark, kind=_DURABLE, name=name, remark=remark)
@@ -224,8 +263,9 @@ async def _planned_durable(
     if action == "refuse":
         return Planned(mark=Mark.STUCK, kind=_DURABLE, name=name, remark=reason or "")
     if action == "create":
-        if full := await _full(client, options.stream):
+        if full := await _full(client, options.stream, coming.durables[options.stream]):
             return Planned(mark=Mark.STUCK, kind=_DURABLE, name=name, remark=full)
+        coming.durables[options.stream] += 1
         return Planned(mark=Mark.CREATE, kind=_DURABLE, name=name, remark=remark)
     changes = tuple(
         Change(field=each, before=before, after=after, mark=_mark(each, skips=skips))
@@ -239,12 +279,13 @@ def _mark(name: str, *, skips: bool) -> Mark:
     return Mark.LOSE if skips and name.startswith("filter_subject") else Mark.CHANGE
 
 
-async def _full(client: "Client", stream: str) -> str:
+async def _full(client: "Client", stream: str, coming: int) -> str:
     info = await _stream_info(client, stream)
     most = (info.config.max_consumers if info else None) or 0
-    if info is None or most <= 0 or info.state.consumer_count < most:
+    if info is None or most <= 0 or info.state.consumer_count + coming < most:
         return ""
-    return f"the stream has {info.state.consumer_count} consumers, and max_consumers is {most}"
+    count = info.state.consumer_count + coming
+    return f"the stream has {count} consumers, and max_consumers is {most}"
 
 
 async def _unclaimed(client: "Client", found: Declared) -> AsyncIterator[Planned]:
