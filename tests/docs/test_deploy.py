@@ -135,6 +135,13 @@ def test_the_command_takes_the_arguments_that_each_file_gives() -> None:
         assert parser.parse_args(arguments).setup
 
 
+def test_nats_apply_takes_the_arguments_that_its_job_gives_and_asks_nobody() -> None:
+    job = yaml.safe_load((DEPLOY / "kubernetes/apply.yaml").read_text())
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    parser = load_command_class("nats_consumer", "nats_apply").create_parser("", "")
+    assert parser.parse_args(command[command.index("nats_apply") + 1 :]).yes
+
+
 def test_process_managers_wait_for_longer_than_a_shutdown_takes() -> None:
     least = ours._DEFAULT_SHUTDOWN_TIMEOUT + 5
     unit = (DEPLOY / "systemd/nats-consumer.service").read_text()

@@ -47,7 +47,7 @@ def _nats_server_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def nats_server(_nats_server_url: str) -> Iterator[str]:
     """The URL of a real server, which all connections of the settings are to. It runs until the
-    end of the tests, and each test begins without streams. Needs the extra `embedded`."""
+    end of the tests, and each test begins without streams. Needs the extra `server`."""
     with real_server(_nats_server_url) as url:
         yield url
 
