@@ -1,4 +1,4 @@
-"""Middlewares for OpenTelemetry and Sentry in a worker."""
+"""OpenTelemetry, Sentry and structlog in a worker."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sentry_sdk
+import structlog
 from pytest_django import Settings
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.integrations.logging import LoggingIntegration
@@ -141,3 +142,43 @@ async def test_a_tag_is_with_the_event_of_its_message_and_with_no_other(
         {"order_2": "2"},
         {"order_3": "3"},
     ]
+
+
+@BOTH
+async def test_what_structlog_binds_is_with_the_lines_of_its_message_and_with_no_other(
+    stage: Stage, how: str
+) -> None:
+    bound: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
+
+    class Reports(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.ERROR:
+                reported.append(structlog.contextvars.get_contextvars())
+
+    def handle(self: Any, message: Any) -> None:
+        number = message.data.decode()
+        structlog.contextvars.bind_contextvars(**{f"order_{number}": number})
+        bound.append(structlog.contextvars.get_contextvars())
+        raise ValueError(number)
+
+    async def ahandle(self: Any, message: Any) -> None:
+        await asyncio.sleep(0)
+        handle(self, message)
+
+    members = {
+        "handle_message": ahandle if how == "async" else handle,
+        "concurrency": 1,
+        "max_retries": 0,
+        "handle_error_ack_behavior": ErrorAckBehavior.ACK,
+    }
+    orders: Any = type("Orders", (stage.Pull,), members)
+    logger, reports = logging.getLogger("nats_consumer"), Reports()
+    logger.addHandler(reports)
+    try:
+        async with running(orders):
+            await stage.publish("1", "2", "3")
+            await stage.everything_is_settled(orders)
+    finally:
+        logger.removeHandler(reports)
+    assert bound == reported == [{"order_1": "1"}, {"order_2": "2"}, {"order_3": "3"}]
