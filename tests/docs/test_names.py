@@ -68,7 +68,11 @@ def test_every_promise_is_shown_by_a_test_or_says_that_it_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [EVIDENCE, *(f"evidence/{name}.md" for name in ("faults", "guarantees", "security"))]
+    "page",
+    [
+        EVIDENCE,
+        *(f"evidence/{name}.md" for name in ("faults", "guarantees", "operating", "security")),
+    ],
 )
 def test_the_tests_that_a_page_names_exist(page: str) -> None:
     known = known_tests()

@@ -233,6 +233,7 @@ def test_a_port_that_is_taken_stops_nobody_and_is_used_when_it_is_free(
         worker.wait_for("Orders consumes")
         run(project, PUBLISH, f"{stream}.created", "one")
         worker.wait_for("handled one")
+    worker.wait_for("Probes and metrics are served at", 10)
     probes = Probes(worker)
     assert probes.url.endswith(f":{port}")
     assert probes.is_ready()

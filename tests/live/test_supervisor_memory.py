@@ -57,6 +57,23 @@ def test_fifty_workers_one_after_the_other_leave_nothing_behind(
     assert threads() <= threads_before
 
 
+def test_a_worker_that_cannot_be_started_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", [__file__])
+    processes = Processes()
+    processes._arguments = ["/nowhere/python"]
+
+    def one() -> None:
+        with pytest.raises(FileNotFoundError):
+            processes.start(0, Reason.FIRST, False)
+
+    one()
+    before = held()
+    one()
+    assert held() == before
+
+
 @pytest.mark.timeout(120)
 def test_ten_thousand_scrapes_take_no_more_memory() -> None:
     fleet = _native.Fleet()
