@@ -71,7 +71,10 @@ def test_every_promise_is_shown_by_a_test_or_says_that_it_is_not() -> None:
     "page",
     [
         EVIDENCE,
-        *(f"evidence/{name}.md" for name in ("faults", "guarantees", "operating", "security")),
+        *(
+            f"evidence/{name}.md"
+            for name in ("events", "faults", "guarantees", "operating", "security")
+        ),
     ],
 )
 def test_the_tests_that_a_page_names_exist(page: str) -> None:

@@ -104,6 +104,31 @@ for number in range(ROWS):
             print("oldest", alias, lag(alias).oldest_seconds)
 """
 
+LATE_WRITER = """
+import threading
+import time
+import django
+
+django.setup()
+
+from django.db import connection, transaction
+from nats_consumer import publish_on_commit
+
+
+def write_the_higher():
+    publish_on_commit("orders.created", "2")
+    connection.close()
+
+
+with transaction.atomic():
+    publish_on_commit("orders.created", "1")
+    other = threading.Thread(target=write_the_higher)
+    other.start()
+    other.join()
+    time.sleep(5)
+print("committed", time.monotonic())
+"""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -227,6 +252,24 @@ def test_rows_of_three_minutes_without_a_server_arrive_in_order(
         numbers = asyncio.run(stored(node.url, f"orders.{alias}"))
         assert sorted(numbers) == list(range(1000))
         assert in_order(numbers, 7)
+    end([relay])
+
+
+def test_a_transaction_with_a_lower_id_that_commits_5_s_later_is_published_at_once(
+    node: Node, make_project: Callable[..., Project], postgres: Postgres
+) -> None:
+    asyncio.run(make_stream(node.url))
+    project = make_project(default=postgres.settings())
+    project.write("late_writer.py", LATE_WRITER)
+    relay = project.run("manage.py", "nats_outbox", "relay")
+    relay.wait_for("publishing the rows")
+    writer = project.run("late_writer.py")
+    eventually(lambda: asyncio.run(count(node.url)) == 1, 5)
+    assert writer.finish() == 0, writer.output
+    eventually(lambda: asyncio.run(count(node.url)) == 2)
+    took = time.monotonic() - float(writer.lines_with("committed")[0].split()[1])
+    assert took < 2
+    assert asyncio.run(stored(node.url)) == [2, 1]
     end([relay])
 
 

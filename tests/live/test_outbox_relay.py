@@ -70,6 +70,33 @@ def locked(relay: Command, database: Path) -> Iterator[None]:
         yield
 
 
+TWO_DATABASES = """
+DATABASES["other"] = {{**DATABASES["default"], "NAME": {name!r}}}
+"""
+IN_BOTH = """
+import django
+
+django.setup()
+
+from django.db import transaction
+from nats_consumer import publish_on_commit
+from nats_consumer.contrib.outbox.models import OutboxMessage
+from nats_consumer.exceptions import OutboxError
+
+for alias in ("default", "other"):
+    with transaction.atomic(using=alias):
+        publish_on_commit("orders.created", alias, using=alias)
+for given, inside in ((None, "other"), ("default", "other"), ("other", "default")):
+    try:
+        with transaction.atomic(using=inside):
+            publish_on_commit("orders.created", "wrong", using=given)
+    except OutboxError as error:
+        print("refused:", error)
+for alias in ("default", "other"):
+    print(alias, [bytes(each.payload) for each in OutboxMessage.objects.using(alias)])
+"""
+
+
 def holder(database: Path) -> str | None:
     with closing(sqlite3.connect(database)) as connection:
         row = connection.execute("SELECT holder FROM nats_outbox_relaylease").fetchone()
@@ -79,6 +106,21 @@ def holder(database: Path) -> str | None:
 def test_a_relay_ends_although_another_thread_was_given_the_signal(relay: Command) -> None:
     relay.interrupt_beside()
     assert relay.finish(IN_TIME) == 0, relay.output
+
+
+def test_a_row_is_in_the_database_of_its_transaction_and_nowhere_else(
+    project: Project, tmp_path: Path
+) -> None:
+    settings = (project.folder / "settings.py").read_text()
+    name = str(tmp_path / "other.sqlite3")
+    project.write("settings.py", settings + TWO_DATABASES.format(name=name))
+    project.write("in_both.py", IN_BOTH)
+    assert project.run("manage.py", "migrate", "--database", "other").finish() == 0
+    writer = project.run("in_both.py")
+    assert writer.finish() == 0, writer.output
+    assert len(writer.lines_with("refused:")) == 3
+    assert writer.lines_with("default [")[0] == "default [b'default']"
+    assert writer.lines_with("other [")[0] == "other [b'other']"
 
 
 def test_a_relay_gives_its_lease_back_when_it_ends(relay: Command, database: Path) -> None:

@@ -86,7 +86,11 @@ class Worker:
     def start(self) -> None:
         """Wait until all of them consume. Raises what hinders one."""
         self._thread.start()
-        self._started.result()
+        try:
+            self._started.result()
+        except Exception:
+            self._thread.join()
+            raise
 
     def stop(self) -> None:
         """Let running handlers finish, and wait for the thread."""
