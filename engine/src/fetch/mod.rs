@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_nats::{Message as Raw, Subscriber};
 use futures_util::StreamExt;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,7 @@ use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::fetch::demand::Problem;
 use crate::handle::delivery::{Delivery, admit};
-use crate::jetstream::info::consumer_info;
+use crate::jetstream::info::{ConsumerInfo, consumer_info};
 use crate::jetstream::status::is_status;
 use crate::settle::Settler;
 use crate::suspect::Suspects;
@@ -40,6 +41,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) durable: &'a Durable,
     pub(crate) settler: &'a Arc<Settler>,
     pub(crate) suspects: &'a Arc<Suspects>,
+    /// The state of the durable, whenever the server has told it.
+    pub(crate) known: watch::Receiver<ConsumerInfo>,
     pub(crate) stop: &'a CancellationToken,
 }
 

@@ -21,9 +21,6 @@ use crate::shared::places::Places;
 const SHORTEST_LOOK_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often the durable is looked at in any case.
-const INSPECTION_INTERVAL: Duration = Duration::from_secs(5);
-
 /// How often a worker that holds something looks at its own numbers.
 const OWN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -78,20 +75,21 @@ impl Pace {
 
     /// Whether to ask how the durable stands. `is_backlogged`: messages may wait at the server.
     pub(super) fn wants_look(&self, now: Instant, is_backlogged: bool) -> bool {
-        let since = now - self.looked;
-        !self.is_denied
-            && (since >= INSPECTION_INTERVAL || is_backlogged && self.is_short() && since >= self.pause)
+        !self.is_denied && is_backlogged && self.is_short() && now - self.looked >= self.pause
     }
 
-    /// How long the numbers can be left alone, unless something arrives.
-    pub(super) fn wait(&self, is_backlogged: bool) -> Duration {
+    /// How long the numbers can be left alone, unless something arrives; `None` while nothing is held.
+    pub(super) fn wait(&self, is_backlogged: bool) -> Option<Duration> {
         if is_backlogged && self.is_short() {
-            self.pause
-        } else if self.held > 0 {
-            OWN_LOOK_INTERVAL
+            Some(self.pause)
         } else {
-            INSPECTION_INTERVAL
+            (self.held > 0).then_some(OWN_LOOK_INTERVAL)
         }
+    }
+
+    /// Whether the durable may be changed.
+    pub(super) fn may_change(&self) -> bool {
+        !self.is_denied
     }
 
     /// Another allowance than the durable has, where it should have one.

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::bind::durable::upsert;
-use crate::error::Result;
+use crate::error::Error;
 use crate::fetch::demand::Problem;
 use crate::fetch::pace::Pace;
 use crate::fetch::{BURST, Fetch};
 use crate::handle::delivery::Delivery;
-use crate::jetstream::info::consumer_info;
+use crate::jetstream::info::{ConsumerInfo, consumer_info};
 use crate::jetstream::status::{answer_flow_control, flow_control, is_status};
 use crate::observe::target::CONSUMER;
 
@@ -87,6 +87,8 @@ impl Fetch<'_> {
         }
         let (places, counters) = (&self.settler.shared.places, &self.settler.shared.counters);
         let mut pace = Pace::new(Instant::now(), self.options, places);
+        let mut known = self.known.clone();
+        known.mark_unchanged();
         let mut retried = counters.retried.load(Relaxed);
         loop {
             let now = Instant::now();
@@ -98,8 +100,15 @@ impl Fetch<'_> {
                 retried = counters.retried.load(Relaxed);
                 self.adjust(&mut pace).await;
             }
+            let wait = pace.wait(is_backlogged);
             tokio::select! {
-                () = tokio::time::sleep(pace.wait(is_backlogged)) => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                // A worker that holds nothing learns from it that messages wait, or that far too much is allowed.
+                Ok(()) = known.changed() => {
+                    let info = known.borrow_and_update().clone();
+                    pace.observe(Instant::now(), places);
+                    self.apply(&mut pace, info).await;
+                }
                 () = arrivals.came.notified(), if places.held() == 0 => tokio::time::sleep(FIRST_LOOK).await,
             }
         }
@@ -107,19 +116,29 @@ impl Fetch<'_> {
 
     async fn adjust(&self, pace: &mut Pace) {
         let (stream, name) = (&self.options.stream, &self.durable.name);
-        let adjusting = async {
-            let info = consumer_info(self.connection, stream, name).await?;
-            let Some(allowed) = pace.look(Instant::now(), &info) else { return Ok(()) };
-            let mut config = info.config;
-            config.insert("max_ack_pending".into(), allowed.into());
-            upsert(self.connection, stream, name, &config).await?;
-            debug!(target: CONSUMER, consumer = self.options.name, "The server may send {allowed} messages at once.");
-            Result::Ok(())
-        };
-        if let Err(error) = adjusting.await {
-            pace.refused(&error);
-            debug!(target: CONSUMER, consumer = self.options.name, "max_ack_pending could not be changed: {error}");
+        match consumer_info(self.connection, stream, name).await {
+            Ok(info) => self.apply(pace, info).await,
+            Err(error) => self.note_refusal(pace, &error),
         }
+    }
+
+    /// Has the server send as much as the pace finds right for this state of the durable.
+    async fn apply(&self, pace: &mut Pace, info: ConsumerInfo) {
+        let allowed = pace.look(Instant::now(), &info).filter(|_| pace.may_change());
+        let Some(allowed) = allowed else { return };
+        let mut config = info.config;
+        config.insert("max_ack_pending".into(), allowed.into());
+        match upsert(self.connection, &self.options.stream, &self.durable.name, &config).await {
+            Ok(_) => {
+                debug!(target: CONSUMER, consumer = self.options.name, "The server may send {allowed} messages at once.");
+            }
+            Err(error) => self.note_refusal(pace, &error),
+        }
+    }
+
+    fn note_refusal(&self, pace: &mut Pace, error: &Error) {
+        pace.refused(error);
+        debug!(target: CONSUMER, consumer = self.options.name, "max_ack_pending could not be changed: {error}");
     }
 }
 

@@ -101,6 +101,7 @@ pub(crate) fn admit(
 ) {
     settler.shared.counters.received.fetch_add(messages.len() as u64, Relaxed);
     settler.shared.places.take(messages.len(), messages.iter().map(|message| message.length).sum());
+    settler.shared.arrived.notify_one();
     fail_point::pass("fetched");
     let arrivals: Vec<_> = messages.iter().map(|message| Arrival::of(message.reply.as_ref())).collect();
     let tickets = settler.open_leases(&arrivals);

@@ -367,6 +367,11 @@ impl Meter {
     pub(crate) fn is_seen(&self) -> bool {
         self.page.is_seen()
     }
+
+    /// When somebody looked at the metrics last, as a word that differs from look to look.
+    pub(crate) fn last_look(&self) -> u64 {
+        self.page.last_look()
+    }
 }
 
 /// The oldest message that is not settled.

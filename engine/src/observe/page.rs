@@ -260,6 +260,11 @@ impl Page {
         self.since(AT_LOOK).is_some_and(|unseen| unseen < SEEN)
     }
 
+    /// When somebody looked at the numbers last, as a word that differs from look to look.
+    pub(crate) fn last_look(&self) -> u64 {
+        self.words[AT_LOOK].load(Relaxed)
+    }
+
     fn since(&self, word: usize) -> Option<Duration> {
         since(self.words[word].load(Relaxed), self.now())
     }

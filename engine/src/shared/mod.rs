@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) places: Places,
+    /// Messages arrived.
+    pub(crate) arrived: Notify,
     pub(crate) defect: Defect,
     pub(crate) consumer: Arc<Consumer>,
     connection: watch::Sender<Connection>,
@@ -62,6 +64,7 @@ impl Shared {
             counters: Arc::default(),
             monitor,
             places: Places::new(),
+            arrived: Notify::new(),
             defect,
             consumer: Arc::new(consumer),
             connection: watch::Sender::new(connection),

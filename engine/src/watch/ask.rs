@@ -1,34 +1,49 @@
-//! Asks the server for the state of the durable, again and again.
+//! Asks the server for the state of the durable, again and again; while it is idle, mostly only whether it is there.
 //!
 //! The answers feed the inspection. They also show how old deliveries can be, and which heartbeats have arrived.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use async_nats::Request;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::bind::durable::Durable;
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
+use crate::connect::denial::Permission;
 use crate::error::{Error, ErrorKind};
 use crate::fetch::demand::Problem;
 use crate::jetstream::info::{ConsumerInfo, consumer_info};
+use crate::jetstream::status::ACK_PREFIX;
 use crate::jitter::jittered;
 use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
+use crate::settle::verdict::Verdict;
+use crate::watch::idle::Idle;
 use crate::watch::inspect::Switch;
+
+/// How long the leader of an idle durable may take to confirm that it is there.
+const REACH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The sequence of no message: a stream that stores a million messages a second has it after 146,000 years.
+const NO_MESSAGE: u64 = 1 << 62;
 
 /// Asks for the state of one durable.
 pub(crate) struct Asker {
     options: Arc<ConsumerOptions>,
     settler: Arc<Settler>,
     is_refused: Switch,
+    /// The last look at the metrics before the last question.
+    looked: u64,
 }
 
 impl Asker {
     pub(crate) fn new(options: Arc<ConsumerOptions>, settler: Arc<Settler>) -> Self {
-        Self { options, settler, is_refused: Switch::default() }
+        Self { options, settler, is_refused: Switch::default(), looked: 0 }
     }
 
     /// Passes each answer to `known`; returns when the durable or the connection is gone.
@@ -62,20 +77,31 @@ impl Asker {
         known: &watch::Sender<ConsumerInfo>,
     ) -> Problem {
         let mut link = connection.link();
+        let mut idle = Idle::default();
         loop {
             let _ = link.wait_for(|link| link.is_up).await;
+            let received = self.settler.shared.counters.received.load(Relaxed);
             let question = self.settler.ask();
+            if !idle.wants_state(Instant::now(), received, self.needs_state()) {
+                if !self.reaches(connection, durable).await {
+                    idle.end();
+                    continue;
+                }
+                self.settler.answered(question, None, is_same_link(connection, generation));
+                self.rest().await;
+                continue;
+            }
             let answer = consumer_info(connection, &self.options.stream, &durable.name).await;
-            let is_same_link = connection.link().borrow().generation == generation;
             let made = answer.as_ref().ok().map(|info| info.delivered.consumer_seq);
             match answer.as_ref().map_err(Error::kind) {
                 Err(ErrorKind::Timeout) => self.settler.unanswered(),
                 Err(ErrorKind::Disconnected | ErrorKind::Closed) => {}
-                _ => self.settler.answered(question, made, is_same_link),
+                _ => self.settler.answered(question, made, is_same_link(connection, generation)),
             }
             match answer {
                 Ok(info) => {
                     self.is_refused.look(false);
+                    idle.note(Instant::now(), &info, received);
                     known.send_replace(info);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::StreamNotFound) => {
@@ -87,6 +113,34 @@ impl Asker {
         }
     }
 
+    /// Whether the state is of interest though nothing seems to happen.
+    fn needs_state(&mut self) -> bool {
+        let shared = &self.settler.shared;
+        let looked = shared.meter().last_look();
+        let is_looked_at = std::mem::replace(&mut self.looked, looked) != looked;
+        is_looked_at || shared.places.held() > 0 || *shared.suspended.borrow()
+    }
+
+    /// Whether the durable's leader confirms a heartbeat for a message that does not exist. Every consumer may send one,
+    /// it is no request to the API, and the answer takes the way of the deliveries: it shows how old they can be.
+    async fn reaches(&self, connection: &Connection, durable: &Durable) -> bool {
+        let place = format!("{}.{}.1.{NO_MESSAGE}.{NO_MESSAGE}.0.0", self.options.stream, durable.name);
+        let subject = format!("{ACK_PREFIX}{place}");
+        connection.expect_denial(Permission::Publish, &subject);
+        let request = Request::new().payload(Verdict::InProgress.wire()).timeout(None);
+        let sending = connection.client().send_request(subject.clone(), request);
+        let asking = async { Ok(matches!(timeout(REACH_TIMEOUT, sending).await, Ok(Ok(_)))) };
+        connection.unless_denied(&[&subject], asking).await.unwrap_or(false)
+    }
+
+    /// Waits until the next question is due, or a message arrives: its handler needs to know what was changed meanwhile.
+    async fn rest(&self) {
+        tokio::select! {
+            () = sleep(jittered(self.settler.pause())) => {}
+            () = self.settler.shared.arrived.notified() => {}
+        }
+    }
+
     /// A pull request gets the error itself; a push consumer whose account may not use JetStream any more is just silent.
     fn warn_if_refused(&mut self, error: &Error) {
         let is_refused = matches!(error.kind(), ErrorKind::Api { .. });
@@ -94,4 +148,8 @@ impl Asker {
             warn!(target: CONSUMER, consumer = self.options.name, "The durable cannot be inspected: {error}");
         }
     }
+}
+
+fn is_same_link(connection: &Connection, generation: u64) -> bool {
+    connection.link().borrow().generation == generation
 }

@@ -23,12 +23,12 @@ use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
 use crate::watch::lag::{Lag, now_of};
 
-/// Shortest pause between two looks. The server is asked for the state every five seconds, or more often.
+/// Shortest pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Shortest pause between two looks at the stream of an idle consumer: its subjects seldom change, and a fleet of idle
-/// consumers asks nothing that nobody needs.
-const STREAM_LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// Shortest pause between two looks at the stream, whose subjects seldom change. While the durable rests, there is one for
+/// each state that the server is asked for.
+const STREAM_LOOK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A pause that runs out soon. The request for it must arrive before.
 const SHORT_PAUSE: Duration = Duration::from_millis(500);

@@ -6,6 +6,7 @@
 
 pub(crate) mod announce;
 mod ask;
+mod idle;
 mod inspect;
 mod lag;
 pub(crate) mod quarantine;
@@ -132,10 +133,10 @@ impl Repairer {
         watchers: &mut Watchers,
     ) -> Option<Problem> {
         self.settler.link_begins();
-        let fetching = self.fetch_unless_suspended(connection, durable);
+        let (told, known) = watch::channel(ConsumerInfo::default());
+        let fetching = self.fetch_unless_suspended(connection, durable, known.clone());
         let mut denials = connection.denials();
         let (permission, subject) = needed(connection, &self.options, durable);
-        let (told, known) = watch::channel(ConsumerInfo::default());
         let watching = async {
             let problem = tokio::select! {
                 problem = watchers.asker.run(connection, durable, &told) => problem,
@@ -158,6 +159,7 @@ impl Repairer {
         &self,
         connection: &Connection,
         durable: &Durable,
+        known: watch::Receiver<ConsumerInfo>,
     ) -> Result<(), Problem> {
         let mut suspended = self.settler.shared.suspended.subscribe();
         loop {
@@ -172,6 +174,7 @@ impl Repairer {
                 durable,
                 settler: &self.settler,
                 suspects: &self.suspects,
+                known: known.clone(),
                 stop: &stop,
             });
             let suspending = async {

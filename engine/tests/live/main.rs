@@ -11,6 +11,7 @@ mod exhaust;
 mod fetch;
 mod follow;
 mod handed_back;
+mod idle;
 mod in_order;
 mod journey;
 mod limits;
