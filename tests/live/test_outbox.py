@@ -427,6 +427,20 @@ def test_a_row_outside_of_the_only_transaction_is_refused(
         publish_on_commit("orders.created", {})
 
 
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [(7, TypeError), (b"k", TypeError), ("a\x00", OutboxError), ("\ud800", OutboxError)],
+)
+def test_a_key_that_a_database_cannot_keep_leaves_the_transaction_whole(
+    outbox: Any, key: Any, error: type[Exception]
+) -> None:
+    with transaction.atomic():
+        with pytest.raises(error, match="key"):
+            publish_on_commit("orders.created", b"", key=key)
+        publish_on_commit("orders.created", b"", key="k")
+    assert outbox.OutboxMessage.objects.count() == 1
+
+
 def test_what_a_server_would_refuse_fails_the_transaction(outbox: Any) -> None:
     with pytest.raises(PayloadTooLarge):
         publish_on_commit("orders.created", b"x" * (1 << 20) + b"x")

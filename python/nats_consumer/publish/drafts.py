@@ -118,6 +118,12 @@ def draft_of(message: Any) -> Draft:
             message.at,
             message.ttl,
         )
+    # Not whatever can be unpacked: "ab" would be published to "a".
+    if not isinstance(message, tuple | list) or len(message) != 2:
+        raise TypeError(
+            "a message is (subject, data), an event or an Outgoing, and not of the type "
+            f"{type(message).__name__}."
+        )
     subject, data = message
     return make_draft(subject, data, None, None)
 

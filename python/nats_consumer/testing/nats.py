@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nats_consumer.api import StreamConfig
 from nats_consumer.declare import registry
-from nats_consumer.exceptions import Unreachable
+from nats_consumer.declare.durable import shared_durables
+from nats_consumer.exceptions import ConfigurationError, Unreachable
 from nats_consumer.lanes.blocking import on_event_loop
 from nats_consumer.names import covers
 from nats_consumer.outcomes import DeadLetter
@@ -63,8 +64,12 @@ class Nats:
         self._is_strict = streams is not None
         self._held: set[str] = set()
         self._is_down = False
+        self._is_delivering = False
         every = cast("list[type[NatsConsumer]]", registry.consumers())
-        instances = [each() for each in (every if consumers is None else consumers)]
+        chosen = list(dict.fromkeys(every if consumers is None else consumers))
+        if shared := shared_durables(chosen):
+            raise ConfigurationError("\n".join(shared))
+        instances = [each() for each in chosen]
         self._servers = make_servers(instances, streams)
         self._durables = {
             type(each): Durable(each, self._server(each.connection).streams[str(each.stream_name)])
@@ -101,13 +106,14 @@ class Nats:
         await self._run(OnLoop())
 
     async def _run(self, caller: Caller) -> None:
-        for _ in range(_MOST_ATTEMPTS):
-            if await self._deliver_next(caller) or await self._publish_held(caller):
-                continue
-            due = self._next_due(only_attempts=True)
-            if due is None:
-                return
-            self._now = max(self._now, due)
+        with self._delivering():
+            for _ in range(_MOST_ATTEMPTS):
+                if await self._deliver_next(caller) or await self._publish_held(caller):
+                    continue
+                due = self._next_due(only_attempts=True)
+                if due is None:
+                    return
+                self._now = max(self._now, due)
         raise RuntimeError(
             f"{_MOST_ATTEMPTS} messages were delivered, and more are due. Does a handler publish "
             f"what it consumes? The last one was {self.attempts[-1]}"
@@ -127,13 +133,14 @@ class Nats:
         if not 0 <= delay < inf:
             raise ValueError(f"The time can only go on, and not by {seconds!r}.")
         end = self._now + round(delay * SECOND)
-        while True:
-            if await self._deliver_next(caller) or await self._publish_held(caller):
-                continue
-            due = self._next_due(only_attempts=False)
-            if due is None or due > end:
-                break
-            self._now = max(self._now, due)
+        with self._delivering():
+            while True:
+                if await self._deliver_next(caller) or await self._publish_held(caller):
+                    continue
+                due = self._next_due(only_attempts=False)
+                if due is None or due > end:
+                    break
+                self._now = max(self._now, due)
         self._now = end
 
     def deliver_one(self, consumer: "type[NatsConsumer]", *, die: bool = False) -> Attempt:
@@ -149,14 +156,15 @@ class Nats:
     async def _deliver_one(
         self, caller: Caller, consumer: "type[NatsConsumer]", die: bool
     ) -> Attempt:
-        await self._publish_held(caller)
-        self._publish_due()
-        delivery = self._durable(consumer).take(self._now)
-        if delivery is None:
-            raise LookupError(f"Nothing is due for {consumer.__name__}.")
-        if not die:
-            [attempt] = await self._attempt(caller, consumer, [delivery])
-            return attempt
+        with self._delivering():
+            await self._publish_held(caller)
+            self._publish_due()
+            delivery = self._durable(consumer).take(self._now)
+            if delivery is None:
+                raise LookupError(f"Nothing is due for {consumer.__name__}.")
+            if not die:
+                [attempt] = await self._attempt(caller, consumer, [delivery])
+                return attempt
         self._durable(consumer).die(delivery)
         lost = Attempt(consumer, delivery.message, delivery.attempt, self.now)
         self.attempts.append(lost)
@@ -240,6 +248,17 @@ class Nats:
                 f"{consumer.__name__} is not among the consumers of this test: name it in "
                 "`consumers`."
             ) from None
+
+    @contextmanager
+    def _delivering(self) -> Iterator[None]:
+        """Raises RuntimeError in a handler: its message would come again in the middle of it."""
+        if self._is_delivering:
+            raise RuntimeError("A handler cannot have messages delivered. Do it in the test.")
+        self._is_delivering = True
+        try:
+            yield
+        finally:
+            self._is_delivering = False
 
     async def _deliver_next(self, caller: Caller) -> bool:
         """Deliver one message that is due; False if there is none."""

@@ -232,6 +232,14 @@ def test_every_way_to_publish_takes_events() -> None:
     assert [each.msg_id for each in captured] == [None, None, "3", None]
 
 
+@pytest.mark.parametrize("message", ["ab", b"ab", ("orders.paid",), 7, None, {"a": 1, "b": 2}])
+def test_what_is_no_pair_is_not_unpacked_and_published(message: Any) -> None:
+    with capture_published() as captured:
+        with pytest.raises(TypeError, match=r"a message is \(subject, data\)"):
+            publish_many([("orders.paid", b""), message])
+        assert captured == []
+
+
 def test_publishing_needs_data_or_an_event() -> None:
     with capture_published(), pytest.raises(TypeError, match="publish needs data for"):
         publish("orders.paid")

@@ -77,6 +77,19 @@ def test_a_thousand_retries_with_a_backoff_of_up_to_an_hour_take_less_than_a_sec
     assert took < 1
 
 
+def test_a_message_takes_as_long_however_many_there_are() -> None:
+    def seconds(count: int) -> float:
+        with Nats([consumer()]).in_use() as nats:
+            publish_many([(CREATED, b"")] * count)
+            began = time.process_time()
+            nats.run()
+            assert len(nats.attempts) == count
+            return time.process_time() - began
+
+    # Eight times as long would be right, and 64 times if each looked at all of them.
+    assert seconds(2000) < 24 * seconds(250)
+
+
 def test_a_message_for_later_is_handled_at_its_time() -> None:
     orders = consumer()
     with Nats([orders]).in_use() as nats:
@@ -165,6 +178,59 @@ def test_the_time_goes_on_only(seconds: Any) -> None:
         with pytest.raises(ValueError, match="The time can only go on"):
             nats.advance(seconds)
         assert nats.waited == timedelta(0)
+
+
+def test_consumers_that_share_a_durable_do_not_run_as_in_a_worker() -> None:
+    other = type("Other", (consumer(),), {"durable_name": consumer().__name__})
+    with pytest.raises(ConfigurationError, match="Other"):
+        Nats([consumer(), other])
+
+
+@pytest.mark.parametrize("how", ["run", "advance", "deliver_one"])
+def test_a_handler_cannot_have_messages_delivered(how: str) -> None:
+    errors: list[Exception] = []
+
+    def handle_message(self: Any, message: Any) -> None:
+        deliver = {"run": nats.run, "advance": lambda: nats.advance(60)}
+        try:
+            deliver.get(how, lambda: nats.deliver_one(orders))()
+        except (RuntimeError, LookupError) as error:
+            errors.append(error)
+
+    orders = consumer(handle_message=handle_message)
+    with Nats([orders]).in_use() as nats:
+        publish(CREATED, b"")
+        publish(CREATED, b"")
+        nats.run()
+    assert [str(each) for each in errors] == [
+        "A handler cannot have messages delivered. Do it in the test."
+    ] * 2
+
+
+@pytest.mark.parametrize("how", ["def", "async def"])
+def test_a_handler_that_calls_exit_has_failed_as_in_a_worker(how: str) -> None:
+    def handle_message(self: Any, message: Any) -> None:
+        if message.attempt == 1:
+            raise SystemExit(3)
+
+    async def ahandle_message(self: Any, message: Any) -> None:
+        handle_message(self, message)
+
+    orders = consumer(handle_message=handle_message if how == "def" else ahandle_message)
+    with Nats([orders]).in_use() as nats:
+        publish(CREATED, b"")
+        nats.run()
+    assert [type(each.error) for each in nats.attempts] == [SystemExit, type(None)]
+
+
+def test_ctrl_c_in_a_handler_ends_the_test() -> None:
+    def handle_message(self: Any, message: Any) -> None:
+        raise KeyboardInterrupt
+
+    with Nats([consumer(handle_message=handle_message)]).in_use() as nats:
+        publish(CREATED, b"")
+        with pytest.raises(KeyboardInterrupt):
+            nats.run()
 
 
 def test_no_negative_number_of_acknowledgements_is_lost() -> None:

@@ -90,10 +90,21 @@ def _row(draft: Draft, key: str | None) -> tuple[str | bytes | int, ...]:
     msg_id = others.pop(MSG_ID, "") or str(uuid4())
     if len(msg_id) > _MAX_MSG_ID:
         raise OutboxError(f"A msg_id in the outbox has at most {_MAX_MSG_ID} characters.")
-    order = subject if key is None else key
+    order = subject if key is None else _checked_key(key)
     if len(order) > _MAX_KEY or len(subject) > _MAX_KEY:
         raise OutboxError(f"A subject or key in the outbox has at most {_MAX_KEY} characters.")
     return subject, data, json.dumps(others) if others else "", msg_id, order, 0, ""
+
+
+def _checked_key(key: Any) -> str:
+    """The key. Raises TypeError or OutboxError for what a database would refuse within the caller's
+    transaction, or keep as something else."""
+    if not isinstance(key, str):
+        raise TypeError(f"key must be text, not {key!r}. Write key=str(...).")
+    has_half_a_character = key.encode(errors="replace").decode() != key
+    if "\x00" in key or has_half_a_character:
+        raise OutboxError(f"The key {key!r} has a character that a database cannot keep.")
+    return key
 
 
 def _insert(rows: list[tuple[str | bytes | int, ...]], alias: str) -> None:

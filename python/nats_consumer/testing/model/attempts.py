@@ -32,7 +32,7 @@ class Attempt:
     number: int
     at: datetime
     outcome: Outcome | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def __str__(self) -> str:
         failure = f", {type(self.error).__name__}: {self.error}" if self.error else ""
@@ -75,7 +75,7 @@ class DeliveredMessage(FakeMessage):
         self._delivery = delivery
         self._keep = keep
         # What middleware has seen of a failed attempt.
-        self.judged: tuple[Outcome | None, Exception] | None = None
+        self.judged: tuple[Outcome | None, BaseException] | None = None
 
     @property
     def identity(self) -> str:
@@ -96,7 +96,7 @@ class DeliveredMessage(FakeMessage):
 
 
 def dead_letter(
-    durable: Durable, delivery: Delivery, reason: str, error: Exception | None = None
+    durable: Durable, delivery: Delivery, reason: str, error: BaseException | None = None
 ) -> list[Draft]:
     """The messages that the dead letter is stored as."""
     return durable.rules.dead_letter(delivery.message, delivery.attempt, reason, error)
@@ -104,7 +104,7 @@ def dead_letter(
 
 async def handle_one(
     caller: Caller, durable: Durable, deliveries: Sequence[Delivery], keep: Keep
-) -> list[tuple[Delivery, Outcome, Exception | None]]:
+) -> list[tuple[Delivery, Outcome, BaseException | None]]:
     """Call the handler with the one message, and handle_error if it was the last attempt. Return
     the outcome as it is carried out, and the error of a failed attempt. `keep` stores what the
     handler sends to the dead letters itself."""
@@ -122,18 +122,19 @@ async def handle_one(
 
 async def _called(
     caller: Caller, durable: Durable, message: DeliveredMessage
-) -> tuple[Outcome | None, Exception | None]:
+) -> tuple[Outcome | None, BaseException | None]:
     """The handler's outcome, or its error."""
     try:
         answer = await caller.handle(
             durable.limit, durable.handler, message, durable.rules.timed_out
         )
         return durable.rules.answered(answer), None
-    except Exception as error:
+    # sys.exit() fails in a worker too. Ctrl-C, and pytest.fail() in a handler, are for the test.
+    except (Exception, SystemExit) as error:
         return raised(error)
 
 
-def raised(error: Exception) -> tuple[Outcome | None, Exception | None]:
+def raised(error: BaseException) -> tuple[Outcome | None, BaseException | None]:
     """The outcome that a handler raised, or its error."""
     try:
         outcome = raised_outcome(error)
@@ -143,7 +144,7 @@ def raised(error: Exception) -> tuple[Outcome | None, Exception | None]:
 
 
 async def _after_failure(
-    caller: Caller, durable: Durable, message: DeliveredMessage, error: Exception
+    caller: Caller, durable: Durable, message: DeliveredMessage, error: BaseException
 ) -> Outcome | None:
     if message.outcome is not None:
         return None

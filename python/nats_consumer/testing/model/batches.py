@@ -22,7 +22,7 @@ from .attempts import DeliveredMessage, Keep, raised
 from .callers import Caller, InThread, OnLoop, finish
 from .durables import Delivery, Durable
 
-Result = tuple[Delivery, Outcome, Exception | None]
+Result = tuple[Delivery, Outcome, BaseException | None]
 
 
 async def handle_batch(
@@ -129,14 +129,14 @@ class _Settling:
 
     def __init__(self, durable: Durable) -> None:
         self._rules = durable.rules
-        self._errors: dict[Any, Exception] = {}
+        self._errors: dict[Any, BaseException] = {}
         self._in_common: set[Any] = set()
 
     def returned(self, message: DeliveredMessage, value: object) -> None:
         """Settle the message by what the handler returned for it."""
         message.outcome = message.outcome or self._rules.answered(value)
 
-    def raised(self, message: DeliveredMessage, error: Exception) -> bool:
+    def raised(self, message: DeliveredMessage, error: BaseException) -> bool:
         """Settle the message, which failed with `error`. Return whether the final word follows."""
         outcome, failure = raised(error)
         if failure is not None:
@@ -145,7 +145,9 @@ class _Settling:
         message.outcome = message.outcome or outcome
         return message.outcome is None
 
-    def exhaust(self, message: DeliveredMessage, error: Exception, answer: object = None) -> None:
+    def exhaust(
+        self, message: DeliveredMessage, error: BaseException, answer: object = None
+    ) -> None:
         """Settle the message by the final word."""
         self._errors.setdefault(message, error)
         message.outcome = message.outcome or self._rules.final_word(answer)
@@ -155,7 +157,7 @@ class _Settling:
         self._in_common.add(message)
         message.outcome = self._rules.failed_in_common(message.attempt)
 
-    def result(self, message: DeliveredMessage) -> tuple[Outcome, Exception | None]:
+    def result(self, message: DeliveredMessage) -> tuple[Outcome, BaseException | None]:
         """The outcome as it is carried out, and the error."""
         outcome = message.outcome or Ack()
         if message not in self._in_common:
@@ -166,5 +168,5 @@ class _Settling:
 async def _answered(call: Awaitable[Any]) -> Answer:
     try:
         return await call, None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return None, error

@@ -147,6 +147,8 @@ class Stream:
     def expire(self, now: int) -> None:
         """Remove what is older than max_age or its time to live."""
         age = self._config.max_age
+        if not age and not self._ends:
+            return
         for message in self:
             ends = [message.nanoseconds + int(age * SECOND)] if age else []
             if message.sequence in self._ends:
