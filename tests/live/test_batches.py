@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -421,6 +421,33 @@ async def test_an_async_batch_that_exceeds_its_time_is_cancelled_and_comes_again
         assert rows._consumption.counters()["dead_lettered"] == 0
     assert [sorted(call) for call in calls] == [list(range(5))] * 2, "a timeout is not split"
     assert "failed with TimeoutError: timed out after 0.2 s" in caplog.text
+
+
+@pytest.mark.parametrize("end", [None, LookupError("cut off"), Ack()], ids=repr)
+async def test_an_async_batch_that_swallows_its_timeout_is_not_acknowledged(
+    stage: Stage, end: BaseException | None
+) -> None:
+    calls: list[list[int]] = []
+
+    class Rows(stage.Pull):
+        max_batch = 10
+        max_batch_wait = 0.2
+        handler_timeout = 0.2
+        initial_retry_delay = 0.1
+
+        async def handle_batch(self, messages: list[Message]) -> None:
+            calls.append(numbers(messages))
+            if len(calls) > 1:
+                return
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            if end is not None:
+                raise end
+
+    await stage.publish(*range(5))
+    async with running(Rows):
+        await stage.everything_is_settled(Rows)
+    assert [sorted(call) for call in calls] == [list(range(5))] * 2
 
 
 async def test_a_blocking_batch_that_exceeds_its_time_loses_its_messages(

@@ -3,8 +3,11 @@
 import atexit
 import logging
 import os
+import sys
 import threading
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -62,7 +65,19 @@ class LogPump:
     def _pass_on(self, timeout: float) -> None:
         for level, name, text, fields in self._take_logs(timeout):
             extra = {each: value for each, value in fields.items() if each not in _OF_LOGGING}
-            logging.getLogger(name).log(level, "%s", text, extra=extra)
+            try:
+                logging.getLogger(name).log(level, "%s", text, extra=extra)
+            except Exception:
+                _report(text)
+
+
+def _report(text: str) -> None:
+    """Report an error of the project's logging as `logging` itself does, which catches those of
+    handlers, but not those of filters and of the factory of records."""
+    if logging.raiseExceptions and sys.stderr is not None:
+        with suppress(OSError, ValueError):  # stderr may be closed
+            traceback.print_exc()
+            print(f"nats_consumer: the log line was: {text}", file=sys.stderr)
 
 
 _carrying: int | None = None

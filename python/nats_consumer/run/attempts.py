@@ -3,7 +3,7 @@ middleware around that place encloses the report and handle_error."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -200,25 +200,36 @@ def in_time(call: Call, limit: float | None) -> Call:
     if limit is None:
         return call
 
+    def late() -> TimeoutError:
+        if attempt := current.current_attempt():
+            attempt.is_late = True
+        return timeout_error(limit)
+
     async def timed(message: Message) -> Any:
-        cause: BaseException | None = None
-        answer = None
-        try:
-            async with asyncio.timeout(limit) as timer:
-                answer = await call(message)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            if not timer.expired():
-                raise
-            cause = None if isinstance(error, TimeoutError) else error
-        if timer.expired():  # whatever the handler made of its cancellation
-            if attempt := current.current_attempt():
-                attempt.is_late = True
-            raise timeout_error(limit) from cause
-        return answer
+        return await limited(partial(call, message), limit, late)
 
     return timed
+
+
+async def limited(
+    call: Callable[[], Awaitable[Any]], limit: float | None, late: Callable[[], TimeoutError]
+) -> Any:
+    """Return what `call` returns. After `limit` seconds it is cancelled, and the error that `late`
+    makes is raised, whatever the call made of its cancellation."""
+    cause: BaseException | None = None
+    answer = None
+    try:
+        async with asyncio.timeout(limit) as timer:
+            answer = await call()
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        if not timer.expired():
+            raise
+        cause = None if isinstance(error, TimeoutError) else error
+    if timer.expired():
+        raise late() from cause
+    return answer
 
 
 def timeout_error(limit: float | None) -> TimeoutError:

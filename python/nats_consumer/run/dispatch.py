@@ -32,7 +32,7 @@ from nats_consumer.logs import fields_of, method_of, text_of
 from nats_consumer.message import Message
 from nats_consumer.outcomes import Ack, DeadLetter, Drop, ErrorAckBehavior, Outcome, Retry
 
-from .attempts import Attempts, in_time, name_of, timeout_error
+from .attempts import Attempts, in_time, limited, name_of, timeout_error
 from .batches import Answer, Batches, BatchTimeoutError, Calls
 
 if TYPE_CHECKING:
@@ -284,8 +284,8 @@ class LoopDispatch(Dispatch):
         answer = None
         try:
             if self._handle_error is not None:
-                async with asyncio.timeout(self._timeout):
-                    answer = await lanes.call(self._handle_error, message, error, message.attempt)
+                call = partial(lanes.call, self._handle_error, message, error, message.attempt)
+                answer = await limited(call, self._timeout, partial(timeout_error, self._timeout))
         except Outcome as outcome:
             return outcome
         except asyncio.CancelledError:
@@ -475,13 +475,9 @@ class BatchLoopDispatch(LoopDispatch):
                 return
 
     async def _handle(self, items: Sequence[Item]) -> Any:
+        late = partial(BatchTimeoutError, self._timeout)
         try:
-            async with asyncio.timeout(self._timeout) as timer:
-                return await self._ahandle(items)
-        except TimeoutError as error:
-            if not timer.expired():
-                raise
-            raise BatchTimeoutError(self._timeout) from error
+            return await limited(partial(self._ahandle, items), self._timeout, late)
         finally:
             leave_thread()
 

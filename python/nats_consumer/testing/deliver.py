@@ -1,7 +1,7 @@
 """One delivery to a consumer, as the worker would make it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from nats_consumer.names import covers, is_wildcard
 from nats_consumer.outcomes import Ack, Outcome, as_outcome, raised_outcome
 from nats_consumer.payloads.event import event_of
 from nats_consumer.publish.drafts import OWN, make_draft
+from nats_consumer.run.attempts import limited
 
 from .capture import STREAM
 from .message import FakeMessage
@@ -67,13 +68,7 @@ async def in_time(
     """Call the handler and return its answer. Raises the error that `timed_out` makes if it takes
     longer than `limit` seconds; a plain `def` runs to its end first."""
     began = monotonic()
-    try:
-        async with asyncio.timeout(limit) as timer:
-            answer = await lanes.call(handler, message)
-    except TimeoutError as error:
-        if not timer.expired():
-            raise
-        raise timed_out() from error
+    answer = await limited(partial(lanes.call, handler, message), limit, timed_out)
     # Nothing can end a thread, so it is told when it is over.
     if limit is not None and monotonic() - began > limit:
         raise timed_out()

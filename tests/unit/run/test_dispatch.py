@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -236,6 +237,18 @@ def test_a_handle_error_that_fails_does_not_lose_the_message(
     attributes = {"handle_error": fail, "handle_error_ack_behavior": behavior}
     consumer = type("Failing", (lane,), attributes)()
     assert failed(consumer, FakeMessage()) == outcome
+    assert "handle_error failed" in caplog.text
+
+
+def test_a_handle_error_that_swallows_its_timeout_has_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def hang(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    attributes = {"handle_error": hang, "handler_timeout": 0.01}
+    assert failed(type("Hanging", (Looping,), attributes)(), FakeMessage()) == Retry(after=30)
     assert "handle_error failed" in caplog.text
 
 

@@ -51,6 +51,30 @@ def test_a_field_with_a_name_that_logging_has_itself_stops_no_other_record(
     assert caplog.records[0].__dict__["stream"] == "orders"
 
 
+@pytest.mark.parametrize("raises", [True, False])
+def test_an_exception_of_a_logging_filter_stops_no_later_record(
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    raises: bool,
+) -> None:
+    def fail_once(record: logging.LogRecord) -> bool:
+        if record.getMessage() == "one":
+            raise KeyError("request_id")
+        return True
+
+    logger = logging.getLogger("nats_consumer.connect")
+    monkeypatch.setattr(logger, "filters", [fail_once])
+    monkeypatch.setattr(logging, "raiseExceptions", raises)
+    batches = [[(logging.WARNING, logger.name, text, {})] for text in ("two", "one")]
+    with LogPump(lambda timeout: batches.pop() if batches else []):
+        eventually(lambda: caplog.records)
+    assert [record.getMessage() for record in caplog.records] == ["two"]
+    shown = capsys.readouterr().err
+    assert ("KeyError: 'request_id'" in shown) is raises
+    assert ("the log line was: one" in shown) is raises
+
+
 def test_the_last_records_are_not_lost(caplog: pytest.LogCaptureFixture) -> None:
     def take(timeout: float) -> list[tuple[int, str, str, dict[str, Any]]]:
         return [] if timeout else [(logging.ERROR, "nats_consumer.worker", "the last word", {})]

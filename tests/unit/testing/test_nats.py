@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -615,13 +616,17 @@ def test_an_idempotent_batch_leaves_out_what_was_handled() -> None:
     assert sorted(Receipt.objects.values_list("number", flat=True)) == [0, 1, 2, 3]
 
 
-def test_an_async_batch_that_outlasts_its_timeout_comes_again() -> None:
+@pytest.mark.parametrize("swallowed", [(), (asyncio.CancelledError,)])
+def test_an_async_batch_that_outlasts_its_timeout_comes_again(
+    swallowed: tuple[type[BaseException], ...],
+) -> None:
     calls: list[int] = []
 
     async def handle_batch(self: Any, messages: list[Any]) -> None:
         calls.append(len(messages))
         if len(calls) == 1:
-            await asyncio.Event().wait()
+            with suppress(*swallowed):
+                await asyncio.Event().wait()
 
     orders = batching(None, handle_batch=handle_batch, handler_timeout=0.05)
     with Nats([orders]).in_use() as nats:

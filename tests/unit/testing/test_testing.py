@@ -212,12 +212,18 @@ def test_a_handler_that_outlasts_its_handler_timeout_has_failed() -> None:
     async def hangs(self: Any, message: Any) -> None:
         await asyncio.Event().wait()
 
+    async def fails_then(self: Any, message: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise LookupError("cut off") from None
+
     def spins(self: Any, message: Any) -> None:
         began = time.monotonic()
         while time.monotonic() - began < 0.02:
             pass
 
-    for handle_message in (hangs, spins):
+    for handle_message in (hangs, fails_then, spins):
         with pytest.raises(TimeoutError, match=r"after 0\.01 s, the consumer's handler_timeout"):
             deliver(consumer(handle_message, handler_timeout=0.01))
 

@@ -1,7 +1,7 @@
 """One batch: the code of workers handles it, and the engine says what becomes of each message."""
 
-import asyncio
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -13,7 +13,7 @@ from nats_consumer.declare.middleware import Middleware, middleware
 from nats_consumer.declare.once import batch_handled_once
 from nats_consumer.message import Message
 from nats_consumer.outcomes import Ack, Outcome
-from nats_consumer.run.attempts import Attempts
+from nats_consumer.run.attempts import Attempts, limited
 from nats_consumer.run.batches import Answer, Batches, BatchTimeoutError, Calls
 from nats_consumer.testing.deliver import ThreadOfTheTest, in_lane
 from nats_consumer.testing.within import waiting
@@ -115,13 +115,8 @@ class _Calling:
         return await self._caller.wait(self._durable.failed, message, error)
 
     async def _in_time(self, items: Sequence[Item]) -> Any:
-        try:
-            async with asyncio.timeout(self._limit) as timer:
-                return await self.batch.ahandle(items)
-        except TimeoutError as error:
-            if not timer.expired():
-                raise
-            raise BatchTimeoutError(self._limit) from error
+        late = partial(BatchTimeoutError, self._limit)
+        return await limited(partial(self.batch.ahandle, items), self._limit, late)
 
 
 class _Settling:
