@@ -125,7 +125,7 @@ def _own_subject(data: Any) -> str | None:
 def _subject(consumer: "NatsConsumer", given: str | None) -> str:
     filters = filter_of(consumer)
     if given is not None:
-        if not any(covers(each, given) for each in filters):
+        if is_wildcard(given) or not any(covers(each, given) for each in filters):
             asked = " and ".join(filters)
             raise ValueError(f"{consumer.consumer_name} gets {asked} only, and never {given!r}.")
         return given

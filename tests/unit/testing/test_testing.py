@@ -300,6 +300,8 @@ def test_an_async_test_awaits_the_outcome() -> None:
 def test_a_subject_that_the_consumer_never_gets_is_refused() -> None:
     with pytest.raises(ValueError, match=r"gets orders\.created only, and never 'orders\.paid'"):
         deliver(answering(None), subject="orders.paid")
+    with pytest.raises(ValueError, match=r"gets orders\.\* only, and never 'orders\.\*'"):
+        deliver(consumer(print, filter_subject="orders.*"), subject="orders.*")
 
 
 def test_a_subject_must_be_named_where_the_filter_leaves_it_open() -> None:
