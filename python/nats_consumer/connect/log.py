@@ -77,7 +77,7 @@ def _report(text: str) -> None:
     if logging.raiseExceptions and sys.stderr is not None:
         with suppress(OSError, ValueError):  # stderr may be closed
             traceback.print_exc()
-            print(f"nats_consumer: the log line was: {text}", file=sys.stderr)
+            sys.stderr.write(f"nats_consumer: the log line was: {text}\n")
 
 
 _carrying: int | None = None

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from enum import Enum
 from inspect import Parameter, getattr_static, isfunction, signature
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_origin, get_type_hints
 from uuid import UUID
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -259,9 +259,9 @@ class Reading:
 
     def _decode(self, annotation: Any) -> None:
         self._plan.payload = annotation
-        if isinstance(annotation, TypeVar):
+        if variable := _variable_of(annotation):
             self._fault(
-                f"the type variable {annotation} does not say what the payload is. Write the "
+                f"the type variable {variable} does not say what the payload is. Write the "
                 "method with the payload's type in the class that has the subject."
             )
             return
@@ -321,6 +321,15 @@ def told_by(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[Para
         if not is_silent or not isfunction(inner):
             return function, parameters
         function = inner
+
+
+def _variable_of(annotation: Any) -> Any:
+    """A type variable in the annotation, which nobody has replaced with a type; None without one.
+    A generic class by itself is any of its kind."""
+    if isinstance(annotation, TypeVar):
+        return annotation
+    left = get_origin(annotation) and getattr(annotation, "__parameters__", ())
+    return left[0] if left else None
 
 
 def _names(texts: Sequence[Any]) -> dict[str, bool]:

@@ -233,6 +233,7 @@ def unfit() -> list[tuple[Any, str, str]]:
     def called_message(self: Any, message: Paid) -> None: ...
     def only_by_keyword(self: Any, paid: Paid, *, other: Any) -> None: ...
     def with_a_default(self: Any, paid: Paid | None = None) -> None: ...
+    def generic_list(self: Any, paid: list[_Payload]) -> None: ...  # type: ignore[valid-type]
     def generic(self: Any, paid: _Payload) -> None: ...  # type: ignore[valid-type]
 
     return [
@@ -244,6 +245,7 @@ def unfit() -> list[tuple[Any, str, str]]:
         (called_message, "nats_consumer.E005", "'message' is called like the message"),
         (only_by_keyword, "nats_consumer.E005", "nothing fills 'other'"),
         (with_a_default, "nats_consumer.E005", "'paid' has a default"),
+        (generic_list, "nats_consumer.E005", "the type variable ~_Payload does not say"),
         (generic, "nats_consumer.E005", "the type variable ~_Payload does not say"),
     ]
 
