@@ -174,7 +174,7 @@ async def test_no_worker_outlives_its_supervisor(shop: Shop, stage: Stage) -> No
     await stage.publish("one")
     await becomes_true(lambda: len(shop.ledger()) == 1)
     workers.send(signal.SIGKILL)
-    await becomes_true(lambda: not any(is_alive(pid) for pid in pids), 15)
+    await becomes_true(lambda: not any(is_alive(pid) for pid in pids), 5 + 5)
 
 
 async def test_a_worker_that_drains_finishes_though_its_supervisor_is_killed(
@@ -235,7 +235,7 @@ async def test_no_worker_outlives_its_supervisor_though_it_holds_the_gil(
     await stage.publish("one")
     await becomes_true(lambda: len(shop.ledger()) == 1)
     workers.send(signal.SIGKILL)
-    await becomes_true(lambda: not is_alive(pid), 20)
+    await becomes_true(lambda: not is_alive(pid), 1 + 5)
 
 
 async def test_a_second_signal_ends_all_at_once(shop: Shop, stage: Stage) -> None:

@@ -17,14 +17,15 @@ use crate::host::lock::lock;
 use crate::host::runtime::runtime;
 use crate::host::seconds::seconds;
 
-/// How long a worker may take beyond the grace of its handlers: to hand back, to disconnect, and to end its threads.
-const ENDING: Duration = Duration::from_secs(5);
+/// How long a worker may take beyond the grace of its handlers: to hand back, to disconnect, and to end its threads. With
+/// the last drain, five seconds.
+const ENDING: Duration = Duration::from_millis(4500);
 
 /// How long Python may take to end the process itself at a second signal.
 const SECOND_SIGNAL: Duration = Duration::from_secs(1);
 
 /// How long the last settlements may take to be written before the process ends.
-const LAST_DRAIN: Duration = Duration::from_secs(1);
+const LAST_DRAIN: Duration = Duration::from_millis(500);
 
 static RUNNING: Mutex<Vec<Weak<Consumption>>> = Mutex::new(Vec::new());
 

@@ -32,10 +32,11 @@ from .supervise import Runnable, Supervised, is_unexpected
 logger = logging.getLogger("nats_consumer.worker")
 
 # Beyond the drain's own deadline: how long the engine may take to hand back and disconnect, and
-# then cancelled tasks and threads to end. With 25 s to drain, all of it stays below the 30 s after
-# which a process manager usually kills.
+# then cancelled tasks and threads to end. All of it stays below the 4.5 s after which the engine
+# ends the process, and with 25 s to drain below the 30 s after which a process manager usually
+# kills.
 _HAND_BACK_SECONDS = 3.0
-_GRACE_SECONDS = 0.75
+_GRACE_SECONDS = 0.6
 _POLL_SECONDS = 0.05
 _POOL = "nats_consumer-pool"
 
