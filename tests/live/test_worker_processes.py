@@ -154,6 +154,33 @@ async def test_a_worker_that_is_killed_is_followed_by_another_one(shop: Shop, st
     workers.finish()
 
 
+async def test_readyz_keeps_its_grace_while_the_only_worker_is_gone_and_follows_a_drain_at_once(
+    shop: Shop, stage: Stage
+) -> None:
+    settings = shop.project.folder / "settings.py"
+    settings.write_text(settings.read_text() + "NATS_CONSUMER['ready_grace'] = 600\n")
+    shop.change(1, FINISHES_WHEN_TOLD)
+    workers = shop.start(1)
+    victim = workers.pid()
+    kill(victim)
+    workers.command.wait_for(f"The worker {victim} was ended by SIGKILL")
+
+    def is_back() -> bool:
+        answer, samples = workers.probes.get("/readyz"), workers.probes.samples()
+        assert answer.status == 200, answer.text
+        assert samples.value("ready", consumer="Orders") == 1
+        return bool(workers.pids()) and "Orders consuming" in answer.text
+
+    await becomes_true(is_back, 60)
+    await stage.publish("one")
+    await becomes_true(lambda: len(shop.ledger()) == 1)
+    workers.send(signal.SIGTERM)
+    await becomes_true(lambda: not workers.probes.is_ready(), 5)
+    assert "[-] Orders draining" in workers.probes.get("/readyz").text
+    shop.project.write("go", "")
+    assert workers.command.finish() == 0, workers.command.output
+
+
 async def test_a_worker_that_is_killed_again_and_again_starts_after_growing_pauses(
     shop: Shop,
 ) -> None:

@@ -38,6 +38,11 @@ impl Fleet {
         self.0.set_slots(wanted, filled);
     }
 
+    /// All workers drain, and none follows: nothing is ready from now on because it was until lately.
+    fn note_drain(&self) {
+        self.0.note_drain();
+    }
+
     /// Counts a start of a worker.
     fn note_start(&self, reason: &str) {
         self.0.note_start(reason);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::lock::lock;
 use crate::observe::expose::{Format, written};
 use crate::observe::families::*;
-use crate::observe::page::{Clock, Page, Reading, View};
+use crate::observe::page::{Clock, Page, Reading, View, nanoseconds};
 use crate::observe::report::Report;
 use crate::observe::state::{ConsumerState, described};
 
@@ -45,6 +45,9 @@ struct Workers {
     pages: Vec<WorkerPage>,
     ended: Sums,
     slots: Slots,
+    /// When each consumer was ready for the last time in a worker that has ended or is about to, or 0.
+    seen: BTreeMap<String, u64>,
+    is_draining: bool,
 }
 
 struct WorkerPage {
@@ -92,8 +95,11 @@ impl Fleet {
 
     /// Another worker has taken the place of the one with this page, which ends.
     pub fn note_leaving(&self, view: &View) {
-        let mut workers = lock(&self.0.workers);
-        workers.pages.iter_mut().filter(|it| it.view.is(view)).for_each(|it| it.is_leaving = true);
+        let workers = &mut *lock(&self.0.workers);
+        for page in workers.pages.iter_mut().filter(|it| it.view.is(view)) {
+            page.remember(&mut workers.seen);
+            page.is_leaving = true;
+        }
     }
 
     /// The worker with this page has ended. Its counters are kept, and the page may be used again.
@@ -101,6 +107,9 @@ impl Fleet {
         let mut workers = lock(&self.0.workers);
         let Some(at) = workers.pages.iter().position(|it| it.view.is(view)) else { return };
         let ended = workers.pages.remove(at);
+        if !ended.is_leaving {
+            ended.remember(&mut workers.seen);
+        }
         for reading in ended.readings() {
             if reading.family.adds_up() {
                 workers.ended.add(reading, 0);
@@ -123,6 +132,11 @@ impl Fleet {
         (slots.wanted, slots.filled) = (wanted, filled);
     }
 
+    /// All workers drain, and none follows: nothing is ready from now on because it was until lately.
+    pub fn note_drain(&self) {
+        lock(&self.0.workers).is_draining = true;
+    }
+
     /// Counts a start of a worker.
     pub fn note_start(&self, reason: &str) {
         self.0.page.series(&WORKER_STARTS, &[reason]).count();
@@ -140,8 +154,8 @@ impl Fleet {
 
     /// Whether each consumer is ready in one worker at least, and each slot is filled.
     pub(crate) fn readiness(&self, grace: Duration) -> Vec<Readiness> {
-        let workers = lock(&self.0.workers);
-        let mut all = workers.consumers(grace);
+        let mut workers = lock(&self.0.workers);
+        let mut all = workers.consumers(self.0.page.now(), grace);
         all.push(workers.slots.readiness(grace));
         all
     }
@@ -149,7 +163,7 @@ impl Fleet {
     /// All numbers as text.
     pub(crate) fn text(&self, format: Format, grace: Duration) -> String {
         let own = self.0.page.view();
-        let workers = lock(&self.0.workers);
+        let mut workers = lock(&self.0.workers);
         let mut sums = workers.ended.clone();
         own.readings().into_iter().for_each(|reading| sums.add(reading, 0));
         for page in &workers.pages {
@@ -157,7 +171,7 @@ impl Fleet {
             page.add_to(&mut sums);
         }
         let mut readings = sums.readings();
-        for Readiness { consumer, is_ready, .. } in workers.consumers(grace) {
+        for Readiness { consumer, is_ready, .. } in workers.consumers(own.now(), grace) {
             let labels = consumer.into_iter().collect();
             readings.push(Reading::gauge(&READY, labels, f64::from(u8::from(is_ready))));
         }
@@ -201,6 +215,16 @@ impl WorkerPage {
         readings.iter().filter_map(report).collect()
     }
 
+    /// Keeps when its consumers were ready.
+    fn remember(&self, seen: &mut BTreeMap<String, u64>) {
+        let silence = self.view.silence().unwrap_or_default();
+        let last_word = self.view.now().saturating_sub(nanoseconds(silence));
+        for (name, report) in self.reports() {
+            let last = seen.entry(name).or_default();
+            *last = (*last).max(report.last_ready(last_word));
+        }
+    }
+
     fn stands_still(&self) -> bool {
         self.view.silence().is_none_or(|silence| silence > LONGEST_SILENCE)
     }
@@ -240,22 +264,38 @@ impl WorkerState {
 }
 
 impl Workers {
-    /// The readiness of each consumer, over the workers that have not been replaced.
-    fn consumers(&self, grace: Duration) -> Vec<Readiness> {
+    /// The readiness of each consumer at this moment, over the workers that have not been replaced.
+    fn consumers(&mut self, now: u64, grace: Duration) -> Vec<Readiness> {
         let mut consumers: Vec<(String, InWorkers)> = Vec::new();
+        let mut has_begun = false;
         for page in self.pages.iter().filter(|page| !page.is_leaving) {
-            let (now, stands_still) = (page.view.now(), page.stands_still());
+            let stands_still = page.stands_still();
             for (name, report) in page.reports() {
-                let at = consumers.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-                    consumers.push((name, InWorkers::default()));
-                    consumers.len() - 1
-                });
+                has_begun |= report.state.is_ready();
                 let is_ready = !stands_still && report.is_ready(now, grace);
-                consumers[at].1.add(report, is_ready, now);
+                entry(&mut consumers, name).add(report, is_ready, now);
             }
         }
-        consumers.into_iter().map(|(name, state)| state.readiness(name)).collect()
+        if has_begun {
+            // The code of this worker does not have the others any more.
+            self.seen.retain(|name, _| consumers.iter().any(|(known, _)| known == name));
+        }
+        for (name, last) in &self.seen {
+            let consumer = entry(&mut consumers, name.clone());
+            consumer.last_ready = consumer.last_ready.max(*last);
+        }
+        let grace = if self.is_draining { Duration::ZERO } else { grace };
+        let readiness = |(name, state): (_, InWorkers)| state.readiness(name, now, grace);
+        consumers.into_iter().map(readiness).collect()
     }
+}
+
+fn entry(consumers: &mut Vec<(String, InWorkers)>, name: String) -> &mut InWorkers {
+    let at = consumers.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+        consumers.push((name, InWorkers::default()));
+        consumers.len() - 1
+    });
+    &mut consumers[at].1
 }
 
 /// One consumer in several workers.
@@ -264,12 +304,17 @@ struct InWorkers {
     ready: usize,
     all: usize,
     worst: Option<(Report, Duration)>,
+    /// When it was ready for the last time in a worker where it is not, or 0.
+    last_ready: u64,
 }
 
 impl InWorkers {
     fn add(&mut self, report: Report, is_ready: bool, now: u64) {
         self.all += 1;
         self.ready += usize::from(is_ready);
+        if !is_ready {
+            self.last_ready = self.last_ready.max(report.last_ready(0));
+        }
         let worst = self.worst.as_ref().map(|(worst, _)| badness(worst.state));
         if worst.is_none_or(|worst| badness(report.state) > worst) {
             let age = report.age(now);
@@ -277,11 +322,16 @@ impl InWorkers {
         }
     }
 
-    fn readiness(self, consumer: String) -> Readiness {
-        let Self { ready, all, worst } = self;
-        let state = worst.map_or_else(String::new, |(it, age)| described(it.state, &it.reason, age));
+    /// It is ready in one worker, or was until lately: another worker follows one that ended.
+    fn readiness(self, consumer: String, now: u64, grace: Duration) -> Readiness {
+        let Self { ready, all, worst, last_ready } = self;
+        let is_in_trouble =
+            worst.as_ref().is_some_and(|(it, _)| !it.state.may_pass() && !it.state.is_ending());
+        let was_lately = last_ready > 0 && now.saturating_sub(last_ready) < nanoseconds(grace);
+        let state =
+            worst.map_or_else(|| "not running".to_owned(), |(it, age)| described(it.state, &it.reason, age));
         let text = format!("{consumer} {state}, ready in {ready} of {all} workers");
-        Readiness { consumer: Some(consumer), is_ready: ready > 0, text }
+        Readiness { consumer: Some(consumer), is_ready: ready > 0 || (was_lately && !is_in_trouble), text }
     }
 }
 
@@ -375,7 +425,7 @@ impl Merge {
 mod tests {
     use std::sync::atomic::AtomicU64;
 
-    use crate::observe::meter::{InFlight, Lag, Meter, Settled};
+    use crate::observe::meter::{InFlight, Lag, Meter, Name, Settled};
     use crate::observe::monitor::tests::NAME;
     use crate::observe::outbox::Outbox;
     use crate::observe::process::{Process, Versions};
@@ -405,10 +455,16 @@ mod tests {
         }
 
         fn is(&self, fact: fn(&mut Machine)) {
+            self.is_after(&[fact]);
+        }
+
+        fn is_after(&self, facts: &[fn(&mut Machine)]) {
             let mut machine = Machine::new(Instant::now());
             machine.starts();
-            fact(&mut machine);
-            machine.conclude(Instant::now());
+            for fact in facts {
+                fact(&mut machine);
+                machine.conclude(Instant::now());
+            }
             self.meter.is_in(machine.status());
             self.page.beat();
         }
@@ -530,6 +586,57 @@ mod tests {
         fleet.note_leaving(&workers[0].view);
         assert!(fleet.readiness(Duration::ZERO)[0].text.starts_with("Orders consuming"));
         assert_eq!(value(&fleet, r#"nats_consumer_state{consumer="Orders",state="draining"}"#), Some(0.0));
+    }
+
+    #[test]
+    fn a_consumer_whose_only_worker_is_gone_is_ready_for_the_grace_and_stays_in_the_metrics() {
+        let fleet = fleet();
+        let hour = Duration::from_secs(3600);
+        let readiness = |grace| fleet.readiness(grace).remove(0);
+        let worker = Worker::of(&fleet, 0);
+        worker.is(Machine::fetches);
+        fleet.retire(&worker.view);
+        let gone = readiness(hour);
+        assert_eq!((gone.is_ready, &*gone.text), (true, "Orders not running, ready in 0 of 0 workers"));
+        assert!(!readiness(Duration::ZERO).is_ready);
+        assert_eq!(value(&fleet, r#"nats_consumer_ready{consumer="Orders"}"#), Some(0.0));
+        let next = Worker::of(&fleet, 0);
+        next.is(|_| ());
+        let starting = readiness(hour);
+        assert!(starting.is_ready && starting.text.ends_with("ready in 0 of 1 workers"), "{starting:?}");
+        next.is(|it| it.meets((ConsumerState::NoStream, "the stream does not exist")));
+        assert!(!readiness(hour).is_ready, "trouble has no grace");
+    }
+
+    #[test]
+    fn a_worker_that_drains_before_the_next_one_starts_has_the_grace_unless_all_drain() {
+        let fleet = fleet();
+        let hour = Duration::from_secs(3600);
+        let worker = Worker::of(&fleet, 0);
+        worker.is(Machine::fetches);
+        worker.is_after(&[Machine::fetches, Machine::drains]);
+        assert!(fleet.readiness(hour)[0].is_ready);
+        assert!(!fleet.readiness(Duration::ZERO)[0].is_ready);
+        fleet.note_drain();
+        assert!(!fleet.readiness(hour)[0].is_ready);
+        fleet.retire(&worker.view);
+        assert!(!fleet.readiness(hour)[0].is_ready);
+    }
+
+    #[test]
+    fn a_consumer_that_new_code_does_not_have_is_forgotten() {
+        let fleet = fleet();
+        let old = Worker::of(&fleet, 0);
+        let removed = Name { consumer: "Removed", ..NAME };
+        Meter::new(&old.page, &removed).is_in(Machine::new(Instant::now()).status());
+        old.is(Machine::fetches);
+        fleet.retire(&old.view);
+        let names = || -> Vec<_> {
+            fleet.readiness(Duration::ZERO).into_iter().filter_map(|it| it.consumer).collect()
+        };
+        assert_eq!(names(), ["Orders", "Removed"]);
+        Worker::of(&fleet, 0).is(Machine::fetches);
+        assert_eq!(names(), ["Orders"]);
     }
 
     #[test]

@@ -65,6 +65,12 @@ impl Report {
         self.state.is_ready() || (self.state.may_pass() && was_lately)
     }
 
+    /// When it was ready for the last time, if this moment is the last that is known of it; 0 if it never was.
+    #[cfg(any(test, feature = "http"))]
+    pub(crate) fn last_ready(&self, moment: u64) -> u64 {
+        if self.state.is_ready() { moment } else { self.left }
+    }
+
     #[cfg(any(test, feature = "http"))]
     /// How long it has been so.
     pub(crate) fn age(&self, now: u64) -> Duration {

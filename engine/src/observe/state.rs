@@ -82,7 +82,12 @@ impl ConsumerState {
 
     /// Whether it may pass by itself within moments, as a lost connection does.
     pub(crate) fn may_pass(self) -> bool {
-        !matches!(self, Self::Denied | Self::NoStream | Self::Draining | Self::Stopped)
+        !matches!(self, Self::Denied | Self::NoStream) && !self.is_ending()
+    }
+
+    /// Whether it ends because somebody wants it to.
+    pub(crate) fn is_ending(self) -> bool {
+        matches!(self, Self::Draining | Self::Stopped)
     }
 }
 

@@ -114,6 +114,7 @@ class _Supervisor:
         fleet = self._fleet
         if number in _DRAIN or (number == signal.SIGHUP and self._terminal.is_gone()):
             logger.info("Draining %d workers.", fleet.wanted)
+            self._processes.numbers.note_drain()
             fleet.drain(number)
         elif number == signal.SIGHUP:
             fleet.replace_all()
