@@ -17,7 +17,7 @@ const SHORTEST: Duration = Duration::from_secs(5);
 /// request a minute.
 const LONGEST: Duration = Duration::from_secs(240);
 
-/// What the durable did when it was asked last.
+/// The state of the durable when it was asked last.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
     /// Deliveries that the durable had made, and messages that this worker had received; `None` after an answer that

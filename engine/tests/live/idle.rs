@@ -1,4 +1,4 @@
-//! A consumer with nothing to do asks the JetStream API for little, and notices what it has to notice all the same.
+//! A consumer with nothing to do asks the JetStream API for little, and still notices what it has to.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::stage::{Heard, Seen, Stage, pull, push};
 
-/// What an idle worker says to the durable's leader: a heartbeat for a message that does not exist.
+/// The words of an idle worker to the durable's leader: a heartbeat for a message that does not exist.
 const SIGNS: &str = "$JS.ACK.orders.billing.1.4611686018427387904.>";
 
 const STATE: &str = "$JS.API.CONSUMER.INFO.orders.billing";
