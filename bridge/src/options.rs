@@ -59,7 +59,8 @@ fn ask(source: &Py<PyAny>) -> Result<String, TokenError> {
 impl ConnectOptions {
     /// The engine's options for a connection that gives up as its user asked.
     pub(crate) fn into_options(self) -> PyResult<engine::ConnectOptions> {
-        let limit = usize::try_from(self.max_reconnect_attempts).ok();
+        // As for nats-py, 0 is without limit.
+        let limit = usize::try_from(self.max_reconnect_attempts).ok().filter(|most| *most > 0);
         let (token, token_source) = self.token.map(Token::split).unwrap_or_default();
         Ok(engine::ConnectOptions {
             servers: self.servers.into_iter().map(Into::into).collect(),

@@ -170,7 +170,8 @@ pub struct ConnectOptions {
     pub api_prefix: Option<String>,
     /// Prefix of the reply subjects, `_INBOX` unless set.
     pub inbox_prefix: Option<String>,
-    /// Number of attempts to reconnect before the connection counts as closed; `None` is without limit.
+    /// Number of attempts to reconnect before the connection counts as closed; `None` is without limit. With 0 it is
+    /// closed when it is lost, and what was to be sent is never sent.
     pub max_reconnects: Option<usize>,
     /// The longest pause between two tries to reconnect; the first ones are shorter.
     pub reconnect_wait: Duration,

@@ -20,6 +20,7 @@ from nats_consumer.client import Client, get_nats_client
 from tests.command import Command
 from tests.faults.support.nodes import Node
 from tests.faults.support.postgres import Postgres
+from tests.faults.support.proxy import UP, Proxy
 from tests.live.support.project import Project
 from tests.waiting import eventually
 
@@ -43,9 +44,11 @@ django.setup()
 from django.db import transaction
 from nats_consumer import Outgoing, publish_many_on_commit
 
-for first in range(int(sys.argv[1]), int(sys.argv[2]), 100):
+first, last, *size = map(int, sys.argv[1:])
+for first in range(first, last, 100):
     numbers = range(first, first + 100)
-    rows = [Outgoing("orders.created", str(n), key=str(n % 200)) for n in numbers]
+    data = [str(n).ljust(*size or [0]) for n in numbers]
+    rows = [Outgoing("orders.created", each, key=str(int(each) % 200)) for each in data]
     with transaction.atomic():
         publish_many_on_commit(rows)
 """
@@ -301,6 +304,30 @@ def in_order(numbers: list[int], keys: int) -> bool:
     return True
 
 
+def test_a_connection_that_is_lost_in_mid_batch_reorders_no_key(
+    node: Node,
+    make_project: Callable[..., Project],
+    database: dict[str, Any],
+    make_proxy: Callable[[str], Proxy],
+) -> None:
+    asyncio.run(make_stream(node.url))
+    project, proxy = make_project(default=database), make_proxy(node.url)
+    settings = (project.folder / "settings.py").read_text()
+    settings += f'NATS_CONSUMER["connect_args"]["servers"] = [{proxy.url!r}]\n'
+    project.write("settings.py", settings)
+    for cut, mebibytes in enumerate([0.1, 1, 2]):
+        first, last = cut * 500, cut * 500 + 500
+        writer = project.run("writer.py", str(first), str(last), "8000")
+        assert writer.finish() == 0, writer.output
+        proxy.cut_after(UP, int(mebibytes * 2**20))
+        relay = project.run("manage.py", "nats_outbox", "relay")
+        eventually(lambda last=last: asyncio.run(count(node.url)) == last, 60)
+        assert "could not be published" in relay.output
+        relay.interrupt()
+        assert relay.finish() == 0, relay.output
+    assert asyncio.run(stored(node.url)) == list(range(1500))
+
+
 @pytest.mark.parametrize("point", ["read", "published", "deleted"])
 def test_what_was_committed_is_stored_once_although_the_relay_is_killed(
     node: Node, any_database: dict[str, Any], point: str
@@ -318,7 +345,7 @@ def test_what_was_committed_is_stored_once_although_the_relay_is_killed(
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     numbers = asyncio.run(stored(node.url))
-    assert sorted(numbers) == [number for number in range(100) if number % 5]
+    assert sorted(numbers) == [number for number in range(500) if number % 5]
     assert in_order(numbers, 3)
 
 

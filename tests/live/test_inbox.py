@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.management import CommandError, call_command
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models.functions import Now
 from pytest_django import Settings
 
@@ -541,16 +541,19 @@ async def test_status_counts_and_forget_lets_messages_be_handled_again(
     assert "forgot 0" in await sync_to_async(output_of)(*recent)
 
 
-def test_the_worker_cleans_by_and_by(rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_cleans_by_and_by_whatever_is_raised(
+    rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nats_consumer.contrib.inbox import clean
 
     cleaned: list[str] = []
     again = threading.Event()
+    errors = [DatabaseError("away"), InterfaceError("connection already closed"), KeyError("bug")]
 
     def note(using: str, stopping: threading.Event) -> int:
         cleaned.append(using)
-        if len(cleaned) == 1:
-            raise DatabaseError("away")
+        if errors:
+            raise errors.pop()
         again.set()
         return 0
 

@@ -97,6 +97,7 @@ async def test_a_seek_under_two_workers_delivers_again_from_there_on(
         await stage.everything_is_settled(billing)
         printed = await manage("seek", "Billing", "--to-sequence", str(acks[1].seq), "--yes")
         assert "At most 2 messages come again, and at most 0 messages are skipped" in printed
+        assert "nats_inbox forget --consumer Billing --newer-than AGE" in printed
         await becomes_true(lambda: sorted(handled) == ["one", "three", "three", "two", "two"])
 
 

@@ -5,16 +5,18 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
@@ -28,10 +30,18 @@ from nats_consumer import (
     publish_many_on_commit,
     publish_on_commit,
 )
+from nats_consumer.contrib.outbox import write
 from nats_consumer.contrib.outbox.lease import Lease
 from nats_consumer.contrib.outbox.metrics import Metrics
 from nats_consumer.declare import registry
-from nats_consumer.exceptions import ConfigurationError, OutboxError, PayloadTooLarge
+from nats_consumer.exceptions import (
+    ConfigurationError,
+    Disconnected,
+    NoServers,
+    NoStreamResponse,
+    OutboxError,
+    PayloadTooLarge,
+)
 from nats_consumer.testing import capture_published
 from tests.live.support.project import Project
 from tests.live.support.publishers import own_publishers
@@ -225,6 +235,126 @@ def test_followers_of_a_refused_message_in_a_later_batch_do_not_pass_those_of_it
     assert [data for _, data in stored(late)] == [b"1", b"2", b"3"]
 
 
+@pytest.fixture
+def silence(outbox: Any) -> Iterator[str]:
+    """A subject that no stream has, and that somebody hears without an answer."""
+    listening, ended = threading.Event(), threading.Event()
+
+    async def ignore(_: object) -> None:
+        pass
+
+    async def listen() -> None:
+        async with await get_nats_client() as client:
+            await client.subscribe("silence.>", cb=ignore)
+            await client.flush()
+            listening.set()
+            await asyncio.to_thread(ended.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(listen()))
+    thread.start()
+    assert listening.wait(20)
+    yield "silence.a"
+    ended.set()
+    thread.join()
+
+
+def test_rows_that_nobody_confirms_do_not_stop_the_others(
+    stream: str, outbox: Any, silence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats_consumer.contrib.outbox import relay
+
+    monkeypatch.setattr(relay, "BATCH", 3)
+    monkeypatch.setattr(relay, "CONFIRM_SECONDS", 2.0)
+    for number in range(3):
+        publish_on_commit(silence, str(number), key=f"silent {number}")
+    publish_on_commit(f"{stream}.a", b"good", key="good")
+    publish_on_commit(f"{stream}.a", b"behind", key="silent 1")
+    relay_all()
+    assert [data for _, data in stored(stream)] == [b"good"]
+    assert output_of("list", "--stuck").count("refused 1 times: No confirmation for") == 3
+    assert outbox.OutboxMessage.objects.count() == 4
+
+
+def test_a_row_whose_subject_holds_a_brace_is_published(stream: str, outbox: Any) -> None:
+    publish_on_commit(f"{stream}.x", b"1")
+    outbox.OutboxMessage.objects.update(subject=f"{stream}." + "{x}")
+    relay_all()
+    assert stored(stream) == [(f"{stream}." + "{x}", b"1")]
+
+
+@pytest.mark.parametrize(
+    "fault", [{"subject": "orders..x"}, {"headers": "["}, {"headers": '{"A": "\\n"}'}]
+)
+def test_a_row_that_cannot_be_sent_is_put_off_with_its_key(
+    stream: str, outbox: Any, fault: dict[str, str]
+) -> None:
+    publish_on_commit(f"{stream}.a", b"first", key="k")
+    publish_on_commit(f"{stream}.a", b"bad", key="k", msg_id="bad")
+    publish_on_commit(f"{stream}.a", b"behind", key="k")
+    publish_on_commit(f"{stream}.a", b"other")
+    outbox.OutboxMessage.objects.filter(msg_id="bad").update(**fault)
+    relay_all()
+    assert [data for _, data in stored(stream)] == [b"first", b"other"]
+    assert output_of("list", "--stuck").count("refused 1 times") == 1
+
+
+def test_a_refused_row_is_not_put_off_behind_one_of_its_key_that_may_be_stored(
+    outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats_consumer.contrib.outbox import relay
+
+    class Half:
+        def publish_many(self, drafts: Any, timeout: float) -> Any:
+            return [], [(0, Disconnected("lost")), (1, NoStreamResponse("none"))]
+
+    monkeypatch.setattr(relay, "current_publisher", lambda in_order: Half())
+    publish_many_on_commit([("orders.a", b"1"), ("orders.a", b"2")])
+    ours = relay.Relay("default")
+    with pytest.raises(Disconnected):
+        ours.relay_batch()
+    ours.end()
+    assert not outbox.OutboxMessage.objects.filter(attempts__gt=0).exists()
+
+
+def test_a_stream_that_is_missing_is_logged_once_for_all_its_rows(
+    stream: str, outbox: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_many_on_commit([(f"nowhere.{n}", b"x") for n in range(1200)])
+    publish_on_commit(f"{stream}.a", b"good")
+    with CaptureQueriesContext(connection) as queries:
+        relay_all()
+    errors = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert "500 messages were refused, such as" in errors[0]
+    assert "for nowhere.0: No stream has the subject nowhere.0" in errors[0]
+    assert len(queries) < 50
+    assert [data for _, data in stored(stream)] == [b"good"]
+    assert not outbox.OutboxMessage.objects.filter(attempts=0).exists()
+    last = outbox.OutboxMessage.objects.last()
+    assert last.error.startswith("No stream has the subject nowhere.1199")
+
+
+def test_rows_behind_a_refused_one_follow_together_when_it_is_stored(
+    stream: str, outbox: Any, fresh: Callable[[str], str]
+) -> None:
+    late = fresh("late")
+    publish_many_on_commit([Outgoing(f"{late}.a", str(n), key="k") for n in range(100)])
+    relay_all()
+    add_stream(late)
+    [refused] = outbox.OutboxMessage.objects.filter(attempts=1)
+    output_of("retry", str(refused.pk))
+    relay_all()
+    assert [int(data) for _, data in stored(late)] == list(range(100))
+
+
+def test_retry_says_which_messages_were_not_refused(stream: str, outbox: Any) -> None:
+    publish_on_commit(f"{stream}.a", b"1")
+    [row] = outbox.OutboxMessage.objects.all()
+    said = output_of("retry", str(row.pk))
+    assert "1 of these ids do not exist, or were not refused" in said
+    assert "0 are tried again" in said
+
+
 def test_a_message_for_later_is_relayed_at_once_and_waits_in_its_stream(
     outbox: Any, fresh: Callable[[str], str]
 ) -> None:
@@ -387,6 +517,125 @@ def test_a_relay_that_was_frozen_notices_that_another_took_over(
     assert frozen.hold()
 
 
+def test_a_relay_that_cannot_publish_lets_another_one_have_the_lease(
+    stream: str, outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats_consumer.contrib.outbox import relay, run
+
+    gave_up = threading.Event()
+    publishing = relay.current_publisher
+
+    class Nowhere:
+        def publish_many(self, drafts: Any, timeout: float) -> Any:
+            raise NoServers("no route")
+
+    def publisher(in_order: bool) -> Any:
+        is_ill = threading.current_thread().name == "ill"
+        return Nowhere() if is_ill else publishing(in_order=in_order)
+
+    monkeypatch.setattr(relay, "current_publisher", publisher)
+    monkeypatch.setattr(run, "_SHORTEST_PAUSE_SECONDS", 60.0)
+    ill, well = run.RelayThread("default"), relay.Relay("default")
+    ill._thread.name = "ill"
+    monkeypatch.setattr(run, "close_connections", lambda: (connections.close_all(), gave_up.set()))
+    publish_on_commit(f"{stream}.a", b"1")
+    ill.start()
+    try:
+        assert gave_up.wait(20)
+        assert well.relay_batch() == 1
+    finally:
+        well.end()
+        ill.stop()
+        ill.join(monotonic() + 20)
+
+
+def test_a_relay_without_the_lease_asks_no_more_often_because_of_nudges(
+    stream: str, outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nats_consumer.contrib.outbox import run
+
+    monkeypatch.setattr(run, "_LOOK_EVERY_SECONDS", 60.0)
+    asked: list[int | None] = []
+    has_asked = threading.Event()
+
+    class Standby:
+        using, published = "default", 0
+
+        def relay_batch(self) -> None:
+            asked.append(None)
+            standby._due.set()  # a nudge that comes meanwhile
+            has_asked.set()
+
+        def end(self) -> None:
+            pass
+
+    standby = run.RelayThread("default")
+    monkeypatch.setattr(standby, "_relay", Standby())
+    standby.start()
+    assert has_asked.wait(20)
+    standby.stop()
+    standby.join(monotonic() + 20)
+    assert asked == [None]
+
+
+def test_a_read_only_database_is_told_of_once(
+    outbox: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from nats_consumer.contrib.outbox import run
+
+    monkeypatch.setattr(run, "_READ_ONLY_PAUSE_SECONDS", 0.001)
+    replica = run.RelayThread("default")
+    failures = iter(range(3))
+
+    class OfReplica:
+        using, published = "default", 0
+
+        def relay_batch(self) -> int:
+            if next(failures, None) is None:
+                replica._stopping.set()
+                return 0
+            raise OperationalError("attempt to write a readonly database")
+
+        def end(self) -> None:
+            pass
+
+    monkeypatch.setattr(replica, "_relay", OfReplica())
+    replica.start()
+    replica.join(monotonic() + 20)
+    replica.stop()
+    replica.join(monotonic() + 20)
+    assert caplog.text.count("takes no writes") == 1
+
+
+def test_a_transaction_nudges_the_relay_once(outbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nudged: list[str] = []
+    monkeypatch.setattr(write.Nudge, "__call__", lambda nudge: nudged.append(nudge.alias))
+    with transaction.atomic():
+        for _ in range(3):
+            publish_on_commit("orders.created", b"1")
+    assert nudged == ["default"]
+
+
+def test_a_savepoint_that_is_rolled_back_takes_no_nudge_of_other_rows_with_it(
+    outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nudged: list[str] = []
+    monkeypatch.setattr(write.Nudge, "__call__", lambda nudge: nudged.append(nudge.alias))
+    with transaction.atomic():
+        with suppress(RuntimeError), transaction.atomic():
+            publish_on_commit("orders.created", b"lost")
+            raise RuntimeError
+        publish_on_commit("orders.created", b"kept")
+    assert nudged == ["default"]
+
+
+@pytest.mark.parametrize("key", [7, UUID(int=7)])
+def test_a_key_may_be_a_primary_key(outbox: Any, key: Any) -> None:
+    publish_on_commit("orders.created", b"1", key=key)
+    publish_many_on_commit([Outgoing("orders.created", b"2", key=key)])
+    assert [row.key for row in outbox.OutboxMessage.objects.all()] == [str(key)] * 2
+
+
 def test_a_lower_id_that_commits_later_is_not_skipped(
     stream: str, outbox: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,7 +678,7 @@ def test_a_row_outside_of_the_only_transaction_is_refused(
 
 @pytest.mark.parametrize(
     ("key", "error"),
-    [(7, TypeError), (b"k", TypeError), ("a\x00", OutboxError), ("\ud800", OutboxError)],
+    [(7.5, TypeError), (b"k", TypeError), ("a\x00", OutboxError), ("\ud800", OutboxError)],
 )
 def test_a_key_that_a_database_cannot_keep_leaves_the_transaction_whole(
     outbox: Any, key: Any, error: type[Exception]

@@ -41,9 +41,13 @@ pub(crate) struct Publisher {
 
 #[pymethods]
 impl Publisher {
+    /// With `in_order`, it opens a new connection instead of reconnecting, so that what failed can be published again
+    /// in its order.
     #[new]
-    fn new(py: Python<'_>, options: ConnectOptions) -> PyResult<Self> {
+    #[pyo3(signature = (options, *, in_order=false))]
+    fn new(py: Python<'_>, options: ConnectOptions, in_order: bool) -> PyResult<Self> {
         let engine = Engine::new(options.into_lasting_options()?).observed(&metrics(py)?);
+        let engine = if in_order { engine.in_order() } else { engine };
         Ok(Self { engine: Owned::new(Arc::new(engine)) })
     }
 

@@ -1,6 +1,7 @@
 //! Our options become those of async-nats: TLS, timing, and a name for the answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::ReconnectToServer;
 
@@ -33,7 +34,8 @@ pub(crate) fn client_options(
     let mut client = customized(options, async_nats::ConnectOptions::with_auth_callback(callback))
         .connection_timeout(options.connect_timeout)
         .ping_interval(options.ping_interval)
-        .max_reconnects(options.max_reconnects)
+        // For async-nats, 0 is without limit.
+        .max_reconnects(options.max_reconnects.map(|most| most.max(1)))
         .client_capacity(COMMAND_CAPACITY)
         .require_tls(options.tls_required.unwrap_or_default())
         .custom_inbox_prefix(inbox)
@@ -43,6 +45,10 @@ pub(crate) fn client_options(
         // Ours are kept by `servers`, each with what it may be told.
         .ignore_discovered_servers()
         .reconnect_to_server_callback(move |known, _| {
+            let was_connected = troubled.upgrade().is_some_and(|events| events.was_connected());
+            if let Some(addr) = choosing.nowhere().filter(|_| was_connected) {
+                return std::future::ready(Some(ReconnectToServer { addr, delay: Some(Duration::ZERO) }));
+            }
             if let (Some(events), Some(failure)) = (troubled.upgrade(), choosing.last_failure(&known)) {
                 events.trouble(&failure);
             }

@@ -133,6 +133,11 @@ impl Events {
         }
     }
 
+    /// Whether a server was connected before.
+    pub(crate) fn was_connected(&self) -> bool {
+        self.listeners().as_ref().is_some_and(|listeners| listeners.link.borrow().generation > 0)
+    }
+
     /// Whether the server has said that this connection may not receive answers.
     pub(crate) fn are_answers_denied(&self) -> bool {
         self.denials.are_answers_denied.load(Relaxed)

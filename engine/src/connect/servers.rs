@@ -14,6 +14,10 @@ use crate::connect::proof::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::lock;
 
+/// Address at which a connection that must not reconnect looks for a server: nobody can listen on this port. async-nats
+/// cannot be told to end with a loss, and would send over another connection what it has still to send.
+const NOWHERE: &str = "nats://127.0.0.1:0";
+
 /// Credentials that are sent to a server, beside those that are signed.
 #[derive(Clone, Debug, Default)]
 struct SignIn {
@@ -73,6 +77,7 @@ pub(crate) struct Servers {
     sign_in: SignIn,
     token_source: Option<TokenSource>,
     tls_required: Option<bool>,
+    nowhere: Option<ServerAddr>,
     pool: Mutex<Pool>,
 }
 
@@ -98,6 +103,7 @@ impl Servers {
             sign_in: SignIn::of_options(options)?,
             token_source: options.token_source.clone(),
             tls_required: options.tls_required,
+            nowhere: (options.max_reconnects == Some(0)).then(|| NOWHERE.parse().expect("a URL")),
             pool: Mutex::default(),
         };
         for address in parse_servers(&options.servers)? {
@@ -126,7 +132,13 @@ impl Servers {
     /// Their addresses, those that were named first.
     pub(crate) fn addresses(&self) -> Vec<ServerAddr> {
         let pool = self.pool();
-        self.named.iter().chain(&pool.learned).map(|server| server.address.clone()).collect()
+        let servers = self.named.iter().chain(&pool.learned).map(|server| &server.address);
+        servers.chain(&self.nowhere).cloned().collect()
+    }
+
+    /// The address at which a connection that was lost has to look for a server if it must not reconnect.
+    pub(crate) fn nowhere(&self) -> Option<ServerAddr> {
+        self.nowhere.clone()
     }
 
     /// The named ones, as they were given, without credentials.

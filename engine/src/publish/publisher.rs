@@ -1,13 +1,15 @@
 //! One connection to publish on: opened on first use, and again after it was closed.
 
 use std::collections::HashSet;
+use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{StatusCode, Subject, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::{ConnectOptions, LONGEST};
 use crate::connect::denial::{Denial, Permission};
@@ -22,6 +24,9 @@ use crate::publish::{Outgoing, PublishAck, later, no_stream, publish, read_ack, 
 /// Messages under way at once when many are published; the confirmations of more could overflow the
 /// subscription.
 const WINDOW: usize = 4096;
+
+/// How long confirmations may take before the server is asked whether it has read the messages. Most come sooner.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long [`Publisher::publish`] waits where the caller gives no limit.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
@@ -43,6 +48,7 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
 pub struct Publisher {
     /// None on a connection that somebody else opened.
     connect: Option<ConnectOptions>,
+    is_in_order: bool,
     cached: Arc<Mutex<Cached>>,
     published: Option<Arc<Published>>,
 }
@@ -64,7 +70,7 @@ impl Publisher {
     /// A publisher that connects when it is first used.
     #[must_use]
     pub fn new(connect: ConnectOptions) -> Self {
-        Self { connect: Some(connect), cached: Arc::default(), published: None }
+        Self { connect: Some(connect), is_in_order: false, cached: Arc::default(), published: None }
     }
 
     /// A publisher on a connection that you opened and close.
@@ -80,7 +86,24 @@ impl Publisher {
     #[must_use]
     pub fn on(connection: Connection) -> Self {
         let cached = Cached { connection: Some(connection), ..Cached::default() };
-        Self { connect: None, cached: Arc::new(Mutex::new(cached)), published: None }
+        Self { connect: None, is_in_order: false, cached: Arc::new(Mutex::new(cached)), published: None }
+    }
+
+    /// Lets messages that failed be published again in their order. When the connection is lost, nothing that waits to be
+    /// sent is sent over another one, after the messages that were lost. And [`publish_many`](Self::publish_many) tells
+    /// failures apart: [`ErrorKind::Unconfirmed`] means that the server has read the message and no stream answered,
+    /// [`ErrorKind::Disconnected`] that nothing is known. Open a connection for [`on`](Self::on) with
+    /// [`max_reconnects(0)`](ConnectOptions::max_reconnects).
+    ///
+    /// ```
+    /// use nats_consumer::{ConnectOptions, Publisher};
+    ///
+    /// let publisher = Publisher::new(ConnectOptions::default()).in_order();
+    /// ```
+    #[must_use]
+    pub fn in_order(self) -> Self {
+        let connect = self.connect.map(|connect| connect.max_reconnects(0));
+        Self { connect, is_in_order: true, ..self }
     }
 
     /// Counts what it publishes into these metrics: messages that a stream stored, by stream, and those that failed.
@@ -195,7 +218,7 @@ impl Publisher {
         let answers = timeout_at(deadline, connection.client().subscribe(format!("{inbox}.*"))).await;
         let answers = answers.map_err(|_| no_connection(limit))?.map_err(closed)?;
         let is_for_later: Vec<bool> = messages.iter().map(Outgoing::is_for_later).collect();
-        let pipeline = Pipeline::new(&connection, answers, inbox, limit, deadline);
+        let pipeline = Pipeline::new(&connection, self.is_in_order, answers, inbox, limit, deadline);
         let mut results = pipeline.run(messages).await;
         for (result, _) in results.iter_mut().zip(is_for_later).filter(|(_, is_for_later)| *is_for_later) {
             let Ok(ack) = result else { continue };
@@ -262,7 +285,9 @@ impl Publisher {
 
     async fn connect(&self) -> Result<Connection> {
         let mut cached = self.cached.lock().await;
-        if let Some(connection) = cached.connection.as_ref().filter(|connection| !connection.is_closed()) {
+        // One that must not reconnect takes a moment to end.
+        let is_over = |one: &Connection| if self.is_in_order { !one.is_up() } else { one.is_closed() };
+        if let Some(connection) = cached.connection.as_ref().filter(|connection| !is_over(connection)) {
             return Ok(connection.clone());
         }
         let Some(connect) = &self.connect else {
@@ -287,6 +312,22 @@ fn stored_in(result: &Result<PublishAck>) -> std::result::Result<&str, &Error> {
     result.as_ref().map(|ack| ack.stream.as_str())
 }
 
+/// Waits for the loss of a connection that does not come back.
+async fn until_lost(connection: &Connection, is_in_order: bool) {
+    if !is_in_order {
+        return pending().await;
+    }
+    let _ = connection.link().wait_for(|link| !link.is_up).await;
+}
+
+fn unknown(subject: &str) -> Error {
+    let text = format!(
+        "The server was lost before it confirmed the message for {subject}, which may have been stored. Publish it \
+         again with the same `Nats-Msg-Id`."
+    );
+    Error::new(ErrorKind::Disconnected, text)
+}
+
 fn no_connection(limit: Duration) -> Error {
     let text = format!("No connection to NATS within {limit:?}, so nothing was published.");
     Error::new(ErrorKind::Unreachable, text)
@@ -295,10 +336,13 @@ fn no_connection(limit: Duration) -> Error {
 /// Messages under way, known by the last token of their reply subject.
 struct Pipeline<'a> {
     connection: &'a Connection,
+    is_in_order: bool,
     answers: Subscriber,
     inbox: String,
     limit: Duration,
     deadline: Instant,
+    /// Whether the server has read all that was sent.
+    is_read: bool,
     /// Whether nothing more is sent, because it is too late or no answer can come.
     is_over: bool,
     /// Subjects by number; `None` has its result.
@@ -313,6 +357,7 @@ struct Pipeline<'a> {
 impl<'a> Pipeline<'a> {
     fn new(
         connection: &'a Connection,
+        is_in_order: bool,
         answers: Subscriber,
         inbox: String,
         limit: Duration,
@@ -320,13 +365,15 @@ impl<'a> Pipeline<'a> {
     ) -> Self {
         let (denials, answers_denied) = (connection.denials(), connection.denials());
         let (under_way, results) = (Vec::new(), Vec::new());
-        let (count, is_over) = (0, false);
+        let (count, is_read, is_over) = (0, false, false);
         Self {
             connection,
+            is_in_order,
             answers,
             inbox,
             limit,
             deadline,
+            is_read,
             is_over,
             under_way,
             count,
@@ -350,7 +397,7 @@ impl<'a> Pipeline<'a> {
                 self.send(index, message).await;
             }
         }
-        self.wait_until(0).await;
+        self.wait_for_the_rest().await;
         self.results.into_iter().flatten().collect()
     }
 
@@ -407,7 +454,11 @@ impl<'a> Pipeline<'a> {
              or publish fewer at once, or allow more time.",
             self.limit
         );
-        Error::new(ErrorKind::Unconfirmed, text)
+        Error::new(self.silence(), text)
+    }
+
+    fn silence(&self) -> ErrorKind {
+        if self.is_in_order && !self.is_read { ErrorKind::Disconnected } else { ErrorKind::Unconfirmed }
     }
 
     fn take_what_is_there(&mut self) {
@@ -416,15 +467,36 @@ impl<'a> Pipeline<'a> {
         }
     }
 
+    async fn wait_for_the_rest(&mut self) {
+        let (connection, deadline) = (self.connection, self.deadline);
+        let mut reading = pin!(async move {
+            sleep(PATIENCE).await;
+            connection.flush(deadline.saturating_duration_since(Instant::now())).await?;
+            // What it denies, it says before it has read what follows, but another task hears of it.
+            sleep(PATIENCE).await;
+            Ok::<_, Error>(())
+        });
+        tokio::select! {
+            biased;
+            () = self.wait_until(0) => return,
+            Ok(()) = &mut reading => {}
+        }
+        self.is_read = true;
+        self.give_up_denied();
+        self.wait_until(0).await;
+    }
+
     /// Waits until no more than `most` are under way; what stays silent for too long is given up.
     async fn wait_until(&mut self, most: usize) {
         while self.count > most {
             let denied = self.connection.until_answers_are_denied(&mut self.answers_denied);
+            let lost = until_lost(self.connection, self.is_in_order);
             let answer = async {
                 tokio::select! {
                     biased;
                     answer = self.answers.next() => answer,
                     () = denied => None,
+                    () = lost => None,
                 }
             };
             let Ok(Some(answer)) = timeout_at(self.deadline, answer).await else {
@@ -438,21 +510,32 @@ impl<'a> Pipeline<'a> {
     }
 
     fn give_up(&mut self) {
-        let denials = self.denials.so_far();
+        self.give_up_denied();
         let are_answers_denied = self.connection.check_answers().is_err();
+        let silence = self.silence();
         for (subject, result) in self.under_way.iter_mut().zip(&mut self.results) {
             if let Some(subject) = subject.take() {
-                let denial = Denial { permission: Permission::Publish, subject: subject.to_string() };
-                *result = Some(Err(if denials.contains(&denial) {
-                    denial.error()
-                } else if are_answers_denied {
-                    no_answers("it is not known whether the message was stored")
-                } else {
-                    unconfirmed(&subject, self.limit)
+                *result = Some(Err(match silence {
+                    _ if are_answers_denied => no_answers("it is not known whether the message was stored"),
+                    ErrorKind::Disconnected => unknown(&subject),
+                    _ => unconfirmed(&subject, self.limit),
                 }));
             }
         }
         self.count = 0;
+    }
+
+    fn give_up_denied(&mut self) {
+        let denials = self.denials.so_far();
+        for (under_way, result) in self.under_way.iter_mut().zip(&mut self.results) {
+            let Some(subject) = under_way else { continue };
+            let denial = Denial { permission: Permission::Publish, subject: subject.to_string() };
+            if denials.contains(&denial) {
+                *under_way = None;
+                *result = Some(Err(denial.error()));
+                self.count -= 1;
+            }
+        }
     }
 
     fn note(&mut self, answer: &async_nats::Message) {

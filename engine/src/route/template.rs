@@ -123,7 +123,7 @@ impl Template {
     ///
     /// # Errors
     /// A name has no value, a value has a name that the template does not have, or a value cannot be one token: it is
-    /// empty, or contains a dot, a `*`, a `>`, white space or a control character. Or the subject is too long.
+    /// empty, or contains a dot, a `*`, a `>`, a brace, white space or a control character. Or the subject is too long.
     pub fn fill(&self, values: &[(&str, &dyn fmt::Display)]) -> Result<String, TemplateError> {
         if let Some((name, _)) = values.iter().find(|(name, _)| self.names().all(|ours| ours != *name)) {
             return Err(TemplateError::Unknown { name: (*name).into(), template: self.text.clone() });
@@ -145,7 +145,7 @@ impl Template {
             return Err(TemplateError::Missing { name: name.into(), template: self.text.clone() });
         };
         let value = value.to_string();
-        let forbidden = |c: char| c.is_whitespace() || c.is_control() || ".*>".contains(c);
+        let forbidden = |c: char| c.is_whitespace() || c.is_control() || ".*>{}".contains(c);
         if value.is_empty() || value.contains(forbidden) {
             return Err(TemplateError::Value { name: name.into(), value: value.into() });
         }
@@ -296,7 +296,7 @@ impl fmt::Display for TemplateError {
                 write!(
                     f,
                     "the value {start:?} for {name:?} cannot be a token of a subject: it must not be empty and must not \
-                     contain dots, `*`, `>` or white space"
+                     contain dots, `*`, `>`, braces or white space"
                 )
             }
         }
@@ -334,7 +334,8 @@ mod tests {
 
     #[test]
     fn a_value_that_would_change_the_form_of_the_subject_is_refused() {
-        for value in ["", "a.b", ".", "*", ">", "a*", "a b", "a\r\nPUB b 0\r\n", "\u{a0}", "\0"] {
+        for value in ["", "a.b", ".", "*", ">", "a*", "{x}", "x}", "a b", "a\r\nPUB b 0\r\n", "\u{a0}", "\0"]
+        {
             let error = paid().fill(&[("id", &value), ("kind", &"gift")]).unwrap_err();
             assert_eq!(error, TemplateError::Value { name: "id".into(), value: value.into() }, "{value:?}");
         }

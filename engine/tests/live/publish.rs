@@ -3,11 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use nats_consumer::publish::publish;
-use nats_consumer::{Connection, ErrorKind, Outgoing, Publisher};
+use nats_consumer::testing::NatsServer;
+use nats_consumer::{ConnectOptions, Connection, Error, ErrorKind, Outgoing, Publisher};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
-use crate::stage::{SOON, Stage, eventually};
+use crate::stage::{PATIENCE, SOON, Stage, eventually};
 
 fn order(payload: &'static [u8]) -> Outgoing {
     Outgoing::to("orders.created", payload).unwrap()
@@ -135,4 +139,106 @@ async fn a_stream_without_a_place_for_later_is_told_what_it_needs() {
     let error = publisher.publish(outgoing, SOON).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoStream);
     assert!(error.to_string().contains("\"_later.*.orders.>\" beside \"orders.>\""), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_were_lost_with_the_connection_do_not_come_after_later_ones() {
+    let stage = Stage::set().await;
+    let (cut, proxy) = proxy_to(stage.server.url()).await;
+    let publisher = Publisher::new(ConnectOptions::to([proxy])).in_order();
+    publisher.publish(order(b"first").id("first").unwrap(), SOON).await.unwrap();
+    let message = |number: usize| {
+        let outgoing = Outgoing::to(&format!("orders.{number}"), vec![b'x'; 8000]).unwrap();
+        outgoing.id(&number.to_string()).unwrap()
+    };
+    let mut left: Vec<usize> = (0..500).collect();
+    cut.send_replace(true);
+    let began = Instant::now();
+    while !left.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "{left:?} are not stored");
+        let Ok(results) = publisher.publish_many(left.iter().copied().map(message).collect(), SOON).await
+        else {
+            continue;
+        };
+        let failed = results.iter().filter_map(|result| result.as_ref().err());
+        assert!(failed.map(Error::kind).all(|kind| kind == ErrorKind::Disconnected));
+        left = left
+            .into_iter()
+            .zip(results)
+            .filter(|(_, result)| result.is_err())
+            .map(|(number, _)| number)
+            .collect();
+    }
+    assert!(!*cut.borrow(), "no connection was lost");
+    assert!(began.elapsed() < SOON, "a loss is noticed at once: {:?}", began.elapsed());
+    assert_eq!(stage.stored("orders").await, 501);
+    for number in 0..500 {
+        let stored = stage.api("STREAM.MSG.GET.orders", &json!({ "seq": number + 2 })).await;
+        assert_eq!(stored["message"]["subject"], format!("orders.{number}"));
+    }
+}
+
+/// A proxy that drops a connection with the messages that it reads after `true` was sent.
+async fn proxy_to(url: &str) -> (watch::Sender<bool>, String) {
+    let server = url.trim_start_matches("nats://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("nats://{}", listener.local_addr().unwrap());
+    let cut = watch::Sender::new(false);
+    let is_cut = cut.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(carry(client, server, is_cut.clone()));
+        }
+    });
+    (cut, proxy)
+}
+
+async fn carry(client: TcpStream, server: TcpStream, cut: watch::Sender<bool>) {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let back = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    let mut read = vec![0; 1 << 16];
+    while let Ok(count @ 1..) = from_client.read(&mut read).await {
+        let has_messages = read[..count].windows(5).any(|word| word == b"HPUB ");
+        if has_messages && cut.send_replace(false) {
+            // Until what is written fills the socket, and the rest waits in the client.
+            sleep(Duration::from_millis(50)).await;
+            break;
+        }
+        if to_server.write_all(&read[..count]).await.is_err() {
+            break;
+        }
+    }
+    back.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_stream_and_a_silent_server_are_told_apart() {
+    let stage = Stage::set().await;
+    let publisher = Publisher::new(stage.address()).in_order();
+    let _hears = stage.client.subscribe("typo.>").await.unwrap();
+    stage.client.flush().await.unwrap();
+    let messages = || vec![Outgoing::to("typo.created", "").unwrap(), order(b"1")];
+    let results = publisher.publish_many(messages(), Duration::from_secs(1)).await.unwrap();
+    assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::Unconfirmed);
+    assert_eq!(results[1].as_ref().unwrap().sequence, 1);
+    stage.server.pause().unwrap();
+    let results = publisher.publish_many(messages(), Duration::from_secs(1)).await.unwrap();
+    stage.server.resume().unwrap();
+    let kinds: Vec<_> = results.iter().map(|result| result.as_ref().unwrap_err().kind()).collect();
+    assert_eq!(kinds, [ErrorKind::Disconnected; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_that_are_denied_are_told_at_once() {
+    let users = "authorization { users = [{ user: a, password: a, permissions: { publish: { deny: \"denied.>\" } } }] }";
+    let server = NatsServer::builder().config(users).start().await.unwrap();
+    let publisher = Publisher::new(ConnectOptions::to([server.url()]).user("a").password("a"));
+    let began = Instant::now();
+    let messages = vec![Outgoing::to("denied.a", "").unwrap(), Outgoing::to("denied.b", "").unwrap()];
+    let results = publisher.publish_many(messages, PATIENCE).await.unwrap();
+    let kinds: Vec<_> = results.iter().map(|result| result.as_ref().unwrap_err().kind()).collect();
+    assert_eq!(kinds, [ErrorKind::Denied; 2]);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }

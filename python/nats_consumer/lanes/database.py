@@ -7,10 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import connections
+from django.db import Error, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+from django.db.models import Model
 
+# PostgreSQL's code of a statement that a read-only transaction or a standby refuses, and MySQL's.
+_READ_ONLY_STATE = "25006"
+_READ_ONLY_NUMBERS = (1290, 1792, 1836)
 _SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatialite")
 # CONN_MAX_AGE = 0 is made for requests. A thread under load holds such a connection this long.
 _LONGEST_HELD_SECONDS = 60.0
@@ -124,3 +128,28 @@ def replace_broken() -> None:
             connection.errors_occurred = False
         else:
             connection.close()
+
+
+def aliases_of(model: type[Model]) -> list[str]:
+    """The aliases of the databases that may have the model's table, without replicas: they name a
+    TEST["MIRROR"]."""
+    return [
+        each
+        for each in connections
+        if router.allow_migrate_model(each, model) and not _is_mirror(each)
+    ]
+
+
+def _is_mirror(alias: str) -> bool:
+    return bool(connections.settings[alias]["TEST"].get("MIRROR"))
+
+
+def is_read_only(error: Exception) -> bool:
+    """Whether the database refused a statement because it takes no writes, as a replica does."""
+    if not isinstance(error, Error):
+        return False
+    cause = error.__cause__
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    number = error.args[0] if error.args else None
+    is_refused_by_sqlite = "attempt to write a readonly database" in str(error)
+    return state == _READ_ONLY_STATE or number in _READ_ONLY_NUMBERS or is_refused_by_sqlite

@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, get_args, get_origin
 
-from nats_consumer.exceptions import ConfigurationError, InvalidPayload
+from django.db import Error
+
+from nats_consumer.exceptions import ConfigurationError, InvalidPayload, NatsConsumerError
 from nats_consumer.message import Message
+from nats_consumer.outcomes import Outcome
 
 from . import libraries
 from .event import event_of
@@ -28,6 +31,11 @@ _PLAIN: dict[Any, str] = {dict: "an object", list: "an array"}
 _QUOTING = re.compile(r"""^(Invalid (?:enum )?value) (?:'.*'|".*"|-?\d+)(?=$| - at `)""", re.DOTALL)
 # Names of fields may be as long as a message.
 _LONGEST_REASON = 500
+
+
+# Raised by __nats_decode__(), these tell of a database or a network that is away, or are meant as
+# they are.
+_NOT_OF_THE_PAYLOAD = (Error, OSError, MemoryError, NatsConsumerError, Outcome)
 
 
 def decoder_for(annotation: Any) -> Decode:
@@ -99,8 +107,11 @@ def _data(message: Message) -> bytes:
 def _by_itself(decode: Callable[[bytes], Any], message: Message) -> Any:
     try:
         return decode(message.data)
+    except _NOT_OF_THE_PAYLOAD:
+        raise
     except Exception as error:
-        raise InvalidPayload(f"{type(error).__name__}: {error}") from error
+        # Without its text and its cause: they may quote what the message says.
+        raise InvalidPayload(f"__nats_decode__() raised {type(error).__name__}.") from None
 
 
 def _as_json(kind: type, message: Message) -> Any:

@@ -44,7 +44,7 @@ class Outgoing:
     data: Any
     headers: Mapping[str, str] | None = None
     msg_id: MsgId | None = None
-    key: str | None = None
+    key: MsgId | None = None
     values: Mapping[str, TokenValue] | None = None
     at: At | None = None
     ttl: Ttl | None = None
@@ -58,15 +58,18 @@ def make_draft(
     values: Mapping[str, TokenValue] | None = None,
     at: At | None = None,
     ttl: Ttl | None = None,
+    *,
+    is_filled: bool = False,
 ) -> Draft:
-    """The message as the engine takes it. Raises TypeError, ValueError, InvalidMessage or
-    Unserializable."""
+    """The message as the engine takes it. In a subject that is filled already, a brace is no name.
+    Raises TypeError, ValueError, InvalidMessage or Unserializable."""
     if isinstance(subject, str) and data is not OWN:
         event = event_of(type(data))
     else:
         event, data = _event(subject, data)
         subject, values = event.subject, values_for(event, data, values or {})
-    if values or has_names(subject):
+        is_filled = False
+    if not is_filled and (values or has_names(subject)):
         subject = filled(subject, values or {})
     _check_characters("subject", subject)
     payload, own = _encode(subject, data, event)
@@ -74,7 +77,7 @@ def make_draft(
     if own:
         lines = {**own, **(lines or {})}
     if msg_id is not None:
-        lines = {**(lines or {}), MSG_ID: _checked_msg_id(msg_id)}
+        lines = {**(lines or {}), MSG_ID: checked_id("msg_id", msg_id)}
     if at is not None or ttl is not None:
         lines = {**(lines or {}), **lines_of(at, ttl)}
     for name, value in (lines or {}).items():
@@ -104,7 +107,14 @@ def make_drafts(messages: Iterable[Any]) -> "Drafts":
     return _native.Drafts(messages, draft_of)
 
 
-def draft_of(message: Any) -> Draft:
+def pack(drafts: Iterable[Draft]) -> "Drafts":
+    """The drafts, all of them checked by the engine. Raises as make_drafts()."""
+    from nats_consumer import _native
+
+    return _native.Drafts(drafts, lambda draft: draft)
+
+
+def draft_of(message: Any, *, is_filled: bool = False) -> Draft:
     """The message as the engine takes it. Raises TypeError or Unserializable."""
     if event_of(type(message)):
         return make_draft(message, OWN, None, None)
@@ -117,6 +127,7 @@ def draft_of(message: Any) -> Draft:
             message.values,
             message.at,
             message.ttl,
+            is_filled=is_filled,
         )
     # Not whatever can be unpacked: "ab" would be published to "a".
     if not isinstance(message, tuple | list) or len(message) != 2:
@@ -128,15 +139,16 @@ def draft_of(message: Any) -> Draft:
     return make_draft(subject, data, None, None)
 
 
-def key_of(message: Any) -> str | None:
+def key_of(message: Any) -> MsgId | None:
     """Return the key of messages that stay in order with this one; None means its subject."""
     return message.key if isinstance(message, Outgoing) else None
 
 
-def _checked_msg_id(msg_id: MsgId) -> str:
-    if isinstance(msg_id, bool) or not isinstance(msg_id, str | int | UUID):
-        raise TypeError(f"msg_id must be text, an int or a UUID, not {msg_id!r}.")
-    return str(msg_id)
+def checked_id(name: str, value: MsgId) -> str:
+    """The value of the argument `name` as text. Raises TypeError for another type."""
+    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
+        raise TypeError(f"{name} must be text, an int or a UUID, not {value!r}.")
+    return str(value)
 
 
 def _encode(subject: str, data: Any, event: Event | None) -> tuple[bytes, Mapping[str, str] | None]:

@@ -11,7 +11,7 @@ from django.core.signals import setting_changed
 from nats_consumer import settings
 from nats_consumer.settings import DEFAULT_CONNECTION
 
-from .drafts import Draft, Outgoing, draft_of, make_drafts
+from .drafts import Draft, Outgoing, draft_of, pack
 
 if TYPE_CHECKING:
     from nats_consumer._native import Drafts
@@ -56,7 +56,8 @@ def _entered(
         with ExitStack() as stack:
             for each in layers:
                 stack.enter_context(each(messages))
-            yield [draft_of(message) for message in messages]
+            # A subject with values is one that a middleware has put there.
+            yield [draft_of(each, is_filled=each.values is None) for each in messages]
     finally:
         _connection.reset(token)
 
@@ -65,7 +66,7 @@ def _entered(
 def _entered_with_all(layers: Sequence[Around], drafts: "Drafts", using: str) -> "Iterator[Drafts]":
     of_all = (drafts[index] for index in range(len(drafts)))
     with _entered(layers, of_all, using) as changed:
-        yield make_drafts([Outgoing(*draft) for draft in changed])
+        yield pack(changed)
 
 
 def _forget(*, setting: str, **_: Any) -> None:

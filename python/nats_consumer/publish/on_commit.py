@@ -9,11 +9,11 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.settings import DEFAULT_CONNECTION, check_connection
 
-from .drafts import Draft
+from .drafts import Draft, MsgId
 from .publisher import captures_rows, current_publisher, note_held
 
 # Takes drafts with their keys, and the alias of the database.
-Store: TypeAlias = Callable[[Sequence[tuple[Draft, str | None]], str | None], None]
+Store: TypeAlias = Callable[[Sequence[tuple[Draft, MsgId | None]], str | None], None]
 # Publishes the rows of a database in this thread.
 Relay: TypeAlias = Callable[[str], None]
 

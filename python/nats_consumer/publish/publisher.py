@@ -18,8 +18,9 @@ from .drafts import Draft
 if TYPE_CHECKING:
     from nats_consumer._native import Drafts, Msg
 
-# By process id and connection: after a fork the connections are the parent's.
-_publishers: dict[tuple[int, str], "Publisher"] = {}
+# By process id, connection, and whether it keeps the order: after a fork the connections are the
+# parent's.
+_publishers: dict[tuple[int, str, bool], "Publisher"] = {}
 # Makes the publisher of a connection in test runs that publish nothing.
 _in_test_runs: "Callable[[str], Publisher] | None" = None
 # By process id: what a test has put in place.
@@ -62,17 +63,20 @@ class Publisher(Protocol):
         """Send all of them; returns the confirmations, and the errors with their numbers."""
 
 
-def current_publisher(using: str = DEFAULT_CONNECTION) -> Publisher:
-    """The publisher of this process for a connection, made on first use. Blocking."""
-    place = os.getpid(), using
+def current_publisher(using: str = DEFAULT_CONNECTION, *, in_order: bool = False) -> Publisher:
+    """The publisher of this process for a connection, made on first use. Blocking. The one that is
+    `in_order` never sends what a lost connection has left behind, so that what failed can be
+    published again in its order; its publish_many() says PublishTimeout only of messages that the
+    server has read, and Disconnected where nothing is known."""
+    place = os.getpid(), using, in_order
     kept = _publishers.get(place)
     if kept is None:
         # Two threads at once make two and keep one; the other has not connected yet.
-        kept = _publishers.setdefault(place, _made(using))
+        kept = _publishers.setdefault(place, _made(using, in_order))
     return kept
 
 
-def _made(using: str) -> Publisher:
+def _made(using: str, in_order: bool) -> Publisher:
     if substitute := _substitutes.get(os.getpid()):
         return substitute.make(check_connection(using))
     if _in_test_runs and _is_test_run() and not publishes_in_tests():
@@ -80,7 +84,7 @@ def _made(using: str) -> Publisher:
     # On first use: every management command imports this module.
     from nats_consumer import _native
 
-    publisher = _native.Publisher(resolve(connect_options(using=using)))
+    publisher = _native.Publisher(resolve(connect_options(using=using)), in_order=in_order)
     carry_logs(_native.take_logs, _native.wake_logs)
     return publisher
 
@@ -114,7 +118,7 @@ def note_held(database: str) -> None:
 
 def is_open(using: str) -> bool:
     """Whether this process has a publisher for the connection already."""
-    return (os.getpid(), using) in _publishers
+    return (os.getpid(), using, False) in _publishers
 
 
 @contextmanager
@@ -137,6 +141,6 @@ def replaced_by(
         _publishers.update(before)
 
 
-def _taken(pid: int) -> dict[tuple[int, str], Publisher]:
+def _taken(pid: int) -> dict[tuple[int, str, bool], Publisher]:
     """The publishers of a process, which has none afterwards."""
     return {place: _publishers.pop(place) for place in list(_publishers) if place[0] == pid}

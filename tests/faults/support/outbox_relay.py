@@ -31,18 +31,18 @@ from nats_consumer.contrib.outbox import relay  # noqa: E402
 from nats_consumer.contrib.outbox import write as writing  # noqa: E402
 from nats_consumer.contrib.outbox.models import OutboxMessage, RelayLease  # noqa: E402
 
-TRANSACTIONS = 100
+TRANSACTIONS = 500
 # The method of the relay after which it is killed.
 POINTS = {"read": "_read", "published": "_publish", "deleted": "_delete"}
 # Each kill after a deletion leaves rows for the next one.
-relay.BATCH = 1
+relay.BATCH = 7
 
 
 def main() -> None:
     """Write, kill, then relay the rest. Without an error, no row is left."""
     call_command("migrate", verbosity=0)
     # A nudge would start the engine, whose threads a process that forks may not have.
-    writing.nudge = lambda alias: lambda: None
+    writing.Nudge.__call__ = lambda nudge: None
     write()
     for number in range(OPTIONS["kills"]):
         status = in_a_child(lambda: relay_until_killed(POINTS[OPTIONS["point"]]))

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pydantic
 import pytest
+from django.db import OperationalError
 from typing_extensions import TypedDict
 
+from nats_consumer import Retry
 from nats_consumer.exceptions import ConfigurationError, InvalidPayload
 from nats_consumer.payloads.decode import decoder_for
 from nats_consumer.testing import FakeMessage
@@ -139,8 +141,30 @@ def test_a_list_gets_an_array_and_nothing_else() -> None:
 
 def test_a_class_may_decode_itself() -> None:
     assert decoded(Itself, b"7", Content_Type="application/x-protobuf") == 7
-    with pytest.raises(InvalidPayload, match="ValueError: invalid literal"):
+    with pytest.raises(InvalidPayload, match=r"__nats_decode__\(\) raised ValueError"):
         decoded(Itself, b"x")
+
+
+def test_the_error_of_a_class_that_decodes_itself_quotes_no_payload() -> None:
+    with pytest.raises(InvalidPayload) as caught:
+        decoded(Itself, b"card 4111")
+    assert "4111" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OperationalError("away"), ConnectionError("away"), Retry(), InvalidPayload("unsigned")],
+)
+def test_a_class_that_decodes_itself_may_fail_the_attempt(error: Exception) -> None:
+    class Asks:
+        @classmethod
+        def __nats_decode__(cls, payload: bytes) -> int:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        decoded(Asks, b"x")
+    assert caught.value is error
 
 
 @pytest.mark.parametrize(

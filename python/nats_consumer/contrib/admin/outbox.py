@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError
+from django.db import Error
 from django.http import HttpRequest, HttpResponse
 
 from nats_consumer.contrib.outbox.lag import lag
@@ -28,7 +28,7 @@ def _waiting(using: str) -> dict[str, Any]:
     try:
         waiting = lag(using)
         rows = list(OutboxMessage.objects.using(using).values(*_FIELDS)[:_MOST_ROWS])
-    except DatabaseError as error:
+    except Error as error:
         return {"alias": using, "problem": str(error)}
     return {
         "alias": using,

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db import DatabaseError, connections, router
+from django.db import Error, connections
 
 from nats_consumer.declare.declaration import Declaration
 from nats_consumer.exceptions import ConfigurationError
-from nats_consumer.lanes.database import close_connections
+from nats_consumer.lanes.database import aliases_of, close_connections
 
 from .models import InboxMessage
 from .transaction import handle, handle_batch, inbox_database
@@ -58,7 +58,7 @@ def check_table(consumer: Declaration) -> None:
     using = _database(consumer)
     try:
         problem = _problem(using)
-    except DatabaseError as error:
+    except Error as error:
         logger.warning(
             "%s: the database %r cannot be asked for the table of the inbox: %s",
             consumer.consumer_name,
@@ -73,9 +73,8 @@ def check_table(consumer: Declaration) -> None:
 
 
 def databases() -> list[str]:
-    """The aliases of the databases that have the inbox's table. Raises DatabaseError."""
-    allowed = [each for each in connections if router.allow_migrate_model(each, InboxMessage)]
-    return [each for each in allowed if _has_table(each)]
+    """The aliases of the databases that have the inbox's table. Raises what the database raises."""
+    return [each for each in aliases_of(InboxMessage) if has_table(each)]
 
 
 def _database(consumer: Declaration) -> str:
@@ -86,7 +85,7 @@ def _problem(using: str) -> str | None:
     features = connections[using].features
     if not features.supports_transactions or not features.supports_ignore_conflicts:
         return f"the database {using!r} has no transactions, or no INSERT that skips known rows."
-    if not _has_table(using):
+    if not has_table(using):
         return (
             f"the database {using!r} has no table for the inbox. Run `manage.py migrate nats_inbox "
             f"--database {using}`; a database router may have to allow it."
@@ -94,5 +93,6 @@ def _problem(using: str) -> str | None:
     return None
 
 
-def _has_table(using: str) -> bool:
+def has_table(using: str) -> bool:
+    """Whether the database has the inbox's table. Raises what the database raises."""
     return InboxMessage._meta.db_table in connections[using].introspection.table_names()

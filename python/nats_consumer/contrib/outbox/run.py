@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 
-from django.db import DatabaseError, connections, router
+from django.db import Error, connections
 
 from nats_consumer.client import get_nats_client
 from nats_consumer.exceptions import NatsConsumerError
-from nats_consumer.lanes.database import close_connections
+from nats_consumer.lanes.database import aliases_of, close_connections, is_read_only
 
 from .metrics import Metrics
 from .models import OutboxMessage
@@ -24,6 +24,7 @@ logger = logging.getLogger("nats_consumer.publish")
 _LOOK_EVERY_SECONDS = 1.0
 _SHORTEST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+_READ_ONLY_PAUSE_SECONDS = 60.0
 # How long a relay may take to end: longer than a batch waits for its confirmations, shorter than
 # the 10 s after which `docker stop` kills.
 _STOP_SECONDS = 7.0
@@ -31,8 +32,7 @@ _STOP_SECONDS = 7.0
 
 def databases() -> list[str]:
     """The aliases of the databases that have the outbox's table, or cannot be asked now."""
-    aliases = [each for each in connections if router.allow_migrate_model(each, OutboxMessage)]
-    return [each for each in aliases if _has_table(each)]
+    return [each for each in aliases_of(OutboxMessage) if _has_table(each)]
 
 
 @contextmanager
@@ -63,6 +63,7 @@ class RelayThread:
         self._metrics = Metrics(using)
         self._due = threading.Event()
         self._stopping = threading.Event()
+        self._is_read_only = False
         self._nudges = _Nudges(nudge_subject(using), self._due)
         self._thread = threading.Thread(
             target=self._run, name=f"nats_consumer-outbox-{using}", daemon=True
@@ -97,7 +98,8 @@ class RelayThread:
         try:
             self._relay_until_stopped()
         finally:
-            self._end()
+            self._give_back()
+            close_connections()
 
     def _relay_until_stopped(self) -> None:
         pause = _SHORTEST_PAUSE_SECONDS
@@ -108,13 +110,21 @@ class RelayThread:
                 self._metrics.update(self._relay.published, holds=found is not None)
             # Whatever it is: a relay that has ended would leave all rows where they are.
             except Exception as error:
+                if is_read_only(error):
+                    self._wait_until_writable()
+                    continue
                 self._log_failure(error, pause)
+                # Another process may reach what this one does not.
+                self._give_back()
                 close_connections()
                 self._stopping.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 continue
-            pause = _SHORTEST_PAUSE_SECONDS
-            if not found:
+            pause, self._is_read_only = _SHORTEST_PAUSE_SECONDS, False
+            if found is None:
+                # Each nudge reaches all relays, and only one of them has something to do.
+                self._stopping.wait(_LOOK_EVERY_SECONDS)
+            elif not found:
                 self._due.wait(_LOOK_EVERY_SECONDS)
 
     def _log_failure(self, error: Exception, pause: float) -> None:
@@ -123,16 +133,30 @@ class RelayThread:
             self._relay.using,
             error,
             pause,
-            exc_info=not isinstance(error, DatabaseError | NatsConsumerError),
+            exc_info=not isinstance(error, Error | NatsConsumerError),
         )
 
-    def _end(self) -> None:
+    def _wait_until_writable(self) -> None:
+        using = self._relay.using
+        if not self._is_read_only:
+            self._is_read_only = True
+            logger.warning(
+                "Outbox: the database %r takes no writes, so its rows are not relayed. If it is a "
+                'replica, set DATABASES[%r]["TEST"] = {"MIRROR": ...} to the alias of its primary. '
+                "Looking again every %g s.",
+                using,
+                using,
+                _READ_ONLY_PAUSE_SECONDS,
+            )
+        close_connections()
+        self._stopping.wait(_READ_ONLY_PAUSE_SECONDS)
+
+    def _give_back(self) -> None:
         try:
             self._relay.end()
             self._metrics.update(self._relay.published, holds=False)
-        except DatabaseError as error:
-            logger.warning("Outbox: the lease was not given back, so it ends by itself: %s", error)
-        close_connections()
+        except Error as error:
+            logger.info("Outbox: the lease was not given back, so it ends by itself: %s", error)
 
 
 class _Nudges:
@@ -183,6 +207,6 @@ class _Nudges:
 def _has_table(alias: str) -> bool:
     try:
         return OutboxMessage._meta.db_table in connections[alias].introspection.table_names()
-    except DatabaseError as error:
+    except Error as error:
         logger.warning("Outbox: the database %r cannot be asked for its tables: %s", alias, error)
         return True

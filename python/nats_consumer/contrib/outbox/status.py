@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-from django.db import DatabaseError
+from django.db import Error
 from django.db.models.functions import Now
 
 from nats_consumer.operate.health import Level, Limits
@@ -39,7 +39,7 @@ def _look(alias: str) -> OutboxStatus:
     try:
         found = asdict(lag(alias))
         return OutboxStatus(database=alias, relay=holder(alias), **found)
-    except DatabaseError as error:
+    except Error as error:
         return OutboxStatus(database=alias, error=str(error).strip())
 
 

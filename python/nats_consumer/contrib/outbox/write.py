@@ -1,14 +1,15 @@
 """Writing rows, in the transaction of the caller."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import connections, router, transaction
 
 from nats_consumer.exceptions import OutboxError, PayloadTooLarge
-from nats_consumer.publish.drafts import MSG_ID, Draft
+from nats_consumer.publish.drafts import MSG_ID, Draft, MsgId, checked_id
 from nats_consumer.publish.publisher import current_publisher, note_held
 from nats_consumer.publish.times import SCHEDULE, SCHEDULE_TARGET
 
@@ -26,9 +27,9 @@ _ROWS_A_STATEMENT = 100
 _COLUMNS = ("subject", "payload", "headers", "msg_id", "key", "attempts", "error")
 
 
-def write(drafts: Sequence[tuple[Draft, str | None]], using: str | None) -> None:
+def write(drafts: Sequence[tuple[Draft, MsgId | None]], using: str | None) -> None:
     """Insert a row for each draft and its key. Raises OutboxError if the rows would commit apart
-    from the caller's data, and PayloadTooLarge."""
+    from the caller's data, PayloadTooLarge, and TypeError for a key of another type."""
     from nats_consumer import _native
 
     largest = current_publisher().max_payload() or _MAX_PAYLOAD
@@ -43,7 +44,7 @@ def write(drafts: Sequence[tuple[Draft, str | None]], using: str | None) -> None
     connection = connections[alias]
     # Where a program commits by itself, Django has no hooks, and the relay looks once a second.
     if connection.in_atomic_block or connection.get_autocommit():
-        transaction.on_commit(nudge(alias), using=alias, robust=True)
+        _nudge_at_commit(alias)
 
 
 def nudge_subject(alias: str) -> str:
@@ -51,10 +52,22 @@ def nudge_subject(alias: str) -> str:
     return f"_nats_consumer.outbox.{alias}"
 
 
-def nudge(alias: str) -> Callable[[], None]:
-    """Return the function that wakes the relay, without waiting."""
-    subject = nudge_subject(alias)
-    return lambda: current_publisher().nudge(subject)
+@dataclass(frozen=True)
+class Nudge:
+    """Wakes the relay of the database `alias`, without waiting."""
+
+    alias: str
+
+    def __call__(self) -> None:
+        current_publisher().nudge(nudge_subject(self.alias))
+
+
+def _nudge_at_commit(alias: str) -> None:
+    connection: Any = connections[alias]
+    # One is enough, unless a savepoint that this row is not in takes it back.
+    around, nudge = set(connection.savepoint_ids), Nudge(alias)
+    if not any(hook == nudge and ids <= around for ids, hook, *_ in connection.run_on_commit):
+        transaction.on_commit(nudge, using=alias, robust=True)
 
 
 def _check_size(subject: str, data: bytes, headers: dict[str, str] | None, largest: int) -> None:
@@ -84,7 +97,7 @@ def _database(using: str | None) -> str:
     return alias
 
 
-def _row(draft: Draft, key: str | None) -> tuple[str | bytes | int, ...]:
+def _row(draft: Draft, key: MsgId | None) -> tuple[str | bytes | int, ...]:
     subject, data, headers = draft
     others = dict(headers or {})
     msg_id = others.pop(MSG_ID, "") or str(uuid4())
@@ -96,15 +109,14 @@ def _row(draft: Draft, key: str | None) -> tuple[str | bytes | int, ...]:
     return subject, data, json.dumps(others) if others else "", msg_id, order, 0, ""
 
 
-def _checked_key(key: Any) -> str:
-    """The key. Raises TypeError or OutboxError for what a database would refuse within the caller's
-    transaction, or keep as something else."""
-    if not isinstance(key, str):
-        raise TypeError(f"key must be text, not {key!r}. Write key=str(...).")
-    has_half_a_character = key.encode(errors="replace").decode() != key
-    if "\x00" in key or has_half_a_character:
-        raise OutboxError(f"The key {key!r} has a character that a database cannot keep.")
-    return key
+def _checked_key(key: MsgId) -> str:
+    """The key as text. Raises TypeError or OutboxError for what a database would refuse within the
+    caller's transaction, or keep as something else."""
+    text = checked_id("key", key)
+    has_half_a_character = text.encode(errors="replace").decode() != text
+    if "\x00" in text or has_half_a_character:
+        raise OutboxError(f"The key {text!r} has a character that a database cannot keep.")
+    return text
 
 
 def _insert(rows: list[tuple[str | bytes | int, ...]], alias: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.apps import apps
 from django.core.management.base import CommandError, CommandParser
 from django.utils.timezone import is_naive, make_aware
 
@@ -156,6 +157,11 @@ class Command(PrintingCommand):
             f"{_count(planned.again, 'message')} come again, and at most "
             f"{_count(planned.skipped, 'message')} are skipped."
         )
+        if planned.again and apps.is_installed("nats_consumer.contrib.inbox"):
+            self._say(
+                "An idempotent handler skips what it has handled. To have it handled again, run "
+                f"`manage.py nats_inbox forget --consumer {durable.name} --newer-than AGE` first."
+            )
         if not self._may(options, f"Move {durable}?"):
             return
         info = await durables.seek(client, durable, sequence)

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import Error
 from django.db.models import Count, Min
 from django.db.models.functions import Now
 
@@ -44,7 +44,7 @@ class Command(BaseCommand):
                 )
             for alias in aliases:
                 options["run"](alias, options)
-        except (NatsConsumerError, DatabaseError) as error:
+        except (NatsConsumerError, Error) as error:
             raise CommandError(visible(str(error))) from error
 
     def _status(self, alias: str, options: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ import signal
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import Error
 from django.db.models.functions import Now
 
 from nats_consumer.command_line import Verbs, add_database
@@ -50,7 +50,7 @@ class Command(BaseCommand):
                     "No database has the outbox's table. Run `manage.py migrate nats_outbox`."
                 )
             options["run"](aliases, options)
-        except (NatsConsumerError, DatabaseError) as error:
+        except (NatsConsumerError, Error) as error:
             raise CommandError(visible(str(error))) from error
 
     def _relay(self, aliases: list[str], options: dict[str, Any]) -> None:
@@ -97,8 +97,9 @@ class Command(BaseCommand):
     def _retry(self, aliases: list[str], options: dict[str, Any]) -> None:
         alias = _only(aliases)
         messages = OutboxMessage.objects.using(alias).filter(pk__in=options["ids"])
-        count = messages.update(next_attempt_at=Now())
-        self._complain_of_missing(count, options["ids"])
+        # Another row with a time for its next try would hold up its key.
+        count = messages.filter(attempts__gt=0).update(next_attempt_at=Now())
+        self._complain_of_missing(count, options["ids"], ", or were not refused")
         self.stdout.write(f"{alias}: {count} are tried again within a second.")
 
     def _drop(self, aliases: list[str], options: dict[str, Any]) -> None:
@@ -111,11 +112,11 @@ class Command(BaseCommand):
         messages.delete()
         self.stdout.write(f"{alias}: deleted {count}. They were never published.")
 
-    def _complain_of_missing(self, count: int, ids: list[int]) -> None:
+    def _complain_of_missing(self, count: int, ids: list[int], others: str = "") -> None:
         if count < len(set(ids)):
             missing = len(set(ids)) - count
             self.stderr.write(
-                f"{missing} of these ids do not exist; they may be published already."
+                f"{missing} of these ids do not exist{others}; they may be published already."
             )
 
 
