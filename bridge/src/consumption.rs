@@ -15,7 +15,7 @@ use crate::deliver::inbox::DeliveryQueue;
 use crate::deliver::judge::{self, Judgement};
 use crate::deliver::message::Message;
 use crate::deliver::stall::{Watch, Watched};
-use crate::host::future::{into_asyncio, nothing};
+use crate::host::future::{into_asyncio, nothing, while_awaited};
 use crate::host::process::Owned;
 use crate::host::runtime::{end_at_once, runtime};
 use crate::host::seconds::seconds;
@@ -270,7 +270,7 @@ impl Consumption {
             engine.finished().await;
             Ok(())
         };
-        into_asyncio(py, waiting, nothing)
+        while_awaited(py, waiting, nothing)
     }
 
     /// Takes nothing new, hands back what has not started, lets the rest finish within `timeout` seconds.

@@ -71,7 +71,7 @@ impl DeadLetters {
         let selection = selection.into_selection()?;
         let open = self.wait(py, async move |engine| Open::open(&engine, &stream, selection).await)?;
         let open = if newest_first { open.newest_first() } else { open };
-        Ok(StoredLetters { open: Arc::new(Mutex::new(open)) })
+        Ok(StoredLetters { open: Owned::new(Arc::new(Mutex::new(open))) })
     }
 
     fn get(&self, py: Python<'_>, stream: String, number: u64) -> PyResult<Option<StoredLetter>> {
@@ -111,7 +111,7 @@ impl DeadLetters {
 /// The dead letters of one stream.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct StoredLetters {
-    open: Arc<Mutex<Open>>,
+    open: Owned<Arc<Mutex<Open>>>,
 }
 
 #[pymethods]
@@ -121,7 +121,7 @@ impl StoredLetters {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<StoredLetter>> {
-        let open = self.open.clone();
+        let open = self.open.get()?.clone();
         let next = wait_for(py, async move { open.lock().await.next().await })?;
         Ok(next.map(|letter| StoredLetter { letter }))
     }

@@ -309,7 +309,8 @@ class WorkerError(NatsConsumerError):
 
 
 class ForkedProcess(WorkerError):
-    """This connection was opened before the process forked. Open a new one in the child."""
+    """This connection, or message, is of the process before it forked. Open a new connection in the
+    child, and settle messages in the parent."""
 
 
 class ConsumerNotFound(WorkerError, KeyError):

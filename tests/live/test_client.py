@@ -1,7 +1,10 @@
 """get_nats_client: publishing, requests, and what goes wrong."""
 
 import asyncio
+import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from nats_consumer import get_nats_client
 from nats_consumer.exceptions import (
     ApiError,
+    ForkedProcess,
     NoStreamResponse,
     PayloadTooLarge,
     StreamNotFound,
@@ -223,3 +227,28 @@ async def test_a_subscription_that_its_limit_has_ended_can_be_given_up(stage: St
         await client.publish(subject, b"one")
         await subscription.next_msg(timeout=5)
         await subscription.unsubscribe()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+async def test_a_forked_child_can_neither_answer_a_message_nor_wait_for_one(stage: Stage) -> None:
+    sub = await stage.client.subscribe(f"{stage.stream}.asked")
+    await stage.client.publish(f"{stage.stream}.asked", b"?", reply=f"{stage.stream}.answers")
+    message = await sub.next_msg(timeout=10)
+    calls = [
+        partial(message.respond, b"!"),
+        sub._native.ready,
+        partial(sub._native.unsubscribe, None),
+    ]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if all(map(is_refused, calls)) else 1)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def is_refused(call: Callable[[], Any]) -> bool:
+    try:
+        call()
+    except ForkedProcess:
+        return True
+    return False

@@ -74,6 +74,44 @@ publish(*sys.argv[1:])
 """
 
 
+SETTLES = """
+    def handle_message(self, message):
+        fork(partial(settle, message))
+"""
+SETTLE = """
+from functools import partial
+
+from nats_consumer.exceptions import ForkedProcess
+
+
+def settle(message):
+    calls = [message.ack, message.nak, message.term, message.in_progress, message.ack_sync]
+    for call in [*calls, partial(message.copy_to_dlq, "no reason")]:
+        try:
+            call()
+        except ForkedProcess:
+            continue
+        os._exit(1)
+    os._exit(0)
+"""
+
+
+def test_a_forked_child_is_told_that_it_cannot_settle_the_message(
+    make_project: Callable[..., Project], fresh: Callable[[str], str]
+) -> None:
+    stream = fresh("orders")
+    consumers = CONSUMERS.format(stream=stream, handler=SETTLES.lstrip())
+    project = make_project(consumers.replace("class Orders", f"{SETTLE.strip()}\n\n\nclass Orders"))
+    project.write("publish.py", PUBLISH)
+    worker = project.consume("--setup")
+    worker.wait_for("Orders consumes")
+    assert project.run("publish.py", f"{stream}.created", "any").finish() == 0
+    (line,) = worker.wait_for_lines("the child ended with", 1)
+    assert line.endswith("with 0")
+    worker.interrupt()
+    assert worker.finish() == 0, worker.output
+
+
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_a_forked_child_ends_where_it_leaves_the_handler(
     make_project: Callable[..., Project],

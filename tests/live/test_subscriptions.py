@@ -1,6 +1,7 @@
 """Subscriptions and fetching, where nats-py is no measure: cancelling, overflow, outages."""
 
 import asyncio
+import weakref
 from collections.abc import Callable
 
 import nats
@@ -34,6 +35,22 @@ async def test_next_msg_that_was_cancelled_loses_nothing(stage: Stage) -> None:
     waiting = asyncio.create_task(sub.next_msg(timeout=30))
     await asyncio.sleep(0)
     waiting.cancel()
+    await stage.client.publish(f"{stage.stream}.heard", b"one")
+    assert (await sub.next_msg(timeout=10)).data == b"one"
+
+
+async def test_a_wait_without_a_limit_that_was_cancelled_leaves_nothing_behind(
+    stage: Stage,
+) -> None:
+    sub = await stage.client.subscribe(f"{stage.stream}.heard")
+    native = sub._native
+    waiting = [native.ready() for _ in range(100)]
+    left = [weakref.ref(each) for each in waiting]
+    for each in waiting:
+        each.cancel()
+    del each
+    waiting.clear()
+    await becomes_true(lambda: not any(each() for each in left))
     await stage.client.publish(f"{stage.stream}.heard", b"one")
     assert (await sub.next_msg(timeout=10)).data == b"one"
 

@@ -7,18 +7,19 @@ use pyo3::prelude::*;
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use crate::host::future::into_asyncio;
+use crate::host::future::while_awaited;
+use crate::host::process::Owned;
 
 /// The events of a connection, one after the other.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Events {
     /// None after the connection was closed.
-    events: Option<Arc<Mutex<Receiver<ConnectionEvent>>>>,
+    events: Owned<Option<Arc<Mutex<Receiver<ConnectionEvent>>>>>,
 }
 
 impl Events {
     pub(crate) fn new(events: Option<Receiver<ConnectionEvent>>) -> Self {
-        Self { events: events.map(|events| Arc::new(Mutex::new(events))) }
+        Self { events: Owned::new(events.map(|events| Arc::new(Mutex::new(events)))) }
     }
 }
 
@@ -27,14 +28,14 @@ impl Events {
     /// Resolves to (what, text): "disconnected", "reconnected", "lame_duck", "error", "slow_consumer", and
     /// at last "closed".
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let events = self.events.clone();
+        let events = self.events.get()?.clone();
         let listening = async move {
             match events {
                 Some(events) => Ok::<_, Error>(next(&mut *events.lock().await).await),
                 None => Ok(("closed", String::new())),
             }
         };
-        into_asyncio(py, listening, |py, event| Ok(event.into_pyobject(py)?.into_any().unbind()))
+        while_awaited(py, listening, |py, event| Ok(event.into_pyobject(py)?.into_any().unbind()))
     }
 }
 

@@ -12,7 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::host::error::to_python;
-use crate::host::future::{into_asyncio, nothing};
+use crate::host::future::{nothing, while_awaited};
+use crate::host::process::Owned;
 use crate::host::seconds::seconds;
 use crate::view::msg::Msg;
 
@@ -26,7 +27,7 @@ pub(crate) struct Limits {
 /// A subscription to a subject.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Subscription {
-    engine: Engine,
+    engine: Owned<Engine>,
     connection: Connection,
     sid: u64,
 }
@@ -47,7 +48,7 @@ impl Subscription {
             max_bytes: limits.bytes,
             statuses: if answers_flow { Statuses::Answered } else { Statuses::Included },
         };
-        Ok(Self { engine: subscribe(&connection, interest).await?, connection, sid })
+        Ok(Self { engine: Owned::new(subscribe(&connection, interest).await?), connection, sid })
     }
 
     pub(crate) async fn open_in_order(
@@ -55,7 +56,7 @@ impl Subscription {
         sid: u64,
         ordered: Ordered,
     ) -> Result<Self, Error> {
-        Ok(Self { engine: subscribe_in_order(&connection, ordered).await?, connection, sid })
+        Ok(Self { engine: Owned::new(subscribe_in_order(&connection, ordered).await?), connection, sid })
     }
 }
 
@@ -65,38 +66,40 @@ impl Subscription {
     #[pyo3(signature = (timeout=None))]
     fn ready<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let limit = timeout.map(|timeout| seconds("timeout", timeout)).transpose()?;
-        let engine = self.engine.clone();
-        into_asyncio(py, async move { ready(&engine, limit).await }, nothing)
+        let engine = self.engine.get()?.clone();
+        while_awaited(py, async move { ready(&engine, limit).await }, nothing)
     }
 
     fn take<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
-        take(py, &self.engine, &self.connection, self.sid, most)
+        take(py, self.engine.get()?, &self.connection, self.sid, most)
     }
 
     #[pyo3(signature = (after=None))]
-    fn unsubscribe(&self, after: Option<u64>) {
-        self.engine.unsubscribe(after);
+    fn unsubscribe(&self, after: Option<u64>) -> PyResult<()> {
+        self.engine.get()?.unsubscribe(after);
+        Ok(())
     }
 
-    fn drain(&self) {
-        self.engine.drain();
+    fn drain(&self) -> PyResult<()> {
+        self.engine.get()?.drain();
+        Ok(())
     }
 
     #[getter]
     fn has_ended(&self) -> bool {
-        self.engine.has_ended()
+        self.engine.peek().has_ended()
     }
 
     /// The exception that ended it, if nobody asked it to end.
     #[getter]
     fn failure(&self) -> Option<PyErr> {
-        self.engine.failure().map(|error| to_python(&error))
+        self.engine.peek().failure().map(|error| to_python(&error))
     }
 
     /// The consumer behind a subscription in order.
     #[getter]
     fn consumer(&self) -> Option<String> {
-        self.engine.consumer()
+        self.engine.peek().consumer()
     }
 
     #[getter]
@@ -106,19 +109,19 @@ impl Subscription {
 
     #[getter]
     fn pending(&self) -> (usize, usize) {
-        self.engine.pending()
+        self.engine.peek().pending()
     }
 
     #[getter]
     fn received(&self) -> u64 {
-        self.engine.received()
+        self.engine.peek().received()
     }
 }
 
 /// A consumer that is asked for messages.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Pull {
-    engine: Arc<Puller>,
+    engine: Owned<Arc<Puller>>,
     connection: Connection,
     sid: u64,
 }
@@ -134,7 +137,8 @@ impl Pull {
     ) -> Result<Self, Error> {
         let from =
             PullFrom { prefix, stream, consumer, max_messages: limits.messages, max_bytes: limits.bytes };
-        Ok(Self { engine: Arc::new(Puller::open(&connection, from).await?), connection, sid })
+        let engine = Owned::new(Arc::new(Puller::open(&connection, from).await?));
+        Ok(Self { engine, connection, sid })
     }
 }
 
@@ -151,31 +155,32 @@ impl Pull {
     ) -> PyResult<Bound<'py, PyAny>> {
         let limit = timeout.map(|timeout| seconds("timeout", timeout)).transpose()?;
         let heartbeat = heartbeat.map(|heartbeat| seconds("heartbeat", heartbeat)).transpose()?;
-        let engine = self.engine.clone();
-        into_asyncio(py, async move { engine.fetch(batch, limit, heartbeat).await }, nothing)
+        let engine = self.engine.get()?.clone();
+        while_awaited(py, async move { engine.fetch(batch, limit, heartbeat).await }, nothing)
     }
 
     fn take<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
-        take(py, self.engine.subscription(), &self.connection, self.sid, most)
+        take(py, self.engine.get()?.subscription(), &self.connection, self.sid, most)
     }
 
-    fn unsubscribe(&self) {
-        self.engine.subscription().unsubscribe(None);
+    fn unsubscribe(&self) -> PyResult<()> {
+        self.engine.get()?.subscription().unsubscribe(None);
+        Ok(())
     }
 
     #[getter]
     fn has_ended(&self) -> bool {
-        self.engine.subscription().has_ended()
+        self.engine.peek().subscription().has_ended()
     }
 
     #[getter]
     fn pending(&self) -> (usize, usize) {
-        self.engine.subscription().pending()
+        self.engine.peek().subscription().pending()
     }
 
     #[getter]
     fn received(&self) -> u64 {
-        self.engine.subscription().received()
+        self.engine.peek().subscription().received()
     }
 }
 

@@ -12,6 +12,7 @@ use crate::deliver::attempt::Attempt;
 use crate::deliver::settled::Settled;
 use crate::host::error::exceptions::{MessageAlreadySettled, SettledTooEarly};
 use crate::host::error::to_python;
+use crate::host::forked::Birthplace;
 use crate::host::future::{into_asyncio, nothing, wait_for};
 use crate::host::seconds::seconds;
 use crate::view::json::json;
@@ -23,6 +24,8 @@ use crate::view::{View, metadata, reply};
 #[pyclass(frozen, freelist = 1024, module = "nats_consumer._native")]
 pub(crate) struct Message {
     hold: Hold,
+    /// In a forked child, nobody hears how it is settled.
+    birthplace: Birthplace,
     view: View,
     /// Its handler's work is not committed yet, so its return alone may settle it.
     is_open: AtomicBool,
@@ -54,7 +57,8 @@ impl Message {
     }
 
     fn of(hold: Hold) -> Self {
-        Self { hold, view: View::new(), is_open: AtomicBool::new(false) }
+        let birthplace = Birthplace::here();
+        Self { hold, birthplace, view: View::new(), is_open: AtomicBool::new(false) }
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
@@ -77,12 +81,13 @@ impl Message {
         self.delivery().is_settled() || matches!(&self.hold, Hold::Timed(attempt) if attempt.is_late())
     }
 
-    fn refuse_early(&self) -> PyResult<()> {
+    fn may_settle(&self) -> PyResult<()> {
+        self.birthplace.check()?;
         if self.is_open.load(Relaxed) { Err(SettledTooEarly::new_err(())) } else { Ok(()) }
     }
 
     fn settle(&self, py: Python<'_>, outcome: Outcome) -> PyResult<Py<Settled>> {
-        self.refuse_early()?;
+        self.may_settle()?;
         if self.is_settled() || self.delivery().settle(outcome).is_err() {
             return Err(MessageAlreadySettled::new_err(()));
         }
@@ -184,6 +189,7 @@ impl Message {
     }
 
     fn in_progress(&self, py: Python<'_>) -> PyResult<Py<Settled>> {
+        self.birthplace.check()?;
         self.delivery().in_progress();
         Settled::get(py)
     }
@@ -192,7 +198,7 @@ impl Message {
     #[pyo3(signature = (timeout=1.0))]
     fn ack_sync<'py>(slf: Py<Self>, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let limit = seconds("timeout", timeout)?;
-        slf.get().refuse_early()?;
+        slf.get().may_settle()?;
         if slf.get().is_settled() && !slf.get().delivery().is_unconfirmed() {
             return Err(MessageAlreadySettled::new_err(()));
         }
@@ -202,6 +208,7 @@ impl Message {
 
     /// Stores a copy in the dead letter stream; the message itself stays to be settled.
     fn copy_to_dlq<'py>(slf: Py<Self>, py: Python<'py>, reason: String) -> PyResult<Bound<'py, PyAny>> {
+        slf.get().birthplace.check()?;
         let work = async move { slf.get().delivery().copy_to_dead_letters(reason).await };
         finish(py, work)
     }

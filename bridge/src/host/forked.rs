@@ -4,12 +4,29 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 
+use crate::host::error::exceptions::ForkedProcess;
+
 /// How many forks lie between the first process of this program and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// The number of forks that this process stems from.
-pub(crate) fn forks() -> u32 {
-    FORKS.load(Relaxed)
+/// The process that something was made in. Cheaper than its id, which is a system call.
+#[derive(Clone, Copy)]
+pub(crate) struct Birthplace(u32);
+
+impl Birthplace {
+    pub(crate) fn here() -> Self {
+        Self(FORKS.load(Relaxed))
+    }
+
+    /// Whether this process is a forked child of that one.
+    pub(crate) fn is_elsewhere(self) -> bool {
+        self.0 != FORKS.load(Relaxed)
+    }
+
+    /// `ForkedProcess` in a child of that process.
+    pub(crate) fn check(self) -> PyResult<()> {
+        if self.is_elsewhere() { Err(ForkedProcess::new_err(())) } else { Ok(()) }
+    }
 }
 
 /// Called in each child, by Python.

@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyWeakrefReference;
 use pyo3::{PyTraverseError, PyVisit};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::host::error::{exceptions::EngineBug, to_python};
@@ -44,12 +45,15 @@ impl Ready {
     }
 }
 
+/// By number.
+type Pending = Mutex<HashMap<u64, Py<PyAny>>>;
+
 /// The pending futures of one event loop, which holds them by its reader callback: when it is closed, they end, and
 /// the files of the queue with them, whatever answers are outstanding.
 #[pyclass(frozen, weakref, module = "nats_consumer._native")]
 pub(crate) struct Futures {
     ready: Arc<Ready>,
-    pending: Mutex<HashMap<u64, Py<PyAny>>>,
+    pending: Arc<Pending>,
     next_id: AtomicU64,
     /// The work that this turn of the loop has begun.
     gathered: Mutex<Vec<Work>>,
@@ -117,7 +121,7 @@ impl Futures {
         let ready = Arc::new(Ready { wake: Wake::new()?, answers: Mutex::default() });
         let fd = ready.wake.fd();
         let futures =
-            Self { ready, pending: Mutex::default(), next_id: AtomicU64::new(0), gathered: Mutex::default() };
+            Self { ready, pending: Arc::default(), next_id: AtomicU64::new(0), gathered: Mutex::default() };
         let futures = Bound::new(py, futures)?;
         event_loop.call_method1("add_reader", (fd, futures.getattr("deliver")?))?;
         by_loop.set_item(event_loop, PyWeakrefReference::new(&futures)?)?;
@@ -130,7 +134,7 @@ impl Futures {
         event_loop: &Bound<'py, PyAny>,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
         convert: fn(Python<'_>, T) -> PyResult<Py<PyAny>>,
-    ) -> PyResult<(Bound<'py, PyAny>, impl Future<Output = ()> + Send + 'static)> {
+    ) -> PyResult<(u64, Bound<'py, PyAny>, impl Future<Output = ()> + Send + 'static)> {
         let (id, future) = self.pending(event_loop)?;
         let ready: Weak<Ready> = Arc::downgrade(&self.ready);
         let answering = async move {
@@ -144,7 +148,7 @@ impl Futures {
                 ready.put(id, answer);
             }
         };
-        Ok((future, answering))
+        Ok((id, future, answering))
     }
 
     /// A pending future of the loop, and its number.
@@ -167,9 +171,42 @@ pub(crate) fn into_asyncio<T: Send + 'static>(
 ) -> PyResult<Bound<'_, PyAny>> {
     let event_loop = running_loop(py)?;
     let futures = Futures::of(&event_loop)?;
-    let (future, work) = futures.get().promise(&event_loop, work, convert)?;
+    let (_, future, work) = futures.get().promise(&event_loop, work, convert)?;
     runtime().spawn(work);
     Ok(future)
+}
+
+/// [`into_asyncio`] for work that may wait without limit, and of which nothing is lost where it stops: it ends when the
+/// asyncio future is cancelled.
+pub(crate) fn while_awaited<T: Send + 'static>(
+    py: Python<'_>,
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    convert: fn(Python<'_>, T) -> PyResult<Py<PyAny>>,
+) -> PyResult<Bound<'_, PyAny>> {
+    let event_loop = running_loop(py)?;
+    let futures = Futures::of(&event_loop)?;
+    let (id, future, work) = futures.get().promise(&event_loop, work, convert)?;
+    let pending = Arc::downgrade(&futures.get().pending);
+    let end = WorkEnd { id, pending, work: runtime().spawn(work).abort_handle() };
+    future.call_method1(intern!(py, "add_done_callback"), (end,))?;
+    Ok(future)
+}
+
+/// The callback of a future that is done: ends the work that nobody waits for any more.
+#[pyclass(frozen, module = "nats_consumer._native")]
+struct WorkEnd {
+    id: u64,
+    pending: Weak<Pending>,
+    work: AbortHandle,
+}
+
+#[pymethods]
+impl WorkEnd {
+    fn __call__(&self, _future: &Bound<'_, PyAny>) {
+        self.work.abort();
+        let future = self.pending.upgrade().and_then(|pending| lock(&pending).remove(&self.id));
+        drop(future);
+    }
 }
 
 /// The answer of a call that another thread makes, for a future of an event loop.
@@ -219,7 +256,7 @@ pub(crate) fn gathered<T: Send + 'static>(
 ) -> PyResult<Bound<'_, PyAny>> {
     let event_loop = running_loop(py)?;
     let futures = Futures::of(&event_loop)?;
-    let (future, work) = futures.get().promise(&event_loop, work, convert)?;
+    let (_, future, work) = futures.get().promise(&event_loop, work, convert)?;
     let is_first = {
         let mut gathered = lock(&futures.get().gathered);
         gathered.push(Box::pin(work));

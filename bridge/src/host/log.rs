@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{Debug, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Condvar, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -16,15 +16,27 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::host::interpreter;
 use crate::host::lock::lock;
+use crate::host::process::PerProcess;
 use crate::host::seconds::seconds;
 
 /// Most records kept while nobody takes them; then the oldest are dropped.
 const CAPACITY: usize = 4096;
 
-static RECORDS: Mutex<VecDeque<Entry>> = Mutex::new(VecDeque::new());
-/// Counts the calls of [`wake_logs`].
-static WAKES: AtomicU64 = AtomicU64::new(0);
-static ARRIVED: Condvar = Condvar::new();
+/// Records that wait to be taken.
+#[derive(Default)]
+struct Records {
+    entries: Mutex<VecDeque<Entry>>,
+    arrived: Condvar,
+    /// Counts the calls of [`wake_logs`].
+    wakes: AtomicU64,
+}
+
+impl Records {
+    fn of_this_process() -> &'static Self {
+        static RECORDS: PerProcess<Records> = PerProcess::new();
+        RECORDS.get_or(Self::default)
+    }
+}
 
 /// Level, logger and text, as `logging` has them, and fields.
 type Record = (u8, String, String, Fields);
@@ -89,20 +101,22 @@ pub(crate) fn take_logs(py: Python<'_>, timeout: f64) -> PyResult<Vec<Record>> {
 /// Has who waits in `take_logs` return, with or without records.
 #[pyfunction]
 pub(crate) fn wake_logs() {
+    let records = Records::of_this_process();
     // Under the lock, or a wake could come between the look at the count and the wait.
-    let records = records();
-    WAKES.fetch_add(1, Relaxed);
-    drop(records);
-    ARRIVED.notify_all();
+    let entries = lock(&records.entries);
+    records.wakes.fetch_add(1, Relaxed);
+    drop(entries);
+    records.arrived.notify_all();
 }
 
 fn wait(limit: Duration) -> Vec<Entry> {
-    let records = records();
-    let wakes = WAKES.load(Relaxed);
-    let goes_on = |records: &mut VecDeque<_>| records.is_empty() && WAKES.load(Relaxed) == wakes;
-    let waiting = ARRIVED.wait_timeout_while(records, limit, goes_on);
-    let (mut records, _) = waiting.unwrap_or_else(PoisonError::into_inner);
-    records.drain(..).collect()
+    let records = Records::of_this_process();
+    let entries = lock(&records.entries);
+    let wakes = records.wakes.load(Relaxed);
+    let goes_on = |entries: &mut VecDeque<_>| entries.is_empty() && records.wakes.load(Relaxed) == wakes;
+    let waiting = records.arrived.wait_timeout_while(entries, limit, goes_on);
+    let (mut entries, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+    entries.drain(..).collect()
 }
 
 /// Queues the engine's events from now on.
@@ -139,15 +153,16 @@ impl<S: Subscriber> Layer<S> for Queue {
 }
 
 fn push(entry: Entry) {
-    let mut records = records();
-    let oldest = if records.len() >= CAPACITY { records.pop_front() } else { None };
-    records.push_back(entry);
-    drop(records);
+    let records = Records::of_this_process();
+    let mut entries = lock(&records.entries);
+    let oldest = if entries.len() >= CAPACITY { entries.pop_front() } else { None };
+    entries.push_back(entry);
+    drop(entries);
     if oldest.is_some() {
         interpreter::dropped_record();
     }
     drop(oldest);
-    ARRIVED.notify_one();
+    records.arrived.notify_one();
 }
 
 /// A line: `consumer: message (field=value, …)`.
@@ -226,8 +241,4 @@ impl Line {
         let comma = if self.fields.is_empty() { "" } else { ", " };
         let _ = write!(self.fields, "{comma}{}={value:?}", field.name());
     }
-}
-
-fn records() -> MutexGuard<'static, VecDeque<Entry>> {
-    lock(&RECORDS)
 }

@@ -4,6 +4,7 @@ pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod forked;
 pub(crate) mod future;
+pub(crate) mod hear;
 pub(crate) mod interpreter;
 pub(crate) mod lock;
 pub(crate) mod log;

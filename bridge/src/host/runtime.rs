@@ -4,44 +4,18 @@
 //! child forgets it (never drops it: that would wait for those threads) and makes its own on first use.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering::*};
 use std::time::Duration;
 
 use nats_consumer::Consumption;
 use tokio::runtime::{Builder, Runtime};
 
-struct OfProcess {
-    pid: u32,
-    runtime: Runtime,
-}
+use crate::host::process::PerProcess;
 
-/// Leaked on purpose, and no lock: a fork may happen at any moment.
-static CURRENT: AtomicPtr<OfProcess> = AtomicPtr::new(std::ptr::null_mut());
+static RUNTIME: PerProcess<Runtime> = PerProcess::new();
 
 /// The runtime of this process.
-#[allow(
-    unsafe_code,
-    reason = "an atomic pointer is the only lock-free cell for it, and a lock may be held at a fork"
-)]
 pub(crate) fn runtime() -> &'static Runtime {
-    let pid = std::process::id();
-    let current = CURRENT.load(Acquire);
-    // SAFETY: what CURRENT points to was leaked by `Box::into_raw` below and is never freed.
-    if let Some(owned) = unsafe { current.as_ref() }
-        && owned.pid == pid
-    {
-        return &owned.runtime;
-    }
-    let fresh = Box::into_raw(Box::new(OfProcess { pid, runtime: build() }));
-    match CURRENT.compare_exchange(current, fresh, AcqRel, Acquire) {
-        // SAFETY: as above; nobody frees what was just leaked.
-        Ok(_) => unsafe { &(*fresh).runtime },
-        Err(_) => {
-            // SAFETY: another thread was faster; nobody else has seen ours.
-            drop(unsafe { Box::from_raw(fresh) });
-            runtime()
-        }
-    }
+    RUNTIME.get_or(build)
 }
 
 /// Ends a consumption: a drain without grace that nobody waits for.

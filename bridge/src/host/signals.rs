@@ -1,19 +1,18 @@
 //! Signals, heard beside Python: its own handlers run only between two steps of its main thread, which a
 //! handler may hold up for as long as it likes.
 
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Weak};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use nats_consumer::Consumption;
 use pyo3::prelude::*;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::host::hear::{Listener, hear};
 use crate::host::lock::lock;
+use crate::host::process::PerProcess;
 use crate::host::runtime::runtime;
 use crate::host::seconds::seconds;
 
@@ -27,16 +26,19 @@ const SECOND_SIGNAL: Duration = Duration::from_secs(1);
 /// How long the last settlements may take to be written before the process ends.
 const LAST_DRAIN: Duration = Duration::from_millis(500);
 
-static RUNNING: Mutex<Vec<Weak<Consumption>>> = Mutex::new(Vec::new());
-
 /// Whether a signal has stopped the consumptions.
 static IS_STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// The consumption stops taking messages at a signal.
 pub(crate) fn follow(consumption: &Arc<Consumption>) {
-    let mut running = lock(&RUNNING);
-    running.retain(|each| each.strong_count() > 0);
-    running.push(Arc::downgrade(consumption));
+    let mut followed = followed();
+    followed.retain(|each| each.strong_count() > 0);
+    followed.push(Arc::downgrade(consumption));
+}
+
+fn followed() -> MutexGuard<'static, Vec<Weak<Consumption>>> {
+    static FOLLOWED: PerProcess<Mutex<Vec<Weak<Consumption>>>> = PerProcess::new();
+    lock(FOLLOWED.get_or(Mutex::default))
 }
 
 /// Whether a signal was heard: another one would end running handlers.
@@ -66,13 +68,7 @@ impl SignalWatch {
 pub(crate) fn watch_signals(numbers: Vec<i32>, grace: f64, same: f64) -> PyResult<SignalWatch> {
     let (grace, same) = (seconds("grace", grace)?, seconds("same", same)?);
     IS_STOPPED.store(false, Relaxed);
-    let _guard = runtime().enter();
-    let signals: Vec<_> = numbers
-        .iter()
-        .map(|number| Ok((*number, signal(SignalKind::from_raw(*number))?)))
-        .collect::<PyResult<_>>()?;
-    let watching = watch(Heard(signals), grace, same);
-    let task = runtime().spawn(watching).abort_handle();
+    let task = runtime().spawn(watch(hear(numbers)?, grace, same)).abort_handle();
     Ok(SignalWatch { pid: std::process::id(), task })
 }
 
@@ -87,33 +83,24 @@ impl Drop for SignalWatch {
 /// At this signal, each consumption writes to stderr what it does. Python need not move for it.
 #[pyfunction]
 pub(crate) fn describe_at(number: i32) -> PyResult<()> {
-    let _guard = runtime().enter();
-    let mut signal = signal(SignalKind::from_raw(number))?;
-    runtime().spawn(async move {
-        while signal.recv().await.is_some() {
+    static DESCRIBING: PerProcess<Mutex<Option<AbortHandle>>> = PerProcess::new();
+    let mut signals = hear(vec![number])?;
+    let describing = runtime().spawn(async move {
+        loop {
+            signals.next().await;
             for line in running().iter().flat_map(|consumption| consumption.describe()) {
                 eprintln!("nats_consumer: {line}");
             }
         }
     });
+    let before = lock(DESCRIBING.get_or(Mutex::default)).replace(describing.abort_handle());
+    if let Some(before) = before {
+        before.abort();
+    }
     Ok(())
 }
 
-struct Heard(Vec<(i32, Signal)>);
-
-impl Heard {
-    /// The number of the next signal.
-    async fn next(&mut self) -> i32 {
-        poll_fn(|context| {
-            let heard = self
-                .0
-                .iter_mut()
-                .find_map(|(number, signal)| signal.poll_recv(context).is_ready().then_some(*number));
-            heard.map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
-    }
-
+impl Listener {
     /// The number of the next signal that is another request. A process manager often signals the process and then its
     /// group, milliseconds apart: one request.
     async fn another(&mut self, same: Duration) -> i32 {
@@ -123,18 +110,18 @@ impl Heard {
     }
 }
 
-async fn watch(mut heard: Heard, grace: Duration, same: Duration) {
-    let mut first = heard.next().await;
+async fn watch(mut signals: Listener, grace: Duration, same: Duration) {
+    let mut first = signals.next().await;
     IS_STOPPED.store(true, Relaxed);
     for consumption in running() {
         tokio::spawn(async move { consumption.stop_taking().await });
     }
     let again = async {
-        let mut number = heard.another(same).await;
+        let mut number = signals.another(same).await;
         if first == libc::SIGHUP && number != libc::SIGHUP {
             // It was to begin again, and now it is to end: this is the first request for that.
             first = number;
-            number = heard.another(same).await;
+            number = signals.another(same).await;
         }
         sleep(SECOND_SIGNAL).await;
         128 + number
@@ -150,7 +137,7 @@ async fn watch(mut heard: Heard, grace: Duration, same: Duration) {
 }
 
 fn running() -> Vec<Arc<Consumption>> {
-    lock(&RUNNING).iter().filter_map(Weak::upgrade).collect()
+    followed().iter().filter_map(Weak::upgrade).collect()
 }
 
 /// Not through Python's logging, which may be what does not go on.

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use crate::deliver::inbox::DeliveryQueue;
 use crate::host::interpreter;
 use crate::host::lock::lock;
+use crate::host::process::PerProcess;
 use crate::host::runtime::runtime;
 use crate::host::seconds::seconds;
 use crate::host::wake::Wake;
@@ -32,33 +33,24 @@ fn handler_of(options: &engine::ConsumerOptions) -> &'static str {
 /// How often the event loop is asked to look.
 const PULSE: Duration = Duration::from_millis(500);
 
-/// Of this process, or of the parent that it was forked from: a child counts for itself.
-static METRICS: Mutex<Option<(u32, Metrics)>> = Mutex::new(None);
+/// A forked child counts for itself.
+static METRICS: PerProcess<Metrics> = PerProcess::new();
 
 /// Queues of deliveries that wait for an event loop.
-static LOOPS: Mutex<Vec<Weak<DeliveryQueue>>> = Mutex::new(Vec::new());
+static LOOPS: PerProcess<Mutex<Vec<Weak<DeliveryQueue>>>> = PerProcess::new();
 
 pub(crate) fn metrics(py: Python<'_>) -> PyResult<Metrics> {
     metrics_in(py, || Ok(observe::Page::default()))
 }
 
 fn metrics_in(py: Python<'_>, page: impl FnOnce() -> PyResult<observe::Page>) -> PyResult<Metrics> {
-    let pid = std::process::id();
-    let known =
-        || lock(&METRICS).as_ref().filter(|(owner, _)| *owner == pid).map(|(_, metrics)| metrics.clone());
-    if let Some(metrics) = known() {
-        return Ok(metrics);
-    }
-    let version = py.version_info();
-    let python = format!("{}.{}.{}", version.major, version.minor, version.patch);
-    let django: String = py.import("django")?.call_method0("get_version")?.extract()?;
-    // Another thread may have been faster while Python imported.
-    if let Some(metrics) = known() {
-        return Ok(metrics);
-    }
-    let metrics = Metrics::in_page(page()?, Versions { python: &python, django: &django });
-    *lock(&METRICS) = Some((pid, metrics.clone()));
-    Ok(metrics)
+    let make = || {
+        let version = py.version_info();
+        let python = format!("{}.{}.{}", version.major, version.minor, version.patch);
+        let django: String = py.import("django")?.call_method0("get_version")?.extract()?;
+        Ok(Metrics::in_page(page()?, Versions { python: &python, django: &django }))
+    };
+    METRICS.get_or_try(make).cloned()
 }
 
 /// The consumer's state and metrics.
@@ -128,7 +120,7 @@ pub(crate) fn serve_probes(py: Python<'_>, address: String, grace: f64) -> PyRes
 
 /// The event loop that takes deliveries from here is measured from now on.
 pub(crate) fn follow(waiting: &Arc<DeliveryQueue>) {
-    let mut loops = lock(&LOOPS);
+    let mut loops = lock(LOOPS.get_or(Mutex::default));
     loops.retain(|each| each.strong_count() > 0);
     loops.push(Arc::downgrade(waiting));
 }
@@ -145,7 +137,7 @@ pub(crate) fn looked(wake: &Wake) {
 async fn pulse() {
     loop {
         sleep(PULSE).await;
-        let loops: Vec<_> = lock(&LOOPS).iter().filter_map(Weak::upgrade).collect();
+        let loops: Vec<_> = lock(LOOPS.get_or(Mutex::default)).iter().filter_map(Weak::upgrade).collect();
         let open = loops.iter().filter(|waiting| !waiting.is_closed());
         let longest = open.clone().filter_map(|waiting| waiting.wake().delay()).max();
         open.for_each(|waiting| waiting.wake().signal());

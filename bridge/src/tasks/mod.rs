@@ -18,7 +18,7 @@ use pyo3::types::IntoPyDict;
 
 use crate::deliver::handler::Handler;
 use crate::deliver::inbox::DeliveryQueue;
-use crate::host::forked::forks;
+use crate::host::forked::Birthplace;
 use crate::host::lock::lock;
 use crate::monitor;
 use crate::tasks::lane::Lane;
@@ -32,8 +32,7 @@ pub(crate) struct Tasks {
     event_loop: Py<PyAny>,
     lanes: Mutex<Vec<Py<Lane>>>,
     idle: Mutex<Vec<Py<Lane>>>,
-    /// The forks before this process.
-    forks: u32,
+    birthplace: Birthplace,
 }
 
 impl Tasks {
@@ -52,7 +51,7 @@ impl Tasks {
             event_loop: event_loop.clone().unbind(),
             lanes: Mutex::default(),
             idle: Mutex::default(),
-            forks: forks(),
+            birthplace: Birthplace::here(),
         };
         let look = Py::new(py, tasks)?.getattr(py, "look")?;
         event_loop.call_method1("add_reader", (fd, &look))?;
@@ -85,7 +84,7 @@ impl Tasks {
 
     /// Whether this process is a forked child of the one that the Tasks work in.
     pub(crate) fn are_elsewhere(&self) -> bool {
-        self.forks != forks()
+        self.birthplace.is_elsewhere()
     }
 
     /// Whether nothing will come any more.

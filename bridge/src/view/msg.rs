@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyType};
 
 use crate::host::error::exceptions::{MessageAlreadySettled, MessageError};
 use crate::host::error::to_python;
+use crate::host::forked::Birthplace;
 use crate::host::future::{begun, into_asyncio, nothing};
 use crate::host::seconds::seconds;
 use crate::view::json::json;
@@ -33,6 +34,7 @@ const SETTLED: u8 = 2;
 pub(crate) struct Msg {
     message: Message,
     connection: Engine,
+    birthplace: Birthplace,
     sid: u64,
     state: AtomicU8,
     view: View,
@@ -41,12 +43,12 @@ pub(crate) struct Msg {
 impl Msg {
     /// A message of the subscription `sid`, or the answer to a request, of [`ANSWERS`].
     pub(crate) fn new(message: Message, connection: Engine, sid: u64) -> Self {
-        let state = AtomicU8::new(OPEN);
-        Self { message, connection, sid, state, view: View::new() }
+        let (birthplace, state) = (Birthplace::here(), AtomicU8::new(OPEN));
+        Self { message, connection, birthplace, sid, state, view: View::new() }
     }
 
     fn say<'py>(&self, py: Python<'py>, verdict: Verdict) -> PyResult<Bound<'py, PyAny>> {
-        self.check_stream()?;
+        self.may_settle()?;
         // A heartbeat may come at any time, and any number of times.
         if verdict != Verdict::InProgress {
             self.move_to(SETTLED)?;
@@ -62,7 +64,8 @@ impl Msg {
         }
     }
 
-    fn check_stream(&self) -> PyResult<()> {
+    fn may_settle(&self) -> PyResult<()> {
+        self.birthplace.check()?;
         metadata(&self.message).map(drop)
     }
 }
@@ -146,7 +149,7 @@ impl Msg {
     #[pyo3(signature = (timeout=1.0))]
     fn ack_sync<'py>(slf: Py<Self>, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let limit = seconds("timeout", timeout)?;
-        slf.get().check_stream()?;
+        slf.get().may_settle()?;
         slf.get().move_to(ASKED)?;
         let asking = async move {
             let Self { connection, message, state, .. } = slf.get();
@@ -159,6 +162,7 @@ impl Msg {
 
     /// Sends an answer to where the message asks for it.
     fn respond<'py>(&self, py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        self.birthplace.check()?;
         if self.reply().is_empty() {
             let text = "The message has no reply subject: its sender does not expect an answer.";
             return Err(MessageError::new_err(text));

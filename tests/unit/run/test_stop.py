@@ -65,3 +65,35 @@ asyncio.Runner(loop_factory={factory}).run(run())
 def test_a_signal_that_another_thread_was_given_wakes_the_event_loop(factory: str) -> None:
     script = ELSEWHERE.format(factory=factory)
     assert subprocess.run([sys.executable, "-c", script], timeout=30, check=False).returncode == 0
+
+
+# The loop of the second run is blocked, so only the engine can hear the signal.
+TWICE = """
+import asyncio, os, signal, threading, time
+from nats_consumer.run.stop import set_by_signals
+
+async def first():
+    with set_by_signals(asyncio.Event(), grace=0):
+        pass
+
+async def second():
+    with set_by_signals(asyncio.Event(), grace=0):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            time.sleep(0.05)
+
+asyncio.run(first())
+if {forks} and (child := os.fork()):
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+asyncio.run(second())
+"""
+
+
+@pytest.mark.parametrize("forks", [False, True])
+def test_the_engine_hears_signals_in_a_second_run_in_one_process_too(forks: bool) -> None:
+    script = TWICE.format(forks=forks)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], timeout=30, check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "the process did not end within" in ended.stderr
