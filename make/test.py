@@ -18,6 +18,7 @@ from steps import ROOT, Step, run_all
 NATS_SERVER = Path(PYTHON).with_name("nats-server")
 MAKE = ["make", "--no-print-directory"]
 ENGINE = ["--package", "nats-consumer"]
+BRIDGE = ["--package", "nats-consumer-python", "--test", "threads"]
 # The Django that each Python is tested with.
 DJANGO_ON = {
     "3.11": "Django~=5.2.0",
@@ -73,6 +74,7 @@ def rust_steps() -> tuple[list[Step], list[str]]:
         notes.append("cargo-nextest was not found: the Rust tests ran under `cargo test`.")
     commands = {
         "rust tests": [*runner, *ENGINE],
+        "bridge tests": ["cargo", "test", *BRIDGE],
         "rust doc tests": ["cargo", "test", "--doc", *ENGINE],
     }
     steps = [Step(name, command, environment=environment) for name, command in commands.items()]

@@ -4,21 +4,28 @@
 #![allow(dead_code, reason = "files of the extension module, which does not link without an interpreter")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use nats_consumer::testing::Arrivals;
 use nats_consumer::{Delivery, Inbox};
 
 use inbox::DeliveryQueue;
+use threads::lane::Lane;
+use threads::pool::Pool;
 
 #[path = "../src/deliver/inbox.rs"]
 mod inbox;
-#[path = "."]
+#[path = "../src/host"]
 mod host {
-    #[path = "../src/host/lock.rs"]
     pub(crate) mod lock;
-    #[path = "../src/host/wake.rs"]
+    pub(crate) mod used;
     pub(crate) mod wake;
+}
+#[path = "../src/threads"]
+mod threads {
+    pub(crate) mod lane;
+    pub(crate) mod pool;
 }
 
 const MANY: usize = 100;
@@ -43,12 +50,17 @@ fn inbox(criterion: &mut Criterion) {
         };
         bencher.iter_batched(arrive, through, BatchSize::PerIteration);
     });
-    let hand = waiting.new_hand();
+    let pool = Arc::new(Pool::new());
+    let lane = Lane::new(pool.clone(), 1, ());
+    pool.open(&lane);
+    let seat = pool.new_seat().expect("a seat for the only thread");
+    pool.came(&seat);
     group.bench_function(format!("{MANY} to threads"), |bencher| {
         let through = |mut deliveries: Vec<Delivery>| {
-            waiting.put(&mut deliveries);
-            waiting.fill(&hand, MANY, None);
-            deliveries.extend(std::iter::from_fn(|| waiting.next_of(&hand)));
+            lane.put(&mut deliveries);
+            while pool.next(&seat).is_some() {
+                deliveries.extend(std::iter::from_fn(|| pool.next_of(&seat)));
+            }
             deliveries
         };
         bencher.iter_batched(arrive, through, BatchSize::PerIteration);

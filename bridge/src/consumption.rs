@@ -1,20 +1,20 @@
 //! A running consumption, as Python holds it.
 
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 
 use nats_consumer as engine;
 use nats_consumer::observe::Monitor;
 use nats_consumer::{Gatherer, Inbox, consume_monitored};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::deliver::at_work::AtWork;
 use crate::deliver::batch::{BatchInbox, Turn, messages_of};
 use crate::deliver::handler::Handler;
 use crate::deliver::inbox::DeliveryQueue;
 use crate::deliver::judge::{self, Judgement};
 use crate::deliver::message::Message;
-use crate::deliver::stall::{Watch, Watched};
+use crate::host::context::Context;
 use crate::host::future::{into_asyncio, nothing, while_awaited};
 use crate::host::process::Owned;
 use crate::host::runtime::{end_at_once, runtime};
@@ -22,13 +22,18 @@ use crate::host::seconds::seconds;
 use crate::host::signals;
 use crate::monitor::{self, monitor_of};
 use crate::options::{ConnectOptions, ConsumerOptions};
+use crate::stall::{Watch, Watched};
 use crate::tasks::Tasks;
+use crate::threads::at_work;
+use crate::threads::lane::Lane;
 use crate::threads::late::{Late, watch};
-use crate::threads::{self, thread_number};
+use crate::threads::{self, ConsumerLane, Work, thread_number};
 
-/// Connects, binds the durable and begins to fetch; handlers run after `start_tasks()` or in `serve()`.
+/// Connects, binds the durable and begins to fetch; handlers run after `start_tasks()`, `start_batches()` or
+/// `start_threads()`: the last one if they are `in_threads`.
 #[pyfunction]
-#[pyo3(signature = (connect, consumer, handle, failed, log, keeps_time=false))]
+#[pyo3(signature = (connect, consumer, handle, failed, log, keeps_time=false, in_threads=false))]
+#[allow(clippy::too_many_arguments, reason = "they are the callables of one object in Python")]
 pub(crate) fn consume(
     py: Python<'_>,
     connect: ConnectOptions,
@@ -37,6 +42,7 @@ pub(crate) fn consume(
     failed: Py<PyAny>,
     log: Py<PyAny>,
     keeps_time: bool,
+    in_threads: bool,
 ) -> PyResult<Bound<'_, PyAny>> {
     let connect = connect.into_lasting_options()?;
     let consumer = consumer.into_options()?;
@@ -46,12 +52,11 @@ pub(crate) fn consume(
         failed,
         log,
         concurrency: consumer.concurrency,
-        at_work: AtWork::default(),
         timeout: consumer.handler_timeout,
         keeps_time,
     };
     let monitor = monitor_of(py, &consumer)?;
-    into_asyncio(py, start(connect, consumer, handler, monitor), |py, consumption| {
+    into_asyncio(py, start(connect, consumer, handler, monitor, in_threads), |py, consumption| {
         Ok(Py::new(py, consumption)?.into_any())
     })
 }
@@ -61,24 +66,31 @@ async fn start(
     consumer: engine::ConsumerOptions,
     handler: Handler,
     monitor: Arc<Monitor>,
+    in_threads: bool,
 ) -> Result<Consumption, nats_consumer::Error> {
+    let way = if in_threads {
+        Way::Threads(Lane::new(threads::pool(), consumer.concurrency, OnceLock::new()))
+    } else {
+        let queue = DeliveryQueue::new().map_err(|error| {
+            let text = "The operating system has no file descriptors left for a consumer.";
+            nats_consumer::Error::new(nats_consumer::ErrorKind::Config, text).because(error)
+        })?;
+        Way::Loop(Arc::new(queue))
+    };
     let late = consumer
         .handler_timeout
+        .filter(|_| in_threads)
         .map(|limit| Arc::new(Late::new(consumer.name.clone(), limit, consumer.concurrency)));
-    let waiting = Arc::new(DeliveryQueue::new().map_err(|error| {
-        let text = "The operating system has no file descriptors left for a consumer.";
-        nats_consumer::Error::new(nats_consumer::ErrorKind::Config, text).because(error)
-    })?);
     let gatherer = consumer.batching.map(|limits| Arc::new(Gatherer::new(limits)));
     let inbox: Arc<dyn Inbox> = match &gatherer {
-        None => waiting.clone(),
-        Some(gatherer) => Arc::new(BatchInbox { gatherer: gatherer.clone(), queue: waiting.clone() }),
+        None => way.inbox(),
+        Some(gatherer) => Arc::new(BatchInbox { gatherer: gatherer.clone(), behind: way.inbox() }),
     };
     let engine = Arc::new(consume_monitored(connect, consumer, inbox, monitor).await?);
     signals::follow(&engine);
     Ok(Consumption {
         engine: Owned::new(engine),
-        waiting,
+        way,
         gatherer,
         handler: handler.into(),
         late,
@@ -86,15 +98,44 @@ async fn start(
     })
 }
 
+/// The way of deliveries to handlers.
+enum Way {
+    Loop(Arc<DeliveryQueue>),
+    Threads(Arc<ConsumerLane>),
+}
+
+impl Way {
+    fn inbox(&self) -> Arc<dyn Inbox> {
+        match self {
+            Self::Loop(queue) => queue.clone(),
+            Self::Threads(lane) => lane.clone(),
+        }
+    }
+
+    fn queue(&self) -> PyResult<&Arc<DeliveryQueue>> {
+        match self {
+            Self::Loop(queue) => Ok(queue),
+            Self::Threads(_) => Err(PyRuntimeError::new_err("its handlers run in threads")),
+        }
+    }
+
+    fn lane(&self) -> PyResult<&Arc<ConsumerLane>> {
+        match self {
+            Self::Threads(lane) => Ok(lane),
+            Self::Loop(_) => Err(PyRuntimeError::new_err("its handlers run on an event loop")),
+        }
+    }
+}
+
 /// A running consumption, owned by Python.
 #[pyclass(frozen, module = "nats_consumer._native")]
 pub(crate) struct Consumption {
     engine: Owned<Arc<engine::Consumption>>,
-    waiting: Arc<DeliveryQueue>,
+    way: Way,
     /// The place where deliveries wait, if the consumer handles batches.
     gatherer: Option<Arc<Gatherer>>,
     handler: Arc<Handler>,
-    /// Watches the threads if handlers have a timeout.
+    /// Watches the handlers in threads if they have a timeout.
     late: Option<Arc<Late>>,
     /// Its handlers are watched from the moment when they can run.
     watched: Once,
@@ -103,10 +144,21 @@ pub(crate) struct Consumption {
 impl Consumption {
     fn watch(&self, engine: &Arc<engine::Consumption>, watched: Watched) {
         self.watched.call_once(|| {
-            let (waiting, handler) = (self.waiting.clone(), self.handler.clone());
-            let (engine, gatherer) = (Arc::downgrade(engine), self.gatherer.clone());
-            runtime().spawn(Watch { engine, waiting, gatherer, handler, watched: watched.into() }.run());
+            let (engine, handler) = (Arc::downgrade(engine), self.handler.clone());
+            let gatherer = self.gatherer.clone();
+            runtime().spawn(Watch { engine, gatherer, handler, watched: watched.into() }.run());
         });
+    }
+
+    fn watch_loop(
+        &self,
+        py: Python<'_>,
+        engine: &Arc<engine::Consumption>,
+        event_loop: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let (queue, event_loop) = (self.way.queue()?.clone(), event_loop.unbind());
+        self.watch(engine, Watched::Loop { queue, event_loop, thread: thread_number(py)? });
+        Ok(())
     }
 }
 
@@ -145,34 +197,46 @@ impl Consumption {
     fn start_tasks(&self, py: Python<'_>) -> PyResult<()> {
         let engine = self.engine.get()?;
         let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
-        Tasks::start(&event_loop, self.handler.clone(), self.waiting.clone())?;
-        self.watch(engine, Watched::Loop { event_loop: event_loop.unbind(), thread: thread_number(py)? });
+        Tasks::start(&event_loop, self.handler.clone(), self.way.queue()?.clone())?;
+        self.watch_loop(py, engine, event_loop)
+    }
+
+    /// Runs plain `def` handlers in threads of the process, of which there are at most `most`. Each delivery gets a copy of
+    /// this context. `enter` is called in a thread that begins to work for this consumer, and returns the thread's name.
+    fn start_threads(&self, py: Python<'_>, enter: Py<PyAny>, most: usize) -> PyResult<()> {
+        let (engine, lane) = (self.engine.get()?, self.way.lane()?);
+        // Batches that run late have a timer each.
+        let late = self.late.clone().filter(|_| self.gatherer.is_none());
+        if let Some(late) = &late {
+            runtime().spawn(watch(late.clone(), lane.clone()));
+        }
+        if let Some(gatherer) = &self.gatherer {
+            runtime().spawn(lane.clone().fill_from(gatherer.clone()));
+        }
+        let work = Work { handler: self.handler.clone(), late, context: Context::of_caller(py)?, enter };
+        threads::open(py, lane, work, most)?;
+        self.watch(engine, Watched::Threads(lane.clone()));
         Ok(())
     }
 
-    /// Runs plain `def` handlers in the calling thread until nothing will come any more. Calls `rest` whenever none has
-    /// come for a second.
-    fn serve(&self, py: Python<'_>, rest: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch(self.engine.get()?, Watched::Threads);
-        if let Some(gatherer) = &self.gatherer {
-            return threads::batches::serve(py, &self.handler, gatherer, &self.waiting, rest);
-        }
-        threads::serve(py, &self.handler, &self.waiting, self.late.as_deref(), rest)
+    /// The names of the threads that run its handlers.
+    fn busy_threads(&self) -> Vec<String> {
+        self.way.lane().map_or_else(|_| Vec::new(), at_work::names_of)
     }
 
     /// Begins to give batches to the running loop, which looks whenever the descriptor that this returns is readable.
     fn start_batches(&self, py: Python<'_>) -> PyResult<i32> {
-        let engine = self.engine.get()?;
-        let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
-        monitor::follow(&self.waiting);
-        self.watch(engine, Watched::Loop { event_loop: event_loop.unbind(), thread: thread_number(py)? });
-        Ok(self.waiting.wake().fd())
+        let (engine, queue) = (self.engine.get()?, self.way.queue()?);
+        monitor::follow(queue);
+        self.watch_loop(py, engine, py.import("asyncio")?.call_method0("get_running_loop")?)?;
+        Ok(queue.wake().fd())
     }
 
     /// The loop shows that it runs. Whether what runs has to be cancelled.
-    fn look(&self) -> bool {
-        monitor::looked(self.waiting.wake());
-        self.waiting.is_cancelled()
+    fn look(&self) -> PyResult<bool> {
+        let queue = self.way.queue()?;
+        monitor::looked(queue.wake());
+        Ok(queue.is_cancelled())
     }
 
     /// The next batch for the loop; None when nothing will come any more.
@@ -252,15 +316,6 @@ impl Consumption {
     /// Hands a message of a batch back that nobody has handled.
     fn hand_back(&self, message: &Message) {
         message.delivery().hand_back();
-    }
-
-    /// Runs `failed` in the calling thread for handlers that outlast their timeout, until nothing will come
-    /// any more. Their threads are watched from now on.
-    fn serve_late(&self, py: Python<'_>) -> PyResult<()> {
-        self.engine.get()?;
-        let Some(late) = &self.late else { return Ok(()) };
-        runtime().spawn(watch(late.clone(), self.waiting.clone()));
-        threads::serve_late(py, &self.handler, late)
     }
 
     /// Resolves when the consumption has been drained or stopped.

@@ -17,6 +17,7 @@ mod options;
 mod publish;
 mod route;
 mod rules;
+mod stall;
 mod tasks;
 mod threads;
 mod view;
@@ -72,6 +73,8 @@ mod _native {
     use crate::route::template::{Template, Tokens};
     #[pymodule_export]
     use crate::rules::{Rules, identity_of, read_letter, replayed};
+    #[pymodule_export]
+    use crate::threads::seat::ThreadSeat;
     #[pymodule_export]
     use crate::view::metadata::{Metadata, SequencePair};
     #[pymodule_export]

@@ -173,8 +173,8 @@ def event_loop_policy() -> str | None:
 
 
 def max_threads() -> int:
-    """The number of threads that a process has at most for the blocking code of `async def`
-    handlers."""
+    """The number of threads that a process has at most for `def` handlers, and again for the
+    blocking code of `async def` handlers."""
     value = nats_consumer_settings().get("max_threads", _DEFAULT_MAX_THREADS)
     return whole(value, 'NATS_CONSUMER["max_threads"]', least=1)
 

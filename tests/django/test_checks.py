@@ -445,6 +445,17 @@ def test_a_pool_that_has_a_connection_for_each_thread_passes(
     assert found() == {}
 
 
+def test_a_concurrency_above_the_threads_of_a_process_is_w022(
+    postgresql: dict[str, Any], settings: Settings
+) -> None:
+    in_threads(concurrency=33)
+    assert (
+        "concurrency of 33, and a process has at most 32 threads" in found()["nats_consumer.W022"]
+    )
+    settings.NATS_CONSUMER = {**settings.NATS_CONSUMER, "max_threads": 33}
+    assert found() == {}
+
+
 @pytest.mark.parametrize("port", [6432, "6432", 6543])
 def test_server_side_cursors_through_a_pooler_are_w021(
     postgresql: dict[str, Any], port: object

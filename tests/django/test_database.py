@@ -12,7 +12,7 @@ from django.db import DatabaseError, connection, connections
 from pytest_django import Settings
 
 from nats_consumer import JetstreamPullConsumer, lanes
-from nats_consumer.lanes import database, own_thread
+from nats_consumer.lanes import database, handler_threads, own_thread
 from nats_consumer.run.dispatch import dispatch_for
 from tests.unit.support.doubles import FakeConsumption, FakeMessage
 from tests.waiting import becomes_true, eventually
@@ -94,6 +94,29 @@ def test_an_idle_thread_that_async_handlers_call_closes_its_connections(
             await lanes.call(query)
             await becomes_true(lambda: wrappers[0].connection is None)
             await lanes.call(query)
+        threads.end()
+
+    asyncio.run(run())
+
+
+def test_an_idle_thread_that_async_handlers_call_ends_and_closes_its_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "_IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(lanes, "_END_SECONDS", 0.01)
+    wrappers: list[Any] = []
+
+    def query() -> None:
+        Querying().handle_message(None)
+        wrappers.append(connections["default"])
+
+    async def run() -> None:
+        threads = lanes.Threads("Calling", 1)
+        with threads.in_use():
+            for number in range(2):
+                await lanes.call(query)
+                await becomes_true(lambda: not threads.alive())
+                await becomes_true(lambda count=number: wrappers[count].connection is None)
         threads.end()
 
     asyncio.run(run())
@@ -263,7 +286,7 @@ def _serve(dispatch: Any, consumption: Delivering) -> None:
         dispatch.start(consumption)
 
     asyncio.run(start())
-    eventually(lambda: not dispatch.stuck_threads())
+    eventually(lambda: not handler_threads.alive())
 
 
 class Counting(Querying):

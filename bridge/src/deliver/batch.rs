@@ -9,19 +9,18 @@ use tokio::task::AbortHandle;
 use tracing::warn;
 
 use crate::deliver::attempt::Attempt;
-use crate::deliver::inbox::DeliveryQueue;
 use crate::deliver::message::Message;
 use crate::host::lock::lock;
 use crate::host::runtime::runtime;
 
 const LOG: &str = "nats_consumer::handler";
 
-/// The inbox of a consumer that handles batches. Nothing waits in its queue, which wakes the event loop and tells what
-/// goes on.
+/// The inbox of a consumer that handles batches. Behind the gatherer, batches wait for a thread, or nothing waits and the
+/// event loop is woken.
 #[derive(Debug)]
 pub(crate) struct BatchInbox {
     pub(crate) gatherer: Arc<Gatherer>,
-    pub(crate) queue: Arc<DeliveryQueue>,
+    pub(crate) behind: Arc<dyn Inbox>,
 }
 
 impl Inbox for BatchInbox {
@@ -30,11 +29,13 @@ impl Inbox for BatchInbox {
     }
 
     fn waiting(&self) -> usize {
-        self.gatherer.waiting()
+        self.gatherer.waiting() + self.behind.waiting()
     }
 
     fn recall(&self) -> Vec<Delivery> {
-        self.gatherer.recall()
+        let mut recalled = self.gatherer.recall();
+        recalled.append(&mut self.behind.recall());
+        recalled
     }
 
     fn wind_up(&self) {
@@ -42,12 +43,12 @@ impl Inbox for BatchInbox {
     }
 
     fn cancel(&self) {
-        self.queue.cancel();
+        self.behind.cancel();
     }
 
     fn close(&self) {
         self.gatherer.close();
-        self.queue.close();
+        self.behind.close();
     }
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use crate::deliver::at_work::AtWork;
 use crate::deliver::message::Message;
 use crate::host::panic::catch_panic;
 
@@ -21,8 +20,6 @@ pub(crate) struct Handler {
     pub(crate) log: Py<PyAny>,
     /// How many may run at once.
     pub(crate) concurrency: usize,
-    /// The messages that the threads work on, if handlers are plain calls.
-    pub(crate) at_work: AtWork,
     /// How long one may run.
     pub(crate) timeout: Option<Duration>,
     /// Whether `handle` ends what runs too long on the event loop, and judges it.

@@ -14,5 +14,6 @@ pub(crate) mod process;
 pub(crate) mod runtime;
 pub(crate) mod seconds;
 pub(crate) mod signals;
+pub(crate) mod used;
 pub(crate) mod wake;
 pub(crate) mod watchdog;

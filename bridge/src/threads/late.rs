@@ -2,10 +2,10 @@
 //!
 //! No thread can be ended from outside. So what ends is the delivery: when its handler's time is over, it is
 //! judged as if the handler had raised, and what the late handler says from then on is ignored. Its place
-//! stays occupied until its thread is free again. One timer watches all threads of a consumer.
+//! stays occupied until its thread is free again. One timer watches all handlers of a consumer.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nats_consumer::{Delivery, Follows};
@@ -13,22 +13,20 @@ use tokio::time::sleep_until;
 use tracing::{error, warn};
 
 use crate::deliver::attempt::Attempt;
-use crate::deliver::inbox::DeliveryQueue;
 use crate::host::context::Context;
 use crate::host::lock::lock;
+use crate::threads::{ConsumerLane, pool};
 
 /// The logger that hears of every failed attempt.
 const LOG: &str = "nats_consumer::handler";
 
-/// The threads of one consumer.
+/// The handlers of one consumer.
 #[derive(Debug)]
 pub(crate) struct Late {
     consumer: String,
     limit: Duration,
-    threads: usize,
+    concurrency: usize,
     state: Mutex<State>,
-    /// Wakes the thread that waits for `judged`.
-    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +37,6 @@ struct State {
     late: usize,
     /// Late, and what follows: to be reported, and `failed` to be asked after the last attempt.
     judged: VecDeque<(Arc<Run>, Follows)>,
-    is_closed: bool,
 }
 
 /// A handler at work in a thread.
@@ -69,8 +66,8 @@ impl Run {
 }
 
 impl Late {
-    pub(crate) fn new(consumer: String, limit: Duration, threads: usize) -> Self {
-        Self { consumer, limit, threads, state: Mutex::default(), changed: Condvar::new() }
+    pub(crate) fn new(consumer: String, limit: Duration, concurrency: usize) -> Self {
+        Self { consumer, limit, concurrency, state: Mutex::default() }
     }
 
     pub(crate) fn limit(&self) -> Duration {
@@ -128,16 +125,9 @@ impl Late {
         );
     }
 
-    /// Waits for a handler that ran late; `None` when there will be none. Must be called without the GIL.
+    /// A handler that ran late and was not reported.
     pub(crate) fn next_judged(&self) -> Option<(Arc<Run>, Follows)> {
-        let idle = |state: &mut State| state.judged.is_empty() && !state.is_closed;
-        let waiting = self.changed.wait_while(lock(&self.state), idle);
-        waiting.unwrap_or_else(PoisonError::into_inner).judged.pop_front()
-    }
-
-    fn close(&self) {
-        lock(&self.state).is_closed = true;
-        self.changed.notify_all();
+        lock(&self.state).judged.pop_front()
     }
 
     /// When the next handler may be late. One that begins meanwhile is not late before that.
@@ -158,7 +148,7 @@ impl Late {
             overdue.push(run);
         }
         state.late += overdue.len();
-        let is_stuck = !overdue.is_empty() && state.late >= self.threads;
+        let is_stuck = !overdue.is_empty() && state.late >= self.concurrency;
         (overdue, is_stuck)
     }
 
@@ -168,20 +158,20 @@ impl Late {
         delivery.note_late();
         let follows = delivery.fail_with("TimeoutError", None);
         lock(&self.state).judged.push_back((run, follows));
-        self.changed.notify_one();
     }
 }
 
-/// Watches the threads that take from `waiting`, until it is closed.
-pub(crate) async fn watch(late: Arc<Late>, waiting: Arc<DeliveryQueue>) {
+/// Watches the handlers of the lane, until it is closed.
+pub(crate) async fn watch(late: Arc<Late>, lane: Arc<ConsumerLane>) {
     loop {
         tokio::select! {
             () = sleep_until(late.next_look().into()) => {}
-            () = waiting.closed() => return late.close(),
+            () = lane.closed() => return,
         }
         let (overdue, is_stuck) = late.take_overdue();
         for run in overdue {
             late.time_out(run);
+            pool().send(&lane);
         }
         if is_stuck {
             error!(
@@ -189,7 +179,7 @@ pub(crate) async fn watch(late: Arc<Late>, waiting: Arc<DeliveryQueue>) {
                 consumer = late.consumer,
                 "all its threads ({}) are held by handlers that outlast handler_timeout: it handles nothing until \
                  one of them returns. Give what they wait for a timeout, or restart the worker.",
-                late.threads,
+                late.concurrency,
             );
         }
     }

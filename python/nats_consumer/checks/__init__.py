@@ -262,6 +262,27 @@ def check_databases(**_: Any) -> list[CheckMessage]:
     ]
 
 
+@register("nats_consumer")
+def check_threads(**_: Any) -> list[CheckMessage]:
+    """W022: a process has fewer threads than a consumer's concurrency."""
+    try:
+        most = settings.max_threads()
+    except ConfigurationError:
+        return []  # check_settings() says so
+    return [
+        CheckWarning(
+            f"{each.__name__} has a concurrency of {threads}, and a process has at most {most} "
+            "threads for `def` handlers.",
+            hint=f'Raise NATS_CONSUMER["max_threads"] to {threads} or more, if the database has as '
+            "many connections, or lower the concurrency.",
+            obj=each,
+            id="nats_consumer.W022",
+        )
+        for each in registry.consumers()
+        if (threads := _threads_of(each)) > most
+    ]
+
+
 def _threads_of(consumer: type[Declaration]) -> int:
     """How many threads its handlers run in; 0 for `async def`."""
     try:

@@ -16,11 +16,13 @@ from asgiref.sync import iscoroutinefunction
 from django.db import close_old_connections
 
 from . import here
-from .database import close_connections, fresh_connections
+from .database import FreshConnections, close_connections
 from .forked import ChildrenEnd
 
 # A thread that is not called for this long closes its connections, as those of the engine do.
 _IDLE_SECONDS = 1.0
+# After this time it ends.
+_END_SECONDS = 10.0
 
 
 class _Lane(threading.local):
@@ -87,7 +89,7 @@ def _detour(
 ) -> Any:
     enter_thread_lane(loop)
     try:
-        with fresh_connections():
+        with FreshConnections():
             return finish(function(*args, **kwargs))
     finally:
         # The thread goes back to the loop's pool, where others use it.
@@ -97,8 +99,8 @@ def _detour(
 
 class Threads:
     """A thread lane for the blocking code that one consumer calls from the event loop: up to
-    `count` threads, each started when it is first needed. They keep their database connections,
-    as Django's CONN_MAX_AGE says."""
+    `count` threads, each started when it is needed, and ended when it is idle. They keep their
+    database connections, as Django's CONN_MAX_AGE says."""
 
     def __init__(self, name: str, count: int) -> None:
         self.has_ended = False
@@ -159,14 +161,27 @@ class Threads:
             return self._calls.get(timeout=_IDLE_SECONDS)
         except Empty:
             close_old_connections()
-            return self._calls.get()
+        try:
+            return self._calls.get(timeout=_END_SECONDS)
+        except Empty:
+            return None if self._may_end() else self._calls.get()
+
+    def _may_end(self) -> bool:
+        """Whether the calling thread is still idle; then it does not count any more."""
+        own = threading.current_thread()
+        # First, so that a call that finds no idle thread finds room for another one.
+        self._threads.remove(own)
+        if self._idle.acquire(blocking=False):
+            return True
+        self._threads.append(own)
+        return False
 
 
 def _answer(answer: Future[Any], call: Callable[[], Any]) -> None:
     if not answer.set_running_or_notify_cancel():
         return
     try:
-        with fresh_connections(), ChildrenEnd():
+        with FreshConnections(), ChildrenEnd():
             result = finish(call())
     except BaseException as error:
         answer.set_exception(error)

@@ -4,11 +4,12 @@ import asyncio
 import logging
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from traceback import FrameSummary, StackSummary, walk_stack
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .pool import BatchTask, PoolTask
 
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 
 # Consumer and seconds, as the engine gives them.
 About = tuple[str, int]
+
+
+class AtWork(NamedTuple):
+    """A message that a handler has in a thread."""
+
+    consumer: str
+    is_own: bool
+    message: "Message"
+    thread: int
+
 
 _FOLLOWS = "Messages that have not started are handed back, and no new ones are taken until"
 # What runs handlers; the code below it is theirs.
@@ -60,17 +71,35 @@ def of_loop(about: About, loop: asyncio.AbstractEventLoop, thread: int) -> tuple
     )
 
 
-def of_threads(about: About, running: list[tuple["Message", int]]) -> tuple[int, str]:
-    """The same about a consumer whose threads are all busy."""
+def of_threads(
+    about: About, at_work: Sequence[tuple[str, bool, "Message", int]], is_full: bool
+) -> tuple[int, str]:
+    """The same about a consumer with `def` handlers that waits for a thread. `is_full` says that
+    its own handlers have all that it may have, else handlers have all of the process."""
     name, seconds = about
-    if not running:
+    running = [AtWork(*each) for each in at_work]
+    own = [each for each in running if each.is_own]
+    holding = own if is_full else running
+    if not holding:
         return logging.WARNING, f"{name}: no thread was free for {seconds} s."
-    message, thread = running[0]
-    return logging.ERROR, (
-        f"{name}: none of its {len(running)} threads has been free for {seconds} s, and messages "
-        f"wait. The handler that began first has {_described(message)} and is at {_place(thread)}. "
-        f"{_FOLLOWS} a thread is free. Give what the handler waits for a timeout. If it may take "
-        "that long, say so: set handler_timeout."
+    first = holding[0]
+    place = f"{_described(first.message)} and is at {_place(first.thread)}"
+    if is_full:
+        return logging.ERROR, (
+            f"{name}: none of its {len(own)} threads has been free for {seconds} s, and messages "
+            f"wait. The handler that began first has {place}. {_FOLLOWS} a thread is free. Give "
+            "what the handler waits for a timeout. If it may take that long, say so: set "
+            "handler_timeout."
+        )
+    counts = Counter(each.consumer for each in running)
+    holders = ", ".join(f"{consumer} ({count})" for consumer, count in counts.most_common())
+    level = logging.ERROR if first.is_own else logging.WARNING
+    return level, (
+        f"{name}: all {len(running)} threads of this process are held by handlers of {holders}. "
+        f"None has been free for {seconds} s, and messages wait. The handler that began first is "
+        f"one of {first.consumer}: it has {place}. {_FOLLOWS} a thread is free. Give what that "
+        f"handler waits for a timeout, give {counts.most_common(1)[0][0]} a lower concurrency, or "
+        'raise NATS_CONSUMER["max_threads"].'
     )
 
 

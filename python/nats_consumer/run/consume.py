@@ -25,6 +25,7 @@ async def consume(options: ConsumerOptions, dispatch: "Dispatch") -> _native.Con
             dispatch.failed,
             dispatch.log,
             dispatch.keeps_time,
+            dispatch.in_threads,
         )
     except StreamNotFound as error:
         raise StreamNotFound(

@@ -2,16 +2,12 @@
 
 import asyncio
 import logging
-import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgiref.sync import iscoroutinefunction
-from django.db import close_old_connections
 
 from nats_consumer import current, lanes
 from nats_consumer.declare.arguments import message_call
@@ -21,16 +17,15 @@ from nats_consumer.declare.middleware import Call, Middleware, middleware
 from nats_consumer.declare.once import batch_handled_once, handled_once
 from nats_consumer.declare.retry import retry_policy
 from nats_consumer.exceptions import InvalidPayload
-from nats_consumer.lanes.database import (
-    close_connections,
-    fresh_connections,
-)
+from nats_consumer.lanes import handler_threads
+from nats_consumer.lanes.database import FreshConnections
 from nats_consumer.lanes.forked import ChildrenEnd
 from nats_consumer.lanes.own_thread import leave_thread
 from nats_consumer.lanes.pool import BatchTask
 from nats_consumer.logs import fields_of, method_of, text_of
 from nats_consumer.message import Message
 from nats_consumer.outcomes import Ack, DeadLetter, Drop, ErrorAckBehavior, Outcome, Retry
+from nats_consumer.settings import max_threads
 
 from .attempts import Attempts, in_time, limited, name_of, timeout_error
 from .batches import Answer, Batches, BatchTimeoutError, Calls
@@ -57,9 +52,6 @@ _FINAL_NAMES = {
     ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR: "retry",
 }
 
-# What interrupts a thread again and again is not to fill the log.
-_INTERRUPTED_SECONDS = 1.0
-
 
 class Dispatch(ABC):
     """The calls from the engine into one consumer. `handle`, `failed` and `log` are what
@@ -71,6 +63,8 @@ class Dispatch(ABC):
     """The text for handlers that still run when a drain's time is over."""
     keeps_time = False
     """Whether it ends handlers on the event loop that run too long, and not the engine."""
+    in_threads = False
+    """Whether the engine calls handlers in threads, and not on the event loop."""
     consumption: "Consumption"
     """Known from the start on."""
 
@@ -296,19 +290,18 @@ class LoopDispatch(Dispatch):
 
 
 class ThreadDispatch(Dispatch):
-    """Calls of a `def handle_message`: in its own threads, where it may block and use the ORM."""
+    """Calls of a `def handle_message`: in threads of the process, where it may block and use the
+    ORM."""
 
+    in_threads = True
     interruption = "handed back; their threads continue until the process ends"
 
-    def __init__(
-        self, consumer: Declaration, threads: int, layers: Sequence[Middleware] = ()
-    ) -> None:
+    def __init__(self, consumer: Declaration, layers: Sequence[Middleware] = ()) -> None:
         super().__init__(consumer, layers)
-        self._count = threads
         self._call = self._handle_message = self._call_of(consumer)
         self._timeout = consumer.handler_timeout
         self._has_timeout = self._timeout is not None
-        self._threads: list[threading.Thread] = []
+        self._is_started = False
         self.handle = self._handle
         self.failed = self._failed
         if self._layers:
@@ -336,60 +329,19 @@ class ThreadDispatch(Dispatch):
             self._exhaust(message, error, answer if second is None else None)
 
     def _start(self, consumption: "Consumption") -> None:
-        # With a handler_timeout one more, for the handle_error of those whose own thread is still
-        # busy.
-        serve = partial(consumption.serve, close_old_connections)
-        work: dict[str, Callable[[], None]] = {
-            str(number): serve for number in range(1, self._count + 1)
-        }
-        if self._has_timeout:
-            work["late"] = consumption.serve_late
-        loop = asyncio.get_running_loop()
-        self._threads = [
-            threading.Thread(
-                # Each in a copy of this context: a handler has to know whose run it is in.
-                target=copy_context().run,
-                args=(self._serve, serve, loop),
-                name=f"{self._name}-{suffix}",
-                # A handler that never returns must not keep the process from ending.
-                daemon=True,
-            )
-            for suffix, serve in work.items()
-        ]
-        for thread in self._threads:
-            thread.start()
+        enter = handler_threads.enter(self._name, asyncio.get_running_loop())
+        consumption.start_threads(enter, max_threads())
+        self._is_started = True
 
     def end(self) -> None:
-        """Do nothing: each thread ends with the consumption."""
+        """Do nothing: the threads are those of the process."""
 
     def stuck_threads(self) -> list[str]:
         """The names of the threads that still run a handler."""
-        return [thread.name for thread in self._threads if thread.is_alive()]
-
-    def _serve(self, serve: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        lanes.enter_thread_lane(loop)
-        try:
-            while not self._has_served(serve):
-                time.sleep(_INTERRUPTED_SECONDS)
-        finally:
-            close_connections()
-
-    def _has_served(self, serve: Callable[[], None]) -> bool:
-        """Serve until nothing will come any more. What ends it early, such as memory that ran out
-        beside a handler, costs the delivery it held, and not the thread."""
-        try:
-            serve()
-        except BaseException:
-            logger.exception(
-                "%s: a thread was interrupted and continues.",
-                self._name,
-                extra={"consumer": self._name},
-            )
-            return False
-        return True
+        return self.consumption.busy_threads() if self._is_started else []
 
     def _handle(self, message: Message) -> Any:
-        with fresh_connections(), ChildrenEnd():
+        with FreshConnections(), ChildrenEnd():
             return lanes.finish(self._handle_message(message))
 
     def _failed(self, message: Message, error: Exception) -> Outcome | None:
@@ -397,7 +349,7 @@ class ThreadDispatch(Dispatch):
         answer = None
         try:
             if self._handle_error is not None:
-                with fresh_connections(), ChildrenEnd():
+                with FreshConnections(), ChildrenEnd():
                     answer = lanes.call(self._handle_error, message, error, message.attempt)
         except Outcome as outcome:
             return outcome
@@ -483,12 +435,10 @@ class BatchLoopDispatch(LoopDispatch):
 
 
 class BatchThreadDispatch(ThreadDispatch):
-    """Calls of a `def handle_batch`, in its own threads."""
+    """Calls of a `def handle_batch`, in threads of the process."""
 
-    def __init__(
-        self, consumer: Declaration, threads: int, layers: Sequence[Middleware] = ()
-    ) -> None:
-        super().__init__(consumer, threads, layers)
+    def __init__(self, consumer: Declaration, layers: Sequence[Middleware] = ()) -> None:
+        super().__init__(consumer, layers)
         # The engine watches the time of a batch without a thread of ours.
         self._has_timeout = False
 
@@ -505,7 +455,7 @@ class BatchThreadDispatch(ThreadDispatch):
         self._called = self._handle_all_within
 
     def _handle_all_within(self, messages: Sequence[Message]) -> None:
-        with fresh_connections(), ChildrenEnd():
+        with FreshConnections(), ChildrenEnd():
             self._handle_within(messages)
 
     def _start(self, consumption: "Consumption") -> None:
@@ -513,7 +463,7 @@ class BatchThreadDispatch(ThreadDispatch):
         super()._start(consumption)
 
     def _handle(self, messages: Any) -> None:
-        copy_context().run(self._called, messages)
+        self._called(messages)
 
     def _handle_all(self, messages: Sequence[Message]) -> None:
         steps = self._batches.handle(messages)
@@ -527,7 +477,7 @@ class BatchThreadDispatch(ThreadDispatch):
     def _handle_items(self, items: Sequence[Item]) -> Any:
         turn = self._batches.consumption.begin_turn([item.message for item in items])
         try:
-            with fresh_connections(), ChildrenEnd():
+            with FreshConnections(), ChildrenEnd():
                 endings = self._handle_message(items)
         except BaseException:
             _end(turn, self._timeout)
@@ -579,8 +529,9 @@ def dispatch_for(consumer: Declaration, concurrency: int) -> Dispatch:
     """The dispatch that the consumer's handle_message needs, for `concurrency` messages at once, or
     its handle_batch, for as many batches.
     Raises ConfigurationError if it has none, or if a middleware cannot be around it."""
-    is_async = iscoroutinefunction(handler_of(consumer))
-    if is_batch(consumer):
-        batched = BatchLoopDispatch if is_async else BatchThreadDispatch
-        return batched(consumer, concurrency, middleware())
-    return (LoopDispatch if is_async else ThreadDispatch)(consumer, concurrency, middleware())
+    has_batches = is_batch(consumer)
+    if iscoroutinefunction(handler_of(consumer)):
+        on_loop = BatchLoopDispatch if has_batches else LoopDispatch
+        return on_loop(consumer, concurrency, middleware())
+    in_threads = BatchThreadDispatch if has_batches else ThreadDispatch
+    return in_threads(consumer, middleware())

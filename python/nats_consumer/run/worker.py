@@ -18,7 +18,7 @@ from nats_consumer.connect.log import LogPump
 from nats_consumer.declare.middleware import middleware
 from nats_consumer.declare.options import Overrides
 from nats_consumer.exceptions import WorkerError
-from nats_consumer.lanes import database, own_thread
+from nats_consumer.lanes import database, handler_threads, own_thread
 from nats_consumer.streams.operation import StreamOperation
 
 from . import event_loop, logs
@@ -245,6 +245,7 @@ class _Worker:
 
     def _threads(self, orm: asyncio.Task[None]) -> list[str]:
         names = [name for each in self._supervised for name in each.stuck_threads()]
+        names += [name for name in handler_threads.alive() if name not in names]
         names += own_thread.end_threads()
         names += [each.name for each in threading.enumerate() if each.name.startswith(_POOL)]
         return names if orm.done() else [*names, "a call made with sync_to_async"]

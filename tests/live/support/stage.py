@@ -75,6 +75,7 @@ async def bound(options: ConsumerOptions, dispatch: Dispatch) -> _native.Consump
         dispatch.failed,
         dispatch.log,
         dispatch.keeps_time,
+        dispatch.in_threads,
     )
 
 

@@ -3,12 +3,14 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from types import SimpleNamespace
 from typing import Any
 
 from nats_consumer.api import PubAck
 from nats_consumer.exceptions import ApiError, StreamNotFound, SubjectsOverlap
+from nats_consumer.lanes import handler_threads
 
 
 class FakeMessage:
@@ -53,6 +55,23 @@ class _Done:
         return iter(())
 
 
+class FakeSeat:
+    """The place of a thread that works for one consumption."""
+
+    is_spare = False
+
+    def __init__(self, consumption: "FakeConsumption", enter: Callable[[], str]) -> None:
+        self._consumption = consumption
+        self._enter = enter
+        self._context = copy_context()
+        self.names: list[str] = []
+
+    def serve(self, rest: Callable[[], None]) -> None:
+        self.names = [self._enter()]
+        self._context.run(self._consumption.serve, rest)
+        self.names = []
+
+
 class FakeConsumption:
     """A consumption that runs until it is drained or told to fail. When somebody begins to wait
     for its end, it puts itself into the queue `watched`."""
@@ -76,10 +95,15 @@ class FakeConsumption:
     def start_tasks(self) -> None:
         self.tasks_started = True
 
-    def serve(self, rest: Any) -> None:
-        return
+    def start_threads(self, enter: Callable[[], str], most: int) -> None:
+        """Start one thread, which runs serve()."""
+        self._seat = FakeSeat(self, enter)
+        handler_threads.start(self._seat)
 
-    def serve_late(self) -> None:
+    def busy_threads(self) -> list[str]:
+        return self._seat.names
+
+    def serve(self, rest: Callable[[], None]) -> None:
         return
 
     def finished(self) -> Awaitable[None]:

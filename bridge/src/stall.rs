@@ -14,9 +14,10 @@ use tracing::info;
 
 use crate::deliver::handler::Handler;
 use crate::deliver::inbox::DeliveryQueue;
-use crate::deliver::message::Message;
 use crate::host::log;
 use crate::host::runtime::end_at_once;
+use crate::threads::lane::Held;
+use crate::threads::{ConsumerLane, at_work};
 
 const CONSUMER: &str = "nats_consumer::consumer";
 
@@ -31,15 +32,21 @@ const STALL_LOOKS: u32 = 9;
 /// The part of a consumer that has to make progress.
 pub(crate) enum Watched {
     /// An event loop, and the thread that it runs in.
-    Loop { event_loop: Py<PyAny>, thread: u64 },
-    /// The threads of a consumer with `def` handlers.
-    Threads,
+    Loop { queue: Arc<DeliveryQueue>, event_loop: Py<PyAny>, thread: u64 },
+    /// The way of a consumer with `def` handlers to threads.
+    Threads(Arc<ConsumerLane>),
+}
+
+/// A value that is another one when a consumer has made progress.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Looks(u64),
+    Turns(Held),
 }
 
 /// A consumer, as the watch sees it.
 pub(crate) struct Watch {
     pub(crate) engine: Weak<Consumption>,
-    pub(crate) waiting: Arc<DeliveryQueue>,
     /// The place where deliveries wait, if the consumer handles batches.
     pub(crate) gatherer: Option<Arc<Gatherer>>,
     pub(crate) handler: Arc<Handler>,
@@ -77,12 +84,13 @@ impl Watch {
     /// Watches until nothing will come any more.
     pub(crate) async fn run(self) {
         let mut patience = LookCount { looks: 0, most: self.most_looks() };
-        let mut seen = self.waiting.progress();
+        let mut seen = self.look().1;
         loop {
             sleep(LOOK_INTERVAL).await;
-            let Some(engine) = self.engine.upgrade().filter(|_| !self.waiting.is_closed()) else { return };
-            let progress = self.waiting.progress();
-            let goes_on = progress != seen || (patience.looks < patience.most && !self.holds_up(&engine));
+            let Some(engine) = self.engine.upgrade().filter(|_| !self.is_closed()) else { return };
+            let (may_hold_up, progress) = self.look();
+            let is_held_up = may_hold_up && (patience.looks >= patience.most || self.has_work(&engine));
+            let goes_on = progress != seen || !is_held_up;
             seen = progress;
             match patience.look(goes_on) {
                 Finding::Nothing => {}
@@ -92,7 +100,7 @@ impl Watch {
                 }
                 Finding::End(looks) => {
                     self.resume(&engine, looks);
-                    if matches!(*self.watched, Watched::Threads) {
+                    if matches!(*self.watched, Watched::Threads(_)) {
                         // These handlers are slow and not stuck: it is said again if one takes much longer.
                         patience.most = patience.most.max(looks.saturating_mul(2));
                     }
@@ -105,31 +113,51 @@ impl Watch {
     fn most_looks(&self) -> u32 {
         match *self.watched {
             Watched::Loop { .. } => STALL_LOOKS,
-            Watched::Threads => {
+            Watched::Threads(_) => {
                 let limit = self.handler.timeout.map_or(0, |limit| limit.as_secs() + 1);
                 u32::try_from(limit).unwrap_or(u32::MAX).max(STALL_LOOKS)
             }
         }
     }
 
-    /// Whether a consumer without progress holds anything up. A loop is asked to show that it runs.
-    fn holds_up(&self, engine: &Consumption) -> bool {
-        match *self.watched {
-            Watched::Loop { .. } => {
-                self.waiting.wake().signal();
-                true
+    fn is_closed(&self) -> bool {
+        match &*self.watched {
+            Watched::Loop { queue, .. } => queue.is_closed(),
+            Watched::Threads(lane) => lane.is_closed(),
+        }
+    }
+
+    /// Whether nothing can start without progress, and the progress so far. A loop is asked to show that it runs.
+    fn look(&self) -> (bool, Progress) {
+        match &*self.watched {
+            Watched::Loop { queue, .. } => {
+                let looks = queue.wake().looks();
+                queue.wake().signal();
+                (true, Progress::Looks(looks))
             }
-            Watched::Threads => {
+            Watched::Threads(lane) => {
+                let (is_held, by) = lane.is_held();
+                (is_held, Progress::Turns(by))
+            }
+        }
+    }
+
+    /// Whether anything waits for the handlers.
+    fn has_work(&self, engine: &Consumption) -> bool {
+        match &*self.watched {
+            Watched::Loop { .. } => true,
+            Watched::Threads(lane) => {
                 let gathers = || self.gatherer.as_ref().is_some_and(|gatherer| gatherer.waiting() > 0);
-                self.waiting.is_busy(self.handler.concurrency)
-                    && (self.waiting.has_unstarted() || gathers() || engine.has_backlog())
+                lane.has_unstarted() || gathers() || engine.has_backlog()
             }
         }
     }
 
     fn resume(&self, engine: &Consumption, looks: u32) {
         if engine.is_running() {
-            self.waiting.reopen();
+            if let Watched::Threads(lane) = &*self.watched {
+                lane.reopen();
+            }
             engine.resume();
         }
         info!(target: CONSUMER, consumer = self.handler.name, "It goes on after {:?} and takes messages again.", LOOK_INTERVAL * looks);
@@ -142,16 +170,25 @@ impl Watch {
             let stall = py.import("nats_consumer.lanes.stall")?;
             let arguments = (handler.name.as_str(), (LOOK_INTERVAL * looks).as_secs());
             match &*watched {
-                Watched::Loop { event_loop, thread } => {
+                Watched::Loop { event_loop, thread, .. } => {
                     let is_closed = event_loop.call_method0(py, "is_closed")?.is_truthy(py)?;
                     if let Some(engine) = engine.upgrade().filter(|_| is_closed) {
                         end_at_once(engine);
                     }
                     stall.call_method1("of_loop", (arguments, event_loop, thread))?.extract()
                 }
-                Watched::Threads => {
-                    let running: Vec<(Py<Message>, u64)> = handler.at_work.by_age(py);
-                    stall.call_method1("of_threads", (arguments, running))?.extract()
+                Watched::Threads(lane) => {
+                    let running = at_work::by_age(py).into_iter();
+                    let running: Vec<_> = running
+                        .map(|work| {
+                            let is_own = Arc::ptr_eq(&work.lane, lane);
+                            let name =
+                                work.lane.work.get().map(|it| it.handler.name.clone()).unwrap_or_default();
+                            (name, is_own, work.message, work.thread)
+                        })
+                        .collect();
+                    let is_full = matches!(lane.is_held(), (_, Held::ByOwn(_)));
+                    stall.call_method1("of_threads", (arguments, running, is_full))?.extract()
                 }
             }
         });
