@@ -2,13 +2,11 @@
 
 import asyncio
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -21,6 +19,7 @@ from pytest_django import Settings
 
 from nats_consumer import DeadLetter, JetstreamPullConsumer, get_nats_client
 from nats_consumer.declare import registry
+from tests.live.support.raw import publish_raw
 from tests.live.support.stage import running
 from tests.live.support.streams import add_stream
 from tests.servers import NatsServer
@@ -457,19 +456,6 @@ def test_a_letter_whose_headers_are_not_text_is_on_each_page(orders: Orders) -> 
         text = text_of(client.get(pages(orders)[name][0]))
         assert "<b>" not in text
         assert f"{orders.stream}.created" in text
-
-
-def publish_raw(server: NatsServer, subject: str, headers: bytes, payload: bytes) -> None:
-    """Publish what no client would."""
-    address = urlsplit(server.url)
-    sizes = (subject.encode(), len(headers), len(headers) + len(payload))
-    frame = b"HPUB %s %d %d\r\n" % sizes + headers + payload + b"\r\n"
-    with socket.create_connection((address.hostname, address.port or 0), timeout=5) as connection:
-        connection.recv(65536)
-        connection.sendall(b'CONNECT {"verbose":false,"headers":true}\r\n' + frame + b"PING\r\n")
-        received = b""
-        while b"PONG" not in received:
-            received += connection.recv(65536)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from nats_consumer.client.jetstream.push import PushSubscription
 from nats_consumer.exceptions import ConfigurationError, StreamNotFound, SubscriptionEnded
 from tests.faults.support.proxy import DOWN, UP, Proxy
 from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
+from tests.live.support.raw import publish_raw
 from tests.live.support.stage import Stage
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
@@ -215,6 +216,14 @@ async def test_a_filter_and_a_beginning_of_a_config_are_kept(stage: Stage) -> No
     await stage.publish(5, event="odd")
     await stage.publish(6, event="even")
     assert await numbers(sub, 1) == [6]
+
+
+async def test_a_message_with_unreadable_headers_can_be_got_from_any_replica(stage: Stage) -> None:
+    name = f"{stage.stream}-direct"
+    await stage.jetstream.add_stream(name=name, subjects=[f"{name}.>"], allow_direct=True)
+    publish_raw(stage.server, f"{name}.created", b"NATS/1.0\r\nTrace: \xff\r\n\r\n", b"1")
+    message = await stage.client.jetstream(timeout=2).get_msg(name, 1, direct=True)
+    assert (message.data, message.headers) == (b"1", {"Trace": "\ufffd"})
 
 
 async def test_a_callback_gets_the_messages_too(stage: Stage) -> None:

@@ -1,12 +1,13 @@
 """Messages as a stream keeps them, without a consumer."""
 
 import json
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from nats_consumer.api import Header, RawStreamMsg
 from nats_consumer.api.wire import from_timestamp, to_timestamp
-from nats_consumer.exceptions import ApiError
+from nats_consumer.exceptions import ApiError, Disconnected, RequestTimeout
 from nats_consumer.names import check_name
 
 from .requests import Requests
@@ -35,7 +36,9 @@ class Stored(Requests):
         else:
             body = {"last_by_subj": subject} if subject else {"seq": seq}
         if direct:
-            return await self._direct(stream_name, body)
+            # Unreadable headers break the connection. In JSON they do not.
+            with suppress(Disconnected, RequestTimeout):
+                return await self._direct(stream_name, body)
         answer = await self._request_about(stream_name, f"STREAM.MSG.GET.{stream_name}", body)
         return RawStreamMsg.from_response(answer["message"])
 
