@@ -155,9 +155,6 @@ impl Watch {
 
     fn resume(&self, engine: &Consumption, looks: u32) {
         if engine.is_running() {
-            if let Watched::Threads(lane) = &*self.watched {
-                lane.reopen();
-            }
             engine.resume();
         }
         info!(target: CONSUMER, consumer = self.handler.name, "It goes on after {:?} and takes messages again.", LOOK_INTERVAL * looks);

@@ -23,6 +23,7 @@ use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
 use crate::handle::{Handler, Inbox, TaskPool};
+use crate::jetstream::sign::is_confirmed;
 use crate::observe::meter::{InFlight, Name};
 use crate::observe::monitor::HANDLER;
 use crate::observe::state::{Machine, trouble_of};
@@ -505,6 +506,7 @@ impl Consumption {
         self.inbox.close();
         self.written.cancel();
         let _ = timeout(CLOSE_TIMEOUT, self.writing.wait()).await;
+        self.confirm_settlements().await;
         if self.settler.shared.options.ephemeral.is_some() {
             self.delete_durable().await;
         }
@@ -512,6 +514,16 @@ impl Consumption {
         self.settler.shared.monitor.note(Machine::ends);
         let _ = self.alive.send(false);
         unfinished
+    }
+
+    /// Waits until the server has read the last settlements. A connection that is closed while the server still sends
+    /// something is reset, and what was written last may be lost with it.
+    async fn confirm_settlements(&self) {
+        let connection = self.settler.shared.connection();
+        if connection.is_up() {
+            is_confirmed(&connection, &self.settler.shared.options.stream, &self.durable, CLOSE_TIMEOUT)
+                .await;
+        }
     }
 
     /// Deletes the durable, which nobody else reads. If that fails, the server does it later.

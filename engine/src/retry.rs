@@ -16,6 +16,9 @@
 use std::fmt;
 use std::time::Duration;
 
+/// How long a message waits at least where nothing limits how often it comes again, so that no schedule makes a hot loop.
+pub(crate) const SHORTEST_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How often a message is tried, and how long it waits in between.
 ///
 /// ```
@@ -120,6 +123,11 @@ impl RetryPolicy {
                 delays[usize::try_from(earlier).map_or(last, |earlier| earlier.min(last))]
             }
         }
+    }
+
+    /// How long a message waits after a failure that says nothing about it. Nothing limits how often it fails like that.
+    pub(crate) fn patient_delay(&self, attempt: u64) -> Duration {
+        self.delay(attempt).max(SHORTEST_PATIENCE)
     }
 
     /// The longest delay of the schedule: how far a message is put off that nobody gives up.
@@ -239,5 +247,16 @@ mod tests {
             assert!(matches!(error, PolicyError::Factor(_)), "{factor}");
             assert!(error.to_string().contains(&factor.to_string()), "{error}");
         }
+    }
+
+    #[test]
+    fn what_comes_again_without_limit_waits_although_the_schedule_has_no_delay() {
+        let policy =
+            RetryPolicy::new(3, Schedule::Delays(vec![Duration::ZERO, Duration::from_secs(2)])).unwrap();
+        assert_eq!(policy.delay(1), Duration::ZERO);
+        assert_eq!(
+            [1, 2].map(|attempt| policy.patient_delay(attempt)),
+            [SHORTEST_PATIENCE, Duration::from_secs(2)]
+        );
     }
 }

@@ -38,6 +38,10 @@ impl Inbox for BatchInbox {
         recalled
     }
 
+    fn reopen(&self) {
+        self.behind.reopen();
+    }
+
     fn wind_up(&self) {
         self.gatherer.wind_up();
     }

@@ -139,11 +139,6 @@ impl<W: Send + Sync + 'static> Lane<W> {
         (is_exhausted, Held::ByAll(ended))
     }
 
-    /// Lets deliveries start that are put in from now on, after a recall.
-    pub(crate) fn reopen(&self) {
-        self.is_recalled.store(false, Release);
-    }
-
     /// Whether deliveries that were taken but not started have to be handed back.
     pub(crate) fn is_recalled(&self) -> bool {
         self.is_recalled.load(Acquire)
@@ -200,6 +195,10 @@ impl<W: Send + Sync + 'static> Inbox for Lane<W> {
         let recalled = self.with_own(|own| self.pool.recall(own)).unwrap_or_default();
         self.room.notify_one();
         recalled
+    }
+
+    fn reopen(&self) {
+        self.is_recalled.store(false, Release);
     }
 
     /// A thread cannot be cancelled.

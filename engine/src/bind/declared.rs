@@ -110,19 +110,17 @@ pub(crate) fn merge(
     }
 }
 
-/// The configuration of a durable that does not exist yet; `resume_at` is the stream sequence where one that was
-/// lost begins again.
+/// The configuration of a durable that does not exist yet, and how much it allows at first.
 pub(crate) fn wanted(
     options: &ConsumerOptions,
     name: &str,
-    resume_at: Option<u64>,
+    start: Start,
     allowed: i64,
 ) -> Map<String, Value> {
     let mut config = Map::new();
     config.insert("durable_name".into(), name.into());
     config.insert("ack_policy".into(), "explicit".into());
     config.insert("replay_policy".into(), "instant".into());
-    let start = resume_at.map_or_else(|| options.start.clone(), Start::Sequence);
     let (policy, detail) = match start {
         Start::All => ("all", None),
         Start::Last => ("last", None),
@@ -182,7 +180,7 @@ mod tests {
     #[test]
     fn a_change_says_from_what_to_what() {
         let options = ConsumerOptions::pull("orders", "billing").filter("orders.*");
-        let declared = wanted(&options, "billing", None, 1000);
+        let declared = wanted(&options, "billing", options.start.clone(), 1000);
         let mut other = declared.clone();
         other.insert("ack_wait".into(), json!(90_000_000_000_u64));
         other.remove("filter_subject");

@@ -80,7 +80,7 @@ mod tests {
 
     fn drift(change: impl FnOnce(&mut Map<String, Value>)) -> Drift {
         let options = ConsumerOptions::pull("orders", "billing").filter("orders.*");
-        let bound = wanted(&options, "billing", None, 2000);
+        let bound = wanted(&options, "billing", options.start.clone(), 2000);
         let mut now = bound.clone();
         change(&mut now);
         Drift::of(&now, &bound, &options)

@@ -154,7 +154,7 @@ pub(crate) fn decide(
     resume: &Resume,
 ) -> Result<Step> {
     let Some(found) = found else {
-        let mut config = wanted(options, name, resume.at, allowance(options, stream));
+        let mut config = wanted(options, name, resume.start(&options.start), allowance(options, stream));
         if let Some(until) = &resume.pause_until {
             config.insert("pause_until".into(), until.clone().into());
         }

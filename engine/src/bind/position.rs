@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use crate::config::Start;
 use crate::connect::Connection;
 use crate::error::Result;
 use crate::jetstream::info::{ConsumerInfo, StreamInfo, stream_info};
@@ -36,9 +37,22 @@ pub(crate) struct Resume {
     created: Option<String>,
     /// The durable was seen before.
     is_again: bool,
+    /// The stream was made again since.
+    is_of_another_stream: bool,
 }
 
 impl Resume {
+    /// Where the durable begins. Whatever is in a stream that was made again came while this worker wanted to consume.
+    pub(crate) fn start(&self, declared: &Start) -> Start {
+        match (self.at, declared) {
+            (Some(sequence), _) => Start::Sequence(sequence),
+            (None, Start::New | Start::Last | Start::LastPerSubject) if self.is_of_another_stream => {
+                Start::All
+            }
+            (None, _) => declared.clone(),
+        }
+    }
+
     /// Whether this worker has never seen the durable.
     pub(crate) fn is_first(&self) -> bool {
         !self.is_again
@@ -72,29 +86,40 @@ impl Position {
     /// # Errors
     /// What the API answered.
     pub(crate) async fn resume(&self, connection: &Connection, stream: &str) -> Result<Resume> {
-        Ok(Resume {
-            at: self.resume_at(connection, stream).await?,
+        let mut resume = Resume {
             pause_until: self.pause_until.clone().filter(|until| is_later_than_now(until)),
             created: self.created.clone(),
-            is_again: self.acknowledged.is_some(),
-        })
+            ..Resume::default()
+        };
+        if let Some(acknowledged) = self.acknowledged {
+            let info = stream_info(connection, stream).await?;
+            resume.is_again = true;
+            resume.is_of_another_stream =
+                self.stream_created.is_some() && self.stream_created != info.created;
+            resume.at = self.resume_at(connection, stream, &info, acknowledged).await;
+        }
+        Ok(resume)
     }
 
     /// The sequence behind what is settled; `None` where that says nothing any more: the stream was made again, or
     /// restored from an older copy, which gives the sequences behind it to other messages.
-    async fn resume_at(&self, connection: &Connection, stream: &str) -> Result<Option<u64>> {
-        let Some(acknowledged) = self.acknowledged else { return Ok(None) };
-        let info = stream_info(connection, stream).await?;
+    async fn resume_at(
+        &self,
+        connection: &Connection,
+        stream: &str,
+        info: &StreamInfo,
+        acknowledged: u64,
+    ) -> Option<u64> {
         if info.config.get("retention").is_some_and(|policy| policy == "workqueue") {
             // It holds only what is not settled, and refuses every other beginning than its own (10101).
-            return Ok(None);
+            return None;
         }
         let is_the_same = self.stream_created == info.created;
         let is_behind = info.state.last_seq < acknowledged;
         if !is_the_same || is_behind || self.is_younger(connection, stream, acknowledged).await {
-            return Ok(None);
+            return None;
         }
-        Ok(Some(acknowledged + 1))
+        Some(acknowledged + 1)
     }
 
     pub(crate) fn created(&self) -> Option<&str> {

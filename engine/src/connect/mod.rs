@@ -104,7 +104,8 @@ impl Connection {
     pub async fn open(options: &ConnectOptions) -> Result<Self> {
         let servers = Arc::new(Servers::new(options)?);
         let began = Instant::now();
-        let limit = options.connect_timeout * u32::try_from(options.servers.len()).unwrap_or(u32::MAX);
+        let limit =
+            options.connect_timeout.saturating_mul(u32::try_from(options.servers.len()).unwrap_or(u32::MAX));
         let mut failures: Vec<Failure> = Vec::new();
         loop {
             for address in servers.in_any_order() {
@@ -143,7 +144,9 @@ impl Connection {
             let looked_up = timeout(limit, lookup_host((address.host(), address.port()))).await;
             let places = looked_up.map_err(|_| (String::from("DNS error: timed out"), None))?;
             let places = places.map_or(1, |places| places.count().max(1));
-            let most = limit * u32::try_from(places).unwrap_or(u32::MAX) + CONNECT_RETRY_PAUSE;
+            let most = limit
+                .saturating_mul(u32::try_from(places).unwrap_or(u32::MAX))
+                .saturating_add(CONNECT_RETRY_PAUSE);
             match timeout(most.min(left.unwrap_or(most)), dialling.connect(servers.addresses())).await {
                 Ok(connected) => {
                     connected.map_err(|error| (error.to_string(), Some(Arc::new(error) as Cause)))

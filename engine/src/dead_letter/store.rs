@@ -12,12 +12,15 @@ use tracing::info;
 
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
-use crate::dead_letter::format::{self, LARGEST_HEADERS, OwnHeaders, Part, RAW_HEADERS, wire_size};
+use crate::dead_letter::format::{
+    self, LARGEST_HEADERS, MESSAGE_ID, OwnHeaders, Part, RAW_HEADERS, wire_size,
+};
 use crate::error::{ErrorKind, Result};
 use crate::jetstream::beside::create_beside;
+use crate::jetstream::stored;
 use crate::message::Message;
 use crate::observe::target::DEAD_LETTER;
-use crate::publish::{Outgoing, publish};
+use crate::publish::{Outgoing, PublishAck, publish};
 
 /// How long the dead-letter stream may take to confirm a copy.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,16 +106,38 @@ impl DeadLetterStore {
         copies
     }
 
-    async fn put(&self, connection: &Connection, copy: Outgoing) -> Result<()> {
+    async fn put(&self, connection: &Connection, mut copy: Outgoing) -> Result<()> {
+        loop {
+            let stored = self.publish(connection, copy.clone()).await?;
+            if !stored.duplicate || self.is_there(connection, &stored).await? {
+                return Ok(());
+            }
+            // The stream remembers the id of a letter that was purged or replayed. The number is of no other letter.
+            let (subject, mut headers, payload) = copy.into_parts();
+            let id = headers.get(MESSAGE_ID).map(|id| format!("{}.{}", id.as_str(), stored.sequence));
+            headers.insert(MESSAGE_ID, id.unwrap_or_default().as_str());
+            copy = Outgoing::with_headers(subject.into_string(), headers, payload);
+        }
+    }
+
+    async fn publish(&self, connection: &Connection, copy: Outgoing) -> Result<PublishAck> {
         match publish(connection, copy.clone(), STORE_TIMEOUT).await {
             // Somebody deleted the stream meanwhile.
             Err(error) if error.kind() == ErrorKind::NoStream => {
                 self.create(connection).await?;
-                publish(connection, copy, STORE_TIMEOUT).await?;
+                publish(connection, copy, STORE_TIMEOUT).await
             }
-            stored => drop(stored?),
+            stored => stored,
         }
-        Ok(())
+    }
+
+    /// Whether the message that this one is a duplicate of is still in the stream. Who may not look has to believe it.
+    async fn is_there(&self, connection: &Connection, earlier: &PublishAck) -> Result<bool> {
+        match stored::get(connection, &earlier.stream, &json!({ "seq": earlier.sequence })).await {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// A stream without limits, unless the account wants them.

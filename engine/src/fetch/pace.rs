@@ -65,12 +65,12 @@ impl Pace {
         }
     }
 
-    /// Takes note of what the handlers did.
-    pub(super) fn observe(&mut self, now: Instant, places: &Places) {
+    /// Takes note of what the handlers did, and of the bytes of the largest message that arrived meanwhile.
+    pub(super) fn observe(&mut self, now: Instant, places: &Places, largest: usize) {
         (self.settled, self.held) = (places.settled(), places.held());
         self.window.observe(now, self.settled, self.held, places.held_bytes());
         let size = places.held_bytes().checked_div(self.held).unwrap_or_default();
-        self.message_size = size.max(self.message_size * 99 / 100);
+        self.message_size = size.max(largest).max(self.message_size * 99 / 100);
     }
 
     /// Whether to ask how the durable stands. `is_backlogged`: messages may wait at the server.
@@ -182,7 +182,7 @@ mod tests {
                 self.places.release(0);
             }
             self.places.take(0, (held * bytes).saturating_sub(self.places.held_bytes()));
-            self.pace.observe(self.now, &self.places);
+            self.pace.observe(self.now, &self.places, 0);
         }
 
         fn look(&mut self, durable: &ConsumerInfo) -> Option<i64> {

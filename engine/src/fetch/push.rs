@@ -1,7 +1,7 @@
 //! Push: the server sends as messages come, up to `max_ack_pending` for all workers together.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_nats::Subscriber;
@@ -29,6 +29,8 @@ struct Arrivals {
     came: Notify,
     /// Whether messages waited behind the last one that came.
     is_backlogged: AtomicBool,
+    /// The bytes of the largest message since the last look.
+    largest: AtomicUsize,
 }
 
 impl Fetch<'_> {
@@ -92,7 +94,7 @@ impl Fetch<'_> {
         let mut retried = counters.retried.load(Relaxed);
         loop {
             let now = Instant::now();
-            pace.observe(now, places);
+            pace.observe(now, places, arrivals.largest.swap(0, Relaxed));
             // A retry that waits takes a place at the server.
             let has_retried = counters.retried.load(Relaxed) != retried;
             let is_backlogged = arrivals.is_backlogged.load(Relaxed) || has_retried;
@@ -106,7 +108,7 @@ impl Fetch<'_> {
                 // A worker that holds nothing learns from it that messages wait, or that far too much is allowed.
                 Ok(()) = known.changed() => {
                     let info = known.borrow_and_update().clone();
-                    pace.observe(Instant::now(), places);
+                    pace.observe(Instant::now(), places, arrivals.largest.swap(0, Relaxed));
                     self.apply(&mut pace, info).await;
                 }
                 () = arrivals.came.notified(), if places.held() == 0 => tokio::time::sleep(FIRST_LOOK).await,
@@ -144,6 +146,7 @@ impl Fetch<'_> {
 
 impl Arrivals {
     fn note(&self, last: &Delivery) {
+        self.largest.fetch_max(last.message().payload().len(), Relaxed);
         let metadata = last.message().metadata();
         self.is_backlogged.store(metadata.is_ok_and(|metadata| metadata.pending > 0), Relaxed);
         self.came.notify_one();

@@ -403,7 +403,7 @@ impl Delivery {
     /// its last attempt. Returns what was decided, unless somebody had settled it.
     pub fn fail_without_evidence(&self, class: &str) -> Outcome {
         self.count_failure(class);
-        let after = self.settler.shared.options.retry.delay(self.attempt);
+        let after = self.settler.shared.options.retry.patient_delay(self.attempt);
         if self.decide(SETTLED).is_ok() {
             if self.is_held() {
                 count(&self.settler.shared.counters.retried);

@@ -205,6 +205,9 @@ pub trait Inbox: Send + Sync + fmt::Debug + 'static {
     fn waiting(&self) -> usize;
     /// Gives back what no handler has started.
     fn recall(&self) -> Vec<Delivery>;
+    /// Announces that deliveries come again after those that were [given back](Self::recall) while the consumption was
+    /// suspended. By default it does nothing.
+    fn reopen(&self) {}
     /// Announces a drain: what gathers is not to start any more. By default it does nothing.
     fn wind_up(&self) {}
     /// Cancels the handlers that still run, as far as they can be cancelled.

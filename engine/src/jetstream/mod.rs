@@ -3,6 +3,7 @@
 pub mod api;
 pub(crate) mod beside;
 pub(crate) mod info;
+pub(crate) mod sign;
 pub(crate) mod status;
 pub(crate) mod stored;
 pub mod stream;

@@ -29,6 +29,9 @@ const LONGEST_ID: usize = 1024;
 /// Older servers take a message for later for any other, and never publish it.
 const OLDEST_SERVER: (u64, u64) = (2, 12);
 
+/// The longest time to live, in seconds: 200 years. The server counts nanoseconds in 64 bits, until 2262.
+const LONGEST_TTL: u64 = 200 * 365 * 24 * 3600;
+
 const TTL_INVALID: u64 = 10165;
 const TTL_DISABLED: u64 = 10166;
 const SCHEDULES_DISABLED: u64 = 10188;
@@ -77,8 +80,8 @@ impl Outgoing {
     /// ```
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-        self.headers.insert(TTL, line(&format!("{}s", seconds.max(1))));
+        let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
+        self.headers.insert(TTL, line(&format!("{}s", seconds.clamp(1, LONGEST_TTL))));
         self
     }
 
@@ -218,6 +221,12 @@ mod tests {
         assert_eq!(at(far).unwrap_err().kind(), ErrorKind::Invalid);
         let past = at(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).unwrap();
         assert_eq!(past.headers().get(SCHEDULE).unwrap().as_str(), "@at 1970-01-01T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn a_time_to_live_beyond_what_the_server_counts_is_as_long_as_it_can_be() {
+        let outgoing = Outgoing::to("prices.pen", "").unwrap().ttl(Duration::MAX);
+        assert_eq!(outgoing.headers().get(TTL).unwrap().as_str(), "6307200000s");
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::lock::lock;
 use crate::observe::count;
 use crate::observe::meter::{HandlerMeter, Settled};
 use crate::observe::target::{CONSUMER, DEAD_LETTER};
+use crate::retry::SHORTEST_PATIENCE;
 use crate::settle::hook::Hook;
 use crate::settle::lease::{Arrival, Leases, Question, Ticket, Unsettled};
 use crate::settle::verdict::Verdict;
@@ -157,7 +158,7 @@ impl Settler {
                     Verdict::Term(letter.reason)
                 }
                 Err(error) => {
-                    let delay = settler.shared.options.retry.longest();
+                    let delay = settler.shared.options.retry.longest().max(SHORTEST_PATIENCE);
                     settler.shared.note_returned(&letter.message);
                     handler.settled(Settled::Retry);
                     warn!(

@@ -103,6 +103,11 @@ impl Gate {
         waiting
     }
 
+    /// Tells the handlers that deliveries come again after a recall.
+    pub(crate) fn reopen(&self) {
+        self.inbox.reopen();
+    }
+
     /// Shuts all gates of the process, when it is this one's turn.
     pub(crate) async fn shut_all(&self) -> Shut<'_> {
         let turn = self.process.turn.lock().await;

@@ -241,6 +241,11 @@ impl Suspects {
         recalled.into_values().chain(self.gate.recall()).collect()
     }
 
+    /// Tells the handlers that deliveries come again after a recall.
+    pub(crate) fn reopen(&self) {
+        self.gate.reopen();
+    }
+
     /// Looks at the suspects, group by group, until `stop`.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut watching = JoinSet::new();

@@ -6,31 +6,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use async_nats::Request;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::bind::durable::Durable;
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
-use crate::connect::denial::Permission;
 use crate::error::{Error, ErrorKind};
 use crate::fetch::demand::Problem;
 use crate::jetstream::info::{ConsumerInfo, consumer_info};
-use crate::jetstream::status::ACK_PREFIX;
+use crate::jetstream::sign::is_confirmed;
 use crate::jitter::jittered;
 use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
-use crate::settle::verdict::Verdict;
 use crate::watch::idle::Idle;
 use crate::watch::inspect::Switch;
 
 /// How long the leader of an idle durable may take to confirm that it is there.
-const REACH_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The sequence of no message: a stream that stores a million messages a second has it after 146,000 years.
-const NO_MESSAGE: u64 = 1 << 62;
+const SIGN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks for the state of one durable.
 pub(crate) struct Asker {
@@ -83,7 +77,7 @@ impl Asker {
             let received = self.settler.shared.counters.received.load(Relaxed);
             let question = self.settler.ask();
             if !idle.wants_state(Instant::now(), received, self.needs_state()) {
-                if !self.reaches(connection, durable).await {
+                if !is_confirmed(connection, &self.options.stream, &durable.name, SIGN_TIMEOUT).await {
                     idle.end();
                     continue;
                 }
@@ -119,18 +113,6 @@ impl Asker {
         let looked = shared.meter().last_look();
         let is_looked_at = std::mem::replace(&mut self.looked, looked) != looked;
         is_looked_at || shared.places.held() > 0 || *shared.suspended.borrow()
-    }
-
-    /// Whether the durable's leader confirms a heartbeat for a message that does not exist. Every consumer may send one,
-    /// it is no request to the API, and the answer takes the way of the deliveries: it shows how old they can be.
-    async fn reaches(&self, connection: &Connection, durable: &Durable) -> bool {
-        let place = format!("{}.{}.1.{NO_MESSAGE}.{NO_MESSAGE}.0.0", self.options.stream, durable.name);
-        let subject = format!("{ACK_PREFIX}{place}");
-        connection.expect_denial(Permission::Publish, &subject);
-        let request = Request::new().payload(Verdict::InProgress.wire()).timeout(None);
-        let sending = connection.client().send_request(subject.clone(), request);
-        let asking = async { Ok(matches!(timeout(REACH_TIMEOUT, sending).await, Ok(Ok(_)))) };
-        connection.unless_denied(&[&subject], asking).await.unwrap_or(false)
     }
 
     /// Waits until the next question is due, or a message arrives: its handler needs to know what was changed meanwhile.

@@ -12,6 +12,7 @@ mod lag;
 pub(crate) mod quarantine;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,7 +135,8 @@ impl Repairer {
     ) -> Option<Problem> {
         self.settler.link_begins();
         let (told, known) = watch::channel(ConsumerInfo::default());
-        let fetching = self.fetch_unless_suspended(connection, durable, known.clone());
+        let stop = self.stop.child_token();
+        let mut fetching = pin!(self.fetch_unless_suspended(connection, durable, known.clone(), &stop));
         let mut denials = connection.denials();
         let (permission, subject) = needed(connection, &self.options, durable);
         let watching = async {
@@ -149,8 +151,13 @@ impl Repairer {
             if self.stop.is_cancelled() { std::future::pending().await } else { problem }
         };
         tokio::select! {
-            ended = fetching => ended.err(),
-            problem = watching => Some(problem),
+            ended = &mut fetching => ended.err(),
+            problem = watching => {
+                // What has arrived already is handled: if it waited for `ack_wait` instead, that would be an attempt.
+                stop.cancel();
+                let _ = fetching.await;
+                Some(problem)
+            }
         }
     }
 
@@ -160,14 +167,16 @@ impl Repairer {
         connection: &Connection,
         durable: &Durable,
         known: watch::Receiver<ConsumerInfo>,
+        stop_all: &CancellationToken,
     ) -> Result<(), Problem> {
         let mut suspended = self.settler.shared.suspended.subscribe();
         loop {
             let resumed = suspended.wait_for(|is_suspended| !is_suspended);
-            if self.stop.run_until_cancelled(resumed).await.is_none() {
+            if stop_all.run_until_cancelled(resumed).await.is_none() {
                 return Ok(());
             }
-            let stop = self.stop.child_token();
+            self.suspects.reopen();
+            let stop = stop_all.child_token();
             let fetching = fetch(Fetch {
                 options: &self.options,
                 connection,
@@ -186,7 +195,7 @@ impl Repairer {
                 ended = fetching => ended?,
                 never = suspending => match never {},
             }
-            if self.stop.is_cancelled() {
+            if stop_all.is_cancelled() {
                 return Ok(());
             }
             // Not earlier: while the fetch still asks, a message would come straight back.

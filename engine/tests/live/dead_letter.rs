@@ -211,3 +211,21 @@ async fn an_account_that_wants_max_bytes_has_its_dead_letters_too() {
     let kept = stage.ask("STREAM.INFO.orders-dlq", &Value::Null).await;
     assert_eq!(kept["config"]["max_bytes"], 12_000_000, "the account has 16 MB left: {kept}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_was_purged_is_stored_again_when_its_message_fails_again() {
+    let stage = Stage::set().await;
+    let seen = Seen::default();
+    let consumption = consume(stage.address(), options(), gives_up(&seen)).await.unwrap();
+    stage.publish(0..1).await;
+    stage.all_settled().await;
+    assert_eq!(stage.stored("orders-dlq").await, 1);
+    consumption.drain(Duration::from_secs(5)).await;
+    stage.api("STREAM.PURGE.orders-dlq", &Value::Null).await;
+    stage.api("CONSUMER.DELETE.orders.billing", &Value::Null).await;
+
+    let _consumption = consume(stage.address(), options(), gives_up(&seen)).await.unwrap();
+    seen.reaches(2).await;
+    stage.all_settled().await;
+    assert_eq!(stage.stored("orders-dlq").await, 1, "the stream took it for a duplicate");
+}

@@ -1,9 +1,9 @@
 //! Messages that a graceful shutdown hands back before they ran lose no attempt.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nats_consumer::{ConsumerOptions, Exhausted, Message, consume, consume_into};
+use nats_consumer::{ConsumerOptions, Delivery, Exhausted, Inbox, Message, consume, consume_into};
 use serde_json::{Value, json};
 
 use crate::stage::{Basket, Seen, Stage, delays, eventually, pull, push};
@@ -121,4 +121,53 @@ async fn a_record_that_cannot_be_read_stops_nothing() {
     let _consumption = consume(stage.address(), options, fails).await.unwrap();
     stage.all_settled().await;
     assert_eq!(seen.attempts().into_iter().max(), Some(3));
+}
+
+/// An inbox that handles nothing, and remembers what it is told.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<&'static str>>);
+
+impl Told {
+    fn note(&self, what: &'static str) {
+        self.0.lock().unwrap().push(what);
+    }
+}
+
+impl Inbox for Told {
+    fn put(&self, _: &mut Vec<Delivery>) {}
+
+    fn waiting(&self) -> usize {
+        0
+    }
+
+    fn recall(&self) -> Vec<Delivery> {
+        self.note("recall");
+        Vec::new()
+    }
+
+    fn reopen(&self) {
+        self.note("reopen");
+    }
+
+    fn cancel(&self) {}
+
+    fn close(&self) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_start_again_after_a_suspension_however_soon_it_ends() {
+    let stage = Stage::set().await;
+    let told = Arc::new(Told::default());
+    let consumption = consume_into(stage.address(), pull(), told.clone()).await.unwrap();
+    eventually("it fetches", async || !told.0.lock().unwrap().is_empty()).await;
+    for recalls in 1..=3 {
+        consumption.suspend();
+        consumption.resume();
+        // A suspension that ends at once may not be seen; what matters is the order of those that are.
+        consumption.suspend();
+        let recalled = || told.0.lock().unwrap().iter().filter(|what| **what == "recall").count();
+        eventually("it is suspended", async || recalled() >= recalls).await;
+        consumption.resume();
+        eventually("it goes on", async || told.0.lock().unwrap().last() == Some(&"reopen")).await;
+    }
 }

@@ -6,10 +6,7 @@ use nats_consumer::testing::NatsServer;
 use nats_consumer::{ConnectOptions, ConsumerOptions, Consumption, consume};
 use serde_json::Value;
 
-use crate::stage::{Heard, Seen, Stage, pull, push};
-
-/// The words of an idle worker to the durable's leader: a heartbeat for a message that does not exist.
-const SIGNS: &str = "$JS.ACK.orders.billing.1.4611686018427387904.>";
+use crate::stage::{Heard, SIGNS, Seen, Stage, pull, push};
 
 const STATE: &str = "$JS.API.CONSUMER.INFO.orders.billing";
 

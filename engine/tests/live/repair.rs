@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nats_consumer::testing::NatsServer;
-use nats_consumer::{ConnectOptions, ConsumerOptions, Consumption, consume};
+use nats_consumer::{ConnectOptions, ConsumerOptions, Consumption, Start, consume};
 use serde_json::{Value, json};
 
 use crate::stage::{Seen, Stage, eventually, pull, push};
@@ -239,4 +239,21 @@ async fn a_durable_that_another_version_changed_is_still_consumed() {
     stage.create_durable("billing", json!({ "ack_policy": "explicit", "max_ack_pending": 7 })).await;
     stage.publish(0..100).await;
     seen.covers(0..100).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_made_anew_is_consumed_from_its_beginning_though_only_new_messages_are_declared() {
+    for options in
+        [ConsumerOptions { start: Start::New, ..pull() }, ConsumerOptions { start: Start::Last, ..push() }]
+    {
+        let stage = Stage::set().await;
+        let seen = Seen::default();
+        let _consumption = consumes_and_knows_where_it_stands(&stage, options, &seen).await;
+        stage.publish(0..1).await;
+        seen.covers(0..1).await;
+        stage.api("STREAM.DELETE.orders", &Value::Null).await;
+        stage.create_stream("orders", &["orders.>"]).await;
+        stage.publish(1..6).await;
+        seen.covers(0..6).await;
+    }
 }

@@ -105,7 +105,7 @@ impl Stage {
 
     /// Hears every word that consumers say about the deliveries of `billing`.
     pub(crate) async fn hear_settlements(&self) -> Heard {
-        self.hear("$JS.ACK.orders.billing.>").await
+        Heard { hears_signs: false, ..self.hear("$JS.ACK.orders.billing.>").await }
     }
 
     /// Hears what anybody publishes to `subject`.
@@ -114,31 +114,49 @@ impl Stage {
         self.client.flush().await.unwrap();
         // The server has the subscription when it has answered what was sent behind it.
         self.ask("INFO", &Value::Null).await;
-        Heard(subscriber)
+        Heard { subscriber, hears_signs: true }
     }
 }
 
+/// The heartbeat for no message, by which a worker asks whether its durable is there.
+pub(crate) const SIGNS: &str = "$JS.ACK.orders.billing.1.4611686018427387904.>";
+
 /// Messages that were published to a subject.
-pub(crate) struct Heard(Subscriber);
+pub(crate) struct Heard {
+    subscriber: Subscriber,
+    hears_signs: bool,
+}
 
 impl Heard {
     /// The next message.
     pub(crate) async fn next(&mut self) -> async_nats::Message {
-        timeout(PATIENCE, self.0.next()).await.expect("nothing was published").unwrap()
+        loop {
+            let message =
+                timeout(PATIENCE, self.subscriber.next()).await.expect("nothing was published").unwrap();
+            if self.counts(&message) {
+                return message;
+            }
+        }
     }
 
     /// Hears no more.
     pub(crate) async fn stop(mut self) {
-        self.0.unsubscribe().await.unwrap();
+        self.subscriber.unsubscribe().await.unwrap();
     }
 
     /// The payloads until now.
     pub(crate) fn so_far(&mut self) -> Vec<String> {
         let mut payloads = Vec::new();
-        while let Some(Some(message)) = self.0.next().now_or_never() {
-            payloads.push(String::from_utf8_lossy(&message.payload).into_owned());
+        while let Some(Some(message)) = self.subscriber.next().now_or_never() {
+            if self.counts(&message) {
+                payloads.push(String::from_utf8_lossy(&message.payload).into_owned());
+            }
         }
         payloads
+    }
+
+    fn counts(&self, message: &async_nats::Message) -> bool {
+        self.hears_signs || !message.subject.starts_with(SIGNS.trim_end_matches('>'))
     }
 }
 
