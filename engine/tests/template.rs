@@ -24,7 +24,7 @@ proptest! {
     #[test]
     fn what_was_filled_in_is_what_is_read(
         (template, count) in templates(),
-        values in prop::collection::vec("[a-zA-Z0-9_{}-]{1,5}|[\u{e4}\u{f6}\u{1f600}]{1,2}", 5),
+        values in prop::collection::vec("[a-zA-Z0-9_-]{1,5}|[\u{e4}\u{f6}\u{1f600}]{1,2}", 5),
     ) {
         let subject = filled(&template, &values).unwrap();
         prop_assert!(template.pattern().matches(&subject));
@@ -36,7 +36,7 @@ proptest! {
     #[test]
     fn no_value_adds_a_token_or_a_wildcard(
         (template, _) in templates(),
-        values in prop::collection::vec("[a.*> \r\n\t\0]{0,3}|\\PC{0,4}", 5),
+        values in prop::collection::vec("[a.*>{} \r\n\t\0]{0,3}|\\PC{0,4}", 5),
     ) {
         if let Some(subject) = filled(&template, &values) {
             prop_assert!(validate_publish_subject(&subject).is_ok());
