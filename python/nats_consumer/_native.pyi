@@ -37,6 +37,7 @@ __all__ = [
     "StoredLetters",
     "Subscription",
     "Template",
+    "ThreadSeat",
     "Tokens",
     "Turn",
     "check_draft",

@@ -280,15 +280,28 @@ impl Publisher {
     }
 
     async fn connection(&self, limit: Duration) -> Result<Connection> {
-        timeout(limit, self.connect()).await.unwrap_or_else(|_| Err(no_connection(limit)))
+        let connecting = async {
+            if let Some(connection) = self.usable(&*self.cached.lock().await) {
+                return Ok(connection);
+            }
+            // In a task of its own: a caller may have less time than a connection takes, and the next one uses it.
+            let publisher = self.clone();
+            let connected = tokio::spawn(async move { publisher.connect().await }).await;
+            connected.unwrap_or_else(|_| Err(no_connection(limit)))
+        };
+        timeout(limit, connecting).await.unwrap_or_else(|_| Err(no_connection(limit)))
+    }
+
+    fn usable(&self, cached: &Cached) -> Option<Connection> {
+        // One that must not reconnect takes a moment to end.
+        let is_over = |one: &Connection| if self.is_in_order { !one.is_up() } else { one.is_closed() };
+        cached.connection.as_ref().filter(|connection| !is_over(connection)).cloned()
     }
 
     async fn connect(&self) -> Result<Connection> {
         let mut cached = self.cached.lock().await;
-        // One that must not reconnect takes a moment to end.
-        let is_over = |one: &Connection| if self.is_in_order { !one.is_up() } else { one.is_closed() };
-        if let Some(connection) = cached.connection.as_ref().filter(|connection| !is_over(connection)) {
-            return Ok(connection.clone());
+        if let Some(connection) = self.usable(&cached) {
+            return Ok(connection);
         }
         let Some(connect) = &self.connect else {
             let text = "The connection of this publisher is closed: make a publisher with another one.";

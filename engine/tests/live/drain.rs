@@ -1,12 +1,9 @@
 //! A drain takes nothing new, hands back what has not started, and lets what runs finish.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nats_consumer::{ConnectOptions, ConsumerOptions, Handler, Message, consume, consume_into};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
-use tokio::net::{TcpListener, TcpStream};
+use nats_consumer::{ConsumerOptions, Handler, Message, consume, consume_into};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -197,33 +194,10 @@ async fn a_dropped_consumption_stops() {
     eventually("the durable has no reader", async || stage.billing().await["num_waiting"] == 0).await;
 }
 
-/// Forwards one connection after the other to the server, and lets what a client says wait on its way.
-async fn slow_way_to(server: SocketAddr, delay: Duration) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(server).await.unwrap();
-            let ((mut says, mut hears), (mut answers, mut asks)) = (client.into_split(), server.into_split());
-            tokio::spawn(async move { copy(&mut answers, &mut hears).await });
-            tokio::spawn(async move {
-                let mut said = vec![0; 65536];
-                while let Ok(size @ 1..) = says.read(&mut said).await {
-                    tokio::time::sleep(delay).await;
-                    asks.write_all(&said[..size]).await.unwrap();
-                }
-            });
-        }
-    });
-    address
-}
-
 async fn has_settled_all_when_it_ends(options: ConsumerOptions) {
     let stage = Stage::set().await;
     stage.publish(0..3).await;
-    let server = stage.server.url().trim_start_matches("nats://").parse().unwrap();
-    let way = slow_way_to(server, Duration::from_millis(300)).await;
-    let address = ConnectOptions { servers: vec![format!("nats://{way}").into()], ..stage.address() };
+    let address = stage.slow_address(Duration::from_millis(300)).await;
     let seen = Seen::default();
     let consumption = consume(address, options, seen.and_ack()).await.unwrap();
     seen.reaches(3).await;

@@ -242,3 +242,13 @@ async fn many_that_are_denied_are_told_at_once() {
     assert_eq!(kinds, [ErrorKind::Denied; 2]);
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_whose_limit_is_shorter_than_connecting_is_connected_in_the_end() {
+    let stage = Stage::set().await;
+    let publisher = Publisher::new(stage.slow_address(Duration::from_millis(300)).await);
+    let outgoing = || Outgoing::to("orders.created", "1").unwrap();
+    let error = publisher.publish(outgoing(), Duration::from_millis(50)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    eventually("it is connected", async || publisher.max_payload().is_some()).await;
+}

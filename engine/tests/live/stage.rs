@@ -1,5 +1,6 @@
 //! The stage of the tests: a server with the stream `orders`, observers, and handlers that remember.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use nats_consumer::{
     ConnectOptions, ConsumerOptions, Delivery, Handler, Inbox, IntoOutcome, Message, RetryPolicy, Schedule,
 };
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long anything may take that should happen soon.
@@ -49,6 +52,13 @@ impl Stage {
             reconnect_wait: Duration::from_millis(100),
             ..ConnectOptions::to([self.server.url()])
         }
+    }
+
+    /// How to reach the server by a way on which everything that a client says takes so much longer.
+    pub(crate) async fn slow_address(&self, delay: Duration) -> ConnectOptions {
+        let server = self.server.url().trim_start_matches("nats://").parse().unwrap();
+        let way = slow_way_to(server, delay).await;
+        ConnectOptions { servers: vec![format!("nats://{way}").into()], ..self.address() }
     }
 
     /// The answer of the JetStream API, which must not be an error.
@@ -302,4 +312,25 @@ pub(crate) async fn within(limit: Duration, what: &str, mut holds: impl AsyncFnM
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Forwards one connection after the other to the server, and lets what a client says wait on its way.
+async fn slow_way_to(server: SocketAddr, delay: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(server).await.unwrap();
+            let ((mut says, mut hears), (mut answers, mut asks)) = (client.into_split(), server.into_split());
+            tokio::spawn(async move { copy(&mut answers, &mut hears).await });
+            tokio::spawn(async move {
+                let mut said = vec![0; 65536];
+                while let Ok(size @ 1..) = says.read(&mut said).await {
+                    tokio::time::sleep(delay).await;
+                    asks.write_all(&said[..size]).await.unwrap();
+                }
+            });
+        }
+    });
+    address
 }
