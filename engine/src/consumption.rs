@@ -22,6 +22,7 @@ use crate::config::{Batching, ConnectOptions, ConsumerOptions};
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
+use crate::fetch::LONGEST_END;
 use crate::handle::{Handler, Inbox, TaskPool};
 use crate::jetstream::sign::is_confirmed;
 use crate::observe::meter::{InFlight, Name};
@@ -37,7 +38,7 @@ use crate::suspect::gate::Gate;
 use crate::watch::Repairer;
 use crate::watch::announce::Announcer;
 
-/// Timeout of each step at the end of a consumption: the fetch ends, the last settlements are written.
+/// Timeout of each step at the end of a consumption, as when the last settlements are written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long what arrived already may take to start when a drain begins: less was prefetched than the handlers need
@@ -505,8 +506,11 @@ impl Consumption {
         }
         self.inbox.close();
         self.written.cancel();
-        let _ = timeout(CLOSE_TIMEOUT, self.writing.wait()).await;
-        self.confirm_settlements().await;
+        let settling = async {
+            self.writing.wait().await;
+            self.confirm_settlements().await;
+        };
+        let _ = timeout(CLOSE_TIMEOUT, settling).await;
         if self.settler.shared.options.ephemeral.is_some() {
             self.delete_durable().await;
         }
@@ -549,7 +553,8 @@ impl Consumption {
         let starting = if self.settler.shared.options.batching.is_some() { Duration::ZERO } else { starting };
         let mut waiting = if starting.is_zero() { self.suspects.recall() } else { Vec::new() };
         fail_point::pass("draining");
-        let _ = timeout(CLOSE_TIMEOUT, self.fetching.wait()).await;
+        // To its end: a connection that is closed while messages still arrive takes no acknowledgement of theirs.
+        let _ = timeout(LONGEST_END, self.fetching.wait()).await;
         let _ = timeout(starting, self.settler.shared.places.fallen_to(waiting.len())).await;
         waiting.extend(self.suspects.recall());
         self.suspects.hand_back(waiting).await;

@@ -1,16 +1,21 @@
 //! The messages that threads work on, to be named when no thread gets free.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use pyo3::prelude::*;
 
 use crate::deliver::message::Message;
 use crate::host::lock::lock;
+use crate::host::process::PerProcess;
 use crate::threads::{ConsumerLane, Visit};
 
 /// All threads of the process that serve.
-static DESKS: Mutex<Vec<Arc<Desk>>> = Mutex::new(Vec::new());
+static DESKS: PerProcess<Mutex<Vec<Arc<Desk>>>> = PerProcess::new();
+
+fn desks() -> MutexGuard<'static, Vec<Arc<Desk>>> {
+    lock(DESKS.get_or(Mutex::default))
+}
 
 /// The message that a thread works on.
 pub(crate) struct Desk {
@@ -42,13 +47,13 @@ impl Desk {
     /// A desk for a thread.
     pub(crate) fn new(thread: u64) -> Arc<Self> {
         let desk = Arc::new(Self { thread, work: Mutex::default() });
-        lock(&DESKS).push(desk.clone());
+        desks().push(desk.clone());
         desk
     }
 
     /// The thread has ended.
     pub(crate) fn clear(self: &Arc<Self>) {
-        lock(&DESKS).retain(|each| !Arc::ptr_eq(each, self));
+        desks().retain(|each| !Arc::ptr_eq(each, self));
     }
 
     /// A handler of the thread begins, or the report about one that ran late.
@@ -69,7 +74,7 @@ impl Desk {
 
 /// The messages that all handlers have; what began first comes first.
 pub(crate) fn by_age(py: Python<'_>) -> Vec<AtWork> {
-    let desks = lock(&DESKS).clone();
+    let desks = desks().clone();
     let at_work = |desk: &Arc<Desk>| lock(&desk.work).as_ref().map(|work| work.clone_ref(py));
     let mut all: Vec<_> = desks.iter().filter_map(at_work).filter(|work| !work.is_report).collect();
     all.sort_by_key(|work| work.began);
@@ -78,7 +83,7 @@ pub(crate) fn by_age(py: Python<'_>) -> Vec<AtWork> {
 
 /// The names of the threads that work for the lane.
 pub(crate) fn names_of(lane: &Arc<ConsumerLane>) -> Vec<String> {
-    let desks = lock(&DESKS).clone();
+    let desks = desks().clone();
     let name = |desk: &Arc<Desk>| {
         let work = lock(&desk.work);
         work.as_ref().filter(|work| Arc::ptr_eq(&work.lane, lane)).map(|work| work.name.to_string())

@@ -42,7 +42,7 @@ pub(crate) struct Resume {
 }
 
 impl Resume {
-    /// Where the durable begins. Whatever is in a stream that was made again came while this worker wanted to consume.
+    /// The start of the durable. Everything in a stream that was made again came while this worker wanted to consume.
     pub(crate) fn start(&self, declared: &Start) -> Start {
         match (self.at, declared) {
             (Some(sequence), _) => Start::Sequence(sequence),

@@ -164,9 +164,10 @@ impl OwnHeaders {
     }
 }
 
-/// The time at the end of a dead letter's id.
+/// The time in a dead letter's id. Streams and durables have no dots in their names. One that is stored again, because
+/// the stream took it for a duplicate of one that is gone, has a number behind the time.
 fn sent_of(id: &str) -> Option<u128> {
-    id.rsplit('.').next()?.parse().ok().filter(|time| *time > 0)
+    id.split('.').nth(4)?.parse().ok().filter(|time| *time > 0)
 }
 
 /// The place of a message in its stream, in words. `sent` is when it was stored, in nanoseconds since 1970.
@@ -288,5 +289,14 @@ mod tests {
         assert_eq!(durable_of("orders", &subject_of("orders", "billing")), Some("billing"));
         assert_eq!(durable_of("orders", &own().apart_subject(Part::Payload)), None);
         assert_eq!(durable_of("order", "dlq.orders.billing"), None);
+    }
+
+    #[test]
+    fn a_letter_that_was_stored_again_keeps_the_time_of_its_message() {
+        let id = "dlq.orders.billing.7.1796042244689239413";
+        assert_eq!(sent_of(id), Some(1_796_042_244_689_239_413));
+        assert_eq!(sent_of(&format!("{id}.3")), sent_of(id));
+        assert_eq!(sent_of("dlq.orders.billing.7.0"), None);
+        assert_eq!(sent_of("order-7"), None);
     }
 }

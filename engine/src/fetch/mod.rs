@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_nats::{Message as Raw, Subscriber};
 use futures_util::StreamExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::bind::durable::Durable;
@@ -30,6 +30,9 @@ const BURST: usize = 512;
 
 /// How long messages that are on their way at a drain may take to arrive.
 const LAST_ARRIVALS: Duration = Duration::from_secs(1);
+
+/// How long a fetch may take to end after it was stopped.
+pub(crate) const LONGEST_END: Duration = Duration::from_millis(1500);
 
 /// Nothing is on its way any more when nothing arrived for this long.
 const QUIET: Duration = Duration::from_millis(50);
@@ -70,7 +73,8 @@ impl Fetch<'_> {
     /// handed back instead would count as an attempt.
     ///
     /// async-nats forgets a subscription before the server does, and what is on its way then would have
-    /// to wait for `ack_wait`. So it unsubscribes only when all is quiet.
+    /// to wait for `ack_wait`. So it unsubscribes only when all is quiet. Until then nothing is handled: the server would
+    /// send more.
     async fn take_last_arrivals(&self, mut subscriber: Subscriber) {
         let (stream, durable) = (&self.options.stream, &self.durable.name);
         let mut arrived = Vec::new();
@@ -79,7 +83,7 @@ impl Fetch<'_> {
         while !is_quiet && Instant::now() < deadline {
             let before = arrived.len();
             // A busy server answers behind what it has sent.
-            let _ = timeout(LAST_ARRIVALS, consumer_info(self.connection, stream, durable)).await;
+            let _ = timeout_at(deadline, consumer_info(self.connection, stream, durable)).await;
             while let Ok(Some(message)) =
                 timeout_at(deadline.min(Instant::now() + QUIET), subscriber.next()).await
             {
@@ -93,7 +97,7 @@ impl Fetch<'_> {
                     arrived.push(message);
                 }
             };
-            let _ = timeout(LAST_ARRIVALS, rest).await;
+            let _ = timeout_at(deadline.max(Instant::now() + QUIET), rest).await;
         }
         arrived.retain(|message| !is_status(message));
         self.admit(&mut arrived, &mut Vec::new(), |_| {});

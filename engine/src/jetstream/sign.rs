@@ -10,7 +10,7 @@ use crate::connect::Connection;
 use crate::connect::denial::Permission;
 use crate::jetstream::status::ACK_PREFIX;
 
-/// What says that a handler is still working.
+/// The heartbeat of a handler that is still working.
 const HEARTBEAT: Bytes = Bytes::from_static(b"+WPI");
 
 /// The sequence of no message: a stream that stores a million messages a second has it after 146,000 years.

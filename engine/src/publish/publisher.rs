@@ -274,8 +274,11 @@ impl Publisher {
         if self.connect.is_none() {
             return;
         }
-        if let Some(connection) = self.cached.lock().await.connection.take() {
-            connection.close(limit).await;
+        let began = Instant::now();
+        // While a connection is being opened, there is none to close.
+        let Ok(mut cached) = timeout(limit, self.cached.lock()).await else { return };
+        if let Some(connection) = cached.connection.take() {
+            connection.close(limit.saturating_sub(began.elapsed())).await;
         }
     }
 

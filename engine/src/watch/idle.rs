@@ -1,7 +1,7 @@
 //! How often the server is asked for the state of a durable while nothing happens, without I/O.
 //!
 //! A fleet of idle consumers asks the JetStream API about a thousand things that did not change. So the pause between two
-//! questions doubles while the durable has nothing to do (docs/decisions/0039).
+//! questions grows while the durable has nothing to do (docs/decisions/0039).
 
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use crate::jitter::jittered;
 
 /// The pause after the first answer that found nothing to do.
 const SHORTEST: Duration = Duration::from_secs(5);
+
+/// The last pause that is only doubled.
+const LONG: Duration = Duration::from_secs(40);
 
 /// The longest pause, before jitter takes up to half of it. With a look at the stream each time, that is less than one
 /// request a minute.
@@ -41,7 +44,13 @@ impl Idle {
         let has_nothing = info.num_pending == 0 && info.num_ack_pending == 0 && !info.paused;
         let seen = has_nothing.then_some((info.delivered.consumer_seq, received));
         let is_the_same = seen.is_some() && seen == self.seen;
-        self.pause = if is_the_same { (self.pause * 2).clamp(SHORTEST, LONGEST) } else { Duration::ZERO };
+        self.pause = match self.pause {
+            _ if !is_the_same => Duration::ZERO,
+            Duration::ZERO => SHORTEST,
+            // About a minute has passed since.
+            pause if pause >= LONG => LONGEST,
+            pause => pause * 2,
+        };
         self.due = Some(now + jittered(self.pause));
         self.seen = seen;
     }

@@ -43,8 +43,9 @@ pub(crate) struct Inspector {
     has_nothing: Switch,
     last_stream_look: Option<Instant>,
     is_paused: Switch,
-    /// Deliveries when the durable was seen to be paused.
-    delivered_in_pause: Option<u64>,
+    /// Deliveries that the durable had made at the last look, and when it was asked for the rest of a pause.
+    delivered: Option<u64>,
+    asked_at: Option<u64>,
     drift: Drift,
     full_queue: Option<i64>,
     lag: Lag,
@@ -61,7 +62,8 @@ impl Inspector {
             has_nothing: Switch::default(),
             last_stream_look: None,
             is_paused: Switch::default(),
-            delivered_in_pause: None,
+            delivered: None,
+            asked_at: None,
             drift: Drift::default(),
             full_queue: None,
         }
@@ -170,15 +172,13 @@ impl Inspector {
     /// A server that ends a pause at once, as `nats consumer resume` asks, sends a push consumer nothing until the next
     /// message is stored (seen on nats-server 2.15.1). It does when a pause runs out.
     async fn end_pause(&mut self, connection: &Connection, durable: &Durable, info: &ConsumerInfo) {
-        let delivered = info.delivered.consumer_seq;
-        if info.paused {
-            self.delivered_in_pause = Some(delivered);
+        let delivered = Some(info.delivered.consumer_seq);
+        let stands_still = std::mem::replace(&mut self.delivered, delivered) == delivered;
+        // The pause itself may have been too short to be seen.
+        if !stands_still || !is_held_back(durable, info) || self.asked_at == delivered {
             return;
         }
-        let is_held = self.delivered_in_pause.take() == Some(delivered) && info.num_pending > 0;
-        if !is_held || durable.deliver_subject().is_none() {
-            return;
-        }
+        self.asked_at = delivered;
         let until = humantime::format_rfc3339_millis(now_of(info) + SHORT_PAUSE).to_string();
         if let Err(error) = pause(connection, &self.options.stream, &durable.name, &until).await {
             warn!(
@@ -292,6 +292,12 @@ impl Arrivals {
 fn full_queue(info: &ConsumerInfo) -> Option<i64> {
     let most = info.config.get("max_waiting")?.as_i64().filter(|most| *most > 0)?;
     (info.num_waiting >= most).then_some(most)
+}
+
+/// Whether a push durable delivers nothing although it could.
+fn is_held_back(durable: &Durable, info: &ConsumerInfo) -> bool {
+    let has_only_waiting = info.num_pending > 0 && info.num_ack_pending == 0;
+    durable.deliver_subject().is_some() && has_only_waiting && info.push_bound && !info.paused
 }
 
 /// Whether the server sees nobody listen to a push consumer that has messages, although this worker listens.

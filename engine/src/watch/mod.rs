@@ -154,8 +154,11 @@ impl Repairer {
             ended = &mut fetching => ended.err(),
             problem = watching => {
                 // What has arrived already is handled: if it waited for `ack_wait` instead, that would be an attempt.
-                stop.cancel();
-                let _ = fetching.await;
+                // Without the durable nobody takes an acknowledgement.
+                if problem != Problem::Gone {
+                    stop.cancel();
+                    let _ = fetching.await;
+                }
                 Some(problem)
             }
         }

@@ -211,3 +211,37 @@ async fn when_a_drain_ends_the_server_has_read_the_last_settlements() {
         has_settled_all_when_it_ends(options).await;
     }
 }
+
+async fn settles_what_arrives_to_the_end(options: ConsumerOptions) {
+    let stage = Stage::set().await;
+    let publishing = tokio::spawn({
+        let client = stage.client.clone();
+        async move {
+            for number in 0.. {
+                client.publish("orders.created", number.to_string().into()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+    let seen = Seen::default();
+    let consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    seen.reaches(50).await;
+    assert_eq!(consumption.drain(Duration::from_secs(5)).await, 0);
+    publishing.abort();
+    let billing = stage.billing().await;
+    let unsettled = billing["num_ack_pending"].as_u64().unwrap();
+    let settled = billing["delivered"]["consumer_seq"].as_u64().unwrap() - unsettled;
+    assert_eq!(settled, seen.count() as u64, "handled and not acknowledged");
+    // A push consumer cannot stop the server before it has what is on its way at that moment.
+    assert!(unsettled < 20, "{unsettled} arrived, and wait for ack_wait");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_consumer_that_is_sent_messages_all_the_time_settles_what_it_handled() {
+    settles_what_arrives_to_the_end(push()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_consumer_that_is_sent_messages_all_the_time_settles_what_it_handled() {
+    settles_what_arrives_to_the_end(pull()).await;
+}

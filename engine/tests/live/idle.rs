@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nats_consumer::testing::NatsServer;
 use nats_consumer::{ConnectOptions, ConsumerOptions, Consumption, consume};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::stage::{Heard, SIGNS, Seen, Stage, pull, push};
 
@@ -87,6 +87,20 @@ async fn an_idle_push_consumer_whose_durable_is_deleted_goes_on() {
     worker.stage.api("CONSUMER.DELETE.orders.billing", &Value::Null).await;
     worker.stage.publish(0..1).await;
     worker.seen.covers(0..1).await;
+}
+
+/// A server that is told to end a pause at once sends a push consumer nothing until the next message is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_push_consumer_goes_on_after_a_pause_that_was_too_short_to_be_seen() {
+    let mut worker = Worker::of(push()).await;
+    worker.is_idle().await;
+    let pause = async |until: &str| {
+        worker.stage.api("CONSUMER.PAUSE.orders.billing", &json!({ "pause_until": until })).await;
+    };
+    pause("2100-01-01T00:00:00Z").await;
+    worker.stage.publish(0..3).await;
+    pause("2000-01-01T00:00:00Z").await;
+    worker.seen.covers(0..3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
