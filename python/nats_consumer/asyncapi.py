@@ -78,13 +78,15 @@ class _Document:
     def add_consumer(self, consumer: type[Declaration]) -> None:
         """Add the receiving of a consumer."""
         options = consumer_options(consumer)
+        # The durable of an ephemeral consumer has another name in each process.
+        durable = "*" if options.ephemeral else options.durable
         extension = {
             "stream": options.stream,
-            "durable": options.durable,
+            "durable": durable,
             "kind": options.kind,
             **_connection(options.connection),
             "attempts": options.max_attempts,
-            "deadLetters": f"dlq.{options.stream}.{options.durable}",
+            "deadLetters": f"dlq.{options.stream}.{durable}",
         }
         described = {"description": text} if (text := _described(consumer)) else {}
         more = {**described, "x-nats-consumer": extension}

@@ -223,6 +223,18 @@ def test_two_payload_types_of_one_name_are_refused() -> None:
         made()
 
 
+def test_a_consumer_with_a_durable_for_each_process_is_the_same_in_each() -> None:
+    class ForgetPrices(JetstreamPullConsumer):
+        stream_name = "orders"
+        filter_subject = "orders.price"
+        ephemeral = True
+
+        def handle_message(self, message: Message) -> None: ...
+
+    extension = made()["operations"]["ForgetPrices"]["x-nats-consumer"]
+    assert (extension["durable"], extension["deadLetters"]) == ("*", "dlq.orders.*")
+
+
 def test_a_consumer_that_cannot_run_is_named() -> None:
     class Broken(JetstreamPullConsumer):
         stream_name = "orders"

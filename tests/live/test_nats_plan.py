@@ -292,6 +292,16 @@ async def test_what_only_setup_does_is_listed_and_left(
     assert name in stage.server.streams()
 
 
+async def test_a_durable_that_the_server_will_delete_is_not_shown(stage: Stage) -> None:
+    declare(stage)
+    ephemeral = operations.CreateConsumer(
+        stream=stage.stream, durable_name="ForgetPrices-0fb818b630ac", inactive_threshold=300
+    )
+    await ephemeral.execute(stage.client)
+    await manage("nats_apply", "--yes")
+    assert await marks() == {}
+
+
 async def test_a_durable_that_nothing_declares_is_shown_and_no_change(stage: Stage) -> None:
     declare(stage)
     await operations.CreateConsumer(stream=stage.stream, durable_name="old").execute(stage.client)

@@ -19,6 +19,8 @@ pub(crate) struct Age {
     began: Instant,
     answers: VecDeque<Answer>,
     unanswered: u32,
+    /// The place of the last delivery among those of the consumer.
+    latest: u64,
 }
 
 #[derive(Debug)]
@@ -31,13 +33,18 @@ struct Answer {
 impl Age {
     /// Starts with the assumption that all deliveries are sent from now on.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { began: now, answers: VecDeque::new(), unanswered: 0 }
+        Self { began: now, answers: VecDeque::new(), unanswered: 0, latest: 0 }
     }
 
     /// Notes that a question of that time was answered, and how many deliveries had been made. Answers to questions
     /// older than `oldest` are dropped.
     pub(crate) fn answered(&mut self, asked: Instant, made: Option<u64>, oldest: Option<Instant>) {
         self.unanswered = 0;
+        let counts_anew =
+            |answer: &Answer| answer.made.is_some_and(|before| made.is_some_and(|made| made < before));
+        if self.answers.back().is_some_and(counts_anew) {
+            self.answers.clear();
+        }
         self.answers.push_back(Answer { asked, made });
         while self.answers.front().is_some_and(|answer| oldest.is_some_and(|oldest| answer.asked < oldest)) {
             self.answers.pop_front();
@@ -55,7 +62,12 @@ impl Age {
     }
 
     /// The earliest moment at which the server can have made this delivery of the consumer's, which arrived now.
-    pub(crate) fn sent(&self, now: Instant, place: u64) -> Instant {
+    pub(crate) fn sent(&mut self, now: Instant, place: u64) -> Instant {
+        // Deliveries come in their order, so the durable was moved and counts from 1 again. Nothing that is known says
+        // when that was.
+        if std::mem::replace(&mut self.latest, place) > place {
+            *self = Self { latest: place, ..Self::new(now) };
+        }
         if self.is_mute() {
             return now;
         }
@@ -79,9 +91,29 @@ mod tests {
         age.answered(began + SECOND, Some(10), None);
         age.answered(began + SECOND * 2, Some(20), None);
         let now = began + SECOND * 9;
-        assert_eq!(age.sent(now, 21), began + SECOND * 2);
-        assert_eq!(age.sent(now, 20), began + SECOND, "it was on its way when the second answer was given");
         assert_eq!(age.sent(now, 10), began);
+        assert_eq!(age.sent(now, 20), began + SECOND, "it was on its way when the second answer was given");
+        assert_eq!(age.sent(now, 21), began + SECOND * 2);
+    }
+
+    #[test]
+    fn a_delivery_of_a_durable_that_counts_anew_is_not_old() {
+        let began = Instant::now();
+        let mut age = Age::new(began);
+        age.answered(began + SECOND, Some(99), None);
+        let moved = began + SECOND * 60;
+        assert_eq!(age.sent(moved, 100), began + SECOND);
+        assert_eq!(age.sent(moved, 1), moved);
+        assert_eq!(age.sent(moved + SECOND, 2), moved);
+    }
+
+    #[test]
+    fn answers_from_before_a_durable_counted_anew_say_nothing() {
+        let began = Instant::now();
+        let mut age = Age::new(began);
+        age.answered(began + SECOND, Some(3), None);
+        age.answered(began + SECOND * 50, Some(2), None);
+        assert_eq!(age.sent(began + SECOND * 51, 5), began + SECOND * 50);
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl Leases {
         (self.ack_wait * 9 / 10).max(SLOW_ANSWER)
     }
 
-    fn lease_of(&self, now: Instant, arrival: &Arrival) -> Lease {
+    fn lease_of(&mut self, now: Instant, arrival: &Arrival) -> Lease {
         let sent = self.age.sent(now, arrival.place);
         let is_short = self.ack_wait <= SLOW_ANSWER * 2;
         let said = if is_short && now - sent < SLOW_ANSWER { now } else { sent };

@@ -297,7 +297,9 @@ async def _unclaimed(client: "Client", found: Declared) -> AsyncIterator[Planned
         claimed = claims(stream, (info.name for info in infos), of_project)
         for info in infos:
             name = f"{stream}/{info.name}"
-            if info.name not in claimed and name not in of_operations:
+            # The server deletes one with a threshold by itself.
+            is_claimed = info.name in claimed or name in of_operations
+            if not is_claimed and not info.config.inactive_threshold:
                 remark = f"no class declares it; last active: {ago(last_active(info))}"
                 yield Planned(mark=Mark.UNCLAIMED, kind=_DURABLE, name=name, remark=remark)
 
