@@ -1,7 +1,7 @@
 """The test kit's model and a real server agree about every scenario."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import uuid4
 
 import pytest
@@ -19,15 +19,15 @@ async def told(world: World, story: Callable[[World], Awaitable[None]]) -> Ledge
     return await world.end()
 
 
-async def all_real(url: str) -> dict[str, Ledger | BaseException]:
-    """All scenarios at once, each on a stream of its own."""
+async def told_for_real(names: Sequence[str]) -> dict[str, Ledger | BaseException]:
+    """The scenarios at once, each on a stream of its own."""
     async with await get_nats_client() as client:
-        worlds = {name: RealWorld(f"s{uuid4().hex[:10]}", client) for name in SCENARIOS}
+        worlds = {name: RealWorld(f"s{uuid4().hex[:10]}", client) for name in names}
         ledgers = await asyncio.gather(
-            *(told(worlds[name], story) for name, story in SCENARIOS.items()),
+            *(told(world, SCENARIOS[name]) for name, world in worlds.items()),
             return_exceptions=True,
         )
-    return dict(zip(SCENARIOS, ledgers, strict=True))
+    return dict(zip(names, ledgers, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def real(nats_server: NatsServer) -> dict[str, Ledger | BaseException]:
     """The ledgers of the real server."""
     settings = {"connect_args": {"servers": [nats_server.url]}}
     with override_settings(NATS_CONSUMER=settings):
-        return asyncio.run(all_real(nats_server.url))
+        return asyncio.run(told_for_real(list(SCENARIOS)))
 
 
 def test_the_table_is_long_enough_to_say_something() -> None:
@@ -47,7 +47,8 @@ def test_the_model_and_a_server_have_the_same_ledger(
     name: str, real: dict[str, Ledger | BaseException]
 ) -> None:
     model = asyncio.run(told(ModelWorld(f"s{uuid4().hex[:10]}"), SCENARIOS[name]))
-    there = real[name]
+    # All of them at once are a load. If the test is repeated, its scenario runs alone.
+    there = real.pop(name, None) or asyncio.run(told_for_real([name]))[name]
     if isinstance(there, BaseException):
         raise there
     assert model.calls or model.stored
