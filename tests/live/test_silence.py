@@ -1,10 +1,8 @@
 """Alive means consuming: each kind of silence is noticed, repaired and counted."""
 
 import re
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from pytest_django import Settings
@@ -12,6 +10,7 @@ from pytest_django import Settings
 from nats_consumer import NatsConsumer
 from nats_consumer.client.subscription import Subscription
 from tests.faults.support.proxy import DOWN, UP, Proxy
+from tests.live.support.raw import publish_raw
 from tests.live.support.stage import Stage, running
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
@@ -80,15 +79,7 @@ async def questions(stage: Stage) -> Subscription:
 
 def say(server: NatsServer, subject: str, status: str) -> None:
     """Send a status, as only a server does."""
-    address = urlsplit(server.url)
-    block = f"NATS/1.0 {status}\r\n\r\n".encode()
-    frame = b"HPUB %s %d %d\r\n%s\r\n" % (subject.encode(), len(block), len(block), block)
-    with socket.create_connection((address.hostname, address.port or 0), timeout=5) as connection:
-        connection.recv(65536)
-        connection.sendall(b'CONNECT {"verbose":false,"headers":true}\r\n' + frame + b"PING\r\n")
-        received = b""
-        while b"PONG" not in received:
-            received += connection.recv(65536)
+    publish_raw(server, subject, f"NATS/1.0 {status}\r\n\r\n".encode(), b"")
 
 
 @pytest.mark.parametrize("status", REFUSALS)

@@ -96,6 +96,22 @@ class _Kept(Transport):
                 self.events.append(item.payload.json)
 
 
+def one_by_one(stage: Stage, how: str, handle: Callable[[Any, Any], None]) -> Any:
+    """A consumer that gives each message one attempt, one after the other."""
+
+    async def ahandle(self: Any, message: Any) -> None:
+        await asyncio.sleep(0)
+        handle(self, message)
+
+    members = {
+        "handle_message": ahandle if how == "async" else handle,
+        "concurrency": 1,
+        "max_retries": 0,
+        "handle_error_ack_behavior": ErrorAckBehavior.ACK,
+    }
+    return type("Orders", (stage.Pull,), members)
+
+
 @BOTH
 async def test_a_tag_is_with_the_event_of_its_message_and_with_no_other(
     stage: Stage, settings: Settings, how: str
@@ -119,17 +135,7 @@ async def test_a_tag_is_with_the_event_of_its_message_and_with_no_other(
         sentry_sdk.set_tag(f"order_{number}", number)
         raise ValueError(number)
 
-    async def ahandle(self: Any, message: Any) -> None:
-        await asyncio.sleep(0)
-        handle(self, message)
-
-    members = {
-        "handle_message": ahandle if how == "async" else handle,
-        "concurrency": 1,
-        "max_retries": 0,
-        "handle_error_ack_behavior": ErrorAckBehavior.ACK,
-    }
-    orders: Any = type("Orders", (stage.Pull,), members)
+    orders = one_by_one(stage, how, handle)
     try:
         async with running(orders):
             await stage.publish("1", "2", "3")
@@ -162,17 +168,7 @@ async def test_what_structlog_binds_is_with_the_lines_of_its_message_and_with_no
         bound.append(structlog.contextvars.get_contextvars())
         raise ValueError(number)
 
-    async def ahandle(self: Any, message: Any) -> None:
-        await asyncio.sleep(0)
-        handle(self, message)
-
-    members = {
-        "handle_message": ahandle if how == "async" else handle,
-        "concurrency": 1,
-        "max_retries": 0,
-        "handle_error_ack_behavior": ErrorAckBehavior.ACK,
-    }
-    orders: Any = type("Orders", (stage.Pull,), members)
+    orders = one_by_one(stage, how, handle)
     logger, reports = logging.getLogger("nats_consumer"), Reports()
     logger.addHandler(reports)
     try:

@@ -1,4 +1,4 @@
-//! A question to the leader of a durable that is no request to the JetStream API (docs/decisions/0039).
+//! A question to the leader of a durable. It does not use the JetStream API (docs/decisions/0039).
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::connect::denial::Permission;
 use crate::jetstream::status::ACK_PREFIX;
 
 /// The heartbeat of a handler that is still working.
-const HEARTBEAT: Bytes = Bytes::from_static(b"+WPI");
+pub(crate) const HEARTBEAT: Bytes = Bytes::from_static(b"+WPI");
 
 /// The sequence of no message: a stream that stores a million messages a second has it after 146,000 years.
 const NO_MESSAGE: u64 = 1 << 62;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::jetstream::api::nanoseconds;
+use crate::jetstream::sign::HEARTBEAT;
 
 /// The acknowledgement that the server gets for a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Verdict {
             Self::Nak(delay) if delay.is_zero() => Bytes::from_static(b"-NAK"),
             Self::Nak(delay) => format!("-NAK {{\"delay\":{}}}", nanoseconds(*delay)).into(),
             Self::Term(reason) => format!("+TERM {}", one_line(reason)).into(),
-            Self::InProgress => Bytes::from_static(b"+WPI"),
+            Self::InProgress => HEARTBEAT,
         }
     }
 

@@ -61,7 +61,7 @@ def make_draft(
     *,
     is_filled: bool = False,
 ) -> Draft:
-    """The message as the engine takes it. In a subject that is filled already, a brace is no name.
+    """The message as the engine takes it. If the subject is filled already, its braces are text.
     Raises TypeError, ValueError, InvalidMessage or Unserializable."""
     if isinstance(subject, str) and data is not OWN:
         event = event_of(type(data))
