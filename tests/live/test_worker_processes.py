@@ -262,7 +262,8 @@ async def test_no_worker_outlives_its_supervisor_though_it_holds_the_gil(
     await stage.publish("one")
     await becomes_true(lambda: len(shop.ledger()) == 1)
     workers.send(signal.SIGKILL)
-    await becomes_true(lambda: not is_alive(pid), 1 + 5)
+    # The last two seconds are for a busy machine.
+    await becomes_true(lambda: not is_alive(pid), 1 + 5 + 2)
 
 
 async def test_a_second_signal_ends_all_at_once(shop: Shop, stage: Stage) -> None:

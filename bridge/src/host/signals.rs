@@ -17,8 +17,8 @@ use crate::host::runtime::runtime;
 use crate::host::seconds::seconds;
 
 /// How long a worker may take beyond the grace of its handlers: to hand back, to disconnect, and to end its threads. With
-/// the last drain, five seconds.
-const ENDING: Duration = Duration::from_millis(4500);
+/// the last drain and half a second for a busy machine, five seconds.
+const ENDING: Duration = Duration::from_secs(4);
 
 /// How long Python may take to end the process itself at a second signal.
 const SECOND_SIGNAL: Duration = Duration::from_secs(1);
