@@ -12,6 +12,8 @@ RUST := Cargo.toml $(wildcard Cargo.lock */Cargo.toml) $(shell find engine/src b
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export VIRTUAL_ENV := $(abspath $(VENV))
 unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
+# With it, each process that a test starts compiles the package, and pytest each of its workers' tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the verbs

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from tests.waiting import eventually
 
+# A test may write a module again within a second: Python would take it for the one it compiled.
+_ALWAYS = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
 
 class Command:
     """A running `python <program>` in `folder`; stderr counts as output. It inherits `fds`."""
@@ -27,7 +30,7 @@ class Command:
         self._process = subprocess.Popen(
             [sys.executable, *program],
             cwd=folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            env={**os.environ, **_ALWAYS, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,6 +1,7 @@
 """message.json(), which the engine's side reads: the answer or the error of json.loads."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -78,10 +79,11 @@ def answer(read: Any) -> tuple[type, str]:
     return type(value), repr(value)
 
 
-@pytest.mark.parametrize("payloads", [ODD, some_payloads()], ids=["odd", "random"])
+@pytest.mark.parametrize("make_payloads", [lambda: ODD, some_payloads], ids=["odd", "random"])
 async def test_json_of_a_message_is_what_json_loads_says(
-    stage: Stage, payloads: list[bytes]
+    stage: Stage, make_payloads: Callable[[], list[bytes]]
 ) -> None:
+    payloads = make_payloads()
     found: list[tuple[bytes, object, object]] = []
 
     class Orders(stage.Push):  # type: ignore[name-defined]
