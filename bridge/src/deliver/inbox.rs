@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
 use nats_consumer::{Delivery, Inbox};
 
@@ -32,11 +33,11 @@ impl DeliveryQueue {
         &self.wake
     }
 
-    /// The next delivery that may start, if one waits.
-    pub(crate) fn next(&self) -> Option<Delivery> {
+    /// The next delivery that may start `now`, if one waits.
+    pub(crate) fn next(&self, now: Instant) -> Option<Delivery> {
         loop {
             let next = self.lock().pop_front()?;
-            if next.may_start() {
+            if next.may_start_at(now) {
                 return Some(next);
             }
         }

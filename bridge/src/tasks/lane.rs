@@ -1,6 +1,7 @@
 //! The coroutine of one Task of the pool: it handles one delivery after the other, and steps the handlers'
 //! coroutines itself.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ pub(crate) struct Lane {
     tasks: Py<Tasks>,
     rest: Py<Rest>,
     state: Mutex<State>,
+    /// A handler has changed the Task, as by cancelling it: no other handler may see that.
+    is_used_up: AtomicBool,
 }
 
 #[derive(Default)]
@@ -42,8 +45,6 @@ struct State {
     task: Option<Py<PyAny>>,
     /// Called when the coroutine that runs has ended.
     at_end: Option<Py<PyAny>>,
-    /// A handler has changed the Task, as by cancelling it: no other handler may see that.
-    is_used_up: bool,
 }
 
 /// A coroutine under way for a delivery.
@@ -68,7 +69,7 @@ enum After {
 impl Lane {
     pub(crate) fn new(py: Python<'_>, tasks: Py<Tasks>) -> PyResult<Self> {
         let rest = Py::new(py, Rest::new(tasks.get().event_loop().clone_ref(py)))?;
-        Ok(Self { tasks, rest, state: Mutex::default() })
+        Ok(Self { tasks, rest, state: Mutex::default(), is_used_up: AtomicBool::new(false) })
     }
 
     pub(crate) fn belongs_to(&self, task: Py<PyAny>) {
@@ -92,6 +93,7 @@ impl Lane {
         under_way: Option<(Running, Step)>,
     ) -> PyResult<Option<Py<PyAny>>> {
         let answer = catch_panic(|| Self::advance(slf, py, under_way)).flatten();
+        slf.get().ends_step();
         if answer.is_err() {
             Tasks::replace(&slf.get().tasks, py, slf)?;
         }
@@ -106,7 +108,7 @@ impl Lane {
         mut under_way: Option<(Running, Step)>,
     ) -> PyResult<Option<Py<PyAny>>> {
         let tasks = &slf.get().tasks;
-        let began = Instant::now();
+        let until = Instant::now() + TURN;
         let mut handled = 0;
         loop {
             if let Some((running, step)) = under_way.take() {
@@ -123,19 +125,20 @@ impl Lane {
                     After::Ended => handled += 1,
                 }
             }
-            if handled > 0 && slf.get().ends_step() {
+            if handled > 0 && slf.get().is_used_up.load(Relaxed) {
                 Tasks::replace(tasks, py, slf)?;
                 return Ok(None);
             }
-            let turn_is_over = handled >= TURN_DELIVERIES || (handled > 0 && began.elapsed() >= TURN);
+            let now = Instant::now();
+            let turn_is_over = handled >= TURN_DELIVERIES || (handled > 0 && now >= until);
             if turn_is_over && tasks.get().has_more() {
                 return Ok(Some(py.None()));
             }
-            let Some(delivery) = tasks.get().next() else {
+            let Some(delivery) = tasks.get().next(now) else {
                 return if tasks.get().is_over() { Ok(None) } else { Ok(Some(Self::pause(slf, py))) };
             };
             let message = Py::new(py, Message::new(delivery))?;
-            slf.get().lock().stepped = Some(message.clone_ref(py));
+            slf.get().steps(message.clone_ref(py));
             under_way = Some(slf.get().begin(py, message, None, Context::of_caller(py)?)?);
         }
     }
@@ -178,10 +181,7 @@ impl Lane {
         match step {
             Step::Waits(future) => {
                 Self::set_timer(slf, py, &mut running)?;
-                let mut state = lane.lock();
-                state.running = Some(running);
-                let stepped = state.stepped.take();
-                drop((state, stepped));
+                lane.lock().running = Some(running);
                 Ok(After::Waits(future))
             }
             Step::Done(value) => {
@@ -282,20 +282,23 @@ impl Lane {
         if let Some(timer) = running.timer.take() {
             timer.call_method0(py, "cancel")?;
         }
-        match self.task(py) {
-            // Whatever the handler made of its timeout, the Task goes on to other messages.
-            Some(task) if running.has_timed_out => task.call_method0(py, "uncancel").map(drop),
-            _ => Ok(()),
+        if !running.has_timed_out {
+            return Ok(());
         }
+        // Whatever the handler made of its timeout, the Task goes on to other messages.
+        self.task(py).map_or(Ok(()), |task| task.call_method0(py, "uncancel").map(drop))
     }
 
-    /// The loop goes on to something else; whether the Task is to end here.
-    fn ends_step(&self) -> bool {
-        let mut state = self.lock();
-        let stepped = state.stepped.take();
-        let is_used_up = state.is_used_up;
-        drop((state, stepped));
-        is_used_up
+    /// The loop steps the handler of this message now.
+    fn steps(&self, message: Py<Message>) {
+        let before = self.lock().stepped.replace(message);
+        drop(before);
+    }
+
+    /// The loop goes on to something else.
+    fn ends_step(&self) {
+        let stepped = self.lock().stepped.take();
+        drop(stepped);
     }
 
     /// The handler goes on with what it has.
@@ -396,7 +399,7 @@ impl Lane {
 
     /// The Task's word that a handler changes it: the handler is its last one.
     fn use_up(&self) {
-        self.lock().is_used_up = true;
+        self.is_used_up.store(true, Relaxed);
     }
 
     /// The timer's callback.

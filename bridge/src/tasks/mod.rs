@@ -10,6 +10,7 @@ mod rest;
 mod step;
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use nats_consumer::Delivery;
 use pyo3::prelude::*;
@@ -68,9 +69,9 @@ impl Tasks {
         &self.event_loop
     }
 
-    /// The next delivery, if one waits.
-    pub(crate) fn next(&self) -> Option<Delivery> {
-        self.waiting.next()
+    /// The next delivery, if one waits; its handler starts `now`.
+    pub(crate) fn next(&self, now: Instant) -> Option<Delivery> {
+        self.waiting.next(now)
     }
 
     pub(crate) fn has_more(&self) -> bool {

@@ -360,10 +360,11 @@ impl<W> Pool<W> {
         loop {
             let mut hand = lock(&seat.hand);
             let next = hand.deliveries.pop_front()?;
-            hand.began = Instant::now();
+            let now = Instant::now();
+            hand.began = now;
             drop(hand);
             self.held.fetch_sub(1, AcqRel);
-            if next.may_start() {
+            if next.may_start_at(now) {
                 return Some(next);
             }
         }

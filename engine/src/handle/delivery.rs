@@ -162,7 +162,16 @@ impl Delivery {
     /// nor where a newer delivery of it has arrived here. Ask just before the start, and drop what may not start.
     #[must_use]
     pub fn may_start(&self) -> bool {
-        let now = tokio::time::Instant::now();
+        self.starts(tokio::time::Instant::now())
+    }
+
+    /// [`may_start`](Self::may_start) for who has just looked at the clock: `now` is the present moment.
+    #[must_use]
+    pub fn may_start_at(&self, now: Instant) -> bool {
+        self.starts(now.into())
+    }
+
+    fn starts(&self, now: tokio::time::Instant) -> bool {
         let may_start = self.settler.may_start(now, &self.ticket);
         if may_start {
             self.begin(now);
