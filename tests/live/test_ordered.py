@@ -226,6 +226,40 @@ async def test_a_message_with_unreadable_headers_can_be_got_from_any_replica(sta
     assert (message.data, message.headers) == (b"1", {"Trace": "\ufffd"})
 
 
+async def test_messages_with_unreadable_headers_come_without_the_unreadable_lines(
+    stage: Stage,
+) -> None:
+    await stage.publish(0, event="a")
+    for number in (b"1", b"2"):
+        block = b"NATS/1.0\r\nTrace: \xff\r\nno colon\r\nTag: new\r\n\r\n"
+        publish_raw(stage.server, f"{stage.stream}.b", block, number)
+    await stage.publish(3, event="a")
+    sub = await read(stage.client, stage)
+    assert await numbers(sub, 1) == [0]
+    message = await sub.next_msg(timeout=20)
+    assert (message.data, message.headers) == (b"1", {"Trace": "\ufffd", "Tag": "new"})
+    assert message.metadata.sequence.stream == 2
+    assert await numbers(sub, 2) == [2, 3]
+
+
+async def test_a_filter_leaves_out_messages_with_unreadable_headers(stage: Stage) -> None:
+    await stage.publish(0, event="a")
+    for event, number in (("b", b"1"), ("a", b"2"), ("b", b"3")):
+        publish_raw(
+            stage.server, f"{stage.stream}.{event}", b"NATS/1.0\r\nno colon\r\n\r\n", number
+        )
+    await stage.publish(4, event="a")
+    sub = await stage.client.jetstream().subscribe(f"{stage.stream}.a", ordered_consumer=True)
+    assert await numbers(sub, 3) == [0, 2, 4]
+
+
+async def test_a_stream_can_begin_with_unreadable_headers(stage: Stage) -> None:
+    publish_raw(stage.server, f"{stage.stream}.a", b"NATS/1.0\r\nno colon\r\n\r\n", b"1")
+    await stage.publish(2, event="a")
+    sub = await read(stage.client, stage)
+    assert await numbers(sub, 2) == [1, 2]
+
+
 async def test_a_callback_gets_the_messages_too(stage: Stage) -> None:
     got: list[int] = []
 

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub(crate) mod beside;
+pub(crate) mod headers;
 pub(crate) mod info;
 pub(crate) mod sign;
 pub(crate) mod status;

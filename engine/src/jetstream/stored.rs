@@ -1,7 +1,8 @@
 //! A message as its stream has it, asked for by the JetStream API: no consumer, and headers as raw bytes.
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use async_nats::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -9,7 +10,8 @@ use serde_json::Value;
 
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
-use crate::jetstream::api::call;
+use crate::jetstream::api::{API_TIMEOUT, request_behind};
+use crate::message::Message;
 
 /// The server's answer for a message that is not there (any more).
 const NO_MESSAGE: u64 = 10037;
@@ -25,6 +27,29 @@ pub(crate) struct Stored {
     pub(crate) time: SystemTime,
 }
 
+impl Stored {
+    /// The message as the consumer's first delivery would bring it. The server settles by the sequence in the stream; the
+    /// other numbers of a reply subject only it knows.
+    pub(crate) fn delivered(&self, stream: &str, consumer: &str, headers: Option<HeaderMap>) -> Message {
+        let time = self.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let sequence = self.sequence;
+        Message::new(async_nats::Message {
+            subject: self.subject.as_str().into(),
+            reply: Some(format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{sequence}.{time}.0").into()),
+            length: self.payload.len(),
+            payload: self.payload.clone().into(),
+            headers,
+            status: None,
+            description: None,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    message: Value,
+}
+
 #[derive(Deserialize)]
 struct Wire {
     seq: u64,
@@ -38,8 +63,22 @@ struct Wire {
 
 /// One message of the stream; `None` where it is not there. `what` says which, as `STREAM.MSG.GET` takes it.
 pub(crate) async fn get(connection: &Connection, stream: &str, what: &Value) -> Result<Option<Stored>> {
-    match call(connection, &format!("STREAM.MSG.GET.{stream}"), what).await {
-        Ok(mut answer) => read(answer["message"].take()).map(Some),
+    get_behind(connection, connection.api_prefix(), stream, what).await
+}
+
+/// [`get`] by the API behind another prefix.
+pub(crate) async fn get_behind(
+    connection: &Connection,
+    prefix: &str,
+    stream: &str,
+    what: &Value,
+) -> Result<Option<Stored>> {
+    let subject = format!("STREAM.MSG.GET.{stream}");
+    match request_behind(connection, prefix, &subject, what.to_string().into(), API_TIMEOUT).await {
+        Ok(answer) => {
+            let answer: Answer = serde_json::from_slice(&answer).map_err(garbled)?;
+            read(answer.message).map(Some)
+        }
         Err(error) if matches!(error.kind(), ErrorKind::Api { err_code: NO_MESSAGE, .. }) => Ok(None),
         Err(error) => Err(error),
     }

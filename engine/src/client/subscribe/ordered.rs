@@ -11,14 +11,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{BURST, Buffer, Buffered, Interest, Order, Statuses, Subscription};
 use crate::connect::{Connection, LINK_CHECK_TIMEOUT, Link};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::api::{API_TIMEOUT, nanoseconds, request_behind};
+use crate::jetstream::headers::{is_readable, readable_lines};
 use crate::jetstream::info::Sequences;
 use crate::jetstream::status::is_status;
+use crate::jetstream::stored::{self, Stored};
 use crate::message::{Message, Metadata};
 use crate::observe::target::CONNECTION;
 
@@ -28,6 +30,9 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 /// How often in a row the server may refuse to recreate the consumer. While it starts it refuses what it does not know
 /// yet.
 const REFUSALS: u32 = 10;
+
+/// Why a consumer is left that ended with its connection.
+const CUT: &str = "the connection was lost";
 
 /// Number of heartbeats that may be missing.
 const MISSING_HEARTBEATS: u32 = 2;
@@ -67,8 +72,15 @@ pub async fn subscribe_in_order(connection: &Connection, ordered: Ordered) -> Re
     let source = Source::open(connection, &ordered, &mut cursor).await?;
     buffer.waiting().consumer = Some(source.consumer.clone());
     let (orders, listening) = mpsc::unbounded_channel();
-    let reader =
-        Reader { buffer: buffer.clone(), ordered, cursor, source: Some(source), refusals: 0, limit: None };
+    let reader = Reader {
+        buffer: buffer.clone(),
+        ordered,
+        cursor,
+        source: Some(source),
+        was_cut: false,
+        refusals: 0,
+        limit: None,
+    };
     tokio::spawn(reader.read(listening));
     Ok(Subscription { buffer, orders })
 }
@@ -168,14 +180,27 @@ impl Ordered {
             ("num_replicas", json!(1)),
         ];
         config.extend(own.map(|(name, value)| (name.to_owned(), value)));
-        // The last of each subject are found again, and those that came before are left out on arrival.
-        let begins_again = self.is_last_per_subject() && !cursor.is_caught_up;
-        if let Some(last) = cursor.stream.filter(|_| !begins_again) {
+        if let Some(last) = cursor.stream.filter(|_| !self.begins_again(cursor)) {
             config.remove("opt_start_time");
             config.insert("deliver_policy".into(), json!("by_start_sequence"));
             config.insert("opt_start_seq".into(), json!(last + 1));
         }
         config
+    }
+
+    /// Whether it is read from its beginning: the last of each subject are found again, and those that came before are left
+    /// out on arrival.
+    fn begins_again(&self, cursor: &Cursor) -> bool {
+        self.is_last_per_subject() && !cursor.is_caught_up
+    }
+
+    /// The subjects that it is about.
+    fn filters(&self) -> Vec<&str> {
+        let several = self.config.get("filter_subjects").and_then(Value::as_array);
+        let several = several.into_iter().flatten().filter_map(Value::as_str);
+        let one = self.config.get("filter_subject").and_then(Value::as_str);
+        let filters: Vec<_> = several.chain(one).filter(|filter| !filter.is_empty()).collect();
+        if filters.is_empty() { vec![">"] } else { filters }
     }
 
     fn is_last_per_subject(&self) -> bool {
@@ -189,6 +214,8 @@ struct Reader {
     cursor: Cursor,
     /// None when it has to be recreated.
     source: Option<Source>,
+    /// The last consumer ended with its connection, which its next message may have broken.
+    was_cut: bool,
     refusals: u32,
     /// Number of messages after which it ends.
     limit: Option<u64>,
@@ -239,13 +266,14 @@ impl Reader {
                 }
                 (!self.accept(arrived)).then_some("a message is missing")
             }
-            () = until_reconnected(link, generation) => Some("the connection was lost"),
+            () = until_reconnected(link, generation) => Some(CUT),
             () = sleep_until(silent) => {
                 connection.renew_if_silent(LINK_CHECK_TIMEOUT).await;
                 Some("heartbeats are missing")
             }
         };
         if let (Some(why), Some(source)) = (lost, self.source.take_if(|_| lost.is_some())) {
+            self.was_cut = why == CUT;
             debug!(target: CONNECTION, stream = self.ordered.stream, consumer = source.consumer, "Subscribed again: {why}");
             self.leave(source);
         }
@@ -254,12 +282,18 @@ impl Reader {
 
     async fn renew(&mut self) -> Result<()> {
         self.has_room().await;
+        if self.was_cut
+            && let Err(error) = self.take_unreadable().await
+        {
+            debug!(target: CONNECTION, stream = self.ordered.stream, "Unreadable messages were not looked for: {error}");
+        }
         match Source::open(&self.buffer.connection, &self.ordered, &mut self.cursor).await {
             Ok(source) => {
                 let mut waiting = self.buffer.waiting();
                 waiting.consumer = Some(source.consumer.clone());
                 waiting.flow = None;
                 self.refusals = 0;
+                self.was_cut = false;
                 self.source = Some(source);
                 Ok(())
             }
@@ -272,6 +306,41 @@ impl Reader {
                 Ok(())
             }
         }
+    }
+
+    /// Takes the messages that come next and have headers that cannot be parsed: each would break the connection again.
+    async fn take_unreadable(&mut self) -> Result<()> {
+        while let Some(stored) = self.next_stored().await?.filter(|it| !is_readable(&it.headers)) {
+            let headers = Some(readable_lines(&stored.headers));
+            let consumer = self.buffer.waiting().consumer.clone().unwrap_or_default();
+            let message = stored.delivered(&self.ordered.stream, &consumer, headers);
+            warn!(
+                target: CONNECTION,
+                subject = stored.subject,
+                sequence = stored.sequence,
+                "A message with unreadable headers broke the connection; it comes without the lines that cannot be read."
+            );
+            self.cursor.stream = Some(stored.sequence);
+            self.buffer.waiting().push(message);
+            self.buffer.changes.send_replace(());
+            self.has_room().await;
+        }
+        Ok(())
+    }
+
+    /// The message behind the last one, read by the API; `None` also where only the last of a subject counts.
+    async fn next_stored(&self) -> Result<Option<Stored>> {
+        let Some(last) = self.cursor.stream.filter(|_| !self.ordered.begins_again(&self.cursor)) else {
+            return Ok(None);
+        };
+        let Ordered { prefix, stream, .. } = &self.ordered;
+        let mut next: Option<Stored> = None;
+        for filter in self.ordered.filters() {
+            let what = json!({ "seq": last + 1, "next_by_subj": filter });
+            let found = stored::get_behind(&self.buffer.connection, prefix, stream, &what).await?;
+            next = next.into_iter().chain(found).min_by_key(|it| it.sequence);
+        }
+        Ok(next)
     }
 
     /// Waits until somebody has taken messages, where there were too many.
