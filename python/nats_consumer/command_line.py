@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 # Below the largest number of the engine, and of a list.
 _MOST_DIGITS = 18
@@ -71,7 +71,9 @@ def _add_django_options(parser: CommandParser) -> None:
 
 def add_database(parser: CommandParser) -> None:
     """The option of commands for the tables of an app."""
-    parser.add_argument("--database", help="its alias (default: each that has the table)")
+    parser.add_argument(
+        "--database", help="alias of the database (default: each that has the table)"
+    )
 
 
 def add_consumers(parser: CommandParser) -> None:
@@ -90,14 +92,30 @@ def positive(text: str) -> int:
 
 
 def age(text: str) -> float:
-    """Read an age, such as 15m, as seconds, for argparse."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
-    if match is None:
+    """Read an age, such as 15m, as seconds, for argparse. A number alone is none: a user of
+    `--older-than 30` may mean days."""
+    if _AGE.fullmatch(text) is None:
         raise ArgumentTypeError(f"{text!r} is not an age: write 90s, 15m, 12h, 7d or 2w")
-    seconds = float(match[1]) * _UNITS[match[2]]
+    seconds = seconds_of(text)
     if seconds > _LONGEST_AGE:
         raise ArgumentTypeError(f"{text!r} is more than a century")
     return seconds
+
+
+def duration(text: str) -> float:
+    """Read a duration, such as 15m or a number of seconds, as seconds, for argparse."""
+    try:
+        return seconds_of(text)
+    except ValueError:
+        raise ArgumentTypeError(
+            f"{text!r} is not a duration: write 90s, 15m, 12h, 7d, 2w or a number of seconds"
+        ) from None
+
+
+def seconds_of(text: str) -> float:
+    """The seconds of a duration, such as 15m or a number of seconds. Raises ValueError."""
+    match = _AGE.fullmatch(text)
+    return float(match[1]) * _UNITS[match[2]] if match else float(text)
 
 
 def is_wanted(question: str, *, otherwise: str) -> bool:

@@ -11,6 +11,7 @@ from nats_consumer.declare.options import Overrides
 from nats_consumer.exceptions import Unreachable
 from nats_consumer.management.commands.nats_consumer import beside_consuming
 from nats_consumer.run import logs, worker
+from nats_consumer.run.parent import Child
 from nats_consumer.run.worker import Plan
 
 
@@ -53,13 +54,24 @@ def test_with_names_it_runs_those(consumers: tuple[type, type], plans: list[Plan
     assert plans[0].consumers == [consumers[1]]
 
 
+def test_the_log_lines_of_a_worker_beside_others_are_told_apart(
+    consumers: tuple[type, type], plans: list[Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(logs, "make_visible", lambda _, *, is_worker: told.append(is_worker))
+    for child in (None, Child(alive=0), Child(alive=0, page=1)):
+        monkeypatch.setattr(Child, "of_this_process", lambda child=child: child)
+        call_command("nats_consumer")
+    assert told == [False, False, True]
+
+
 def test_every_option_reaches_the_worker(
     consumers: tuple[type, type], plans: list[Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     levels: list[str | None] = []
-    monkeypatch.setattr(logs, "make_visible", levels.append)
+    monkeypatch.setattr(logs, "make_visible", lambda level, **_: levels.append(level))
     arguments = "--setup --log-level DEBUG --batch-size 50 --timeout 30 --concurrency 3"
-    arguments += " --event-loop uvloop --shutdown-timeout 1.5"
+    arguments += " --event-loop uvloop --shutdown-timeout 1.5s"
     call_command("nats_consumer", *arguments.split())
     assert levels == ["DEBUG"]
     assert plans == [

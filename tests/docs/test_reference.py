@@ -29,6 +29,7 @@ from nats_consumer import settings as ours
 from nats_consumer.connect import args
 from nats_consumer.declare.options import ConsumerOptions
 from nats_consumer.js import errors as js_errors
+from nats_consumer.run.dispatch import _UNDECODABLE
 from tests.docs.support.blocks import ROOT
 from tests.docs.support.tables import first_spans, rows, section, spans
 
@@ -263,3 +264,15 @@ def test_the_options_that_cross_the_bridge_have_a_page() -> None:
     assert all(
         field.default is MISSING for field in fields(ConsumerOptions)
     )  # a default of its own could differ from the page's
+
+
+# In the engine's Rust, each stands once where it is decided.
+REASONS_OF_THE_ENGINE = ("attempts exhausted", "worker lost", "headers that cannot be parsed")
+
+
+def test_each_reason_of_a_dead_letter_is_on_its_page() -> None:
+    page = (ROOT / "docs/guides/dead-letters.md").read_text()
+    for reason in (*REASONS_OF_THE_ENGINE, _UNDECODABLE):
+        assert f'| "{reason}" |' in page, reason
+    engine = "".join(each.read_text() for each in (ROOT / "engine/src").rglob("*.rs"))
+    assert [each for each in REASONS_OF_THE_ENGINE if f'"{each}"' not in engine] == []

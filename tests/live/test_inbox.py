@@ -520,7 +520,7 @@ async def test_rows_stay_while_no_server_can_be_asked(
     await handled(1)
     await sync_to_async(grow_old)(rows)
     settings.NATS_CONSUMER = {"connect_args": {"servers": "127.0.0.1:1", "connect_timeout": 0.2}}
-    with pytest.raises(CommandError):
+    with pytest.raises(CommandError, match="only the server knows which messages are settled"):
         await sync_to_async(output_of)("clean")
     assert await sync_to_async(rows.count)() == 1
 

@@ -5,9 +5,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import transaction
 
-from nats_consumer import JetstreamPullConsumer, apublish, operations, publish
+from nats_consumer import (
+    JetstreamPullConsumer,
+    apublish,
+    operations,
+    publish,
+    publish_on_commit,
+)
 from nats_consumer.exceptions import StreamNotFound
 from nats_consumer.testing.real import real_server, running
 from tests.project.orders.models import Receipt
@@ -65,13 +72,21 @@ def test_a_failed_attempt_is_waited_for_until_one_succeeds() -> None:
         worker.wait(handled=1)
 
 
+def test_a_test_says_when_its_outbox_is_relayed() -> None:
+    with running(consumer()) as worker:
+        publish_on_commit("orders.created", b"")
+        call_command("nats_outbox", "relay", "--once")
+        worker.wait(handled=1)
+
+
 def test_what_was_not_handled_in_time_is_told() -> None:
     with running(consumer()) as worker, pytest.raises(AssertionError, match="0 of 1 messages"):
         worker.wait(handled=1, seconds=0.05)
 
 
 def test_what_hinders_the_start_is_raised_and_nothing_runs_on() -> None:
-    with pytest.raises(StreamNotFound), running(consumer(setup=None)):
+    told = "stream `orders`, which Orders consumes, does not exist. Run the worker with --setup"
+    with pytest.raises(StreamNotFound, match=told), running(consumer(setup=None)):
         pass
     assert threads() == set()
 

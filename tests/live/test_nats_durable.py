@@ -81,9 +81,32 @@ async def test_a_pause_holds_messages_from_two_workers_until_it_is_resumed(
         assert "paused for 15 min" in listed
         assert "resumed" in await manage("resume", "Billing")
         await becomes_true(lambda: handled == ["one"])
-        with pytest.raises(CommandError, match="is not paused"):
-            await manage("resume", "Billing")
-        assert "not paused" in await manage("resume", "--all")
+        for names in ("Billing", "--all"):
+            assert "Billing: not paused" in await manage("resume", names)
+
+
+async def test_a_worker_says_how_to_end_a_pause(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    billing, _ = consumer_of(stage, "Pull")
+    ending = f"End the pause with `manage.py nats_durable resume {stage.stream}/Billing`"
+    async with running(billing):
+        await manage("pause", "Billing", "--for", "15m")
+        await becomes_true(
+            lambda: any("is paused: no" in it and ending in it for it in caplog.messages)
+        )
+    async with running(billing):
+        assert any("is paused until" in it and ending in it for it in caplog.messages)
+
+
+async def test_a_worker_says_that_a_newer_one_may_have_changed_its_durable(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    billing, _ = consumer_of(stage, "Pull")
+    newer = type("Billing", (billing,), {"ack_wait": 45.0})
+    async with running(billing), running(newer):
+        told = "ack_wait from 30s to 45s. Consuming continues. During a deployment this is the"
+        await becomes_true(lambda: any(told in it for it in caplog.messages))
 
 
 @pytest.mark.parametrize("kind", KINDS)

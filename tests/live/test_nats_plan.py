@@ -88,6 +88,65 @@ async def test_what_is_missing_is_planned_created_and_then_nothing_is_left(
     assert stage.server.stream(name)["config"]["max_age"] == 60 * 10**9
 
 
+async def test_a_plan_names_what_create_stream_does_not_change(
+    stage: Stage, fresh: Callable[[str], str]
+) -> None:
+    name = fresh("mails")
+    await operations.CreateStream(name=name, subjects=[f"{name}.sent"]).execute(stage.client)
+    subjects = [f"{name}.sent", f"{name}.lost"]
+    created = operations.CreateStream(name=name, subjects=subjects, max_age=60)
+    declare(stage, stream_of(stage), created)
+    await manage("nats_apply", "--yes")
+    assert stage.server.stream(name)["config"]["subjects"] == [f"{name}.sent"]
+    printed = await manage("nats_plan", "--check")
+    assert f"= stream {name}\n" in printed
+    assert f"{name}.lost is not added to its subjects, max_age stays no limit, not 60 s" in printed
+    assert "use CreateOrUpdateStream or UpdateStream" in printed
+    assert "as declared" not in printed
+
+
+async def test_a_plan_names_the_subjects_that_a_second_create_stream_does_not_add(
+    stage: Stage, fresh: Callable[[str], str]
+) -> None:
+    name = fresh("mails")
+    declare(
+        stage,
+        operations.CreateStream(name=name, subjects=[f"{name}.sent"]),
+        operations.CreateStream(name=name, subjects=[f"{name}.lost"]),
+    )
+    printed = await manage("nats_plan")
+    assert f"+ stream {name}\n" in printed
+    assert f"{name}.lost is not added to its subjects" in printed
+
+
+async def test_what_create_stream_asks_for_and_the_stream_has_is_not_named(
+    stage: Stage, fresh: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    wide, updated = fresh("wide"), fresh("updated")
+    for name, subject in ((wide, f"{wide}.>"), (updated, f"{updated}.sent")):
+        await operations.CreateStream(name=name, subjects=[subject]).execute(stage.client)
+    narrow = operations.CreateStream(name=wide, subjects=[f"{wide}.sent"])
+    both = [f"{updated}.sent", f"{updated}.lost"]
+    declare(
+        stage,
+        narrow,
+        operations.CreateStream(name=updated, subjects=both, max_age=60),
+        operations.UpdateStream(name=updated, subjects=both, max_age=30),
+    )
+    assert "CreateStream" not in await manage("nats_plan")
+    await narrow.execute(stage.client)
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+async def test_a_plan_names_what_create_consumer_does_not_change(stage: Stage) -> None:
+    name = stage.stream
+    await operations.CreateConsumer(stream=name, durable_name="archive").execute(stage.client)
+    declare(stage, operations.CreateConsumer(stream=name, durable_name="archive", ack_wait=77.0))
+    printed = await manage("nats_plan")
+    assert f"= durable {name}/archive\n" in printed
+    assert "CreateConsumer changes no durable that exists: ack_wait stays" in printed
+
+
 async def test_the_durable_that_is_applied_is_the_one_that_the_worker_wants(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:

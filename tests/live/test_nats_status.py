@@ -135,16 +135,35 @@ async def test_what_differs_and_what_nobody_declares_is_a_warning(stage: Stage) 
 async def test_limits_make_a_backlog_and_dead_letters_critical(stage: Stage) -> None:
     billing(stage)
     await asyncio.to_thread(call_command, "nats_apply", "--yes", stdout=io.StringIO())
-    await operations.CreateStream(
-        name=f"{stage.stream}-dlq", subjects=[f"dlq.{stage.stream}.>"]
-    ).execute(stage.client)
-    await stage.jetstream.publish(f"dlq.{stage.stream}.x", b"")
+    await give_up(stage, "Billing")
     await stage.publish("one", "two")
     assert (await seen())["dead_letters"] == 1
     code, printed = await manage("--check", "--max-pending", "1", "--max-dead", "0")
     assert code == 2
     assert "2 messages not settled, more than 1" in printed
     assert "1 dead letters, more than 0" in printed
+
+
+async def give_up(stage: Stage, *durables: str) -> None:
+    """Store a dead letter of each durable."""
+    await operations.CreateStream(
+        name=f"{stage.stream}-dlq", subjects=[f"dlq.{stage.stream}.>"]
+    ).execute(stage.client)
+    for durable in durables:
+        await stage.jetstream.publish(f"dlq.{stage.stream}.{durable}", b"")
+
+
+async def test_dead_letters_are_counted_for_the_consumer_that_gave_them_up(stage: Stage) -> None:
+    billing(stage)
+    billing(stage, "Mail")
+    ephemeral = billing(stage, "Follow", ephemeral=True)
+    durables = [ephemeral().get_durable_name(), "Follow-0123456789ab", "Follow-er"]
+    # The last one is a payload that is kept apart.
+    await give_up(stage, "Billing", "Billing", *durables, "Billing.payload.7.1")
+    code, printed = await manage("--json")
+    [server] = json.loads(printed)["servers"]
+    found = {each["consumer"]: each["dead_letters"] for each in server["consumers"]}
+    assert (code, found) == (0, {"Billing": 2, "Mail": 0, "Follow": 2})
 
 
 async def test_a_server_that_is_away_is_unknown_and_every_consumer_is_listed(

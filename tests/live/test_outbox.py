@@ -347,12 +347,26 @@ def test_rows_behind_a_refused_one_follow_together_when_it_is_stored(
     assert [int(data) for _, data in stored(late)] == list(range(100))
 
 
-def test_retry_says_which_messages_were_not_refused(stream: str, outbox: Any) -> None:
+def test_retry_fails_for_messages_that_were_not_refused_and_tries_the_others(
+    stream: str, outbox: Any
+) -> None:
+    publish_on_commit("nobody.has.this", b"1")
+    relay_all()
+    publish_on_commit(f"{stream}.a", b"1")
+    refused, fresh = outbox.OutboxMessage.objects.order_by("pk")
+    later = refused.next_attempt_at
+    with pytest.raises(CommandError, match=f"^{fresh.pk} does not exist, or was not refused"):
+        output_of("retry", str(refused.pk), str(fresh.pk))
+    refused.refresh_from_db()
+    assert refused.next_attempt_at < later
+
+
+def test_drop_fails_for_an_id_that_does_not_exist(stream: str, outbox: Any) -> None:
     publish_on_commit(f"{stream}.a", b"1")
     [row] = outbox.OutboxMessage.objects.all()
-    said = output_of("retry", str(row.pk))
-    assert "1 of these ids do not exist, or were not refused" in said
-    assert "0 are tried again" in said
+    with pytest.raises(CommandError, match=r"^999999 does not exist"):
+        output_of("drop", str(row.pk), "999999", "--yes")
+    assert not outbox.OutboxMessage.objects.exists()
 
 
 def test_a_message_for_later_is_relayed_at_once_and_waits_in_its_stream(

@@ -26,7 +26,7 @@ def config(stage: Stage) -> dict[str, Any]:
 
 async def test_an_update_changes_what_is_given_and_keeps_the_rest(stage: Stage) -> None:
     await stage.jetstream.update_stream(name=stage.stream, description="kept", max_msgs=9)
-    manage("nats_update_stream", stage.stream, "--max-age", "3600", "--duplicate-window", "60")
+    manage("nats_update_stream", stage.stream, "--max-age", "1h", "--duplicate-window", "60")
     assert config(stage)["max_age"] == 3600 * 10**9
     assert config(stage)["duplicate_window"] == 60 * 10**9
     assert (config(stage)["description"], config(stage)["max_msgs"]) == ("kept", 9)
@@ -75,6 +75,7 @@ async def test_an_update_that_changes_nothing_says_so(stage: Stage) -> None:
         (["STREAM"], "Nothing to change"),
         (["STREAM", "--retention", "sometimes"], "--retention"),
         (["STREAM", "--storage", "memory"], "storage"),
+        (["STREAM", "--max-age", "a day"], "'a day' is not a duration: write 90s, 15m, 12h, 7d"),
         (["STREAM", "--duplicate-window", "9e9", "--max-age", "1"], "window"),
         (["STREAM_of_nobody", "--max-age", "1"], "'STREAM_of_nobody' does not exist"),
         (["my.orders", "--max-age", "1"], "NAME cannot contain dots: 'my.orders'"),

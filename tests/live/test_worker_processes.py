@@ -417,7 +417,9 @@ async def test_a_worker_whose_handler_hangs_in_c_shows_its_stacks_and_its_messag
     sequence = (await stage.jetstream.stream_info(stage.stream)).state.last_seq
     workers.command.wait_for(f"Orders: message {sequence}, attempt 1, came")
     workers.command.wait_for("in handle_message")
-    assert workers.command.lines_with("nats_consumer: Orders consuming (")
+    [pid] = workers.pids()
+    assert workers.command.lines_with(f"nats_consumer {pid}: Orders consuming (")
+    assert workers.command.lines_with(f"The worker {pid} shows on stderr what it does.")
     assert workers.command.lines_with("slot 0: worker ")
 
 

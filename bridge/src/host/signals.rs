@@ -1,6 +1,7 @@
 //! Signals, heard beside Python: its own handlers run only between two steps of its main thread, which a
 //! handler may hold up for as long as it likes.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -88,9 +89,7 @@ pub(crate) fn describe_at(number: i32) -> PyResult<()> {
     let describing = runtime().spawn(async move {
         loop {
             signals.next().await;
-            for line in running().iter().flat_map(|consumption| consumption.describe()) {
-                eprintln!("nats_consumer: {line}");
-            }
+            describe();
         }
     });
     let before = lock(DESCRIBING.get_or(Mutex::default)).replace(describing.abort_handle());
@@ -98,6 +97,18 @@ pub(crate) fn describe_at(number: i32) -> PyResult<()> {
         before.abort();
     }
     Ok(())
+}
+
+/// One write, so that several workers that share a stderr do not write into each other's lines.
+fn describe() {
+    let pid = std::process::id();
+    let lines: Vec<String> = running()
+        .iter()
+        .flat_map(|consumption| consumption.describe())
+        .map(|line| format!("nats_consumer {pid}: {line}\n"))
+        .collect();
+    // An error says that nobody reads it.
+    let _ = std::io::stderr().write_all(lines.concat().as_bytes());
 }
 
 impl Listener {

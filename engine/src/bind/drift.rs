@@ -47,7 +47,9 @@ impl Drift {
         } else if self.has_limits() {
             "max_deliver and backoff are removed now; the next worker that starts restores the other fields"
         } else {
-            "The next worker that starts restores what it declares"
+            // The durable does not say who changed it.
+            "During a deployment this is the declaration of the newer workers, and as it should be. Otherwise, restart a \
+             worker to restore what it declares"
         };
         warn!(
             target: CONSUMER,

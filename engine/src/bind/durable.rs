@@ -298,9 +298,17 @@ fn warn_of_a_pause(options: &ConsumerOptions, name: &str, config: &Map<String, V
             consumer = options.name,
             stream = options.stream,
             durable = name,
-            "The durable is paused until {until}: no message arrives before. Resume it with `nats consumer resume`."
+            "The durable is paused until {until}: no message arrives before. {}",
+            how_to_resume(&options.stream, name)
         );
     }
+}
+
+/// The commands that end a pause: ours, and that of a Rust program.
+pub(crate) fn how_to_resume(stream: &str, name: &str) -> String {
+    format!(
+        "End the pause with `manage.py nats_durable resume {stream}/{name}`, or with `nats consumer resume`."
+    )
 }
 
 /// The durable, if it exists; the inherited one where the own does not.
@@ -334,7 +342,11 @@ async fn info_of(
         Err(error) if error.kind() == ErrorKind::Gone => Ok(None),
         Err(error) if error.kind() == ErrorKind::StreamNotFound => Err(Error::new(
             ErrorKind::StreamNotFound,
-            format!("The stream `{}`, which {} consumes, does not exist.", options.stream, options.name),
+            format!(
+                "The stream `{}`, which {} consumes, does not exist. Run the worker with --setup if its setup() creates \
+                 the stream, create it otherwise, or correct the name.",
+                options.stream, options.name
+            ),
         )),
         Err(error) => Err(error),
     }

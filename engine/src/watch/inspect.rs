@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::bind::declared::has_nothing_for;
 use crate::bind::drift::Drift;
-use crate::bind::durable::{Durable, upsert};
+use crate::bind::durable::{Durable, how_to_resume, upsert};
 use crate::bind::position::Position;
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
@@ -116,7 +116,7 @@ impl Inspector {
         self.full_queue = full_queue(info);
         self.look_at_places(info);
         self.look_at_drift(durable, info);
-        self.look_at_pause(info);
+        self.look_at_pause(durable, info);
         self.lag.note(info);
     }
 
@@ -152,7 +152,7 @@ impl Inspector {
     }
 
     /// A pause looks like silence.
-    fn look_at_pause(&mut self, info: &ConsumerInfo) {
+    fn look_at_pause(&mut self, durable: &Durable, info: &ConsumerInfo) {
         let until = info.config.get("pause_until").and_then(Value::as_str).unwrap_or("it is resumed");
         let pause = info.paused.then(|| until.to_owned());
         self.settler.shared.monitor.note(|machine| machine.pauses(pause));
@@ -160,7 +160,8 @@ impl Inspector {
             Some(true) => warn!(
                 target: CONSUMER,
                 consumer = self.options.name,
-                "The durable is paused: no message arrives until {until}. Resume it with `nats consumer resume`."
+                "The durable is paused: no message arrives until {until}. {}",
+                how_to_resume(&self.options.stream, &durable.name)
             ),
             Some(false) => {
                 info!(target: CONSUMER, consumer = self.options.name, "The durable is not paused any more.");

@@ -17,15 +17,20 @@ def add_selection(parser: CommandParser) -> None:
     )
     parser.add_argument("--reason", help="text that the reason contains")
     parser.add_argument(
-        "--older-than", type=age, metavar="AGE", help="such as 90s, 15m, 12h, 7d or 2w"
+        "--older-than",
+        type=age,
+        metavar="AGE",
+        help="stored this long ago or longer, such as 90s, 15m, 12h, 7d or 2w",
     )
-    parser.add_argument("--newer-than", type=age, metavar="AGE", help="the same")
+    parser.add_argument(
+        "--newer-than", type=age, metavar="AGE", help="stored within this time, such as 2h"
+    )
 
 
 def add_choice(parser: CommandParser) -> None:
     """Numbers, or the options that select."""
     parser.add_argument(
-        "numbers", nargs="*", type=positive, metavar="NUMBER", help="as `list` shows them"
+        "numbers", nargs="*", type=positive, metavar="NUMBER", help="the numbers that `list` shows"
     )
     add_selection(parser)
     parser.add_argument("--all", action="store_true", help="all dead letters")

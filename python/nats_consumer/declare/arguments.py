@@ -181,8 +181,9 @@ class Reading:
                 )
         if len(self._payloads) > 1:
             self._fault(
-                f"both {' and '.join(self._payloads)} would get the payload. The names in its "
-                f"subjects are: {', '.join(self._names) or 'none'}."
+                f"both {' and '.join(self._payloads)} would get the payload. Keep one. A token "
+                "of the subject goes to a parameter that is called like a name in braces; its "
+                f"subjects have {', '.join(map(_braced, self._names)) or 'none'}."
             )
         # An unknown one that is alone is the message, as it was before signatures meant anything.
         self._fill(parameters, [MESSAGE if place == UNKNOWN else place for place in places])
@@ -233,11 +234,15 @@ class Reading:
 
     def _token(self, parameter: Parameter) -> int:
         if not self._names[parameter.name]:
-            self._fault(f"{{{parameter.name}}} is not in each of its subjects.")
+            self._fault(
+                f"{_braced(parameter.name)} is not in each of its subjects. Write it in all of "
+                "them, or remove the parameter."
+            )
         convert = _converter(self._annotation(parameter))
         if convert is None:
             self._fault(
-                f"{parameter.name!r} is a token, which is text, an int, a UUID, a date or an Enum."
+                f"{parameter.name!r} is a token of the subject. Annotate it as str, int, UUID, "
+                f"date or an Enum, and not {_written(parameter.annotation)}."
             )
         self._plan.names.append(parameter.name)
         self._plan.converters.append(convert or str)
@@ -249,9 +254,11 @@ class Reading:
         if annotation is None:
             return 1
         if _converter(annotation) is not None:
+            braced = _braced(parameter.name)
             self._fault(
-                f"no subject of it has {{{parameter.name}}}. For a payload of that type, take the "
-                "message and decode it."
+                f"{parameter.name!r} would get a token, and no subject has {braced}. Write it in "
+                f'filter_subject or @handle, as in "orders.{braced}". '
+                "To get a value of the payload, annotate a parameter as dict, or with a class."
             )
             return 1
         self._decode(annotation)
@@ -292,6 +299,14 @@ class Reading:
 
     def _fault(self, text: str) -> None:
         self._plan.faults.append(f"{self._name}: {text}")
+
+
+def _braced(name: str) -> str:
+    return f"{{{name}}}"
+
+
+def _written(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 def says_nothing(parameter: Parameter) -> bool:

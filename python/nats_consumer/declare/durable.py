@@ -12,6 +12,9 @@ from nats_consumer.names import check_name
 
 from .declaration import Declaration, Declared, class_of, is_overridden, label
 
+# Characters that make the durable of a process another one than those of other processes.
+_SUFFIX = 12
+
 
 def durable_of(consumer: Declared) -> tuple[str, bool]:
     """The durable's name: that of its get_durable_name() if it overrides that, otherwise what the
@@ -35,7 +38,12 @@ def declared_durable(consumer: Declared) -> tuple[str, bool]:
 
 @cache
 def _of_process(pid: int) -> str:  # noqa: ARG001 - a forked child has a name of its own
-    return uuid4().hex[:12]
+    return uuid4().hex[:_SUFFIX]
+
+
+def is_sibling(durable: str, other: str) -> bool:
+    """Whether both are durables of one ephemeral consumer, in two processes."""
+    return len(durable) == len(other) and durable[:-_SUFFIX] == other[:-_SUFFIX]
 
 
 def default_durable() -> str | None:

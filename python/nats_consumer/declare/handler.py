@@ -21,7 +21,7 @@ from . import once
 from .arguments import plan_of, typed_call
 from .filters import loose_pattern
 from .retry import RetryPolicy
-from .signatures import check_methods
+from .signatures import check_methods, unfit_method
 
 if TYPE_CHECKING:
     from nats_consumer._native import Router
@@ -227,6 +227,9 @@ class ConsumerHandler:
         the message."""
         texts = method_subjects(self)
         plans = {name: plan_of(self, name, subjects) for name, subjects in texts.items()}
+        untyped = [name for name, plan in plans.items() if plan is None]
+        if faults := list(filter(None, (unfit_method(type(self), name) for name in untyped))):
+            raise ConfigurationError(f"{type(self).__name__}.{' '.join(faults)}")
         try:
             calls = {
                 name: typed_call(getattr(self, name), plan, texts[name])

@@ -30,6 +30,7 @@ _EPHEMERAL_SECONDS = 300.0
 
 # The deliver policies that need one more attribute.
 START_ATTRIBUTES = {"by_start_sequence": "start_sequence", "by_start_time": "start_time"}
+_STARTS = {"start_sequence": "the number of a message", "start_time": "a datetime"}
 _DELIVER_POLICIES = ("all", "last", "new", "last_per_subject", *START_ATTRIBUTES)
 
 _EXHAUSTED = {
@@ -124,7 +125,10 @@ def read_fetch_timeout(value: object) -> float:
 
 def _kind(consumer: Declared) -> str:
     if not consumer.kind:
-        raise ConfigurationError("derive it from JetstreamPushConsumer or JetstreamPullConsumer.")
+        raise ConfigurationError(
+            "it neither pulls nor is pushed to. Derive it from JetstreamPullConsumer or "
+            "JetstreamPushConsumer."
+        )
     return consumer.kind
 
 
@@ -182,7 +186,9 @@ def _deliver_policy(consumer: Declared) -> tuple[str, int | None, str | None]:
         )
     needed = START_ATTRIBUTES.get(policy)
     if needed and getattr(consumer, needed) is None:
-        raise ConfigurationError(f"deliver_policy {policy!r} needs {needed}.")
+        raise ConfigurationError(
+            f"deliver_policy {policy!r} needs {needed}. Set it to {_STARTS[needed]}."
+        )
     sequence = (
         whole(consumer.start_sequence, "start_sequence", least=1)
         if needed == "start_sequence"
@@ -221,7 +227,8 @@ def _exhausted(consumer: Declared) -> str:
     behavior = consumer.handle_error_ack_behavior
     if not isinstance(behavior, ErrorAckBehavior):
         raise ConfigurationError(
-            f"handle_error_ack_behavior must be a member of ErrorAckBehavior, not {behavior!r}."
+            "handle_error_ack_behavior must be ErrorAckBehavior."
+            f"{', '.join(each.name for each in ErrorAckBehavior)}, not {behavior!r}."
         )
     return _EXHAUSTED[behavior]
 

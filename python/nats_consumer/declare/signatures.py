@@ -27,6 +27,10 @@ _PARAMETERS = {
     "handle_message": ("message",),
     "handle_error": ("message", "error", "attempt"),
 }
+_OTHERS = (
+    "To get the payload, annotate a parameter with its type; to get a token of the subject, call "
+    'one like a name in braces of the subject, as in "orders.{id}".'
+)
 
 
 def check_signatures(consumer: Declared) -> None:
@@ -34,7 +38,7 @@ def check_signatures(consumer: Declared) -> None:
     plan = plan_of_handler(consumer)
     faults = [] if plan is None else plan.problems
     faults += [
-        f"{name} must take ({', '.join(('self', *parameters))}), not {found}."
+        _wrong_parameters(name, found)
         for name, parameters in _PARAMETERS.items()
         if name != "handle_message" or plan is None
         if (found := _signature(consumer, name)) and not _takes(found, 1 + len(parameters))
@@ -46,6 +50,20 @@ def check_signatures(consumer: Declared) -> None:
     ]
     if faults:
         raise ConfigurationError(" ".join(faults))
+
+
+def _wrong_parameters(name: str, found: Signature) -> str:
+    wanted = ", ".join(("self", *_PARAMETERS[name]))
+    text = f"{name} must take ({wanted}), not {found}."
+    return f"{text} {_OTHERS}" if name == "handle_message" and len(found.parameters) > 1 else text
+
+
+def unfit_method(handler: type, name: str) -> str | None:
+    """Why a method of a ConsumerHandler cannot be called with the message alone, if it cannot."""
+    found = _signature(handler, name)
+    if found is None or _takes(found, 2):
+        return None
+    return f"{name} must take (self, message), not {found}. {_OTHERS}"
 
 
 def check_methods(handler: type, names: Iterable[str]) -> None:

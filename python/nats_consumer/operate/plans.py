@@ -17,8 +17,15 @@ from nats_consumer.declare.signatures import made_without_arguments
 from nats_consumer.exceptions import NotPossible, StreamNotFound
 from nats_consumer.run.supervise import setup_operations
 from nats_consumer.streams.operation import StreamOperation
-from nats_consumer.streams.operations import CreateConsumer, DeleteConsumer
-from nats_consumer.streams.plan import Change, Mark, Planned, mark_of, stream_changes
+from nats_consumer.streams.operations import CreateConsumer, CreateStream, DeleteConsumer
+from nats_consumer.streams.plan import (
+    Change,
+    Mark,
+    Planned,
+    mark_of,
+    stream_changes,
+    uncovered,
+)
 
 from .durables import last_active
 from .listing import ago, claims, durables_of
@@ -206,7 +213,35 @@ async def _planned_stream(
         mark = Mark.STUCK
     elif mark == Mark.STUCK:
         overlapping = "keep the server's value, use another name, or delete the stream first"
-    return Planned(mark=mark, kind=_STREAM, name=name, changes=changes, remark=overlapping)
+    remark = "; ".join(filter(None, (overlapping, _left(operations, before, after))))
+    return Planned(mark=mark, kind=_STREAM, name=name, changes=changes, remark=remark)
+
+
+def _left(
+    operations: Iterable[StreamOperation],
+    before: Mapping[str, Any] | None,
+    after: Mapping[str, Any],
+) -> str:
+    """The fields that a CreateStream asks for and no operation makes so, in words."""
+    asked: Mapping[str, Any] | None = before
+    for operation in operations:
+        if isinstance(operation, CreateStream) and asked is not None:
+            asked = operation.asked(asked)
+        else:
+            asked = operation.after(asked)
+    missing = uncovered((asked or {}).get("subjects") or (), after.get("subjects") or ())
+    different = [
+        f"{each.field} stays {each.before}, not {each.after}"
+        for each in stream_changes(after, asked or after)
+        if each.field != "subjects"
+    ]
+    told = [*(f"{each} is not added to its subjects" for each in missing), *different]
+    if not told:
+        return ""
+    return (
+        f"CreateStream changes no stream that exists: {', '.join(told)}. To change it, use "
+        "CreateOrUpdateStream or UpdateStream"
+    )
 
 
 async def _overlapping(
@@ -230,13 +265,16 @@ async def _planned_operation(
     if not isinstance(operation, CreateConsumer | DeleteConsumer):
         remark = "runs code; only --setup executes it"
         return Planned(mark=Mark.CODE, kind=_OPERATION, name=repr(operation), remark=remark)
-    names = {each.name for each in await durables_of(client, operation.stream)}
-    exists = operation.name in names
+    infos = {each.name: each for each in await durables_of(client, operation.stream)}
+    info = infos.get(operation.name)
+    exists = info is not None
     if isinstance(operation, CreateConsumer):
         known = operation.stream in coming.streams or await _stream_info(client, operation.stream)
         mark = Mark.KEEP if exists else Mark.CREATE if known else Mark.STUCK
         coming.durables[operation.stream] += mark == Mark.CREATE
         remark = "" if known else _no_stream(operation.stream)
+        if info is not None and (different := operation.differences(info.config)):
+            remark = f"CreateConsumer changes no durable that exists: {', '.join(different)} stays"
     else:
         mark = Mark.DELETE if exists else Mark.KEEP
         remark = "only --setup deletes it" if exists else ""

@@ -35,7 +35,7 @@ def lines_of(plan: ServerPlan) -> Iterator[str]:
     for each in shown:
         yield from _lines_of_object(each)
     counts = Counter(each.mark for each in plan.objects)
-    if list(counts) in ([], [Mark.KEEP]):
+    if not shown:
         yield f"Nothing to do: {counts[Mark.KEEP]} streams and durables are as declared."
     else:
         yield "Plan: " + ", ".join(

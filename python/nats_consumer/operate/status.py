@@ -12,6 +12,7 @@ from nats_consumer import _native
 from nats_consumer.api import ConsumerInfo, StreamInfo
 from nats_consumer.client import get_nats_client
 from nats_consumer.connect.resolve import display_servers
+from nats_consumer.declare.durable import is_sibling
 from nats_consumer.declare.options import ConsumerOptions
 from nats_consumer.exceptions import (
     ConsumerGone,
@@ -29,6 +30,8 @@ from .listing import OLDER_DURABLE, claims
 if TYPE_CHECKING:
     from nats_consumer.client import Client
 
+EPHEMERAL = "ephemeral"
+"""Shown as the durable of an ephemeral consumer, which has one in each process."""
 _DEAD_LETTERS = "-dlq"
 # A pull consumer whose handlers are all busy has no request at the server. If its workers may not
 # be asked, messages that were delivered within this number of seconds show that it is read.
@@ -43,7 +46,8 @@ _MOST_FILTERS = 8
 class ConsumerStatus:
     """A consumer class as its server sees it. None is not known. `state` is "consumed", "idle",
     "unattended", "paused", "missing" or None; `differs` says how the durable differs from its
-    declaration. `delivered` counts all deliveries of the durable."""
+    declaration. `delivered` counts all deliveries of the durable, `dead_letters` the messages that
+    it gave up; of an ephemeral consumer, those of all its durables."""
 
     consumer: str
     connection: str
@@ -184,6 +188,8 @@ class _Look:
         found, self._streams, durables = await asyncio.gather(
             workers(self._client), self._stream_infos(), self._durables()
         )
+        letters = await asyncio.gather(*map(self._letters_of, self._names))
+        self._letters = dict(zip(self._names, letters, strict=True))
         self._workers = found
         self._durables_of = durables
         consumers = [self._consumer(each) for each in self._declared]
@@ -221,6 +227,23 @@ class _Look:
         except StreamNotFound:
             return None
 
+    async def _letters_of(self, stream: str) -> dict[str, int] | None:
+        """The dead letters of the stream, by the durable that gave them up; None if this user may
+        not ask for them."""
+        name = f"{stream}{_DEAD_LETTERS}"
+        known = self._streams.get(name)
+        if known is None or not known.state.messages:
+            return {}
+        subjects = f"dlq.{stream}."
+        try:
+            info = await self._jetstream.stream_info(name, f"{subjects}*")
+        except StreamNotFound:
+            return {}
+        except Denied:
+            return None
+        counts = info.state.subjects or {}
+        return {subject.removeprefix(subjects): count for subject, count in counts.items()}
+
     async def _durables(self) -> dict[str, dict[str, ConsumerInfo]]:
         """The durables of the consumers' streams, by their names."""
         found = await asyncio.gather(*map(self._durables_in, self._names))
@@ -248,11 +271,9 @@ class _Look:
 
     def _consumer(self, options: ConsumerOptions) -> ConsumerStatus:
         each = _unknown(options)
-        letters = self._streams.get(f"{options.stream}{_DEAD_LETTERS}")
-        each.dead_letters = letters.state.messages if letters else 0
         info = self._info(options)
         if options.ephemeral is not None:
-            each.durable, each.state = "ephemeral", "idle"
+            each.durable, each.state = EPHEMERAL, "idle"
             each.workers = self._workers_of(options.stream, None, options.name)
             if each.workers:
                 each.state = "consumed"
@@ -261,7 +282,16 @@ class _Look:
             each.workers = self._workers_of(options.stream, options.durable)
         else:
             self._fill(each, options, info)
+        each.dead_letters = self._dead_letters(options, each.durable)
         return each
+
+    def _dead_letters(self, options: ConsumerOptions, durable: str) -> int | None:
+        letters = self._letters[options.stream]
+        if letters is None:
+            return None
+        if options.ephemeral is None:
+            return letters.get(durable, 0)
+        return sum(count for name, count in letters.items() if is_sibling(name, options.durable))
 
     def _info(self, options: ConsumerOptions) -> ConsumerInfo | None:
         infos = self._durables_of[options.stream]

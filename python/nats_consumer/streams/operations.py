@@ -14,7 +14,7 @@ from nats_consumer.exceptions import ApiError, ConsumerGone, StreamMismatch, Str
 from nats_consumer.names import check_name
 
 from .operation import StreamOperation, check_fields, takes
-from .plan import is_so
+from .plan import is_so, uncovered
 
 if TYPE_CHECKING:
     from nats_consumer.client.jetstream import JetStreamContext
@@ -106,6 +106,14 @@ class CreateStream(_Creating):
     """Creates the stream. One that exists is left as it is, with a warning if it lacks a subject or
     another given field is another one."""
 
+    def asked(self, present: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The configuration that it asks for beside `present`, which it does not change: the given
+        fields, and the given subjects that are missing."""
+        given = self.config.subjects or ()
+        present_subjects = present.get("subjects") or ()
+        subjects = [*present_subjects, *uncovered(given, present_subjects)]
+        return {**self._changed(present), "subjects": subjects}
+
     async def apply(self, jetstream: "JetStreamContext") -> None:
         """Create the stream unless it exists."""
         try:
@@ -127,7 +135,7 @@ class CreateStream(_Creating):
             logger.info("Stream %s is created.", self.name)
 
     def _report(self, present: api.StreamConfig) -> None:
-        missing = set(self.config.subjects or ()) - set(present.subjects or ())
+        missing = uncovered(self.config.subjects or (), present.subjects or ())
         if missing:
             logger.warning(
                 "Stream %s exists without the subjects %s. CreateStream does not change it. Use "
@@ -268,10 +276,13 @@ class CreateConsumer(StreamOperation):
         await jetstream.delete_consumer(self.stream, self.name)
         logger.info("Consumer %s of stream %s is deleted.", self.name, self.stream)
 
-    def _report(self, present: api.ConsumerConfig) -> None:
+    def differences(self, present: api.ConsumerConfig) -> list[str]:
+        """The given fields that are other ones in `present`."""
         wanted, found = self.config.as_dict(), present.as_dict()
-        different = sorted(each for each in self._given if wanted.get(each) != found.get(each))
-        if different:
+        return sorted(each for each in self._given if wanted.get(each) != found.get(each))
+
+    def _report(self, present: api.ConsumerConfig) -> None:
+        if different := self.differences(present):
             logger.warning(
                 "Consumer %s of stream %s exists with a different %s. CreateConsumer does not "
                 "change it.",

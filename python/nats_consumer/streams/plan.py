@@ -1,7 +1,7 @@
 """Changes of a stream or a durable, before they are made: what each field was and will be, and
 whether that loses messages or cannot be done."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -73,6 +73,12 @@ def stream_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Itera
                 after=_text(name, getattr(new, name)),
                 mark=_mark(name, before.get(name), value),
             )
+
+
+def uncovered(subjects: Iterable[str], present: Iterable[str]) -> list[str]:
+    """Those of the subjects whose messages no subject in `present` takes."""
+    known = tuple(present)
+    return [each for each in subjects if not any(covers(other, each) for other in known)]
 
 
 def is_so(wanted: Any, found: Any) -> bool:

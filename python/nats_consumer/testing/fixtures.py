@@ -3,9 +3,9 @@
 pytest_plugins = ["nats_consumer.testing.fixtures"]
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -15,7 +15,15 @@ from .capture import Published, capture_published, outbox
 from .nats import Nats
 from .real import Worker, real_server, running
 
-RunWorker: TypeAlias = Callable[..., AbstractContextManager[Worker]]
+if TYPE_CHECKING:
+    from nats_consumer.consumer import NatsConsumer
+
+
+class RunWorker(Protocol):
+    """The type of the fixture `nats_worker`."""
+
+    def __call__(self, *consumers: "type[NatsConsumer]") -> AbstractContextManager[Worker]:
+        """In the body, a worker runs the consumers."""
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +63,8 @@ def nats_server(_nats_server_url: str) -> Iterator[str]:
 @pytest.fixture
 def nats_worker(nats_server: str) -> RunWorker:  # noqa: ARG001
     """Runs consumers in threads, on the real server:
-    `with nats_worker(OrderConsumer) as worker: worker.wait(handled=1)`."""
+    `with nats_worker(OrderConsumer) as worker: worker.wait(handled=1)`. It relays no outbox; the
+    test says when: `call_command("nats_outbox", "relay", "--once")`."""
     return running
 
 

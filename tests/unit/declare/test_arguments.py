@@ -237,10 +237,18 @@ def unfit() -> list[tuple[Any, str, str]]:
     def generic(self: Any, paid: _Payload) -> None: ...  # type: ignore[valid-type]
 
     return [
-        (two_payloads, "nats_consumer.E005", "both paid and other would get the payload"),
+        (
+            two_payloads,
+            "nats_consumer.E005",
+            "both paid and other would get the payload. Keep one.",
+        ),
         (unknown, "nats_consumer.E005", "nothing fills 'session'"),
-        (no_such_name, "nats_consumer.E005", "no subject of it has {number}"),
-        (a_float, "nats_consumer.E005", "'id' is a token, which is text"),
+        (no_such_name, "nats_consumer.E005", "no subject has {number}. Write it in filter_subject"),
+        (
+            a_float,
+            "nats_consumer.E005",
+            "Annotate it as str, int, UUID, date or an Enum, and not float.",
+        ),
         (unimported, "nats_consumer.E005", "is not known at run time"),
         (called_message, "nats_consumer.E005", "'message' is called like the message"),
         (only_by_keyword, "nats_consumer.E005", "nothing fills 'other'"),
@@ -348,7 +356,18 @@ def test_a_method_of_a_handler_class_that_cannot_be_called_is_an_error() -> None
         @handle("orders.{id}.paid")
         def paid(self, message: Message, number: int) -> None: ...
 
-    with pytest.raises(ConfigurationError, match=r"Orders\.paid: no subject of it has \{number\}"):
+    told = r"Orders\.paid: 'number' would get a token, and no subject has \{number\}"
+    with pytest.raises(ConfigurationError, match=told):
+        Orders()
+
+
+def test_a_method_of_a_handler_class_that_cannot_take_a_message_is_an_error() -> None:
+    class Orders(ConsumerHandler):
+        @handle("orders.*")
+        def paid(self, order, customer): ...  # type: ignore[no-untyped-def]
+
+    told = r"Orders\.paid must take \(self, message\), not \(self, order, customer\)"
+    with pytest.raises(ConfigurationError, match=told):
         Orders()
 
 

@@ -255,9 +255,12 @@ def test_a_start_time_is_written_as_the_server_reads_it() -> None:
         ({"max_retry_delay": float("inf")}, "max_retry_delay must be a number"),
         ({"max_ack_pending": 0}, "max_ack_pending must be a whole number, at least 1"),
         ({"handler_timeout": 0}, "handler_timeout must be a number"),
-        ({"handle_error_ack_behavior": "Ack"}, "must be a member of ErrorAckBehavior"),
+        (
+            {"handle_error_ack_behavior": "Ack"},
+            "must be ErrorAckBehavior.ACK, NAK, .*, TERM, not 'Ack'",
+        ),
         ({"deliver_policy": "first"}, "deliver_policy must be one of"),
-        ({"deliver_policy": "by_start_time"}, "needs start_time"),
+        ({"deliver_policy": "by_start_time"}, "needs start_time. Set it to a datetime"),
         ({"deliver_policy": "by_start_time", "start_time": "now"}, "must be a datetime"),
         ({"idempotent": True}, "idempotent needs a plain `def handle_message`"),
         ({"idempotent": 1}, "idempotent must be True, False or the alias of a database, not 1"),
@@ -270,7 +273,7 @@ def test_a_start_time_is_written_as_the_server_reads_it() -> None:
             "Remove concurrency and max_ack_pending",
         ),
         ({"handle_message": None}, "has no handle_message"),
-        ({"kind": ""}, "derive it from JetstreamPushConsumer or JetstreamPullConsumer"),
+        ({"kind": ""}, "Derive it from JetstreamPullConsumer or JetstreamPushConsumer"),
     ],
 )
 def test_a_mistake_is_refused_by_the_consumers_name(

@@ -121,6 +121,13 @@ def test_a_struct_is_decoded_and_its_error_names_the_path() -> None:
     assert decoded(list[StructItem], b'[{"price": 2}]')[0].price == 2
 
 
+def test_a_decimal_that_is_not_a_number_is_decoded_by_msgspec_alone() -> None:
+    payload = b'{"price": "NaN"}'
+    assert decoded(StructItem, payload).price.is_nan()
+    with pytest.raises(InvalidPayload, match="finite number"):
+        decoded(ModelItem, payload)
+
+
 def test_bytes_get_the_payload_as_it_is() -> None:
     assert decoded(bytes, b"\xff", Content_Type="image/png") == b"\xff"
 

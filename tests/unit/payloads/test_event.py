@@ -165,6 +165,12 @@ def test_a_number_that_json_does_not_have_is_refused_and_not_published_as_null(
     published("orders.paid", floats(None)[place])
 
 
+@pytest.mark.parametrize("kind", [Struct, Data, Model])
+def test_a_decimal_that_is_not_a_number_is_a_string_as_every_decimal_is(kind: type) -> None:
+    make = getattr(kind, "model_construct", kind)
+    assert published("orders.paid", make(id=7, total=Decimal("NaN"))).json()["total"] == "NaN"
+
+
 def test_a_model_may_say_how_it_writes_a_number_that_json_does_not_have() -> None:
     class Weighed(pydantic.BaseModel, ser_json_inf_nan="null"):
         weight: float

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -94,6 +95,14 @@ def test_information_is_shown_where_nobody_configured_it(
     assert "INFO" in shown
     assert "nats_consumer: started" in shown
     assert "hidden" not in shown
+
+
+def test_lines_of_a_worker_beside_others_have_its_process_id(
+    bare_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.make_visible(None, is_worker=True)
+    bare_logger.info("started")
+    assert f" {os.getpid()} nats_consumer: started" in capsys.readouterr().err
 
 
 def test_a_projects_own_configuration_is_left_alone(bare_logger: logging.Logger) -> None:

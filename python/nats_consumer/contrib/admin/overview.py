@@ -4,7 +4,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -18,11 +17,18 @@ from nats_consumer.operate.board import short
 from nats_consumer.operate.declared import Durable
 from nats_consumer.operate.fleet import Worker
 from nats_consumer.operate.listing import duration
-from nats_consumer.operate.status import ConsumerStatus, ServerStatus, StreamStatus, status
+from nats_consumer.operate.status import (
+    EPHEMERAL,
+    ConsumerStatus,
+    ServerStatus,
+    StreamStatus,
+    status,
+)
 
 from .ask import SECONDS, change, streams
 from .letters import number_of
 from .record import recorded
+from .select import Choice
 
 if TYPE_CHECKING:
     from .admin import FleetAdmin
@@ -162,7 +168,11 @@ def _row(it: ConsumerStatus) -> _Row:
         oldest=duration(it.oldest_seconds) if it.oldest_seconds else "-",
         workers=short(it.workers),
         dead=short(it.dead_letters),
-        letters=f"?{urlencode({'from': f'{it.connection}/{it.stream}'})}",
+        letters=Choice(
+            using=it.connection,
+            stream=it.stream,
+            consumer="" if it.durable == EPHEMERAL else it.durable,
+        ).address(),
         has_durable=it.pending is not None,
     )
 

@@ -11,7 +11,8 @@ from nats_consumer.exceptions import ConfigurationError
 
 @register("nats_consumer")
 def check_relay(**_: Any) -> list[CheckMessage]:
-    """W016: no worker relays."""
+    """W016: no worker relays. Whether a process of its own does, only the database can tell, which
+    `nats_status` asks."""
     try:
         relays = settings.outbox_relay()
     except ConfigurationError:
@@ -20,8 +21,11 @@ def check_relay(**_: Any) -> list[CheckMessage]:
         return []
     return [
         CheckWarning(
-            'NATS_CONSUMER["outbox_relay"] is False, so workers publish no outbox messages.',
-            hint="Run `manage.py nats_outbox relay`, and silence this warning.",
+            'NATS_CONSUMER["outbox_relay"] is False, so workers publish no outbox messages. '
+            "Without a process that runs `manage.py nats_outbox relay`, nobody does. This check "
+            "cannot see such a process; `manage.py nats_status` shows it.",
+            hint="If you run one, add 'nats_consumer.W016' to SILENCED_SYSTEM_CHECKS. Otherwise "
+            "run one, or remove the setting.",
             id="nats_consumer.W016",
         )
     ]

@@ -22,10 +22,12 @@ class Command(BaseCommand):
         parser.add_argument("--output", metavar="FILE", help="write to this file")
         parser.add_argument("--check", metavar="FILE", help="fail if this file is not up to date")
         parser.add_argument(
-            "--title", default=_default_title(), help="name of the application (%(default)s)"
+            "--title",
+            default=_default_title(),
+            help="name of the application (default: %(default)s)",
         )
         parser.add_argument(
-            "--app-version", default="1", help="version of the application (%(default)s)"
+            "--app-version", default="1", help="version of the application (default: %(default)s)"
         )
 
     def handle(self, *_: Any, **options: Any) -> None:

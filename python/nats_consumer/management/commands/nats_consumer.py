@@ -9,7 +9,7 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from nats_consumer import settings
-from nats_consumer.command_line import add_consumers
+from nats_consumer.command_line import add_consumers, seconds_of
 from nats_consumer.consumer import NatsConsumer
 from nats_consumer.declare.durable import shared_durables
 from nats_consumer.declare.options import (
@@ -53,20 +53,25 @@ class Command(BaseCommand):
         parser.add_argument(
             "--batch-size",
             type=_reading(int, read_batch_size),
+            metavar="N",
             help="how many messages to ask for at once (pull)",
         )
         parser.add_argument(
             "--timeout",
-            type=_reading(float, read_fetch_timeout),
-            help="how long a request for messages waits, in seconds (pull)",
+            type=_reading(seconds_of, read_fetch_timeout),
+            metavar="DURATION",
+            help="how long a request for messages waits, such as 5s or a number of seconds (pull)",
         )
         parser.add_argument(
             "--concurrency",
             type=_reading(int, read_concurrency),
+            metavar="N",
             help="how many messages to handle at once",
         )
         parser.add_argument(
-            "--event-loop", choices=["asyncio", "uvloop"], help="default: event_loop_policy"
+            "--event-loop",
+            choices=["asyncio", "uvloop"],
+            help="the event loop (default: the setting event_loop_policy)",
         )
         parser.add_argument(
             "--http",
@@ -76,8 +81,10 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--shutdown-timeout",
-            type=_reading(float, settings.shutdown_timeout),
-            help="seconds that running handlers may take after SIGTERM (default: 25)",
+            type=_reading(seconds_of, settings.shutdown_timeout),
+            metavar="DURATION",
+            help="how long running handlers may take after SIGTERM, such as 2m or a number of "
+            "seconds (default: 25)",
         )
         self._add_worker_arguments(parser)
 
@@ -109,13 +116,14 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the consumers. Raises CommandError if there are none, or none can be started."""
-        logs.make_visible(options["log_level"])
+        child = Child.of_this_process()
+        is_worker = child is not None and child.is_worker
+        logs.make_visible(options["log_level"], is_worker=is_worker)
         overrides = Overrides(
             batch_size=options["batch_size"],
             fetch_timeout=options["timeout"],
             concurrency=options["concurrency"],
         )
-        child = Child.of_this_process()
         try:
             if child is None and options["reload"]:
                 raise SystemExit(_reload(options))
@@ -251,7 +259,7 @@ def _reading_text(read: Callable[[object], str | None]) -> Callable[[str], str |
 
 
 def _reading(
-    kind: type[_Number], read: Callable[[object], _Number | None]
+    kind: Callable[[str], _Number], read: Callable[[object], _Number | None]
 ) -> Callable[[str], _Number | None]:
     """Return the function for argparse that reads a text as a number that `read` accepts."""
 

@@ -44,7 +44,7 @@ class Command(PrintingCommand):
 
         listing = verbs.add("list", self._list, "one line for each dead letter")
         # Its own name, because an omitted positional would reset --stream.
-        listing.add_argument("named", nargs="?", metavar="STREAM", help="as --stream")
+        listing.add_argument("named", nargs="?", metavar="STREAM", help="the same as --stream")
         add_selection(listing)
         listing.add_argument(
             "--limit",
@@ -55,7 +55,9 @@ class Command(PrintingCommand):
         listing.add_argument("--newest", action="store_true", help="newest first")
 
         show = verbs.add("show", self._show, "everything about one dead letter")
-        show.add_argument("numbers", nargs=1, type=positive, metavar="NUMBER")
+        show.add_argument(
+            "numbers", nargs=1, type=positive, metavar="NUMBER", help="the number that `list` shows"
+        )
         show.add_argument("--stream", help=STREAM_HELP)
 
         replay = verbs.add("replay", self._replay, "publish again, then delete the dead letter")
@@ -63,7 +65,9 @@ class Command(PrintingCommand):
 
         purge = verbs.add("purge", self._purge, "delete for good")
         add_choice(purge)
-        purge.add_argument("--yes", action="store_true", help="really delete")
+        purge.add_argument(
+            "--yes", action="store_true", help="delete; without it, only say how many"
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the verb. Raises CommandError."""

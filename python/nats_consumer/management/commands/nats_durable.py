@@ -49,7 +49,9 @@ class Command(PrintingCommand):
         )
         end.add_argument("--until", type=_time, metavar="TIME", help=f"until when, {_EXAMPLE}")
         self._add(verbs, "resume", self._resume, "end a pause")
-        self._add(verbs, "reset", self._reset, "deliver again what is not settled")
+        self._add(
+            verbs, "reset", self._reset, "deliver unsettled messages again, as first attempts"
+        )
         seek = self._add(verbs, "seek", self._seek, "continue elsewhere in the stream")
         where = seek.add_mutually_exclusive_group(required=True)
         where.add_argument("--to-sequence", type=positive, metavar="N", help="from this message on")
@@ -57,9 +59,9 @@ class Command(PrintingCommand):
             "--to-time", type=_time, metavar="TIME", help=f"from this time on, {_EXAMPLE}"
         )
         where.add_argument(
-            "--to-end", action="store_true", help="behind everything that the stream holds"
+            "--to-end", action="store_true", help="skip everything that the stream holds"
         )
-        delete = self._add(verbs, "delete", self._delete, "delete it with its position")
+        delete = self._add(verbs, "delete", self._delete, "delete the durable with its position")
         delete.add_argument("--force", action="store_true", help="even if somebody reads from it")
         for verb in (seek, delete):
             verb.add_argument("--yes", action="store_true", help="do not ask")
@@ -131,12 +133,11 @@ class Command(PrintingCommand):
             "are handled. End the pause with `nats_durable resume`."
         )
 
-    async def _resume(self, client: Client, durable: Durable, options: dict[str, Any]) -> None:
+    async def _resume(self, client: Client, durable: Durable, _: dict[str, Any]) -> None:
         try:
             await durables.resume(client, durable)
         except NotPossible:
-            if not options["all"]:
-                raise
+            # Then it is as asked for, and a script may ask twice.
             self._say(f"{durable}: not paused.")
         else:
             self._say(f"{durable}: resumed.")

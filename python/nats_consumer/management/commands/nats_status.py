@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.core.management.base import CommandError, CommandParser
 
-from nats_consumer.command_line import PrintingCommand, add_consumers, age
+from nats_consumer.command_line import PrintingCommand, add_consumers, age, duration
 from nats_consumer.connect.option import add_connection_or_any
 from nats_consumer.exceptions import NatsConsumerError
 from nats_consumer.lanes.blocking import wait_for
@@ -37,7 +37,7 @@ class Command(PrintingCommand):
     status is 0 if all is well, 1 for a warning, 2 if a consumer does not consume, an outbox is not
     relayed or a limit is exceeded, and 3 if a server or a database could not be asked."""
 
-    help = "Show whether each consumer is read, how far behind it is, and since when."
+    help = "Show whether workers read for each consumer, how far behind it is, and since when."
     # A monitor that asks each minute needs no checks of the whole project.
     requires_system_checks: list[str] = []
 
@@ -49,14 +49,34 @@ class Command(PrintingCommand):
         form = parser.add_mutually_exclusive_group()
         form.add_argument("--json", action="store_true", help="print JSON")
         form.add_argument(
-            "--watch", type=_seconds, metavar="SECONDS", help="again and again, until Ctrl-C"
+            "--watch",
+            type=_pause,
+            metavar="DURATION",
+            help="draw it again after this time, such as 2s, until Ctrl-C",
         )
         parser.add_argument(
-            "--check", action="store_true", help="judge it: the exit codes of Nagios plugins"
+            "--check",
+            action="store_true",
+            help="name what is wrong, with the exit codes of Nagios plugins",
         )
-        parser.add_argument("--max-pending", type=int, metavar="N", help="with --check")
-        parser.add_argument("--max-oldest", type=age, metavar="AGE", help="with --check: as in 15m")
-        parser.add_argument("--max-dead", type=int, metavar="N", help="with --check")
+        parser.add_argument(
+            "--max-pending",
+            type=int,
+            metavar="N",
+            help="with --check: most messages of a consumer that are not settled",
+        )
+        parser.add_argument(
+            "--max-oldest",
+            type=age,
+            metavar="AGE",
+            help="with --check: largest age of the oldest of them, and of an outbox, such as 15m",
+        )
+        parser.add_argument(
+            "--max-dead",
+            type=int,
+            metavar="N",
+            help="with --check: most dead letters of a consumer",
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Look, print and judge. Raises CommandError."""
@@ -182,12 +202,9 @@ def _delivered(found: list[ServerStatus]) -> dict[str, int]:
     return {it.consumer: it.delivered or 0 for server in found for it in server.consumers}
 
 
-def _seconds(text: str) -> float:
+def _pause(text: str) -> float:
     """Read the pause of --watch, for argparse."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
+    seconds = duration(text)
     if not 0.1 <= seconds <= 3600:
-        raise ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 to 3600")
+        raise ArgumentTypeError(f"{text!r} is not from 0.1 to 3600 seconds")
     return seconds

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from nats_consumer import get_nats_client
 from nats_consumer.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats_consumer.client.jetstream import merged
+from nats_consumer.command_line import duration
 from nats_consumer.connect.option import add_connection
 from nats_consumer.connect.resolve import display_servers
 from nats_consumer.exceptions import NatsConsumerError
@@ -39,23 +40,46 @@ class Command(BaseCommand):
         parser.add_argument("name", metavar="NAME", help="the stream")
         add_connection(parser)
         parser.add_argument("--subjects", nargs="+", help="all subjects of the stream")
-        parser.add_argument("--max-msgs", type=int, help="messages to keep; -1: no limit")
-        parser.add_argument("--max-bytes", type=int, help="bytes to keep; -1: no limit")
         parser.add_argument(
-            "--max-age", type=float, metavar="SECONDS", help="how long to keep; 0: forever"
+            "--max-msgs", type=int, metavar="N", help="messages to keep; -1: no limit"
         )
-        parser.add_argument("--max-msg-size", type=int, help="bytes of one message; -1: no limit")
-        parser.add_argument("--storage", choices=_values(StorageType))
-        parser.add_argument("--retention", choices=_values(RetentionPolicy))
-        parser.add_argument("--replicas", type=int, dest="num_replicas", help="1 to 5")
         parser.add_argument(
-            "--discard", choices=_values(DiscardPolicy), help="what a full stream drops"
+            "--max-bytes", type=int, metavar="N", help="bytes to keep; -1: no limit"
+        )
+        parser.add_argument(
+            "--max-age",
+            type=duration,
+            metavar="DURATION",
+            help="how long to keep, such as 12h, 30d or a number of seconds; 0: without limit",
+        )
+        parser.add_argument(
+            "--max-msg-size", type=int, metavar="N", help="bytes of one message; -1: no limit"
+        )
+        parser.add_argument(
+            "--storage", choices=_values(StorageType), help="the server refuses to change it"
+        )
+        parser.add_argument(
+            "--retention",
+            choices=_values(RetentionPolicy),
+            help="when messages are removed; the server refuses some changes",
+        )
+        parser.add_argument(
+            "--replicas",
+            type=int,
+            dest="num_replicas",
+            metavar="N",
+            help="servers that store it, 1 to 5",
+        )
+        parser.add_argument(
+            "--discard",
+            choices=_values(DiscardPolicy),
+            help="what a full stream does: drop the oldest message, or refuse the new one",
         )
         parser.add_argument(
             "--duplicate-window",
-            type=float,
-            metavar="SECONDS",
-            help="how long a Nats-Msg-Id is remembered",
+            type=duration,
+            metavar="DURATION",
+            help="how long a Nats-Msg-Id is remembered, such as 2m or a number of seconds",
         )
 
     def handle(self, *_: Any, **options: Any) -> None:

@@ -198,6 +198,7 @@ class Fleet:
         self._leaving: list[Worker] = []
         self._queue: deque[tuple[Slot, Reason]] = deque()
         self._replacement: Replacement | None = None
+        self._to_show: deque[Worker] = deque()
         self._has_begun = False
         self._is_rolling = False
         self._drain: _Drain | None = None
@@ -254,7 +255,8 @@ class Fleet:
     def pause(self) -> float:
         """Return how long the next turn may wait, in seconds."""
         now = self._clock()
-        if self._drain or self._replacement or self._leaving or self._is_starting(now):
+        is_changing = self._drain or self._replacement or self._leaving or self._is_starting(now)
+        if is_changing or self._to_show:
             return _SOON
         due = [slot.due - now for slot in self._slots if slot.due is not None]
         return max(_SOON, min([_LATER, *due]))
@@ -315,10 +317,9 @@ class Fleet:
                 worker.process.signal(signal.SIGTERM)
 
     def show(self) -> None:
-        """Let each worker show what it does. One that is still loading the project cannot yet."""
-        for worker in self._alive():
-            if worker.last.silence is not None:
-                worker.process.signal(signal.SIGUSR1)
+        """Let each worker show what it does, one in each turn: they share a stderr, and stacks do
+        not say whose they are. One that is still loading the project cannot yet."""
+        self._to_show = deque(each for each in self._alive() if each.last.silence is not None)
 
     # Turns
 
@@ -330,6 +331,14 @@ class Fleet:
         for slot in self._slots:
             self._turn_slot(slot, now)
         self._turn_replacement(now)
+        self._show_next()
+
+    def _show_next(self) -> None:
+        if not self._to_show:
+            return
+        worker = self._to_show.popleft()
+        logger.info("The worker %d shows on stderr what it does.", worker.process.pid)
+        worker.process.signal(signal.SIGUSR1)
 
     def _excuse(self, now: float) -> None:
         if now - self._last_turn > _LONGEST_TURN:

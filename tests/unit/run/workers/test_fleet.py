@@ -1,5 +1,6 @@
 """Decisions about all workers, with a clock and processes of the test's own."""
 
+import logging
 import signal
 from dataclasses import dataclass, field
 from random import Random
@@ -517,4 +518,19 @@ def test_only_workers_that_have_said_something_are_asked_what_they_do() -> None:
     stage.started[1].silence = None
     stage.turn()
     stage.fleet.show()
+    stage.turn()
+    stage.turn()
     assert [each.heard for each in stage.started] == [[signal.SIGUSR1], []]
+
+
+def test_workers_show_what_they_do_one_after_the_other(caplog: pytest.LogCaptureFixture) -> None:
+    stage = ready(3)
+    caplog.set_level(logging.INFO, "nats_consumer")
+    stage.fleet.show()
+    shown = []
+    while stage.fleet.pause() < 0.1:
+        stage.turn()
+        shown.append([each.pid for each in stage.started if each.heard])
+    pids = [each.pid for each in stage.started]
+    assert shown == [pids[:1], pids[:2], pids]
+    assert caplog.messages == [f"The worker {pid} shows on stderr what it does." for pid in pids]

@@ -12,7 +12,7 @@ from nats_consumer.command_line import Verbs, add_database, age
 from nats_consumer.contrib.inbox.clean import clean
 from nats_consumer.contrib.inbox.consumer import databases
 from nats_consumer.contrib.inbox.models import InboxMessage
-from nats_consumer.exceptions import NatsConsumerError
+from nats_consumer.exceptions import NatsConsumerError, Unreachable
 from nats_consumer.terminal import visible
 
 
@@ -25,14 +25,20 @@ class Command(BaseCommand):
         """One subcommand for each verb."""
         verbs = Verbs(parser, add_database)
         verbs.add("status", self._status, "how many messages each durable has handled")
-        verbs.add("clean", self._clean, "delete rows that are not needed any more")
+        verbs.add(
+            "clean",
+            self._clean,
+            "delete old rows of messages that are settled, as the NATS server says",
+        )
         forget = verbs.add("forget", self._forget, "let messages be handled again")
         forget.add_argument("--consumer", required=True, help="the durable")
         forget.add_argument("--identity", help="only the message with this id")
         forget.add_argument(
             "--newer-than", type=age, metavar="AGE", help="only those handled since then, as in 2h"
         )
-        forget.add_argument("--yes", action="store_true", help="really forget")
+        forget.add_argument(
+            "--yes", action="store_true", help="delete; without it, only say how many"
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the verb. Raises CommandError."""
@@ -63,7 +69,16 @@ class Command(BaseCommand):
             self.stdout.write(f"{alias}: no messages.")
 
     def _clean(self, alias: str, options: dict[str, Any]) -> None:
-        self.stdout.write(f"{alias}: deleted {clean(alias)}.")
+        try:
+            count = clean(alias)
+        except Unreachable as error:
+            raise CommandError(
+                visible(
+                    f"{alias}: only the server knows which messages are settled, so rows stay "
+                    f"until it can be asked. {error}"
+                )
+            ) from error
+        self.stdout.write(f"{alias}: deleted {count}.")
 
     def _forget(self, alias: str, options: dict[str, Any]) -> None:
         rows = InboxMessage.objects.using(alias).filter(consumer=options["consumer"])

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from nats_consumer.command_line import Verbs, add_database
@@ -37,9 +38,13 @@ class Command(BaseCommand):
         listing.add_argument("--stuck", action="store_true", help="only those that were refused")
         retry = verbs.add("retry", self._retry, "try refused messages again now")
         drop = verbs.add("drop", self._drop, "delete messages that were not published")
-        drop.add_argument("--yes", action="store_true", help="really delete")
+        drop.add_argument(
+            "--yes", action="store_true", help="delete; without it, only say how many"
+        )
         for verb in (retry, drop):
-            verb.add_argument("ids", nargs="+", type=int, metavar="ID")
+            verb.add_argument(
+                "ids", nargs="+", type=int, metavar="ID", help="the numbers that `list` shows"
+            )
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the verb. Raises CommandError."""
@@ -98,26 +103,35 @@ class Command(BaseCommand):
         alias = _only(aliases)
         messages = OutboxMessage.objects.using(alias).filter(pk__in=options["ids"])
         # Another row with a time for its next try would hold up its key.
-        count = messages.filter(attempts__gt=0).update(next_attempt_at=Now())
-        self._complain_of_missing(count, options["ids"], ", or were not refused")
-        self.stdout.write(f"{alias}: {count} are tried again within a second.")
+        refused = messages.filter(attempts__gt=0)
+        missing = _missing(refused, options["ids"])
+        if count := refused.update(next_attempt_at=Now()):
+            self.stdout.write(f"{alias}: {count} are tried again within a second.")
+        _complain(missing, "does not exist, or was not refused")
 
     def _drop(self, aliases: list[str], options: dict[str, Any]) -> None:
         alias = _only(aliases)
         messages = OutboxMessage.objects.using(alias).filter(pk__in=options["ids"])
+        missing = _missing(messages, options["ids"])
         count = messages.count()
-        self._complain_of_missing(count, options["ids"])
-        if not options["yes"]:
+        if count and not options["yes"]:
             raise CommandError(f"Nothing was deleted. To delete {count}, add --yes.")
-        messages.delete()
-        self.stdout.write(f"{alias}: deleted {count}. They were never published.")
+        if count:
+            messages.delete()
+            self.stdout.write(f"{alias}: deleted {count}. They were never published.")
+        _complain(missing, "does not exist")
 
-    def _complain_of_missing(self, count: int, ids: list[int], others: str = "") -> None:
-        if count < len(set(ids)):
-            missing = len(set(ids)) - count
-            self.stderr.write(
-                f"{missing} of these ids do not exist{others}; they may be published already."
-            )
+
+def _missing(messages: "QuerySet[OutboxMessage]", ids: list[int]) -> list[int]:
+    """The ids that none of the messages has."""
+    return sorted({*ids} - {*messages.values_list("pk", flat=True)})
+
+
+def _complain(missing: list[int], problem: str) -> None:
+    """Raises CommandError if an id is missing."""
+    if missing:
+        told = "; ".join(f"{each} {problem}" for each in missing)
+        raise CommandError(f"{told}. What is published is not in the outbox any more.")
 
 
 def _only(aliases: list[str]) -> str:
