@@ -12,7 +12,7 @@ RUST := Cargo.toml $(wildcard Cargo.lock */Cargo.toml) $(shell find engine/src b
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export VIRTUAL_ENV := $(abspath $(VENV))
 unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
-# With it, each process that a test starts compiles the package, and pytest each of its workers' tests.
+# With it, each process that a test starts would compile the package, and each worker of pytest the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help

@@ -9,14 +9,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.forked import ALWAYS, Forked, can_fork
 from tests.waiting import eventually
-
-# A test may write a module again within a second: Python would take it for the one it compiled.
-_ALWAYS = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class Command:
-    """A running `python <program>` in `folder`; stderr counts as output. It inherits `fds`."""
+    """A running `python <program>` in `folder`; stderr counts as output. It inherits `fds`.
+
+    `forks` starts it faster, where the start of Python is not what the test is about.
+    """
 
     def __init__(
         self,
@@ -24,19 +25,13 @@ class Command:
         folder: Path,
         environment: Mapping[str, str],
         fds: Sequence[int] = (),
+        forks: bool = False,
     ) -> None:
         self.folder = folder
         self._lines: list[str] = []
-        self._process = subprocess.Popen(
-            [sys.executable, *program],
-            cwd=folder,
-            env={**os.environ, **_ALWAYS, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            pass_fds=fds,
-        )
+        whole = {**os.environ, **ALWAYS, **environment}
+        start = Forked if forks and can_fork(program, whole) else _executed
+        self._process = start(program, folder, whole, fds)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -104,3 +99,18 @@ class Command:
         with self._process.stdout as output:
             for line in output:
                 self._lines.append(line)
+
+
+def _executed(
+    program: Sequence[str], folder: Path, environment: Mapping[str, str], fds: Sequence[int]
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *program],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        pass_fds=fds,
+    )

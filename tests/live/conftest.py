@@ -43,14 +43,23 @@ async def stage(
 
 
 @pytest.fixture
-def make_project(nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[..., Project]]:
+def exact_start() -> None:
+    """Python itself starts each command of the test's projects, not a fork server: for tests of
+    what a process holds, of its own forks and of its end."""
+
+
+@pytest.fixture
+def make_project(
+    request: pytest.FixtureRequest, nats_server: NatsServer, tmp_path: Path
+) -> Iterator[Callable[..., Project]]:
     """`make_project("...the text of consumers.py...")` writes a project that uses the tests'
     server, or the one at `url`. What of it still runs at the end of the test is killed."""
     projects: list[Project] = []
+    forks = "exact_start" not in request.fixturenames
 
     def make(consumers: str | None = None, url: str = nats_server.url) -> Project:
         folder = tmp_path / f"project{len(projects)}"
-        projects.append(Project(folder, url, consumers))
+        projects.append(Project(folder, url, consumers, forks=forks))
         return projects[-1]
 
     yield make

@@ -9,6 +9,8 @@ from tests.live.support.project import Project
 from tests.servers import NatsServer
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("exact_start")
+
 BEGIN = """
 import asyncio, atexit, sys, threading, time
 import django

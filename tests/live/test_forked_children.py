@@ -8,6 +8,8 @@ from tests.live.support.project import Project
 from tests.servers import NatsServer
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("exact_start")
+
 CONSUMERS = """
 import asyncio, logging, os, sys
 from nats_consumer import JetstreamPullConsumer, operations

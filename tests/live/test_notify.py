@@ -13,7 +13,7 @@ from tests.command import Command
 from tests.live.support.project import Project
 from tests.live.support.stage import Stage
 from tests.live.support.stopped import STOPS_THE_ENGINE
-from tests.waiting import becomes_true
+from tests.waiting import becomes_true, eventually
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -53,6 +53,11 @@ class Manager:
 
     def count(self, line: str) -> int:
         return self.told().count(line)
+
+    def finish(self, command: Command) -> int:
+        """Hear it until it has ended, and return its exit code. It waits while nobody hears."""
+        eventually(lambda: self.told() and command.has_ended, 60, lambda: command.output)
+        return command.finish()
 
     def end(self) -> None:
         self._socket.close()
@@ -98,7 +103,7 @@ async def test_a_process_tells_when_it_is_ready_reloads_and_stops(
     assert told.index(moment) == told.index("RELOADING=1") + 1
     assert int(moment.partition("=")[2]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     command.interrupt()
-    assert command.finish() == 0, command.output
+    assert manager.finish(command) == 0, command.output
     assert manager.count("STOPPING=1") == 1
     assert manager.count("WATCHDOG=1") > 2
 

@@ -18,6 +18,8 @@ from tests.live.support.project import Project
 from tests.live.support.stage import Stage
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("exact_start")
+
 MIB = 1024 * 1024
 
 

@@ -35,10 +35,14 @@ LOGGING = {{
 
 
 class Project:
-    """manage.py, settings.py, and the app `shop` with the `consumers` it is given."""
+    """manage.py, settings.py, and the app `shop` with the `consumers` it is given. `forks` is how
+    its commands start."""
 
-    def __init__(self, folder: Path, url: str, consumers: str | None) -> None:
+    def __init__(
+        self, folder: Path, url: str, consumers: str | None, *, forks: bool = False
+    ) -> None:
         self.folder = folder
+        self._forks = forks
         (folder / "shop").mkdir(parents=True)
         self.write("shop/__init__.py", "")
         self.write("manage.py", MANAGE)
@@ -55,7 +59,9 @@ class Project:
         """Start `python <program>`, with these variables in its environment and these open
         files."""
         environment = {"DJANGO_SETTINGS_MODULE": "settings", **variables}
-        command = Command(*program, folder=self.folder, environment=environment, fds=fds)
+        command = Command(
+            *program, folder=self.folder, environment=environment, fds=fds, forks=self._forks
+        )
         self._commands.append(command)
         return command
 
