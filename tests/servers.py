@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.waiting import eventually
 
@@ -107,6 +109,21 @@ class NatsServer:
         """A consumer of a stream: `num_pending`, `num_ack_pending`, `ack_floor`, `config`."""
         consumers = self.stream(stream).get("consumer_detail", [])
         return next(consumer for consumer in consumers if consumer["name"] == durable)
+
+    def stream_count(self) -> int:
+        """How many streams there are."""
+        return int(self._monitor("/jsz")["streams"])
+
+    def delete_streams(self) -> None:
+        """Delete every stream, and with it its consumers."""
+        names = list(self.streams())
+        requests = [f"PUB $JS.API.STREAM.DELETE.{name} deleted 0\r\n\r\n" for name in names]
+        address = urlsplit(self.url)
+        with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+            connection.sendall("".join(["CONNECT {}\r\nSUB deleted 1\r\n", *requests]).encode())
+            answers = connection.makefile("rb")
+            for _ in names:
+                assert any(line.startswith(b"MSG ") for line in answers), "the server went away"
 
     def connections(self) -> int:
         """How many clients are connected."""
