@@ -13,6 +13,7 @@ from nats_consumer import (
     JetstreamPullConsumer,
     JetstreamPushConsumer,
 )
+from nats_consumer.contrib.outbox.checks import check_relay
 
 
 def found() -> dict[str, str]:
@@ -661,3 +662,13 @@ def test_one_durable_on_two_systems_is_not_shared(settings: Settings) -> None:
     declare("Orders", durable_name="reader")
     declare("Clicks", durable_name="reader", connection="analytics")
     assert found() == {}
+
+
+def test_an_outbox_that_no_worker_relays_is_w016_which_says_what_it_cannot_see(
+    settings: Settings,
+) -> None:
+    settings.NATS_CONSUMER = {"outbox_relay": False}
+    [warning] = check_relay()
+    assert warning.id == "nats_consumer.W016"
+    assert "This check cannot see such a process; `manage.py nats_status` shows it" in warning.msg
+    assert "SILENCED_SYSTEM_CHECKS" in str(warning.hint)
