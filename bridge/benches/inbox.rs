@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use nats_consumer::testing::Arrivals;
@@ -45,7 +46,8 @@ fn inbox(criterion: &mut Criterion) {
         let through = |mut deliveries: Vec<Delivery>| {
             waiting.put(&mut deliveries);
             waiting.wake().clear();
-            deliveries.extend(std::iter::from_fn(|| waiting.next()));
+            let now = Instant::now();
+            deliveries.extend(std::iter::from_fn(|| waiting.next(now)));
             deliveries
         };
         bencher.iter_batched(arrive, through, BatchSize::PerIteration);
