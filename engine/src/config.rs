@@ -108,6 +108,10 @@ impl TokenSource {
     pub(crate) fn ask(&self) -> Result<String, TokenError> {
         (self.0)()
     }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl fmt::Debug for TokenSource {
@@ -119,6 +123,12 @@ impl fmt::Debug for TokenSource {
 /// A function on the options of the client underneath. Its type is erased: nothing here knows that client.
 #[derive(Clone)]
 pub struct Custom(pub(crate) Arc<dyn Any + Send + Sync>);
+
+impl Custom {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 impl fmt::Debug for Custom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,6 +201,54 @@ impl ConnectOptions {
     /// Options for these servers, everything else at its default.
     pub fn to<S: Into<Secret>>(servers: impl IntoIterator<Item = S>) -> Self {
         Self { servers: servers.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Whether both lead to the same servers as the same user, in the same way. Functions are compared by their identity.
+    pub(crate) fn are(&self, other: &Self) -> bool {
+        // Each field is named, so that a new one is not forgotten.
+        let Self {
+            servers,
+            name,
+            user,
+            password,
+            token,
+            token_source,
+            credentials,
+            credentials_seed,
+            nkey_seed,
+            tls_ca,
+            tls_cert,
+            tls_key,
+            tls_required,
+            api_prefix,
+            inbox_prefix,
+            max_reconnects,
+            reconnect_wait,
+            connect_timeout,
+            ping_interval,
+            no_echo,
+            custom,
+        } = self;
+        let is_same_source = match (token_source, &other.token_source) {
+            (Some(one), Some(other)) => one.is(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let is_same_custom = match (custom, &other.custom) {
+            (Some(one), Some(other)) => one.is(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        is_same_source
+            && is_same_custom
+            && (servers, name, user, password, token)
+                == (&other.servers, &other.name, &other.user, &other.password, &other.token)
+            && (credentials, credentials_seed, nkey_seed)
+                == (&other.credentials, &other.credentials_seed, &other.nkey_seed)
+            && (tls_ca, tls_cert, tls_key, tls_required)
+                == (&other.tls_ca, &other.tls_cert, &other.tls_key, &other.tls_required)
+            && (api_prefix, inbox_prefix, max_reconnects)
+                == (&other.api_prefix, &other.inbox_prefix, &other.max_reconnects)
+            && (reconnect_wait, connect_timeout) == (&other.reconnect_wait, &other.connect_timeout)
+            && (ping_interval, no_echo) == (&other.ping_interval, &other.no_echo)
     }
 
     setters! {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,14 +17,16 @@ use tracing::debug;
 
 use crate::batch::BatchHandler;
 use crate::batch::pool::BatchPool;
-use crate::bind::durable::{bind, delete};
+use crate::bind::durable::{Durable, bind, delete};
 use crate::bind::position::Resume;
-use crate::config::{Batching, ConnectOptions, ConsumerOptions};
+use crate::config::{Batching, ConnectOptions, ConsumerOptions, Kind};
 use crate::connect::Connection;
+use crate::connect::seat::Seat;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
 use crate::fetch::LONGEST_END;
 use crate::handle::{Handler, Inbox, TaskPool};
+use crate::jetstream::info::consumer_info;
 use crate::jetstream::sign::is_confirmed;
 use crate::observe::meter::{InFlight, Name};
 use crate::observe::monitor::HANDLER;
@@ -38,6 +41,12 @@ use crate::suspect::gate::Gate;
 use crate::watch::Repairer;
 use crate::watch::announce::Announcer;
 
+/// A durable that allows fewer unsettled deliveries does not share its connection.
+const FEWEST_TO_SHARE: i64 = 100;
+
+/// Waiting messages that keep a consumption busy for a while.
+const BACKLOG: u64 = 1_000;
+
 /// Timeout of each step at the end of a consumption, as when the last settlements are written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -51,7 +60,8 @@ const COUNTING: Duration = Duration::from_secs(1);
 /// How long handlers that are cancelled may take to end.
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Consumes with a Rust handler, on the current tokio runtime, over a connection of its own.
+/// Consumes with a Rust handler, on the current tokio runtime. Consumptions of one runtime with equal `connect` share a
+/// connection; busy ones and those by push have their own.
 ///
 /// ```no_run
 /// use nats_consumer::{ConnectOptions, ConsumerOptions, Message, consume};
@@ -260,10 +270,14 @@ async fn start(
     monitor: Arc<Monitor>,
 ) -> Result<Consumption> {
     consumer.validate()?;
-    let connection = Connection::open(&connect).await?;
-    connection.name(&consumer.name);
+    let seat = Arc::new(Seat::of(&connect, &consumer.name));
+    if consumer.kind == Kind::Push || is_little(consumer.max_ack_pending) {
+        seat.stay_apart();
+    }
+    let connection = seat.take().await?;
     monitor.note(Machine::binds);
     let durable = bind(&connection, &consumer, &Resume::default()).await?;
+    let connection = apart_if_needed(&seat, connection, &consumer.stream, &durable).await;
     // An inherited durable is the consumer's own from now on.
     let options = Arc::new(ConsumerOptions { durable: durable.name.clone(), inherits: None, ..consumer });
     let shared = Shared::new(options.clone(), connection.clone(), monitor);
@@ -272,7 +286,7 @@ async fn start(
     let suspects = Suspects::new(settler.clone(), gate.clone());
     let (alive, is_alive) = watch::channel(true);
     let repairer = Repairer {
-        connect,
+        seat: seat.clone(),
         options,
         settler: settler.clone(),
         suspects: suspects.clone(),
@@ -304,9 +318,41 @@ async fn start(
         written,
         fetching,
         writing,
+        seat,
         alive,
         is_alive,
     })
+}
+
+/// Whether so few deliveries may be unsettled that those lost with a connection would hold up the others for `ack_wait`.
+fn is_little(max_ack_pending: Option<i64>) -> bool {
+    max_ack_pending.is_some_and(|most| (1..FEWEST_TO_SHARE).contains(&most))
+}
+
+/// The connection for a consumption that begins: one of its own, if others use this one and many messages wait, or if a
+/// loss would hold it up.
+async fn apart_if_needed(seat: &Seat, connection: Connection, stream: &str, durable: &Durable) -> Connection {
+    let is_little = is_little(durable.config.get("max_ack_pending").and_then(Value::as_i64));
+    if is_little {
+        seat.stay_apart();
+    }
+    let needs_its_own =
+        is_little || seat.has_company() && has_backlog(&connection, stream, &durable.name).await;
+    if !needs_its_own || seat.is_on_its_own() {
+        return connection;
+    }
+    match seat.own().await {
+        Ok(own) => {
+            seat.leave(&connection, CLOSE_TIMEOUT).await;
+            own
+        }
+        // The server may allow no further one.
+        Err(_) => connection,
+    }
+}
+
+async fn has_backlog(connection: &Connection, stream: &str, durable: &str) -> bool {
+    consumer_info(connection, stream, durable).await.is_ok_and(|info| info.num_pending >= BACKLOG)
 }
 
 /// Messages that a description names.
@@ -354,6 +400,7 @@ pub struct Consumption {
     written: CancellationToken,
     fetching: TaskTracker,
     writing: TaskTracker,
+    seat: Arc<Seat>,
     alive: watch::Sender<bool>,
     is_alive: watch::Receiver<bool>,
 }
@@ -430,7 +477,7 @@ impl Consumption {
     /// Whether the link to the server is up. A server that hangs is noticed within ten seconds.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.settler.shared.connection().is_up()
+        *self.is_alive.borrow() && self.settler.shared.connection().is_up()
     }
 
     /// Whether it has neither been stopped nor drained, nor been ended by a bug of the engine. It runs while it
@@ -514,7 +561,7 @@ impl Consumption {
         if self.settler.shared.options.ephemeral.is_some() {
             self.delete_durable().await;
         }
-        self.settler.shared.connection().close(CLOSE_TIMEOUT).await;
+        self.seat.leave_all(CLOSE_TIMEOUT).await;
         self.settler.shared.monitor.note(Machine::ends);
         let _ = self.alive.send(false);
         unfinished

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_nats::{ClientError, Event, ServerError};
@@ -78,8 +78,8 @@ pub(crate) struct Events {
     losses: Losses,
     connect_errors: ConnectErrorLog,
     denials: DenialLog,
-    /// The consumer that the connection belongs to, if it belongs to one.
-    consumer: OnceLock<String>,
+    /// The consumers that use the connection.
+    consumers: Mutex<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Events {
                     subjects: Mutex::default(),
                     expected: Mutex::default(),
                 },
-                consumer: OnceLock::new(),
+                consumers: Mutex::default(),
             },
             receiver,
         )
@@ -115,7 +115,8 @@ impl Events {
     }
 
     pub(crate) fn note(&self, event: &Event) {
-        let consumer = self.consumer();
+        let consumer = self.consumers();
+        let consumer = consumer.as_deref();
         self.losses.note(event);
         if *event == Event::Connected {
             self.connect_errors.end();
@@ -159,17 +160,38 @@ impl Events {
             link.send_if_modified(|link| {
                 std::mem::replace(&mut link.is_refused, failure.is_refusal()) != failure.is_refusal()
             });
-            self.connect_errors.note(failure, self.consumer());
+            self.connect_errors.note(failure, self.consumers().as_deref());
         }
     }
 
-    /// Makes the log name the consumer. The first call counts.
-    pub(crate) fn name(&self, consumer: &str) {
-        let _ = self.consumer.set(consumer.to_owned());
+    /// A consumer begins to use the connection; the log names it.
+    pub(crate) fn enter(&self, consumer: &str) {
+        lock(&self.consumers).push(consumer.to_owned());
     }
 
-    pub(crate) fn consumer(&self) -> Option<&str> {
-        self.consumer.get().map(String::as_str)
+    /// A consumer does not use the connection any more. Returns how many still do.
+    pub(crate) fn leave(&self, consumer: &str) -> usize {
+        let mut consumers = lock(&self.consumers);
+        if let Some(place) = consumers.iter().position(|name| name == consumer) {
+            consumers.remove(place);
+        }
+        consumers.len()
+    }
+
+    /// How many consumers use the connection.
+    pub(crate) fn company(&self) -> usize {
+        lock(&self.consumers).len()
+    }
+
+    /// The consumers that use the connection, for the log.
+    pub(crate) fn consumers(&self) -> Option<String> {
+        let consumers = lock(&self.consumers);
+        let (first, others) = consumers.split_first()?;
+        Some(match others.len() {
+            0 => first.clone(),
+            1 => format!("{first} and {}", others[0]),
+            more => format!("{first} and {more} others"),
+        })
     }
 
     pub(crate) fn emit(&self, event: ConnectionEvent) {
@@ -262,11 +284,11 @@ struct DenialLog {
     expected: Mutex<VecDeque<Denial>>,
 }
 
-/// Denials that are expected at once.
-const MOST_EXPECTED: usize = 32;
+/// Denials that are expected at once: some of each consumer on the connection.
+const MOST_EXPECTED: usize = 512;
 
-/// Most denials that are logged for one connection.
-const MOST_LOGGED: usize = 64;
+/// Most denials that are logged for one connection: some of each consumer on it.
+const MOST_LOGGED: usize = 1024;
 
 impl DenialLog {
     fn note(&self, text: &str, consumer: Option<&str>) {
@@ -286,14 +308,19 @@ impl DenialLog {
             return;
         }
         let mut subjects = lock(&self.subjects);
-        // Beyond it, the subject of an acknowledgement has numbers.
-        let kind: Vec<_> = denial.subject.split('.').take(4).collect();
         if subjects.len() < MOST_LOGGED
-            && subjects.insert(format!("{:?} {}", denial.permission, kind.join(".")))
+            && subjects.insert(format!("{:?} {}", denial.permission, kind_of(&denial.subject)))
         {
             warn!(target: CONNECTION, consumer, "{denial}");
         }
     }
+}
+
+/// The part that subjects have in common which are denied for one reason. Behind four tokens, that of an acknowledgement
+/// has numbers; one of the API names the durable there.
+fn kind_of(subject: &str) -> String {
+    let tokens = if subject.contains(".CONSUMER.") { usize::MAX } else { 4 };
+    subject.split('.').take(tokens).collect::<Vec<_>>().join(".")
 }
 
 fn reconnect_delay(attempts: usize, longest: Duration) -> Duration {
@@ -354,6 +381,34 @@ mod tests {
         assert_eq!(reconnect_delay(1, longest), Duration::from_millis(10));
         assert_eq!(reconnect_delay(3, longest), Duration::from_millis(40));
         assert_eq!(reconnect_delay(usize::MAX, longest), longest);
+    }
+
+    #[test]
+    fn a_permission_that_two_durables_lack_is_of_two_kinds_and_that_for_two_acknowledgements_of_one() {
+        let next = |durable: &str| kind_of(&format!("$JS.API.CONSUMER.MSG.NEXT.orders.{durable}"));
+        assert_ne!(next("billing"), next("audit"));
+        let ack = |sequence: u64| kind_of(&format!("$JS.ACK.orders.billing.1.{sequence}.{sequence}.0.0"));
+        assert_eq!(ack(1), ack(2));
+    }
+
+    #[test]
+    fn the_log_names_those_who_share_a_connection() {
+        let (events, _link) = Events::new("_INBOX.abc".into());
+        let mut names = vec![events.consumers()];
+        for consumer in ["Orders", "Billing", "Audit"] {
+            events.enter(consumer);
+            names.push(events.consumers());
+        }
+        assert_eq!(events.leave("Billing"), 2);
+        names.push(events.consumers());
+        let expected = [
+            None,
+            Some("Orders"),
+            Some("Orders and Billing"),
+            Some("Orders and 2 others"),
+            Some("Orders and Audit"),
+        ];
+        assert_eq!(names, expected.map(|name| name.map(String::from)));
     }
 
     #[tokio::test]

@@ -11,11 +11,12 @@ pub(crate) mod link;
 #[cfg_attr(not(feature = "nkeys"), path = "no_proof.rs")]
 mod proof;
 mod scout;
+pub(crate) mod seat;
 mod servers;
 mod traffic;
 mod version;
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ pub struct Connection {
     servers: Arc<Servers>,
     api_prefix: Arc<str>,
     counted: Arc<Counted>,
+    /// The link that was given up last because it was silent, by its generation.
+    renewed: Arc<AtomicU64>,
     /// It ends with the last copy.
     _scout: Option<Arc<Scout>>,
 }
@@ -164,6 +167,7 @@ impl Connection {
                     servers: servers.clone(),
                     api_prefix: options.api_prefix.as_deref().unwrap_or(API_PREFIX).into(),
                     counted: Arc::default(),
+                    renewed: Arc::default(),
                     _scout: Some(Arc::new(scout)),
                 };
                 Ok(connection.settled(limit).await)
@@ -185,7 +189,8 @@ impl Connection {
         let events = Arc::downgrade(&Arc::new(events));
         let servers = Arc::new(Servers::new(&ConnectOptions::default())?);
         let (counted, api_prefix) = (Arc::default(), API_PREFIX.into());
-        Ok(Self { client, link, events, servers, api_prefix, counted, _scout: None })
+        let renewed = Arc::default();
+        Ok(Self { client, link, events, servers, api_prefix, counted, renewed, _scout: None })
     }
 
     /// The event that marks the link as up follows the connection by a moment.
@@ -283,11 +288,26 @@ impl Connection {
         }
     }
 
-    /// Has the log name the consumer that the connection is for.
-    pub(crate) fn name(&self, consumer: &str) {
+    /// A consumer begins to use the connection; the log names it.
+    pub(crate) fn enter(&self, consumer: &str) {
         if let Some(events) = self.events.upgrade() {
-            events.name(consumer);
+            events.enter(consumer);
         }
+    }
+
+    /// A consumer does not use the connection any more. Returns how many still do.
+    fn leave(&self, consumer: &str) -> usize {
+        self.events.upgrade().map_or(0, |events| events.leave(consumer))
+    }
+
+    /// Whether both are copies of one connection.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.counted, &other.counted)
+    }
+
+    /// How many consumers use the connection.
+    pub(crate) fn company(&self) -> usize {
+        self.events.upgrade().map_or(0, |events| events.company())
     }
 
     /// Returns the result of `asking`, or [`ErrorKind::Denied`] as soon as the server denies publishing to one of the
@@ -410,6 +430,7 @@ impl Connection {
             return false;
         }
         let before = self.received();
+        let generation = self.link.borrow().generation;
         // A slow link is not silent: what was asked for before may be on its way.
         let something = async {
             self.ping().await;
@@ -420,10 +441,20 @@ impl Connection {
         if timeout(limit, something).await.is_ok() || !self.is_up() {
             return false;
         }
-        if let Some(events) = self.events.upgrade() {
-            warn!(target: CONNECTION, consumer = events.consumer(), "The connection to NATS is silent; opening a new one.");
+        // Others who use the connection notice it in the same moment.
+        let is_first = self.renewed.swap(generation, Relaxed) != generation;
+        if !is_first || self.link.borrow().generation != generation {
+            return false;
         }
-        timeout(limit, self.client.force_reconnect()).await.is_ok()
+        if let Some(events) = self.events.upgrade() {
+            let consumer = events.consumers();
+            warn!(target: CONNECTION, consumer, "The connection to NATS is silent; opening a new one.");
+        }
+        let is_asked = timeout(limit, self.client.force_reconnect()).await.is_ok();
+        if !is_asked {
+            self.renewed.store(0, Relaxed);
+        }
+        is_asked
     }
 
     fn received(&self) -> u64 {

@@ -27,6 +27,9 @@ const OVERHEAD: usize = 64 * 1024;
 /// The least bytes that all requests together may bring, however often the connection was lost.
 const SMALLEST_ANSWER: usize = 256 * 1024;
 
+/// The parts that a connection is divided in; seldom do more of those who share it have a backlog.
+const MOST_PARTS: usize = 8;
+
 /// How long a connection has to last until it is trusted with twice as many bytes.
 const TRUSTED_AFTER: Duration = Duration::from_secs(60);
 
@@ -119,7 +122,7 @@ impl Pull<'_> {
             return None;
         }
         self.trust_again(now);
-        self.demand.limit(self.answer / fetch.largest());
+        self.demand.limit(self.answer(fetch) / fetch.largest());
         while let Some(ask) = self.demand.ask(now, size.saturating_sub(held), least) {
             self.send(fetch, ask, size).await;
         }
@@ -130,9 +133,16 @@ impl Pull<'_> {
         (held > mark).then_some(mark)
     }
 
+    /// The bytes that all requests together may bring. The server closes the connection of who lags too far behind, so
+    /// those who share it ask for less.
+    fn answer(&self, fetch: &Fetch<'_>) -> usize {
+        let part = self.answer / fetch.connection.company().clamp(1, MOST_PARTS);
+        part.max(SMALLEST_ANSWER)
+    }
+
     async fn send(&self, fetch: &Fetch<'_>, Ask { id, batch }: Ask, window: usize) {
         // The largest message must fit, or it would be asked for again and again and never come.
-        let bytes = largest_answer(self.answer, window, batch).max(fetch.largest());
+        let bytes = largest_answer(self.answer(fetch), window, batch).max(fetch.largest());
         let mut request = json!({
             "batch": batch,
             "max_bytes": bytes.min(fetch.durable.max_bytes().unwrap_or(usize::MAX)),

@@ -52,7 +52,11 @@ impl Announcer {
         let mut is_told = false;
         loop {
             let connection = connections.borrow_and_update().clone();
-            if let End::Denied = self.answer_over(&connection, &mut is_told).await {
+            let end = tokio::select! {
+                end = self.answer_over(&connection, &mut is_told) => end,
+                Ok(()) = connections.changed() => continue,
+            };
+            if let End::Denied = end {
                 info!(
                     target: CONSUMER,
                     consumer = self.shared.options.name,

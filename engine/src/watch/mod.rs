@@ -9,11 +9,13 @@ mod ask;
 mod idle;
 mod inspect;
 mod lag;
+mod load;
 pub(crate) mod quarantine;
 
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -23,13 +25,15 @@ use tracing::{debug, error, info, warn};
 
 use crate::bind::durable::{Durable, bind, next_subject};
 use crate::bind::position::Position;
-use crate::config::{ConnectOptions, ConsumerOptions};
+use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::connect::denial::Permission;
+use crate::connect::seat::Seat;
 use crate::error::Result;
 use crate::fetch::demand::Problem;
 use crate::fetch::{Fetch, fetch};
 use crate::jetstream::info::{ConsumerInfo, consumer_info};
+use crate::jetstream::sign::is_confirmed;
 use crate::jitter::jittered;
 use crate::observe::meter::Repair;
 use crate::observe::state::{Machine, trouble_of};
@@ -38,6 +42,7 @@ use crate::settle::Settler;
 use crate::suspect::Suspects;
 use crate::watch::ask::Asker;
 use crate::watch::inspect::Inspector;
+use crate::watch::load::{LOOK_INTERVAL, Load, State};
 use crate::watch::quarantine::{Search, sweep};
 
 /// Interval of the checks whether the link still carries anything, and the time that the answer may take.
@@ -47,12 +52,18 @@ const LINK_CHECK_INTERVAL: Duration = Duration::from_secs(4);
 const SHORTEST_REPAIR_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_REPAIR_PAUSE: Duration = Duration::from_secs(10);
 
+/// The pause after a connection that could not be opened for a consumption that would move.
+const MOVE_RETRY_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long each step may take by which a connection is left.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How soon after a repair a permission that is still missing shows.
 const PROBATION: Duration = Duration::from_secs(2);
 
 /// Keeps one consumption consuming.
 pub(crate) struct Repairer {
-    pub(crate) connect: ConnectOptions,
+    pub(crate) seat: Arc<Seat>,
     pub(crate) options: Arc<ConsumerOptions>,
     pub(crate) settler: Arc<Settler>,
     pub(crate) suspects: Arc<Suspects>,
@@ -64,6 +75,14 @@ struct Watchers {
     asker: Asker,
     inspector: Inspector,
     search: Search,
+    load: Load,
+}
+
+/// Why a fetch ended that nobody has stopped.
+enum End {
+    Problem(Problem),
+    /// It goes on over this connection.
+    Moves(Connection),
 }
 
 impl Repairer {
@@ -81,6 +100,7 @@ impl Repairer {
             asker: Asker::new(self.options.clone(), self.settler.clone()),
             inspector: Inspector::new(self.options.clone(), self.settler.clone()),
             search: Search::new(connection.server_id()),
+            load: Load::new(tokio::time::Instant::now()),
         };
         let mut pause = SHORTEST_REPAIR_PAUSE;
         let mut probation = Duration::ZERO;
@@ -88,7 +108,18 @@ impl Repairer {
             let began = tokio::time::Instant::now();
             // Boxed, as the repair: these futures are large, and every level above would have its copy on the stack.
             let fetching = Box::pin(self.fetch(&connection, &durable, &mut watchers));
-            let Some(problem) = self.unless_denied_again(probation, fetching).await else { return };
+            let Some(end) = self.unless_denied_again(probation, fetching).await else { return };
+            let problem = match end {
+                End::Problem(problem) => problem,
+                End::Moves(other) => {
+                    self.move_to(&connection, &other, &durable).await;
+                    if self.stop.is_cancelled() {
+                        return;
+                    }
+                    connection = other;
+                    continue;
+                }
+            };
             self.settler.shared.monitor.note(|machine| machine.meets(problem.trouble()));
             self.settler.shared.note_repairs(problem.repair(), 1);
             let is_denied = problem == Problem::Denied;
@@ -132,7 +163,7 @@ impl Repairer {
         connection: &Connection,
         durable: &Durable,
         watchers: &mut Watchers,
-    ) -> Option<Problem> {
+    ) -> Option<End> {
         self.settler.link_begins();
         let (told, known) = watch::channel(ConsumerInfo::default());
         let stop = self.stop.child_token();
@@ -150,18 +181,62 @@ impl Repairer {
             // Once stopped, only the fetch says when it ends: it hands back what was on its way.
             if self.stop.is_cancelled() { std::future::pending().await } else { problem }
         };
+        let watching = async {
+            tokio::select! {
+                problem = watching => End::Problem(problem),
+                other = self.other_connection(connection, &mut watchers.load) => End::Moves(other),
+            }
+        };
         tokio::select! {
-            ended = &mut fetching => ended.err(),
-            problem = watching => {
+            ended = &mut fetching => ended.err().map(End::Problem),
+            end = watching => {
                 // What has arrived already is handled: if it waited for `ack_wait` instead, that would be an attempt.
                 // Without the durable nobody takes an acknowledgement.
-                if problem != Problem::Gone {
+                if !matches!(end, End::Problem(Problem::Gone)) {
                     stop.cancel();
                     let _ = fetching.await;
                 }
-                Some(problem)
+                Some(end)
             }
         }
+    }
+
+    /// Returns the connection to go on with, when the consumption does not belong on this one any more.
+    async fn other_connection(&self, connection: &Connection, load: &mut Load) -> Connection {
+        let shared = &self.settler.shared;
+        loop {
+            sleep(LOOK_INTERVAL).await;
+            let received = shared.counters.received.load(Relaxed);
+            let generation = connection.link().borrow().generation;
+            let state = load.look(tokio::time::Instant::now(), received, shared.places.held(), generation);
+            if !connection.is_up() || self.stop.is_cancelled() {
+                continue;
+            }
+            let is_guest = self.seat.has_company();
+            let opened = match state {
+                State::Busy if is_guest => self.seat.own().await,
+                _ if is_guest && self.seat.takes_suspicion() => self.seat.own().await,
+                State::AtRest if self.seat.may_return() => self.seat.share().await,
+                _ => continue,
+            };
+            match opened {
+                Ok(other) => return other,
+                Err(error) => {
+                    debug!(target: CONSUMER, consumer = self.options.name, "The connection stays as it is: {error}");
+                    sleep(MOVE_RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Leaves the connection, over which nothing is fetched any more, for another one.
+    async fn move_to(&self, left: &Connection, other: &Connection, durable: &Durable) {
+        self.settler.shared.move_to(other.clone());
+        // What was settled over the other one may still wait to be written.
+        if left.is_up() {
+            is_confirmed(left, &self.options.stream, &durable.name, LEAVE_TIMEOUT).await;
+        }
+        self.seat.leave(left, LEAVE_TIMEOUT).await;
     }
 
     /// Fetches, except while the consumption is suspended: then what no handler has started is handed back.
@@ -243,6 +318,9 @@ impl Repairer {
                 "The stream could not be searched for unreadable messages: {error}"
             );
         }
+        if search.takes_suspicion() {
+            self.seat.suspect();
+        }
     }
 
     /// Tries again with growing pauses until the durable is bound; `None` when stopped meanwhile.
@@ -272,8 +350,7 @@ impl Repairer {
 
     async fn bind(&self, connection: &mut Connection, watchers: &mut Watchers) -> Result<Durable> {
         if connection.is_closed() {
-            *connection = Connection::open(&self.connect).await?;
-            connection.name(&self.options.name);
+            *connection = self.seat.take_again().await?;
             self.settler.shared.move_to(connection.clone());
             watchers.search.note_close();
         }

@@ -40,6 +40,8 @@ pub(crate) struct Search {
     created: Option<String>,
     /// Ranges of sequences, from the newest to the oldest.
     done: Vec<RangeInclusive<u64>>,
+    /// Whether a message of this durable may break the connection again.
+    has_suspicion: bool,
 }
 
 impl Search {
@@ -52,6 +54,11 @@ impl Search {
     /// The connection was closed for good, as by a panic of async-nats: whichever server comes next tells nothing.
     pub(crate) fn note_close(&mut self) {
         self.losses.server = None;
+    }
+
+    /// Whether a message was found that breaks connections, or could not be looked at, since this was last asked.
+    pub(crate) fn takes_suspicion(&mut self) -> bool {
+        std::mem::take(&mut self.has_suspicion)
     }
 
     /// The sequences to look at next, the newest first: a message that breaks the connection mostly was the last one
@@ -130,9 +137,13 @@ pub(crate) async fn sweep(
         return Ok(());
     }
     for sequence in search.next(&info) {
-        let stored = stored::get(connection, &options.stream, &json!({ "seq": sequence })).await?;
+        let stored = stored::get(connection, &options.stream, &json!({ "seq": sequence })).await;
+        // What cannot be looked at may be unreadable.
+        search.has_suspicion |= stored.is_err();
+        let stored = stored?;
         let unreadable = stored.filter(|stored| is_for(stored, options) && !is_readable(&stored.headers));
         if let Some(stored) = unreadable {
+            search.has_suspicion = true;
             put_away(connection, options, durable, settler, stored).await?;
         }
         search.has_seen(sequence);

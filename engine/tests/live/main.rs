@@ -2,6 +2,7 @@
 
 mod batch;
 mod bind;
+mod company;
 mod connect;
 mod dead_letter;
 mod drain;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::stage::{PATIENCE, Seen, Stage, delays, eventually, pull, push};
 
 /// Publishes header bytes that no client library would send.
-async fn publish_raw(stage: &Stage, headers: &[u8], payload: &str) {
+pub(crate) async fn publish_raw(stage: &Stage, headers: &[u8], payload: &str) {
     let before = stage.stored("orders").await;
     let address = stage.server.url().trim_start_matches("nats://").to_owned();
     let mut socket = TcpStream::connect(address).await.unwrap();

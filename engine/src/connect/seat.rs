@@ -1,0 +1,212 @@
+//! Consumptions that have little to do share a connection. A busy one has a connection of its own, and so has one whose
+//! messages may have broken the shared one (docs/decisions/0046).
+
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use tokio::runtime::{Handle, Id};
+use tokio::time::{Instant, timeout};
+
+use crate::config::ConnectOptions;
+use crate::connect::Connection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::lock;
+
+/// The shared connections of this process.
+static COMMONS: Mutex<Vec<Weak<Common>>> = Mutex::new(Vec::new());
+
+/// A connection for all who have the same options and the same runtime: its tasks end with the runtime.
+#[derive(Debug)]
+struct Common {
+    options: ConnectOptions,
+    runtime: Id,
+    state: tokio::sync::Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// None while nobody uses it.
+    connection: Option<Connection>,
+    /// When and why it was last not opened.
+    failure: Option<(Instant, Error)>,
+}
+
+/// The connections of one consumption: a place on the shared one, or one of its own. It has both while it moves.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    common: Arc<Common>,
+    consumer: String,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    shared: Option<Connection>,
+    own: Option<Connection>,
+    /// Whether it never shares.
+    is_apart: bool,
+    /// Whether a message of this consumption may have broken the shared connection.
+    is_suspect: bool,
+}
+
+impl Seat {
+    /// A seat without a connection.
+    pub(crate) fn of(options: &ConnectOptions, consumer: &str) -> Self {
+        let runtime = Handle::current().id();
+        let mut commons = lock(&COMMONS);
+        commons.retain(|common| common.strong_count() > 0);
+        let is_fit = |common: &Arc<Common>| common.runtime == runtime && common.options.are(options);
+        let common = commons.iter().filter_map(Weak::upgrade).find(is_fit).unwrap_or_else(|| {
+            let common = Common { options: options.clone(), runtime, state: tokio::sync::Mutex::default() };
+            let common = Arc::new(common);
+            commons.push(Arc::downgrade(&common));
+            common
+        });
+        Self { common, consumer: consumer.to_owned(), held: Mutex::default() }
+    }
+
+    /// A connection to begin with: the shared one, or one of its own while the shared one is lost.
+    pub(crate) async fn take(&self) -> Result<Connection> {
+        if self.held().is_apart {
+            return self.own().await;
+        }
+        match self.share().await {
+            Err(error) if error.kind() == ErrorKind::Disconnected => self.own().await,
+            taken => taken,
+        }
+    }
+
+    /// A connection instead of one that is closed.
+    pub(crate) async fn take_again(&self) -> Result<Connection> {
+        if self.is_on_its_own() { self.own().await } else { self.take().await }
+    }
+
+    /// Takes a place on the shared connection. It is opened if it is not; many who want that wait for the first.
+    ///
+    /// # Errors
+    /// Those of [`Connection::open`]; [`ErrorKind::Disconnected`] while the connection is lost.
+    pub(crate) async fn share(&self) -> Result<Connection> {
+        let asked = Instant::now();
+        let mut state = self.common.state.lock().await;
+        let connection = match state.connection.clone().filter(|connection| !connection.is_closed()) {
+            Some(connection) if connection.is_up() => connection,
+            Some(_) => {
+                let text = "The connection that is shared is lost. Try again when it is back.";
+                return Err(Error::new(ErrorKind::Disconnected, text));
+            }
+            None => self.common.open(&mut state, asked).await?,
+        };
+        connection.enter(&self.consumer);
+        let mut held = self.held();
+        held.shared = Some(connection.clone());
+        held.is_suspect = false;
+        Ok(connection)
+    }
+
+    /// Opens a connection of its own.
+    ///
+    /// # Errors
+    /// Those of [`Connection::open`].
+    pub(crate) async fn own(&self) -> Result<Connection> {
+        let connection = Connection::open(&self.common.options).await?;
+        connection.enter(&self.consumer);
+        self.held().own = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Whether it has a connection of its own.
+    pub(crate) fn is_on_its_own(&self) -> bool {
+        self.held().own.is_some()
+    }
+
+    /// Whether it has a connection of its own, and may share one.
+    pub(crate) fn may_return(&self) -> bool {
+        let held = self.held();
+        !held.is_apart && held.own.is_some()
+    }
+
+    /// From now on, no connection is shared.
+    pub(crate) fn stay_apart(&self) {
+        self.held().is_apart = true;
+    }
+
+    /// Whether others use the connection, too.
+    pub(crate) fn has_company(&self) -> bool {
+        let held = self.held();
+        held.own.is_none() && held.shared.as_ref().is_some_and(|shared| shared.company() > 1)
+    }
+
+    /// A message of this consumption may have broken the connection.
+    pub(crate) fn suspect(&self) {
+        self.held().is_suspect = true;
+    }
+
+    /// Whether it is suspected since this was last asked.
+    pub(crate) fn takes_suspicion(&self) -> bool {
+        std::mem::take(&mut self.held().is_suspect)
+    }
+
+    /// Gives up this connection, and closes it unless others use it.
+    pub(crate) async fn leave(&self, connection: &Connection, limit: Duration) {
+        let is_own = self.held().own.as_ref().is_some_and(|own| own.is(connection));
+        if is_own { self.leave_own(limit).await } else { self.leave_shared(limit).await }
+    }
+
+    /// Gives up all connections, and closes those that nobody else uses.
+    pub(crate) async fn leave_all(&self, limit: Duration) {
+        tokio::join!(self.leave_own(limit), self.leave_shared(limit));
+    }
+
+    /// Gives up the place on the shared connection. The last one to do so closes it.
+    async fn leave_shared(&self, limit: Duration) {
+        // Opening it may take longer. Then the place ends with the seat.
+        let Ok(mut state) = timeout(limit, self.common.state.lock()).await else { return };
+        let Some(shared) = self.held().shared.take() else { return };
+        if shared.leave(&self.consumer) > 0 {
+            return;
+        }
+        state.connection.take_if(|connection| connection.is(&shared));
+        drop(state);
+        shared.close(limit).await;
+    }
+
+    /// Closes the connection of its own.
+    async fn leave_own(&self, limit: Duration) {
+        let own = self.held().own.clone();
+        if let Some(own) = own {
+            own.close(limit).await;
+            self.held().own = None;
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        lock(&self.held)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(shared) = self.held().shared.take() {
+            shared.leave(&self.consumer);
+        }
+    }
+}
+
+impl Common {
+    /// Opens the connection, unless somebody has failed to since `asked`.
+    async fn open(&self, state: &mut State, asked: Instant) -> Result<Connection> {
+        if let Some((_, error)) = state.failure.as_ref().filter(|(when, _)| *when > asked) {
+            return Err(Error::new(error.kind(), error.to_string()));
+        }
+        match Connection::open(&self.options).await {
+            Ok(connection) => {
+                state.connection = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                state.failure = Some((Instant::now(), Error::new(error.kind(), error.to_string())));
+                Err(error)
+            }
+        }
+    }
+}
