@@ -1,8 +1,7 @@
 //! A message as its stream has it, asked for by the JetStream API: no consumer, and headers as raw bytes.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use async_nats::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -11,7 +10,6 @@ use serde_json::Value;
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::api::{API_TIMEOUT, request_behind};
-use crate::message::Message;
 
 /// The server's answer for a message that is not there (any more).
 const NO_MESSAGE: u64 = 10037;
@@ -25,24 +23,6 @@ pub(crate) struct Stored {
     pub(crate) headers: Vec<u8>,
     pub(crate) payload: Vec<u8>,
     pub(crate) time: SystemTime,
-}
-
-impl Stored {
-    /// The message as the consumer's first delivery would bring it. The server settles by the sequence in the stream; the
-    /// other numbers of a reply subject only it knows.
-    pub(crate) fn delivered(&self, stream: &str, consumer: &str, headers: Option<HeaderMap>) -> Message {
-        let time = self.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let sequence = self.sequence;
-        Message::new(async_nats::Message {
-            subject: self.subject.as_str().into(),
-            reply: Some(format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{sequence}.{time}.0").into()),
-            length: self.payload.len(),
-            payload: self.payload.clone().into(),
-            headers,
-            status: None,
-            description: None,
-        })
-    }
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,7 @@ mod context;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::status::ACK_PREFIX;
+use crate::jetstream::stored::Stored;
 use crate::outcome::HandlerError;
 
 pub use builder::MessageBuilder;
@@ -46,6 +47,27 @@ pub struct Message {
 impl Message {
     pub(crate) fn new(message: async_nats::Message) -> Self {
         Self { raw: Arc::new(message), context: None }
+    }
+
+    /// A stored message as the consumer's first delivery would bring it. The server settles by the sequence in the stream;
+    /// the other numbers of a reply subject only it knows.
+    pub(crate) fn delivered(
+        stored: &Stored,
+        stream: &str,
+        consumer: &str,
+        headers: Option<HeaderMap>,
+    ) -> Self {
+        let time = stored.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let sequence = stored.sequence;
+        Self::new(async_nats::Message {
+            subject: stored.subject.as_str().into(),
+            reply: Some(format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{sequence}.{time}.0").into()),
+            length: stored.payload.len(),
+            payload: stored.payload.clone().into(),
+            headers,
+            status: None,
+            description: None,
+        })
     }
 
     pub(crate) fn with_context(&self, context: Context) -> Self {

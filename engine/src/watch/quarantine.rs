@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::jetstream::headers::is_readable;
 use crate::jetstream::info::{ConsumerInfo, consumer_info};
 use crate::jetstream::stored::{self, Stored};
+use crate::message::Message;
 use crate::observe::target::DEAD_LETTER;
 use crate::route::Pattern;
 use crate::settle::Settler;
@@ -163,7 +164,7 @@ async fn put_away(
     settler: &Settler,
     stored: Stored,
 ) -> Result<()> {
-    let message = stored.delivered(&options.stream, durable, None);
+    let message = Message::delivered(&stored, &options.stream, durable, None);
     // Below it, a message that waits for a retry may hold the ack floor: then the search of every later worker finds
     // it again.
     let mark = Mark::of(&message, 0, 1)?;

@@ -313,7 +313,7 @@ impl Reader {
         while let Some(stored) = self.next_stored().await?.filter(|it| !is_readable(&it.headers)) {
             let headers = Some(readable_lines(&stored.headers));
             let consumer = self.buffer.waiting().consumer.clone().unwrap_or_default();
-            let message = stored.delivered(&self.ordered.stream, &consumer, headers);
+            let message = Message::delivered(&stored, &self.ordered.stream, &consumer, headers);
             warn!(
                 target: CONNECTION,
                 subject = stored.subject,
