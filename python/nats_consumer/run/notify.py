@@ -14,6 +14,8 @@ VARIABLES = (_ADDRESS, _WATCHDOG, _WATCHDOG_PROCESS)
 """The variables that are for this process alone: its workers must not speak for it."""
 # systemd suggests half of the time; a third allows for one message that comes late.
 _PER_TIMEOUT = 3
+# Seconds. When the manager reads nothing, its socket is soon full: that must not stop the worker.
+_PATIENCE = 0.5
 
 
 class Manager:
@@ -59,4 +61,5 @@ class Manager:
         # A name that begins with @ is not a path.
         name = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(_PATIENCE)
             sender.sendto("\n".join(lines).encode(), name)
