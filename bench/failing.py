@@ -31,7 +31,7 @@ def main(rounds: int) -> None:
     variants = [(contestant, every) for contestant in OURS for every in (0, _EVERY)]
     results: dict[str, list[tuple[float, float]]] = {}
     with Server() as server:
-        streams = Streams(server, WORKLOADS["A"], environment("native"), scale=0.5)
+        streams = Streams(server, WORKLOADS["A"], scale=0.5)
         for number in range(rounds * len(variants)):
             contestant, every = variants[number % len(variants)]
             name = f"{contestant.name}, {f'1 of {every} fails once' if every else 'none fails'}"

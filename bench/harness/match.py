@@ -43,6 +43,9 @@ class Result:
     """How much larger it was at the end than after the first backlog, where there were several; the
     largest it was, against its size before the first message, where it is that which counts."""
 
+    figures: dict[str, float] = field(default_factory=dict)
+    """What it is about instead of a rate: by the name that its column has."""
+
     @property
     def rate(self) -> float:
         """Messages settled per second."""

@@ -1,4 +1,4 @@
-"""CPU time and memory of processes, from /proc."""
+"""CPU time, memory, threads and files of processes, from /proc."""
 
 import os
 import time
@@ -31,12 +31,22 @@ def busy_seconds() -> float:
 
 def peak_rss_mib(pids: Sequence[int]) -> float:
     """The largest resident size that these processes had, added up, in MiB."""
-    return sum(_kib(pid, "VmHWM") for pid in pids) / 1024
+    return sum(_number(pid, "VmHWM") for pid in pids) / 1024
 
 
 def rss_mib(pids: Sequence[int]) -> float:
     """The resident size of these processes, added up, in MiB."""
-    return sum(_kib(pid, "VmRSS") for pid in pids) / 1024
+    return sum(_number(pid, "VmRSS") for pid in pids) / 1024
+
+
+def threads(pids: Sequence[int]) -> int:
+    """How many threads these processes have."""
+    return sum(_number(pid, "Threads") for pid in pids)
+
+
+def open_files(pids: Sequence[int]) -> int:
+    """How many files and sockets these processes have open."""
+    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
 
 
 def session(leader: int) -> list[int]:
@@ -62,7 +72,7 @@ def _stat(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def _kib(pid: int, field: str) -> int:
+def _number(pid: int, field: str) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):

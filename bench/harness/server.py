@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.request import urlopen
 
 from nats_consumer import _native
 from nats_consumer.connect.options import ConnectOptions
@@ -36,14 +37,15 @@ class Server:
 
     def __enter__(self) -> Self:
         folder = self._folder.name
-        listen = ["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", folder]
+        listen = ["-a", "127.0.0.1", "-p", "-1", "-m", "-1", "--ports_file_dir", folder]
         self._process = subprocess.Popen(
             [_binary(), *listen, "-js", "-sd", folder, "-l", f"{folder}/server.log"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.url = self._wait_for_url()
+        ports = self._wait_for_ports()
+        self.url, self._monitor = str(ports["nats"][0]), str(ports["monitoring"][0])
         self._connection = self._runner.run(_connect(self.url))
         return self
 
@@ -58,6 +60,14 @@ class Server:
         self._process.terminate()
         self._process.wait(timeout=_START_SECONDS)
         self._folder.cleanup()
+
+    def connections(self) -> int:
+        """How many clients are connected, by its own count."""
+        return int(self._page("varz")["connections"])
+
+    def api_requests(self) -> int:
+        """How many requests to the JetStream API it has had, by its own count."""
+        return int(self._page("jsz")["api"]["total"])
 
     def make_stream(self, name: str) -> None:
         """Create the stream `name` with the subjects `<name>.>`: file store, one replica."""
@@ -74,8 +84,12 @@ class Server:
         self._api(f"STREAM.CREATE.{name}", config)
 
     def delete_stream(self, name: str) -> None:
-        """Delete a stream and its consumers."""
-        self._api(f"STREAM.DELETE.{name}")
+        """Delete a stream and its consumers, if it exists."""
+        try:
+            self._api(f"STREAM.DELETE.{name}")
+        except Exception as error:
+            if type(error).__name__ != "StreamNotFound":
+                raise
 
     def purge(self, name: str) -> None:
         """Delete the messages of a stream."""
@@ -85,6 +99,11 @@ class Server:
         """How many messages a stream holds."""
         state: dict[str, int] = self._api(f"STREAM.INFO.{stream}")["state"]
         return state["messages"]
+
+    def consumers(self, stream: str) -> int:
+        """How many consumers a stream has."""
+        state: dict[str, int] = self._api(f"STREAM.INFO.{stream}")["state"]
+        return state["consumer_count"]
 
     def consumer(self, stream: str, durable: str) -> dict[str, Any] | None:
         """The server's consumer info; None if there is no such durable."""
@@ -108,12 +127,19 @@ class Server:
     async def _ask(self, subject: str, payload: bytes) -> bytes:
         return await self._connection.api(subject, payload, _REQUEST_SECONDS)
 
-    def _wait_for_url(self) -> str:
+    def _page(self, name: str) -> dict[str, Any]:
+        address = f"{self._monitor}/{name}"
+        with urlopen(address, timeout=_REQUEST_SECONDS) as answer:  # noqa: S310 -- our own server
+            page: dict[str, Any] = json.load(answer)
+        return page
+
+    def _wait_for_ports(self) -> dict[str, list[str]]:
         deadline = time.monotonic() + _START_SECONDS
         ports = Path(self._folder.name, f"nats-server_{self.pid}.ports")
         while time.monotonic() < deadline:
             try:
-                return str(json.loads(ports.read_text())["nats"][0])
+                found: dict[str, list[str]] = json.loads(ports.read_text())
+                return found
             except (FileNotFoundError, json.JSONDecodeError):
                 time.sleep(0.02)
         raise TimeoutError(f"nats-server did not start within {_START_SECONDS:g} s")

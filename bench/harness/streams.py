@@ -6,7 +6,7 @@ import subprocess
 from workloads import Workload
 from workloads.lineup import Contestant
 
-from harness.environments import Environment
+from harness.environments import environment
 from harness.server import Server
 
 _FILL_SECONDS = 120
@@ -18,13 +18,10 @@ _SLOW_MESSAGES = 60_000
 class Streams:
     """The streams of one workload."""
 
-    def __init__(
-        self, server: Server, workload: Workload, publisher: Environment, scale: float
-    ) -> None:
-        """`publisher` is the native binary; `scale` is a factor for the messages."""
+    def __init__(self, server: Server, workload: Workload, scale: float) -> None:
+        """`scale` is a factor for the messages."""
         self._server = server
         self._workload = workload
-        self._publisher = publisher
         self._scale = scale
         self._names: set[str] = set()
 
@@ -79,7 +76,7 @@ class Streams:
             raise RuntimeError(f"{task['stream']} could not be filled")
 
     def _publish(self, verb: str, task: dict[str, object]) -> subprocess.Popen[str]:
-        return self._publisher.popen(verb, json.dumps({"url": self._server.url, **task}))
+        return environment("native").popen(verb, json.dumps({"url": self._server.url, **task}))
 
     def _task(self, contestant: Contestant, stream: str) -> dict[str, object]:
         payload = self._workload.payload

@@ -12,6 +12,7 @@ from harness import meter
 from harness.endurance import endure
 from harness.environments import Environment, NotAvailable, environment
 from harness.match import ContestantFailed, Result, Start, play
+from harness.operations import OPERATIONS
 from harness.server import Server
 from harness.services import Services
 from harness.streams import Streams
@@ -55,8 +56,11 @@ class Tournament:
         self._workload = workload
         self._patience = patience
         self.standings = [Standing(contestant) for contestant in members]
-        self.environments: dict[str, Environment] = {"native": environment("native")}
-        self._streams = Streams(server, workload, self.environments["native"], scale)
+        self.environments: dict[str, Environment] = {}
+        if not workload.operation:  # else nobody needs the native publishers
+            self.environments["native"] = environment("native")
+        self._streams = Streams(server, workload, scale)
+        self._scale = scale
         self._durables = 0
 
     def prepare(self) -> None:
@@ -107,6 +111,9 @@ class Tournament:
     def _play(self, contestant: Contestant) -> Result:
         workload, server = self._workload, self._server
         chosen = self.environments[contestant.environment]
+        if workload.operation:
+            operate = OPERATIONS[workload.operation]
+            return operate(server, contestant, chosen, self._scale)
         if contestant.needs == "redis":
             task = self._task(contestant, "")
             return take_tasks(self._services.redis, contestant, chosen, task)
@@ -156,4 +163,5 @@ def _shown(result: Result) -> str:
     disturbed = (
         f" (others took {result.foreign:.2f} cores)" if result.foreign > _QUIET_CORES else ""
     )
-    return f"{result.rate:,.0f}/s{disturbed}"
+    figures = ", ".join(f"{name} {value:,.2f}" for name, value in result.figures.items())
+    return f"{figures or f'{result.rate:,.0f}/s'}{disturbed}"

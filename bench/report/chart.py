@@ -27,17 +27,24 @@ def chart(summary: dict[str, Any]) -> str:
 
 
 def _bars(summary: dict[str, Any]) -> list[tuple[str, float]]:
-    played = [each for each in summary["contestants"] if "rate" in each]
+    played = [each for each in summary["contestants"] if "rate" in each or "figures" in each]
     return [(each["name"], _value(summary, each)) for each in played]
 
 
 def _value(summary: dict[str, Any], contestant: dict[str, Any]) -> float:
+    if "figures" in contestant:
+        first, *_ = contestant["figures"].values()
+        return float(first)
     if summary["is_about_memory"]:
         return float(contestant["rss_growth_mib"])
     return float(contestant.get("latency_ms", {}).get("p99") or contestant["rate"])
 
 
 def _unit(summary: dict[str, Any]) -> str:
+    own = [each["figures"] for each in summary["contestants"] if "figures" in each]
+    if own:
+        first, *_ = own[0]
+        return str(first)
     if summary["is_about_memory"]:
         return "memory grown by, MiB"
     if any("latency_ms" in each for each in summary["contestants"]):

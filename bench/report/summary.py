@@ -27,7 +27,9 @@ def summarise(
     servers: dict[str, str],
 ) -> dict[str, Any]:
     """Return the summary that is stored as JSON."""
-    rates = {each.contestant.name: [r.rate for r in each.results] for each in standings}
+    rates = {
+        each.contestant.name: [r.rate for r in each.results if not r.figures] for each in standings
+    }
     summary: dict[str, Any] = {
         "workload": workload.name,
         "title": workload.title,
@@ -57,6 +59,8 @@ def _figures(standing: Standing, rates: dict[str, list[float]]) -> dict[str, Any
     figures: dict[str, Any] = {"name": contestant.name, "failure": standing.failure}
     if not results:
         return figures
+    if results[0].figures:
+        return figures | {"figures": _own_figures(results)}
     figures |= {
         "messages": results[0].messages,
         "rate": round(statistics.median(r.rate for r in results)),
@@ -68,6 +72,10 @@ def _figures(standing: Standing, rates: dict[str, list[float]]) -> dict[str, Any
         **_growth(results),
     }
     return figures | _latencies(results)
+
+
+def _own_figures(results: Sequence[Result]) -> dict[str, float]:
+    return {name: _median([r.figures[name] for r in results]) for name in results[0].figures}
 
 
 def _ratio(rates: list[float], limits: list[float]) -> float | None:

@@ -5,11 +5,13 @@ from typing import Any
 
 def table(summary: dict[str, Any]) -> str:
     """The table of a workload, and below it what it was measured on and who is missing."""
-    played = [each for each in summary["contestants"] if "rate" in each]
+    played = [each for each in summary["contestants"] if "rate" in each or "figures" in each]
     with_latencies = any("latency_ms" in each for each in played)
     columns = _LATENCY if with_latencies else _THROUGHPUT
     if summary["is_about_memory"]:
         columns = columns | _MEMORY
+    if played and "figures" in played[0]:
+        columns = {name: _figure(name) for name in played[0]["figures"]}
     lines = [
         "| " + " | ".join(["contestant", *columns]) + " |",
         "|---|" + "---:|" * len(columns),
@@ -27,6 +29,10 @@ def table(summary: dict[str, Any]) -> str:
 
 def _latency(quantile: str) -> Any:
     return lambda each: f"{each['latency_ms'][quantile]:.2f}"
+
+
+def _figure(name: str) -> Any:
+    return lambda each: f"{each['figures'][name]:,.2f}".rstrip("0").rstrip(".")
 
 
 _SHARED = {

@@ -4,7 +4,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from workloads.lineup import BESIDE
+from harness.fleets import EXISTING
+from workloads.lineup import BESIDE, HUNDRED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class Target:
     against: str = ""
     """The name of the contestant that is compared with; "" takes the figure as it is."""
     figure: str = "rate"
-    """A key of the summary, or a quantile of the latencies."""
+    """A key of the summary, a quantile of the latencies, or a figure of an operation."""
     per: float = 1.0
     """What the figure is divided by."""
     is_limit: bool = False
@@ -96,6 +97,7 @@ TARGETS = [
         for name in ("ours pull", "ours push, concurrency 100")
     ),
     Target(workload="M", of="ours pull", figure="rss_growth_mib", bound=5, is_limit=True),
+    Target(workload="Q", of=HUNDRED, figure=EXISTING, bound=2, is_limit=True, note="s"),
 ]
 
 _UNITS = {"worker_cpu": "s CPU / 100,000", "rss_growth_mib": "MiB more"}
@@ -103,7 +105,11 @@ _UNITS = {"worker_cpu": "s CPU / 100,000", "rss_growth_mib": "MiB more"}
 
 def judged(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """The targets of a workload with what was reached; None where that was not measured."""
-    played = {each["name"]: each for each in summary["contestants"] if "rate" in each}
+    played = {
+        each["name"]: each | each.get("figures", {})
+        for each in summary["contestants"]
+        if "rate" in each or "figures" in each
+    }
     wanted = [each for each in TARGETS if each.workload == summary["workload"]]
     return [_judged(each, played) for each in wanted]
 

@@ -7,6 +7,7 @@ from workloads.lineup import (
     BLOCKING,
     ENGINE,
     HUGE,
+    IDLE,
     LARGE,
     LIMITS,
     NATS_PY,
@@ -19,6 +20,7 @@ from workloads.lineup import (
     PROCESSES,
     PUBLISHERS,
     ROUTING,
+    STARTING,
     TIMED,
     TYPED,
     WAITING,
@@ -30,14 +32,14 @@ _JSON = json.dumps({"id": 4711, "name": "x" * 104})
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A backlog to consume, or a pace to keep up with."""
+    """A backlog to consume, a pace to keep up with, or an operation."""
 
     name: str
     title: str
-    messages: int
-    work: str
-    """The handler: see `contestants.work`."""
+    messages: int = 0
     contestants: list[Contestant]
+    work: str = ""
+    """The handler: see `contestants.work`."""
     payload: str = _JSON
     repeat: int = 1
     """How often it stands in a message: a large one is too long for a command line."""
@@ -50,6 +52,9 @@ class Workload:
     """How often the backlog is stored again for the same process."""
     is_about_memory: bool = False
     """Whether it is the growth of memory that the table and the chart show."""
+    operation: str = ""
+    """What is done instead of consuming or publishing: see `harness.operations`. It has figures of
+    its own."""
     rounds: int = 0
     """How many rounds, where it is another number than that of the command line."""
     quick: tuple[Contestant, ...] = ()
@@ -180,6 +185,19 @@ WORKLOADS = {
             messages=200_000,
             work="parse",
             contestants=TYPED,
+        ),
+        Workload(
+            name="P",
+            title="50 idle consumers in one worker",
+            operation="rest",
+            rounds=1,
+            contestants=IDLE,
+        ),
+        Workload(
+            name="Q",
+            title="start-up: seconds until all consumers of a worker are ready",
+            operation="start",
+            contestants=STARTING,
         ),
     ]
 }

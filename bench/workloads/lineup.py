@@ -233,3 +233,23 @@ TYPED = [
     _ours("a dict, by annotation", work="dict", limit=_JSON_LOADS),
     _ours("a msgspec Struct", work="struct", limit=_JSON_LOADS),
 ]
+
+
+def _fleet(name: str, consumers: int, **options: Any) -> Contestant:
+    kind = options.pop("kind", "pull")
+    return _ours(name, module="fleet_ours", kind=kind, options={"consumers": consumers, **options})
+
+
+IDLE = [
+    _fleet("ours pull, async def", 50),
+    _fleet("ours pull, def", 50, **_DEF),
+    _fleet("ours push, async def", 50, kind="push"),
+    _fleet("ours push, def", 50, kind="push", **_DEF),
+]
+HUNDRED = "ours pull, 100 consumers"
+STARTING = [
+    _fleet("ours pull, 1 consumer", 1),
+    _fleet("ours pull, 10 consumers", 10),
+    _fleet(HUNDRED, 100),
+    _fleet("ours push, 100 consumers", 100, kind="push"),
+]

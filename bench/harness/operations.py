@@ -1,0 +1,15 @@
+"""The operations that are measured instead of consuming and publishing, by name."""
+
+from collections.abc import Callable
+
+from workloads.lineup import Contestant
+
+from harness.environments import Environment
+from harness.fleets import rest, start
+from harness.match import Result
+from harness.server import Server
+
+OPERATIONS: dict[str, Callable[[Server, Contestant, Environment, float], Result]] = {
+    "rest": rest,
+    "start": start,
+}
