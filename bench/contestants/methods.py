@@ -8,6 +8,9 @@ from asgiref.sync import sync_to_async
 
 from contestants.work import PAUSE, SLOW_PAUSE, note, tally
 
+REPLAYED = "an address is missing"
+_ONE_OF = 20
+
 
 class Parse:
     """Parse and count."""
@@ -69,6 +72,16 @@ class Through:
         await _blocking_nothing()
 
 
+class Give:
+    """Give up on each message, on one of twenty for a reason of its own."""
+
+    async def handle_message(self, message: Any) -> None:
+        from nats_consumer import DeadLetter
+
+        tally.handled += 1
+        raise DeadLetter(REPLAYED if tally.handled % _ONE_OF == 0 else "the warehouse is closed")
+
+
 class Read:
     """Take the payload as bytes."""
 
@@ -123,6 +136,7 @@ ASYNC = {
     "slow": Slow,
     "stamp": Stamp,
     "read": Read,
+    "give up": Give,
     "through": Through,
     "insert": InsertThrough,
 }

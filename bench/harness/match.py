@@ -65,6 +65,8 @@ class Start:
     """Publishes at a steady rate from the time when the durable exists."""
     bystanders: Callable[[], Sequence[int]] = list
     """What works for the handlers too: a database."""
+    seconds: float = _RUN_SECONDS
+    """How long it may take."""
 
 
 class Worker:
@@ -183,7 +185,7 @@ def _wait_until_settled(
     server: Server, workers: list[Worker], start: Start, publishers: list[subprocess.Popen[str]]
 ) -> dict[str, Any]:
     stream, durable = start.task["stream"], start.task["durable"]
-    deadline = time.monotonic() + _RUN_SECONDS
+    deadline = time.monotonic() + start.seconds
     while time.monotonic() < deadline:
         info = server.consumer(stream, durable)
         if info is not None and is_settled(info, start.messages):
@@ -196,7 +198,7 @@ def _wait_until_settled(
         time.sleep(_POLL_SECONDS)
     info = server.consumer(stream, durable) or {}
     state = {key: info.get(key) for key in ("delivered", "num_pending", "num_ack_pending")}
-    raise workers[0].failure(f"not settled after {_RUN_SECONDS:g} s: {state}")
+    raise workers[0].failure(f"not settled after {start.seconds:g} s: {state}")
 
 
 def _check_once(info: dict[str, Any], reports: list[dict[str, Any]], start: Start) -> None:

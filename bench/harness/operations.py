@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from workloads.lineup import Contestant
 
+from harness.dead_letters import handle_dead_letters
 from harness.environments import Environment
 from harness.fleets import rest, start
 from harness.match import Result
@@ -12,4 +13,5 @@ from harness.server import Server
 OPERATIONS: dict[str, Callable[[Server, Contestant, Environment, float], Result]] = {
     "rest": rest,
     "start": start,
+    "dead letters": handle_dead_letters,
 }

@@ -19,7 +19,7 @@ def publish(
 ) -> Result:
     """Run the publisher on an empty stream; the stream says whether all is there. Raises
     ContestantFailed."""
-    result, _ = _run(server.pid, contestant, environment, task)
+    result, _ = run(server.pid, contestant, environment, task)
     stored = server.messages(task["stream"])
     if stored != task["messages"]:
         raise ContestantFailed(f"{stored} of {task['messages']} messages were stored")
@@ -30,22 +30,24 @@ def sleep(
     server: Server, contestant: Contestant, environment: Environment, task: dict[str, Any]
 ) -> Result:
     """Run an event loop that consumes nothing. Raises ContestantFailed."""
-    return _run(server.pid, contestant, environment, task)[0]
+    return run(server.pid, contestant, environment, task)[0]
 
 
 def take_tasks(
     redis: Redis, contestant: Contestant, environment: Environment, task: dict[str, Any]
 ) -> Result:
     """Run Celery, which fills its queue itself before it is ready. Raises ContestantFailed."""
-    result, report = _run(redis.pid, contestant, environment, {**task, "url": redis.url})
+    result, report = run(redis.pid, contestant, environment, {**task, "url": redis.url})
     if report["handled"] != task["messages"]:
         raise ContestantFailed(f"{report['handled']} of {task['messages']} tasks were handled")
     return result
 
 
-def _run(
+def run(
     server_pid: int, contestant: Contestant, environment: Environment, task: dict[str, Any]
 ) -> tuple[Result, dict[str, Any]]:
+    """Run a contestant that reports its own seconds; return the report too. Raises
+    ContestantFailed."""
     worker = Worker(contestant, environment, json.dumps(task))
     try:
         worker.wait_until_ready()

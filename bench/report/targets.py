@@ -4,6 +4,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from harness.dead_letters import REPLAY
 from harness.fleets import EXISTING
 from workloads.lineup import BESIDE, HUNDRED
 
@@ -98,6 +99,10 @@ TARGETS = [
     ),
     Target(workload="M", of="ours pull", figure="rss_growth_mib", bound=5, is_limit=True),
     Target(workload="Q", of=HUNDRED, figure=EXISTING, bound=2, is_limit=True, note="s"),
+    *(
+        Target(workload="R", of=name, figure=REPLAY, bound=60, is_limit=True, note="s to replay")
+        for name in ("ours pull", "ours push")
+    ),
 ]
 
 _UNITS = {"worker_cpu": "s CPU / 100,000", "rss_growth_mib": "MiB more"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from workloads.lineup import (
     BLOCKING,
     ENGINE,
+    GIVING_UP,
     HUGE,
     IDLE,
     LARGE,
@@ -198,6 +199,12 @@ WORKLOADS = {
             title="start-up: seconds until all consumers of a worker are ready",
             operation="start",
             contestants=STARTING,
+        ),
+        Workload(
+            name="R",
+            title="200,000 dead letters: stored, listed, and 10,000 of them replayed",
+            operation="dead letters",
+            contestants=GIVING_UP,
         ),
     ]
 }

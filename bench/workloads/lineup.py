@@ -253,3 +253,4 @@ STARTING = [
     _fleet(HUNDRED, 100),
     _fleet("ours push, 100 consumers", 100, kind="push"),
 ]
+GIVING_UP = [_ours("ours pull", work="give up"), _ours("ours push", kind="push", work="give up")]
