@@ -1,4 +1,4 @@
-"""A worker with many consumers: it rests, or starts."""
+"""A worker with many consumers: it rests, starts, or wakes after an outage."""
 
 import json
 import time
@@ -13,10 +13,15 @@ from harness.environments import Environment
 from harness.match import ContestantFailed, Result, Worker
 from harness.readiness import Readiness
 from harness.server import Server
+from harness.timed import publish
 
 EXISTING = "streams and durables exist, s"
+FIRST, ALL = "first message, s", "all handled, s"
 
 _READY_SECONDS = 60.0
+_WAKE_SECONDS = 90.0
+_BACKLOG = 50_000
+_PUBLISHER = Contestant(name="the publisher", module="publish_ours", environment="project")
 _MINUTE = 60.0
 # The first minute is the start; each of these is measured apart.
 _MINUTES = (2, 3, 4)
@@ -93,6 +98,34 @@ def _started(
         finally:
             worker.kill()
     return ready - django_is_up, ready - began
+
+
+def wake(server: Server, contestant: Contestant, environment: Environment, scale: float) -> Result:
+    """End the server below idle consumers, and let it come back with a backlog for all of them.
+    Raises ContestantFailed."""
+    task = _shared(server, contestant, "Wake", contestant.options["consumers"])
+    task["messages"] = round(_BACKLOG * scale)
+    with _bound(server, contestant, environment, task) as worker:
+        noise = meter.Noise(lambda: [worker.pid, server.pid])
+        back = _come_back(server, environment, task, contestant.options["outage"])
+        report = worker.report(_WAKE_SECONDS)
+        return _result({FIRST: report["first"] - back, ALL: report["last"] - back}, noise)
+
+
+def _come_back(
+    server: Server, environment: Environment, task: dict[str, Any], outage: float
+) -> float:
+    """End the server, store the backlog where the worker does not see it, and come back. Return
+    when it was back, by the wall clock."""
+    port, deadline = server.port, time.monotonic() + outage
+    server.stop()
+    server.start()
+    backlog = {**task, "url": server.url, "work": "many", "payload": "{}"}
+    publish(server, _PUBLISHER, environment, backlog)
+    server.stop()
+    time.sleep(max(0.0, deadline - time.monotonic()))
+    server.start(port)
+    return time.time()
 
 
 @contextmanager

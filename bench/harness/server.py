@@ -36,8 +36,28 @@ class Server:
         return self._process.pid
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._runner.close()
+        self._folder.cleanup()
+
+    @property
+    def port(self) -> int:
+        """The port that clients connect to."""
+        return int(self.url.rpartition(":")[2])
+
+    def start(self, port: int = -1) -> None:
+        """Start it with what it has stored; it chooses the port if none is given."""
         folder = self._folder.name
-        listen = ["-a", "127.0.0.1", "-p", "-1", "-m", "-1", "--ports_file_dir", folder]
+        listen = ["-a", "127.0.0.1", "-p", str(port), "-m", "-1", "--ports_file_dir", folder]
         self._process = subprocess.Popen(
             [_binary(), *listen, "-js", "-sd", folder, "-l", f"{folder}/server.log"],
             stdin=subprocess.DEVNULL,
@@ -47,19 +67,13 @@ class Server:
         ports = self._wait_for_ports()
         self.url, self._monitor = str(ports["nats"][0]), str(ports["monitoring"][0])
         self._connection = self._runner.run(_connect(self.url))
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """End it; what it has stored stays."""
         assert self._process is not None
-        self._runner.close()
+        self._runner.run(_close(self._connection))
         self._process.terminate()
         self._process.wait(timeout=_START_SECONDS)
-        self._folder.cleanup()
 
     def connections(self) -> int:
         """How many clients are connected, by its own count."""
@@ -168,6 +182,10 @@ def version() -> str:
 
 async def _connect(url: str) -> _native.Connection:
     return await _native.connect(ConnectOptions(servers=[url], name="bench"))
+
+
+async def _close(connection: _native.Connection) -> None:
+    await connection.close()
 
 
 def _binary() -> str:

@@ -25,6 +25,7 @@ from workloads.lineup import (
     TIMED,
     TYPED,
     WAITING,
+    WAKING,
     Contestant,
 )
 
@@ -205,6 +206,12 @@ WORKLOADS = {
             title="200,000 dead letters: stored, listed, and 10,000 of them replayed",
             operation="dead letters",
             contestants=GIVING_UP,
+        ),
+        Workload(
+            name="S",
+            title="50 consumers after an outage: seconds from the server's return",
+            operation="wake",
+            contestants=WAKING,
         ),
     ]
 }

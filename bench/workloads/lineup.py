@@ -254,3 +254,9 @@ STARTING = [
     _fleet("ours push, 100 consumers", 100, kind="push"),
 ]
 GIVING_UP = [_ours("ours pull", work="give up"), _ours("ours push", kind="push", work="give up")]
+WAKING = [
+    _fleet("ours pull, 5 s", 50, outage=5),
+    _fleet("ours pull, 30 s", 50, outage=30),
+    _fleet("ours push, 5 s", 50, kind="push", outage=5),
+    _fleet("ours push, 30 s", 50, kind="push", outage=30),
+]
