@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, connection, connections
+from django.db import DatabaseError, OperationalError, connection, connections
 from pytest_django import Settings
 
 from nats_consumer import JetstreamPullConsumer, lanes
@@ -66,6 +67,57 @@ def test_a_connection_lives_as_long_as_conn_max_age_says(kept: bool) -> None:
     _serve(dispatch, Delivering(dispatch.handle))
     first, second = consumer.used
     assert (first is second) is kept
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The next connection breaks while Django sets it up, as when the database restarts. Returns
+    the connections that are closed afterwards if they are broken."""
+    wrapper = type(connections["default"])
+    set_up = wrapper.init_connection_state
+    breaks = iter([True])
+    looked_at: list[Any] = []
+
+    def set_up_or_break(self: Any) -> None:
+        if next(breaks, False):
+            raise OperationalError("the connection is closed")
+        set_up(self)
+
+    monkeypatch.setattr(wrapper, "init_connection_state", set_up_or_break)
+    monkeypatch.setattr(wrapper, "close_if_unusable_or_obsolete", lambda it: looked_at.append(it))
+    return looked_at
+
+
+@pytest.mark.parametrize("kept", [(None, True), (0, True)], indirect=True)
+@pytest.mark.usefixtures("kept")
+def test_a_thread_looks_at_a_connection_that_broke_while_it_was_set_up(
+    looked_at: list[Any],
+) -> None:
+    dispatch = dispatch_for(Querying(), 1)
+    wrappers: list[Any] = []
+
+    class Failing(FakeConsumption):
+        def serve(self, rest: Any) -> None:
+            with suppress(OperationalError):
+                dispatch.handle(FakeMessage())
+            wrappers.append(connections["default"])
+
+    _serve(dispatch, Failing())
+    assert looked_at == wrappers
+
+
+@pytest.mark.usefixtures("async_threads")
+def test_so_does_one_of_async_handlers_before_the_next_query(looked_at: list[Any]) -> None:
+    consumer = Querying()
+
+    async def run() -> None:
+        with suppress(OperationalError):
+            await query_in_a_handler(consumer)
+        assert not looked_at
+        await query_in_a_handler(consumer)
+
+    asyncio.run(run())
+    assert [each.connection for each in looked_at] == consumer.used
 
 
 @pytest.mark.parametrize("kept", [(None, True), (0, False)], indirect=True)

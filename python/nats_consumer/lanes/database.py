@@ -19,12 +19,25 @@ _SQLITE = ("django.db.backends.sqlite3", "django.contrib.gis.db.backends.spatial
 _LONGEST_HELD_SECONDS = 60.0
 
 
+# Django tells of no connection that breaks while it is set up. Such a one is found this soon, and
+# after a handler that failed at once.
+_LOOK_SECONDS = 0.1
+
+
 class _Opened(threading.local):
     """The connections that this thread has opened. `connections.all()` takes as long as a short
     handler."""
 
     def __init__(self) -> None:
         self.connections: list[BaseDatabaseWrapper] = []
+        self.next_look = 0.0
+
+    def look(self) -> None:
+        """Find those that Django has not told of."""
+        self.next_look = time.monotonic() + _LOOK_SECONDS
+        for connection in connections.all(initialized_only=True):
+            if connection.connection is not None:
+                _note_opened(connection=connection)
 
 
 _opened = _Opened()
@@ -49,15 +62,24 @@ class FreshConnections:
     def __enter__(self) -> None:
         refresh()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None:
+            _opened.look()
         _close_old_connections()
 
 
 def refresh() -> None:
     """FreshConnections without its end, for a thread that calls nothing else after the body."""
+    if time.monotonic() >= _opened.next_look:
+        _opened.look()
     if _opened.connections:
         _forget_queries()
         _close_old_connections()
+
+
+def note_failure() -> None:
+    """Have the next refresh() find connections that Django has not told of: the code failed."""
+    _opened.next_look = 0.0
 
 
 def _forget_queries() -> None:
@@ -124,6 +146,7 @@ async def idle() -> None:
 def replace_broken() -> None:
     """Close the connections that are broken, and no others: somebody may use them."""
     _forget_queries()
+    _opened.look()
     for connection in _opened.connections:
         if not connection.errors_occurred or connection.in_atomic_block:
             continue

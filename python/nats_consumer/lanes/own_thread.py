@@ -25,6 +25,7 @@ from .database import (
     are_pooled,
     close_connections,
     has_one_writer,
+    note_failure,
     refresh,
     replace_broken,
 )
@@ -131,6 +132,7 @@ class _Call:
             with ChildrenEnd():
                 result = self._work()
         except BaseException as error:
+            note_failure()
             self._promise.fail(error)
         else:
             self._promise.keep(result)
