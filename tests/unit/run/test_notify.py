@@ -1,4 +1,4 @@
-"""What the process manager is told, where it does not listen."""
+"""The messages to a process manager that does not listen."""
 
 import socket
 from pathlib import Path
