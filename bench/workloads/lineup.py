@@ -123,6 +123,12 @@ BLOCKING = [
     ),
     _ours(f"{_ALONE} PostgreSQL", limit=f"{_ALONE} PostgreSQL", **_POSTGRES),
     _ours(
+        f"{_ALONE} PostgreSQL, concurrency 10",
+        limit=f"{_ALONE} PostgreSQL",
+        **_POSTGRES,
+        options={"concurrency": 10},
+    ),
+    _ours(
         "ours pull, def, one insert into PostgreSQL",
         options=_DEF,
         limit=f"{_ALONE} PostgreSQL",
