@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from workloads.lineup import Contestant
 
+from harness.cluster import replicate
 from harness.dead_letters import handle_dead_letters
 from harness.environments import Environment
 from harness.fleets import rest, start, wake
@@ -15,4 +16,5 @@ OPERATIONS: dict[str, Callable[[Server, Contestant, Environment, float], Result]
     "start": start,
     "wake": wake,
     "dead letters": handle_dead_letters,
+    "replicate": replicate,
 }

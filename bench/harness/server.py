@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,9 @@ class Server:
     """A nats-server with JetStream on a file store, on loopback and a port that it chooses; a
     context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        """`options` are more of its command line's."""
+        self._options = options
         self._folder = tempfile.TemporaryDirectory(prefix="nats-bench-")
         self._process: subprocess.Popen[bytes] | None = None
         self._runner = asyncio.Runner()
@@ -59,7 +62,10 @@ class Server:
         folder = self._folder.name
         listen = ["-a", "127.0.0.1", "-p", str(port), "-m", "-1", "--ports_file_dir", folder]
         self._process = subprocess.Popen(
-            [_binary(), *listen, "-js", "-sd", folder, "-l", f"{folder}/server.log"],
+            [
+                *(_binary(), *listen, "-js", "-sd", folder, "-l", f"{folder}/server.log"),
+                *self._options,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -83,14 +89,14 @@ class Server:
         """How many requests to the JetStream API it has had, by its own count."""
         return int(self._page("jsz")["api"]["total"])
 
-    def make_stream(self, name: str) -> None:
-        """Create the stream `name` with the subjects `<name>.>`: file store, one replica."""
+    def make_stream(self, name: str, replicas: int = 1) -> None:
+        """Create the stream `name` with the subjects `<name>.>` and a file store."""
         config = {
             "name": name,
             "subjects": [f"{name}.>"],
             "storage": "file",
             "retention": "limits",
-            "num_replicas": 1,
+            "num_replicas": replicas,
             "max_msgs": -1,
             "max_bytes": -1,
             "max_age": 0,

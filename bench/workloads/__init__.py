@@ -20,6 +20,7 @@ from workloads.lineup import (
     OXNATS,
     PROCESSES,
     PUBLISHERS,
+    REPLICATED,
     ROUTING,
     STARTING,
     TIMED,
@@ -212,6 +213,12 @@ WORKLOADS = {
             title="50 consumers after an outage: seconds from the server's return",
             operation="wake",
             contestants=WAKING,
+        ),
+        Workload(
+            name="T",
+            title="a cluster of three nodes with three replicas, beside one node",
+            operation="replicate",
+            contestants=REPLICATED,
         ),
     ]
 }

@@ -266,3 +266,9 @@ WAKING = [
     _fleet("ours push, 5 s", 50, kind="push", outage=5),
     _fleet("ours push, 30 s", 50, kind="push", outage=30),
 ]
+REPLICATED = [
+    _ours("ours pull, one node", options={"replicas": 1}),
+    _ours("ours pull, three replicas", options={"replicas": 3}),
+    _ours("ours push, one node", kind="push", options={"replicas": 1}),
+    _ours("ours push, three replicas", kind="push", options={"replicas": 3}),
+]
