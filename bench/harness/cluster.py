@@ -10,9 +10,10 @@ from workloads.lineup import Contestant
 
 from harness import meter
 from harness.environments import Environment
-from harness.match import Result, Start, play
+from harness.match import ContestantFailed, Result, Start, play
 from harness.server import Server
 from harness.timed import publish
+from nats_consumer.exceptions import RequestTimeout
 
 _NODES = 3
 _ELECTION_SECONDS = 60.0
@@ -29,7 +30,10 @@ def replicate(
     if contestant.options["replicas"] == 1:
         return _measure([server], contestant, environment, scale)
     with _cluster() as nodes:
-        return _measure(nodes, contestant, environment, scale)
+        try:
+            return _measure(nodes, contestant, environment, scale)
+        except RequestTimeout as error:
+            raise ContestantFailed(str(error)) from error
 
 
 def _measure(
