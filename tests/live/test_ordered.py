@@ -238,7 +238,7 @@ async def test_messages_with_unreadable_headers_come_without_the_unreadable_line
     assert await numbers(sub, 1) == [0]
     message = await sub.next_msg(timeout=20)
     assert (message.data, message.headers) == (b"1", {"Trace": "\ufffd", "Tag": "new"})
-    assert message.metadata.sequence.stream == 2
+    assert (message.metadata.sequence.stream, message.metadata.num_pending) == (2, 1)
     assert await numbers(sub, 2) == [2, 3]
 
 
@@ -251,6 +251,21 @@ async def test_a_filter_leaves_out_messages_with_unreadable_headers(stage: Stage
     await stage.publish(4, event="a")
     sub = await stage.client.jetstream().subscribe(f"{stage.stream}.a", ordered_consumer=True)
     assert await numbers(sub, 3) == [0, 2, 4]
+
+
+async def test_messages_with_unreadable_headers_wait_for_room_and_count_for_a_limit(
+    stage: Stage,
+) -> None:
+    await stage.publish(0, event="a")
+    for number in range(1, 6):
+        block = b"NATS/1.0\r\nno colon\r\n\r\n"
+        publish_raw(stage.server, f"{stage.stream}.a", block, str(number).encode())
+    sub = await read(stage.client, stage, pending_msgs_limit=2)
+    assert await numbers(sub, 1) == [0]
+    await becomes_true(lambda: sub.pending_msgs >= 2)
+    await sub.unsubscribe(limit=4)
+    assert [int(message.data) async for message in sub.messages] == [1, 2, 3]
+    assert sub.has_ended
 
 
 async def test_a_stream_can_begin_with_unreadable_headers(stage: Stage) -> None:

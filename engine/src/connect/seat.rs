@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::ConnectOptions;
-use crate::connect::Connection;
+use crate::connect::{Connection, RECONNECT_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::lock;
 
@@ -71,7 +71,14 @@ impl Seat {
             return self.own().await;
         }
         match self.share().await {
-            Err(error) if error.kind() == ErrorKind::Disconnected => self.own().await,
+            Err(error) if error.kind() == ErrorKind::Disconnected => {
+                // It is mostly back at once, and a server may not allow one for each.
+                sleep(RECONNECT_TIMEOUT).await;
+                match self.share().await {
+                    Err(error) if error.kind() == ErrorKind::Disconnected => self.own().await,
+                    taken => taken,
+                }
+            }
             taken => taken,
         }
     }
@@ -110,7 +117,9 @@ impl Seat {
     pub(crate) async fn own(&self) -> Result<Connection> {
         let connection = Connection::open(&self.common.options).await?;
         connection.enter(&self.consumer);
-        self.held().own = Some(connection.clone());
+        let mut held = self.held();
+        held.own = Some(connection.clone());
+        held.is_suspect = false;
         Ok(connection)
     }
 
@@ -141,42 +150,43 @@ impl Seat {
         self.held().is_suspect = true;
     }
 
-    /// Whether it is suspected since this was last asked.
-    pub(crate) fn takes_suspicion(&self) -> bool {
-        std::mem::take(&mut self.held().is_suspect)
+    /// Whether it may harm those who share the connection, or they it.
+    pub(crate) fn is_unfit(&self) -> bool {
+        let held = self.held();
+        held.is_apart || held.is_suspect
     }
 
-    /// Gives up this connection, and closes it unless others use it.
+    /// Gives up this connection. It ends with its last copy: others may use it, and a request over it may wait for its
+    /// answer.
     pub(crate) async fn leave(&self, connection: &Connection, limit: Duration) {
-        let is_own = self.held().own.as_ref().is_some_and(|own| own.is(connection));
-        if is_own { self.leave_own(limit).await } else { self.leave_shared(limit).await }
+        let is_own = self.held().own.take_if(|own| own.is(connection)).is_some();
+        if !is_own {
+            self.leave_shared(limit).await;
+        }
     }
 
     /// Gives up all connections, and closes those that nobody else uses.
     pub(crate) async fn leave_all(&self, limit: Duration) {
-        tokio::join!(self.leave_own(limit), self.leave_shared(limit));
-    }
-
-    /// Gives up the place on the shared connection. The last one to do so closes it.
-    async fn leave_shared(&self, limit: Duration) {
-        // Opening it may take longer. Then the place ends with the seat.
-        let Ok(mut state) = timeout(limit, self.common.state.lock()).await else { return };
-        let Some(shared) = self.held().shared.take() else { return };
-        if shared.leave(&self.consumer) > 0 {
-            return;
-        }
-        state.connection.take_if(|connection| connection.is(&shared));
-        drop(state);
-        shared.close(limit).await;
-    }
-
-    /// Closes the connection of its own.
-    async fn leave_own(&self, limit: Duration) {
         let own = self.held().own.clone();
-        if let Some(own) = own {
-            own.close(limit).await;
-            self.held().own = None;
+        let close = async |connection: Option<Connection>| {
+            if let Some(connection) = connection {
+                connection.close(limit).await;
+            }
+        };
+        tokio::join!(close(own), async { close(self.leave_shared(limit).await).await });
+        self.held().own = None;
+    }
+
+    /// Gives up the place on the shared connection. Returns it to the last one to do so.
+    async fn leave_shared(&self, limit: Duration) -> Option<Connection> {
+        // Opening it may take longer. Then the place ends with the seat.
+        let mut state = timeout(limit, self.common.state.lock()).await.ok()?;
+        let shared = self.held().shared.take()?;
+        let is_last = shared.leave(&self.consumer) == 0;
+        if is_last {
+            state.connection.take_if(|connection| connection.is(&shared));
         }
+        is_last.then_some(shared)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -186,8 +196,12 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(shared) = self.held().shared.take() {
-            shared.leave(&self.consumer);
+        let Some(shared) = self.held().shared.take() else { return };
+        if shared.leave(&self.consumer) == 0
+            && let Ok(mut state) = self.common.state.try_lock()
+        {
+            // It ends with its last copy.
+            state.connection.take_if(|connection| connection.is(&shared));
         }
     }
 }

@@ -49,19 +49,23 @@ impl Message {
         Self { raw: Arc::new(message), context: None }
     }
 
-    /// A stored message as the consumer's first delivery would bring it. The server settles by the sequence in the stream;
-    /// the other numbers of a reply subject only it knows.
+    /// A stored message as the consumer's first delivery would bring it, with more behind it or not. The server settles by
+    /// the sequence in the stream; the other numbers of a reply subject only it knows.
     pub(crate) fn delivered(
         stored: &Stored,
         stream: &str,
         consumer: &str,
+        has_more: bool,
         headers: Option<HeaderMap>,
     ) -> Self {
+        let pending = u8::from(has_more);
         let time = stored.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let sequence = stored.sequence;
         Self::new(async_nats::Message {
             subject: stored.subject.as_str().into(),
-            reply: Some(format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{sequence}.{time}.0").into()),
+            reply: Some(
+                format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{sequence}.{time}.{pending}").into(),
+            ),
             length: stored.payload.len(),
             payload: stored.payload.clone().into(),
             headers,

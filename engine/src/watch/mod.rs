@@ -58,6 +58,9 @@ const MOVE_RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// How long each step may take by which a connection is left.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Silences in a row are not further apart.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+
 /// How soon after a repair a permission that is still missing shows.
 const PROBATION: Duration = Duration::from_secs(2);
 
@@ -104,6 +107,7 @@ impl Repairer {
         };
         let mut pause = SHORTEST_REPAIR_PAUSE;
         let mut probation = Duration::ZERO;
+        let mut was_silent = false;
         loop {
             let began = tokio::time::Instant::now();
             // Boxed, as the repair: these futures are large, and every level above would have its copy on the stack.
@@ -122,6 +126,12 @@ impl Repairer {
             };
             self.settler.shared.monitor.note(|machine| machine.meets(problem.trouble()));
             self.settler.shared.note_repairs(problem.repair(), 1);
+            let is_silent = problem == Problem::Silent;
+            if is_silent && was_silent {
+                // The server refuses subscriptions beyond the limit of a connection, and says so to nobody.
+                self.seat.suspect();
+            }
+            was_silent = is_silent && began.elapsed() < LONGEST_SILENCE;
             let is_denied = problem == Problem::Denied;
             probation = if is_denied { PROBATION } else { Duration::ZERO };
             if !is_denied {
@@ -212,18 +222,19 @@ impl Repairer {
             if !connection.is_up() || self.stop.is_cancelled() {
                 continue;
             }
-            let is_guest = self.seat.has_company();
-            let opened = match state {
-                State::Busy if is_guest => self.seat.own().await,
-                _ if is_guest && self.seat.takes_suspicion() => self.seat.own().await,
-                State::AtRest if self.seat.may_return() => self.seat.share().await,
-                _ => continue,
+            let is_unfit = state == State::Busy || self.seat.is_unfit();
+            let opened = if is_unfit && self.seat.has_company() {
+                self.seat.own().await
+            } else if state == State::AtRest && self.seat.may_return() {
+                self.seat.share().await
+            } else {
+                continue;
             };
             match opened {
                 Ok(other) => return other,
                 Err(error) => {
                     debug!(target: CONSUMER, consumer = self.options.name, "The connection stays as it is: {error}");
-                    sleep(MOVE_RETRY_PAUSE).await;
+                    sleep(jittered(MOVE_RETRY_PAUSE)).await;
                 }
             }
         }

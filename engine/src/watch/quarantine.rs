@@ -17,7 +17,7 @@ use tracing::warn;
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::dead_letter::store::DeadLetter;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::headers::is_readable;
 use crate::jetstream::info::{ConsumerInfo, consumer_info};
 use crate::jetstream::stored::{self, Stored};
@@ -110,12 +110,17 @@ struct Losses {
 }
 
 impl Losses {
+    /// Whether the last loss was so lately that the same message may have caused both.
+    fn is_again(&self, now: Instant, soon: Duration) -> bool {
+        self.last.is_some_and(|last| now - last < soon)
+    }
+
     /// Whether a message may have broken the connection, now that it leads to `server`. A server that restarts ends it,
     /// too, and then each consumer of each process comes back: nobody reads messages for that. In a cluster a message
     /// leads to another server the first time; the second time tells it from a restart.
     fn may_be_by_a_message(&mut self, server: String, now: Instant, soon: Duration) -> bool {
         let is_other = self.server.as_ref().is_some_and(|before| *before != server);
-        let is_again = self.last.is_some_and(|last| now - last < soon);
+        let is_again = self.is_again(now, soon);
         self.server = Some(server);
         self.last = Some(now);
         !is_other || is_again
@@ -134,13 +139,15 @@ pub(crate) async fn sweep(
     let info = consumer_info(connection, &options.stream, durable).await?;
     // Not before that answer: only then async-nats surely knows which server it talks to.
     let soon = options.ack_wait * 2 + BREAKS_AGAIN;
-    if !search.losses.may_be_by_a_message(connection.server_id(), Instant::now(), soon) {
+    let now = Instant::now();
+    let is_again = search.losses.is_again(now, soon);
+    if !search.losses.may_be_by_a_message(connection.server_id(), now, soon) {
         return Ok(());
     }
     for sequence in search.next(&info) {
         let stored = stored::get(connection, &options.stream, &json!({ "seq": sequence })).await;
-        // What cannot be looked at may be unreadable.
-        search.has_suspicion |= stored.is_err();
+        // What cannot be looked at may be unreadable. After another loss it is looked at again.
+        search.has_suspicion |= stored.as_ref().is_err_and(|error| !may_look_again(error) && is_again);
         let stored = stored?;
         let unreadable = stored.filter(|stored| is_for(stored, options) && !is_readable(&stored.headers));
         if let Some(stored) = unreadable {
@@ -150,6 +157,10 @@ pub(crate) async fn sweep(
         search.has_seen(sequence);
     }
     Ok(())
+}
+
+fn may_look_again(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::Closed | ErrorKind::Timeout)
 }
 
 fn is_for(stored: &Stored, options: &ConsumerOptions) -> bool {
@@ -164,7 +175,7 @@ async fn put_away(
     settler: &Settler,
     stored: Stored,
 ) -> Result<()> {
-    let message = Message::delivered(&stored, &options.stream, durable, None);
+    let message = Message::delivered(&stored, &options.stream, durable, false, None);
     // Below it, a message that waits for a retry may hold the ack floor: then the search of every later worker finds
     // it again.
     let mark = Mark::of(&message, 0, 1)?;

@@ -31,9 +31,6 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 /// yet.
 const REFUSALS: u32 = 10;
 
-/// Why a consumer is left that ended with its connection.
-const CUT: &str = "the connection was lost";
-
 /// Number of heartbeats that may be missing.
 const MISSING_HEARTBEATS: u32 = 2;
 
@@ -266,14 +263,14 @@ impl Reader {
                 }
                 (!self.accept(arrived)).then_some("a message is missing")
             }
-            () = until_reconnected(link, generation) => Some(CUT),
+            () = until_reconnected(link, generation) => Some("the connection was lost"),
             () = sleep_until(silent) => {
                 connection.renew_if_silent(LINK_CHECK_TIMEOUT).await;
                 Some("heartbeats are missing")
             }
         };
         if let (Some(why), Some(source)) = (lost, self.source.take_if(|_| lost.is_some())) {
-            self.was_cut = why == CUT;
+            self.was_cut |= self.buffer.connection.link().borrow().generation != source.generation;
             debug!(target: CONNECTION, stream = self.ordered.stream, consumer = source.consumer, "Subscribed again: {why}");
             self.leave(source);
         }
@@ -310,29 +307,49 @@ impl Reader {
 
     /// Takes the messages that come next and have headers that cannot be parsed: each would break the connection again.
     async fn take_unreadable(&mut self) -> Result<()> {
-        while let Some(stored) = self.next_stored().await?.filter(|it| !is_readable(&it.headers)) {
-            let headers = Some(readable_lines(&stored.headers));
-            let consumer = self.buffer.waiting().consumer.clone().unwrap_or_default();
-            let message = Message::delivered(&stored, &self.ordered.stream, &consumer, headers);
-            warn!(
-                target: CONNECTION,
-                subject = stored.subject,
-                sequence = stored.sequence,
-                "A message with unreadable headers broke the connection; it comes without the lines that cannot be read."
-            );
-            self.cursor.stream = Some(stored.sequence);
-            self.buffer.waiting().push(message);
-            self.buffer.changes.send_replace(());
-            self.has_room().await;
+        // Which are the last of their subjects is not known.
+        let Some(last) = self.cursor.stream.filter(|_| !self.ordered.begins_again(&self.cursor)) else {
+            return Ok(());
+        };
+        let mut next = self.stored_behind(last).await?;
+        while !self.is_done()
+            && let Some(stored) = next.filter(|it| !is_readable(&it.headers))
+        {
+            next = self.stored_behind(stored.sequence).await?;
+            self.take_stored(&stored, next.is_some()).await;
         }
         Ok(())
     }
 
-    /// The message behind the last one, read by the API; `None` also where only the last of a subject counts.
-    async fn next_stored(&self) -> Result<Option<Stored>> {
-        let Some(last) = self.cursor.stream.filter(|_| !self.ordered.begins_again(&self.cursor)) else {
-            return Ok(None);
-        };
+    /// Keeps a message that was read by the API, when there is room.
+    async fn take_stored(&mut self, stored: &Stored, has_more: bool) {
+        let headers = Some(readable_lines(&stored.headers));
+        let consumer = self.buffer.waiting().consumer.clone().unwrap_or_default();
+        let message = Message::delivered(stored, &self.ordered.stream, &consumer, has_more, headers);
+        warn!(
+            target: CONNECTION,
+            subject = stored.subject,
+            sequence = stored.sequence,
+            "A message with unreadable headers broke the connection; it comes without the lines that cannot be read."
+        );
+        while self.is_too_much(&message) {
+            self.has_room().await;
+        }
+        self.cursor.stream = Some(stored.sequence);
+        self.buffer.waiting().push(message);
+        self.buffer.changes.send_replace(());
+    }
+
+    /// Whether the message has to wait until others are taken. One that is too large for the whole buffer comes in when
+    /// it is empty.
+    fn is_too_much(&self, message: &Message) -> bool {
+        let mut waiting = self.buffer.waiting();
+        waiting.is_full = !waiting.messages.is_empty() && !self.buffer.has_room(&waiting, message);
+        waiting.is_full
+    }
+
+    /// The message behind this place in the stream, read by the API.
+    async fn stored_behind(&self, last: u64) -> Result<Option<Stored>> {
         let Ordered { prefix, stream, .. } = &self.ordered;
         let mut next: Option<Stored> = None;
         for filter in self.ordered.filters() {
