@@ -31,6 +31,9 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 /// yet.
 const REFUSALS: u32 = 10;
 
+/// How often the first consumer is asked for, if the connection is lost meanwhile.
+const OPENINGS: u32 = 5;
+
 /// Number of heartbeats that may be missing.
 const MISSING_HEARTBEATS: u32 = 2;
 
@@ -65,19 +68,17 @@ pub async fn subscribe_in_order(connection: &Connection, ordered: Ordered) -> Re
         statuses: Statuses::Answered,
     };
     let buffer = Arc::new(Buffer::new(connection, interest));
-    let mut cursor = Cursor::default();
-    let source = Source::open(connection, &ordered, &mut cursor).await?;
-    buffer.waiting().consumer = Some(source.consumer.clone());
     let (orders, listening) = mpsc::unbounded_channel();
-    let reader = Reader {
+    let mut reader = Reader {
         buffer: buffer.clone(),
         ordered,
-        cursor,
-        source: Some(source),
+        cursor: Cursor::default(),
+        source: None,
         was_cut: false,
         refusals: 0,
         limit: None,
     };
+    reader.begin().await?;
     tokio::spawn(reader.read(listening));
     Ok(Subscription { buffer, orders })
 }
@@ -191,6 +192,15 @@ impl Ordered {
         self.is_last_per_subject() && !cursor.is_caught_up
     }
 
+    /// The place before its first message, where its configuration says so.
+    fn beginning(&self) -> Option<u64> {
+        match self.config.get("deliver_policy").and_then(Value::as_str) {
+            None | Some("all") => Some(0),
+            Some("by_start_sequence") => Some(self.config.get("opt_start_seq")?.as_u64()?.saturating_sub(1)),
+            Some(_) => None,
+        }
+    }
+
     /// The subjects that it is about.
     fn filters(&self) -> Vec<&str> {
         let several = self.config.get("filter_subjects").and_then(Value::as_array);
@@ -277,21 +287,51 @@ impl Reader {
         Ok(())
     }
 
+    /// Makes the first consumer. Its first message may break the connection before the server's answer comes.
+    async fn begin(&mut self) -> Result<()> {
+        let connection = self.buffer.connection.clone();
+        for _ in 1..OPENINGS {
+            let generation = connection.link().borrow().generation;
+            let opening = Source::open(&connection, &self.ordered, &mut self.cursor);
+            let opened = tokio::select! {
+                opened = opening => opened,
+                () = until_reconnected(connection.link(), generation) => {
+                    self.cursor.stream = self.cursor.stream.or(self.ordered.beginning());
+                    self.try_to_take_unreadable().await;
+                    continue;
+                }
+            };
+            self.reads_from(opened?);
+            return Ok(());
+        }
+        let source = Source::open(&connection, &self.ordered, &mut self.cursor).await?;
+        self.reads_from(source);
+        Ok(())
+    }
+
+    fn reads_from(&mut self, source: Source) {
+        let mut waiting = self.buffer.waiting();
+        waiting.consumer = Some(source.consumer.clone());
+        waiting.flow = None;
+        self.refusals = 0;
+        self.was_cut = false;
+        self.source = Some(source);
+    }
+
+    async fn try_to_take_unreadable(&mut self) {
+        if let Err(error) = self.take_unreadable().await {
+            debug!(target: CONNECTION, stream = self.ordered.stream, "Unreadable messages were not looked for: {error}");
+        }
+    }
+
     async fn renew(&mut self) -> Result<()> {
         self.has_room().await;
-        if self.was_cut
-            && let Err(error) = self.take_unreadable().await
-        {
-            debug!(target: CONNECTION, stream = self.ordered.stream, "Unreadable messages were not looked for: {error}");
+        if self.was_cut {
+            self.try_to_take_unreadable().await;
         }
         match Source::open(&self.buffer.connection, &self.ordered, &mut self.cursor).await {
             Ok(source) => {
-                let mut waiting = self.buffer.waiting();
-                waiting.consumer = Some(source.consumer.clone());
-                waiting.flow = None;
-                self.refusals = 0;
-                self.was_cut = false;
-                self.source = Some(source);
+                self.reads_from(source);
                 Ok(())
             }
             Err(error) => {
@@ -324,7 +364,7 @@ impl Reader {
     /// Keeps a message that was read by the API, when there is room.
     async fn take_stored(&mut self, stored: &Stored, has_more: bool) {
         let headers = Some(readable_lines(&stored.headers));
-        let consumer = self.buffer.waiting().consumer.clone().unwrap_or_default();
+        let consumer = self.buffer.waiting().consumer.clone().unwrap_or_else(|| "_".into());
         let message = Message::delivered(stored, &self.ordered.stream, &consumer, has_more, headers);
         warn!(
             target: CONNECTION,
