@@ -12,14 +12,13 @@ from harness import meter
 from harness.environments import Environment
 from harness.match import ContestantFailed, Result, Start, play
 from harness.server import Server
-from harness.timed import publish
+from harness.timed import PUBLISHER, of_figures, publish, task_of
 from nats_consumer.exceptions import RequestTimeout
 
 _NODES = 3
 _ELECTION_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _BACKLOG, _IN_TURN = 100_000, 5_000
-_PUBLISHER = Contestant(name="the publisher", module="publish_ours", environment="project")
 
 
 def replicate(
@@ -46,8 +45,8 @@ def _measure(
     for task in (backlog, in_turn):
         node.make_stream(task["stream"], replicas)
     try:
-        one_by_one = publish(node, _PUBLISHER, environment, {**in_turn, "work": "in turn"})
-        many = publish(node, _PUBLISHER, environment, {**backlog, "work": "many"})
+        one_by_one = publish(node, PUBLISHER, environment, {**in_turn, "work": "in turn"})
+        many = publish(node, PUBLISHER, environment, {**backlog, "work": "many"})
         handled = play(node, contestant, environment, Start(backlog, backlog["messages"]))
     finally:
         for task in (backlog, in_turn):
@@ -57,21 +56,11 @@ def _measure(
         "publish() / s": one_by_one.rate,
         "publish_many() / s": many.rate,
     }
-    return Result(0, 0.0, 0.0, 0.0, 0.0, noise.cores(), figures=figures)
+    return of_figures(figures, noise)
 
 
 def _task(node: Server, stream: str, messages: int) -> dict[str, Any]:
-    return {
-        "url": node.url,
-        "stream": stream,
-        "durable": "bench",
-        "subject": f"{stream}.>",
-        "subjects": [f"{stream}.event"],
-        "work": "parse",
-        "messages": messages,
-        "payload": '{"id": 4711}',
-        "beside": "",
-    }
+    return task_of(node, stream, messages, "parse", durable="bench", payload='{"id": 4711}')
 
 
 @contextmanager

@@ -8,16 +8,15 @@ from harness import meter
 from harness.environments import Environment
 from harness.match import ContestantFailed, Result, Start, play
 from harness.server import Server
-from harness.timed import publish, run
+from harness.timed import PUBLISHER, of_figures, publish, run, task_of
 
 REPLAY = "replay 1 of 20, s"
 
 _STREAM = "Failing"
 _LETTERS = 200_000
-# One of so many has the reason that is replayed: see `contestants.methods.Give`.
+# Every twentieth has the reason that is replayed: see `contestants.methods.Give`.
 _REPLAYED = 20
 _STORE_SECONDS = 300.0
-_PUBLISHER = Contestant(name="the publisher", module="publish_ours", environment="project")
 _COMMAND = Contestant(name="nats_dlq", module="dead_letters_ours", environment="project")
 
 
@@ -29,7 +28,7 @@ def handle_dead_letters(
     server.make_stream(_STREAM)
     noise = meter.Noise(lambda: [server.pid])
     try:
-        publish(server, _PUBLISHER, environment, _task(server, letters, "many"))
+        publish(server, PUBLISHER, environment, _task(server, letters, "many"))
         task = {**_task(server, letters, contestant.work), "kind": contestant.kind}
         stored = play(server, contestant, environment, Start(task, letters, seconds=_STORE_SECONDS))
         listed, _ = run(server.pid, _COMMAND, environment, _task(server, letters, "list"))
@@ -46,18 +45,8 @@ def handle_dead_letters(
         "peak RSS of the list, MiB": listed.rss_mib,
         REPLAY: replayed.seconds,
     }
-    return Result(0, 0.0, 0.0, 0.0, 0.0, noise.cores(), figures=figures)
+    return of_figures(figures, noise)
 
 
 def _task(server: Server, letters: int, work: str) -> dict[str, Any]:
-    return {
-        "url": server.url,
-        "stream": _STREAM,
-        "durable": "giving-up",
-        "subject": f"{_STREAM}.>",
-        "subjects": [f"{_STREAM}.event"],
-        "work": work,
-        "messages": letters,
-        "payload": "{}",
-        "beside": "",
-    }
+    return task_of(server, _STREAM, letters, work, durable="giving-up", payload="{}")

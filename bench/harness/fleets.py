@@ -13,7 +13,7 @@ from harness.environments import Environment
 from harness.match import ContestantFailed, Result, Worker
 from harness.readiness import Readiness
 from harness.server import Server
-from harness.timed import publish
+from harness.timed import PUBLISHER, of_figures, publish
 
 EXISTING = "streams and durables exist, s"
 FIRST, ALL = "first message, s", "all handled, s"
@@ -21,7 +21,6 @@ FIRST, ALL = "first message, s", "all handled, s"
 _READY_SECONDS = 60.0
 _WAKE_SECONDS = 90.0
 _BACKLOG = 50_000
-_PUBLISHER = Contestant(name="the publisher", module="publish_ours", environment="project")
 _MINUTE = 60.0
 # The first minute is the start; each of these is measured apart.
 _MINUTES = (2, 3, 4)
@@ -54,12 +53,12 @@ def _idle(server: Server, worker: Worker, connections: int) -> Result:
         "worker CPU, s a minute": (meter.cpu_seconds(pids) - cpu) / len(_MINUTES),
         "server CPU, s a minute": (meter.cpu_seconds([server.pid]) - server_cpu) / len(_MINUTES),
     }
-    return _result(figures, noise)
+    return of_figures(figures, noise)
 
 
 def start(server: Server, contestant: Contestant, environment: Environment, scale: float) -> Result:
-    """Start a worker twice, each consumer with a stream of its own: first with --setup, while there
-    is no stream, then as it is. Raises ContestantFailed."""
+    """Start a worker twice: with --setup before its streams exist, and again when they do. Each
+    consumer has a stream of its own. Raises ContestantFailed."""
     streams = [f"Start{number}" for number in range(_count(contestant, scale))]
     noise = meter.Noise(lambda: [server.pid])
     try:
@@ -73,7 +72,7 @@ def start(server: Server, contestant: Contestant, environment: Environment, scal
         "none exists, --setup, s": new,
         "they exist, from the process's start, s": whole,
     }
-    return _result(figures, noise)
+    return of_figures(figures, noise)
 
 
 def _started(
@@ -109,7 +108,7 @@ def wake(server: Server, contestant: Contestant, environment: Environment, scale
         noise = meter.Noise(lambda: [worker.pid, server.pid])
         back = _come_back(server, environment, task, contestant.options["outage"])
         report = worker.report(_WAKE_SECONDS)
-        return _result({FIRST: report["first"] - back, ALL: report["last"] - back}, noise)
+        return of_figures({FIRST: report["first"] - back, ALL: report["last"] - back}, noise)
 
 
 def _come_back(
@@ -121,7 +120,7 @@ def _come_back(
     server.stop()
     server.start()
     backlog = {**task, "url": server.url, "work": "many", "payload": "{}"}
-    publish(server, _PUBLISHER, environment, backlog)
+    publish(server, PUBLISHER, environment, backlog)
     server.stop()
     time.sleep(max(0.0, deadline - time.monotonic()))
     server.start(port)
@@ -174,7 +173,3 @@ def _task(server: Server, contestant: Contestant, subjects: Sequence[str]) -> di
         "subjects": subjects,
         "options": contestant.options,
     }
-
-
-def _result(figures: dict[str, float], noise: meter.Noise) -> Result:
-    return Result(0, 0.0, 0.0, 0.0, 0.0, noise.cores(), figures=figures)

@@ -12,6 +12,30 @@ from harness.redis_server import Redis
 from harness.server import Server
 
 _RUN_SECONDS = 90.0
+# Fills the streams of operations.
+PUBLISHER = Contestant(name="the publisher", module="publish_ours", environment="project")
+
+
+def task_of(
+    server: Server, stream: str, messages: int, work: str, *, durable: str, payload: str
+) -> dict[str, Any]:
+    """The task of a contestant that works on a stream of its own, with one subject."""
+    return {
+        "url": server.url,
+        "stream": stream,
+        "durable": durable,
+        "subject": f"{stream}.>",
+        "subjects": [f"{stream}.event"],
+        "work": work,
+        "messages": messages,
+        "payload": payload,
+        "beside": "",
+    }
+
+
+def of_figures(figures: dict[str, float], noise: meter.Noise) -> Result:
+    """The result of an operation, which has figures of its own."""
+    return Result(0, 0.0, 0.0, 0.0, 0.0, noise.cores(), figures=figures)
 
 
 def publish(

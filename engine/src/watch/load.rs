@@ -38,8 +38,8 @@ impl Load {
         Self { received: 0, generation: 0, busy_looks: 0, stirred: now }
     }
 
-    /// Looks at the number of messages received, of deliveries held, and of connections made. One that is lost again and
-    /// again is no rest.
+    /// Looks at the number of messages received, of deliveries held, and of connections made. A connection that is
+    /// lost again and again keeps a consumption from being at rest.
     pub(super) fn look(&mut self, now: Instant, received: u64, held: usize, generation: u64) -> State {
         let came = received.saturating_sub(std::mem::replace(&mut self.received, received));
         let is_new = std::mem::replace(&mut self.generation, generation) != generation;
