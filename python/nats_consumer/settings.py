@@ -1,5 +1,6 @@
 """The setting NATS_CONSUMER of a project."""
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import ip_address
 from os import PathLike
@@ -217,6 +218,13 @@ def _paths(key: str) -> list[str]:
         f'NATS_CONSUMER["{key}"] must be a list of dotted paths such as '
         f"['shop.middleware.tenant'], not {paths!r}."
     )
+
+
+def is_test_run() -> bool:
+    """Whether Django's setup_test_environment() was called, as by its test runner and by
+    pytest-django. It replaces the backend for e-mail at the same time."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def migrates_streams_in_tests() -> bool:

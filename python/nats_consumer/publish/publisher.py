@@ -1,7 +1,6 @@
 """The publishers of this process: each is one connection for all its threads and event loops."""
 
 import os
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,12 @@ from nats_consumer.api import PubAck
 from nats_consumer.connect.args import connect_options
 from nats_consumer.connect.log import carry_logs
 from nats_consumer.connect.resolve import resolve
-from nats_consumer.settings import DEFAULT_CONNECTION, check_connection, publishes_in_tests
+from nats_consumer.settings import (
+    DEFAULT_CONNECTION,
+    check_connection,
+    is_test_run,
+    publishes_in_tests,
+)
 
 from .drafts import Draft
 
@@ -79,7 +83,7 @@ def current_publisher(using: str = DEFAULT_CONNECTION, *, in_order: bool = False
 def _made(using: str, in_order: bool) -> Publisher:
     if substitute := _substitutes.get(os.getpid()):
         return substitute.make(check_connection(using))
-    if _in_test_runs and _is_test_run() and not publishes_in_tests():
+    if _in_test_runs and is_test_run() and not publishes_in_tests():
         return _in_test_runs(check_connection(using))
     # On first use: every management command imports this module.
     from nats_consumer import _native
@@ -94,13 +98,6 @@ def replace_in_test_runs(make: "Callable[[str], Publisher]") -> None:
     nothing."""
     global _in_test_runs
     _in_test_runs = make
-
-
-def _is_test_run() -> bool:
-    """Whether Django's setup_test_environment() was called, as by its test runner and by
-    pytest-django. It replaces the backend for e-mail at the same time."""
-    utils = sys.modules.get("django.test.utils")
-    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def captures_rows() -> bool:

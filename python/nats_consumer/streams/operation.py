@@ -17,7 +17,7 @@ from nats_consumer.connect.args import connect_options
 from nats_consumer.connect.options import EMBEDDED
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.lanes.blocking import wait_for
-from nats_consumer.settings import DEFAULT_CONNECTION, migrates_streams_in_tests
+from nats_consumer.settings import DEFAULT_CONNECTION, is_test_run, migrates_streams_in_tests
 from nats_consumer.validation import unknown_key
 
 if TYPE_CHECKING:
@@ -147,11 +147,16 @@ class StreamOperation(Operation):
 
 
 def _is_for_tests(connection: "BaseDatabaseWrapper") -> bool:
-    """Whether a test runner made the database."""
-    creation: Any = (
-        connection.creation
-    )  # its stubs lack the method, which Django's backends override
-    return bool(connection.settings_dict["NAME"] == creation._get_test_db_name())
+    """Whether the database is there for tests."""
+    if is_test_run():
+        return True
+    # `manage.py testserver` sets up no test environment. Its database is known by its name, unless
+    # the real one has the same: on Oracle it always has, and with a TEST["NAME"] it may.
+    settings = connection.settings_dict
+    if connection.vendor == "oracle" or settings["TEST"]["NAME"]:
+        return False
+    creation: Any = connection.creation  # Its stubs lack the method.
+    return bool(settings["NAME"] == creation._get_test_db_name())
 
 
 def takes(*names: str, of: type[Struct]) -> Callable[[_Init], _Init]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import timedelta
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from nats_consumer import migrations, operations
 from nats_consumer.api import Placement, RetentionPolicy, StorageType
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.lanes.blocking import wait_for
+from nats_consumer.streams import operation
 
 OPERATIONS = [
     operations.CreateStream(
@@ -106,6 +107,31 @@ def test_a_mistake_is_refused_when_the_consumer_operation_is_made(
 ) -> None:
     with pytest.raises(error, match=message):
         operations.CreateConsumer(**fields)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "test_name", "in_tests", "runs"),
+    [
+        ("oracle", None, False, True),
+        ("oracle", None, True, False),
+        ("postgresql", "shop", False, True),
+        ("postgresql", None, True, False),
+        ("postgresql", None, False, True),
+    ],
+)
+def test_an_operation_runs_on_each_real_database_whatever_its_test_database_is_called(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, test_name: str | None, in_tests: bool, runs: bool
+) -> None:
+    """On Oracle, Django has one name for both. It adds `test_` to others when it is asked."""
+    monkeypatch.setattr(operation, "is_test_run", lambda: in_tests)
+    expected = "shop" if vendor == "oracle" else test_name or "test_shop"
+    connection = SimpleNamespace(
+        alias="default",
+        vendor=vendor,
+        settings_dict={"NAME": "shop", "TEST": {"NAME": test_name}},
+        creation=SimpleNamespace(_get_test_db_name=lambda: expected),
+    )
+    assert operations.DeleteStream("orders")._is_meant(connection, "shop") is runs
 
 
 async def answer() -> int:
