@@ -83,7 +83,7 @@ pub(crate) fn hear(numbers: Vec<c_int>) -> io::Result<Listener> {
 
 /// Sets our handler in front of the present one.
 #[allow(unsafe_code, reason = "only the operating system sets a handler without replacing the one before it")]
-fn stand_before(number: c_int) -> io::Result<()> {
+pub(crate) fn stand_before(number: c_int) -> io::Result<()> {
     let Some(before) = usize::try_from(number).ok().and_then(|index| BEFORE.get(index)) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };

@@ -2,7 +2,7 @@
 //! handler may hold up for as long as it likes.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::host::hear::{Listener, hear};
+use crate::host::hear::{Listener, hear, stand_before};
 use crate::host::lock::lock;
 use crate::host::process::PerProcess;
 use crate::host::runtime::runtime;
@@ -52,10 +52,22 @@ pub(crate) fn is_stopped() -> bool {
 pub(crate) struct SignalWatch {
     pid: u32,
     task: AbortHandle,
+    has_drained: Arc<AtomicBool>,
 }
 
 #[pymethods]
 impl SignalWatch {
+    /// Everything is drained: from now on another signal ends the process with status 0.
+    fn drained(&self) {
+        self.has_drained.store(true, Release);
+    }
+
+    /// Hears these signals also after Python has set other handlers for them, which still run.
+    #[staticmethod]
+    fn hear_again(numbers: Vec<i32>) -> PyResult<()> {
+        Ok(numbers.into_iter().try_for_each(stand_before)?)
+    }
+
     /// Makes the engine ignore the signals from now on.
     fn end(&self) {
         self.task.abort();
@@ -69,13 +81,16 @@ impl SignalWatch {
 pub(crate) fn watch_signals(numbers: Vec<i32>, grace: f64, same: f64) -> PyResult<SignalWatch> {
     let (grace, same) = (seconds("grace", grace)?, seconds("same", same)?);
     IS_STOPPED.store(false, Relaxed);
-    let task = runtime().spawn(watch(hear(numbers)?, grace, same)).abort_handle();
-    Ok(SignalWatch { pid: std::process::id(), task })
+    let has_drained = Arc::new(AtomicBool::new(false));
+    let task = runtime().spawn(watch(hear(numbers)?, grace, same, has_drained.clone())).abort_handle();
+    Ok(SignalWatch { pid: std::process::id(), task, has_drained })
 }
 
 impl Drop for SignalWatch {
     fn drop(&mut self) {
-        if self.pid == std::process::id() {
+        // That of a process which exits lasts until its end.
+        let is_lasting = self.has_drained.load(Acquire);
+        if self.pid == std::process::id() && !is_lasting {
             self.task.abort();
         }
     }
@@ -121,7 +136,7 @@ impl Listener {
     }
 }
 
-async fn watch(mut signals: Listener, grace: Duration, same: Duration) {
+async fn watch(mut signals: Listener, grace: Duration, same: Duration, has_drained: Arc<AtomicBool>) {
     let mut first = signals.next().await;
     IS_STOPPED.store(true, Relaxed);
     for consumption in running() {
@@ -135,7 +150,7 @@ async fn watch(mut signals: Listener, grace: Duration, same: Duration) {
             number = signals.another(same).await;
         }
         sleep(SECOND_SIGNAL).await;
-        128 + number
+        if has_drained.load(Acquire) { 0 } else { 128 + number }
     };
     let status = timeout(grace + ENDING, again).await;
     if status.is_err() {

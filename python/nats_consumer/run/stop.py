@@ -22,8 +22,6 @@ _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has 
 SAME_SECONDS = 1.0
 # What the signals did before, while ours are set.
 _before: dict[signal.Signals, Any] = {}
-# The watch of a process that exits lasts until its end.
-_lasting: list[_native.SignalWatch] = []
 # The signals that this thread had blocked before it forked.
 _held = threading.local()
 
@@ -70,8 +68,8 @@ def set_by_signals(
     finally:
         _before.clear()
         if handler.is_over:
-            atexit.register(_ignore_signals)
-            _lasting.append(watch)
+            watch.drained()
+            atexit.register(_leave_signals_to_the_engine)
         else:
             watch.end()
             for number, previous in before.items():
@@ -147,8 +145,11 @@ class _Handler:
             os._exit(0 if self.is_over else 128 + number)
 
 
-def _ignore_signals() -> None:
+def _leave_signals_to_the_engine() -> None:
     # While Python ends it gives handled signals their default back, which would kill; it leaves
-    # ignored ones alone.
-    for number in _signals():
+    # those alone that it takes to be ignored. The engine still hears them: a function of atexit
+    # that runs after this one, or a child that Python waits for, may never end.
+    numbers = _signals()
+    for number in numbers:
         signal.signal(number, signal.SIG_IGN)
+    _native.SignalWatch.hear_again([*numbers])

@@ -1,10 +1,13 @@
 """Signals around the end of a process that was asked to stop."""
 
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
+
+from tests.waiting import eventually
 
 ENDING = """
 import asyncio, os, signal
@@ -41,6 +44,63 @@ def test_a_signal_while_python_ends_does_not_turn_status_0_into_a_failure(name: 
 
 def test_a_caller_that_goes_on_has_its_signals_back() -> None:
     assert status(exits=False, name="SIGTERM") == -signal.SIGTERM
+
+
+# Drained, and Python does not end: it waits in one of these ways.
+WAITING = """
+import asyncio, atexit, multiprocessing, os, signal, time
+from concurrent.futures import ThreadPoolExecutor
+from nats_consumer.run.stop import set_by_signals
+
+def wait():
+    # In one piece: two threads write.
+    os.write(1, f"waits {{os.getpid()}}\\n".encode())
+    time.sleep(600)
+
+def deaf():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    wait()
+
+async def run():
+    stopping = asyncio.Event()
+    with set_by_signals(stopping, grace=600, exits=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await stopping.wait()
+
+pool = ThreadPoolExecutor(1)
+if {what!r} == "atexit":
+    atexit.register(wait)
+elif {what!r} == "pool":
+    pool.submit(wait)
+else:
+    context = multiprocessing.get_context("fork")
+    context.Process(target=deaf, daemon={what!r} == "daemon").start()
+asyncio.run(run())
+os.write(1, f"drained {{os.getpid()}}\\n".encode())
+"""
+
+
+@pytest.mark.parametrize("what", ["atexit", "pool", "child", "daemon"])
+def test_a_second_signal_ends_a_process_that_has_drained_and_waits(what: str) -> None:
+    script = [sys.executable, "-c", WAITING.format(what=what)]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = dict(each.split() for each in (process.stdout.readline() for _ in range(2)))
+        child = int(said["waits"])
+
+        def ended() -> bool:
+            # One that comes within a second of the first is taken to be the same.
+            process.terminate()
+            return process.poll() is not None
+
+        try:
+            # Far below the ten minutes that the drain could have taken.
+            eventually(ended, timeout=60)
+        finally:
+            process.kill()
+            if child != process.pid:
+                os.kill(child, signal.SIGKILL)
+    assert process.returncode == 0
 
 
 ELSEWHERE = """
