@@ -1,5 +1,6 @@
 //! A running consumption, as Python holds it.
 
+use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Arc, Once, OnceLock};
 
 use nats_consumer as engine;
@@ -95,6 +96,7 @@ async fn start(
         handler: handler.into(),
         late,
         watched: Once::new(),
+        is_held_by_calls: Arc::default(),
     })
 }
 
@@ -139,14 +141,17 @@ pub(crate) struct Consumption {
     late: Option<Arc<Late>>,
     /// Its handlers are watched from the moment when they can run.
     watched: Once,
+    /// Whether blocking calls hold it up that outlived their `async def` handlers.
+    is_held_by_calls: Arc<AtomicBool>,
 }
 
 impl Consumption {
     fn watch(&self, engine: &Arc<engine::Consumption>, watched: Watched) {
         self.watched.call_once(|| {
             let (engine, handler) = (Arc::downgrade(engine), self.handler.clone());
-            let gatherer = self.gatherer.clone();
-            runtime().spawn(Watch { engine, gatherer, handler, watched: watched.into() }.run());
+            let (gatherer, watched) = (self.gatherer.clone(), watched.into());
+            let is_held_by_calls = self.is_held_by_calls.clone();
+            runtime().spawn(Watch { engine, gatherer, handler, watched, is_held_by_calls }.run());
         });
     }
 
@@ -230,6 +235,12 @@ impl Consumption {
         monitor::follow(queue);
         self.watch_loop(py, engine, py.import("asyncio")?.call_method0("get_running_loop")?)?;
         Ok(queue.wake().fd())
+    }
+
+    /// Blocking calls that outlived their handlers hold all threads that such calls have, or hold them no more. Until
+    /// then it takes nothing new, and hands back what has not started.
+    fn hold_up(&self, is_held: bool) {
+        self.is_held_by_calls.store(is_held, Release);
     }
 
     /// The loop shows that it runs. Whether what runs has to be cancelled.

@@ -4,6 +4,7 @@
 //! takes nothing new, so that other workers handle it, until the consumer goes on. The line of log is put together by
 //! the thread that carries the log, because it names the code that runs.
 
+use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub(crate) struct Watch {
     pub(crate) gatherer: Option<Arc<Gatherer>>,
     pub(crate) handler: Arc<Handler>,
     pub(crate) watched: Arc<Watched>,
+    /// Blocking calls that outlived their `async def` handlers hold all threads that such calls have.
+    pub(crate) is_held_by_calls: Arc<AtomicBool>,
 }
 
 /// Counts looks without progress.
@@ -85,9 +88,17 @@ impl Watch {
     pub(crate) async fn run(self) {
         let mut patience = LookCount { looks: 0, most: self.most_looks() };
         let mut seen = self.look().1;
+        let mut was_held_by_calls = false;
         loop {
             sleep(LOOK_INTERVAL).await;
             let Some(engine) = self.engine.upgrade().filter(|_| !self.is_closed()) else { return };
+            let is_held_by_calls = self.is_held_by_calls.load(Acquire);
+            if is_held_by_calls && !was_held_by_calls {
+                engine.suspend();
+            } else if was_held_by_calls && !is_held_by_calls && patience.looks < patience.most {
+                self.resume(&engine);
+            }
+            was_held_by_calls = is_held_by_calls;
             let (may_hold_up, progress) = self.look();
             let is_held_up = may_hold_up && (patience.looks >= patience.most || self.has_work(&engine));
             let goes_on = progress != seen || !is_held_up;
@@ -99,7 +110,10 @@ impl Watch {
                     self.report(patience.most);
                 }
                 Finding::End(looks) => {
-                    self.resume(&engine, looks);
+                    info!(target: CONSUMER, consumer = self.handler.name, "It goes on after {:?} and takes messages again.", LOOK_INTERVAL * looks);
+                    if !is_held_by_calls {
+                        self.resume(&engine);
+                    }
                     if matches!(*self.watched, Watched::Threads(_)) {
                         // These handlers are slow and not stuck: it is said again if one takes much longer.
                         patience.most = patience.most.max(looks.saturating_mul(2));
@@ -153,11 +167,10 @@ impl Watch {
         }
     }
 
-    fn resume(&self, engine: &Consumption, looks: u32) {
+    fn resume(&self, engine: &Consumption) {
         if engine.is_running() {
             engine.resume();
         }
-        info!(target: CONSUMER, consumer = self.handler.name, "It goes on after {:?} and takes messages again.", LOOK_INTERVAL * looks);
     }
 
     fn report(&self, looks: u32) {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nats_consumer import ErrorAckBehavior
+from nats_consumer import ConsumerHandler, ErrorAckBehavior, handle
 from nats_consumer.outcomes import Ack, DeadLetter, Retry
 from tests.live.support.loops import anyio_backend  # noqa: F401 - both loops
 from tests.live.support.stage import Stage, running
@@ -79,6 +79,76 @@ async def test_a_def_handler_that_returns_a_future_of_a_pool_has_failed(stage: S
         await stage.publish("one")
         await stage.everything_is_settled(Orders)
     assert "future of a thread pool" in errors[0]
+
+
+@pytest.mark.parametrize("lane", ["loop", "thread"])
+@pytest.mark.parametrize("event", ["submitted", "other"])
+async def test_unfinished_work_of_a_method_is_not_acknowledged(
+    stage: Stage, lane: str, event: str
+) -> None:
+    """Its handle_message drops what handle() answers, as the guide has it."""
+    errors: list[str] = []
+
+    class Handler(ConsumerHandler):
+        @handle("*.submitted")
+        def submitted(self, message: Any) -> Any:
+            return in_a_pool()
+
+        def fallback_handle(self, msg: Any, reason: str = "unknown") -> Any:
+            return in_a_pool()
+
+    class Base(stage.Pull):
+        max_retries = 0
+        handle_error_ack_behavior = ErrorAckBehavior.ACK
+        handler = Handler()
+
+        async def handle_error(self, message: Any, error: Exception, attempt: int) -> None:
+            errors.append(str(error))
+
+    class Loop(Base):
+        async def handle_message(self, message: Any) -> None:
+            await self.handler.handle(message)
+
+    class Threads(Base):
+        def handle_message(self, message: Any) -> None:
+            self.handler.handle(message)
+
+    consumer = Loop if lane == "loop" else Threads
+    async with running(consumer) as orders:
+        await stage.publish("one", event=event)
+        await stage.everything_is_settled(consumer)
+        assert orders.total_success_count == 0
+    name = "submitted" if event == "submitted" else "fallback_handle"
+    assert errors[0].startswith(f"{name} returned a future of a thread pool")
+
+
+@pytest.mark.parametrize("lane", ["loop", "thread"])
+async def test_a_method_that_returns_retry_is_called_again(stage: Stage, lane: str) -> None:
+    attempts: list[int] = []
+
+    class Handler(ConsumerHandler):
+        @handle("*.created")
+        async def created(self, message: Any) -> Any:
+            attempts.append(message.attempt)
+            return Retry(after=0) if message.attempt == 1 else None
+
+    class Loop(stage.Pull):
+        handler = Handler()
+
+        async def handle_message(self, message: Any) -> None:
+            await self.handler.handle(message)
+
+    class Threads(stage.Pull):
+        handler = Handler()
+
+        def handle_message(self, message: Any) -> None:
+            self.handler.handle(message)
+
+    consumer = Loop if lane == "loop" else Threads
+    async with running(consumer):
+        await stage.publish("one")
+        await stage.everything_is_settled(consumer)
+    assert attempts == [1, 2]
 
 
 @pytest.mark.parametrize("lane", ["loop", "thread"])

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nats_consumer::{Delivery, Follows, Outcome};
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use crate::deliver::handler::Handler;
 use crate::deliver::message::Message;
@@ -42,6 +43,13 @@ pub(crate) fn is_for_good(error: &Bound<'_, PyAny>) -> bool {
     error.is_instance_of::<InvalidPayload>()
 }
 
+/// Whether the attempt failed because blocking code did not begin. That says nothing about the message.
+fn is_without_evidence(error: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let ask = ASK.import(error.py(), "nats_consumer.lanes.evidence", "is_without_evidence")?;
+    ask.call1((error,))?.is_truthy()
+}
+
 /// The handler raised `error`.
 pub(crate) fn raised(
     py: Python<'_>,
@@ -71,6 +79,8 @@ pub(crate) fn failed(
     let (class, delivery) = (class.to_string_lossy(), message.get().delivery());
     let follows = if is_for_good(error.value(py)) {
         delivery.fail_for_good(&class)
+    } else if !delivery.is_settled() && is_without_evidence(error.value(py))? {
+        Follows::Outcome(delivery.fail_without_evidence(&class))
     } else {
         delivery.fail_with(&class, None)
     };

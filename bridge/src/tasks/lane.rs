@@ -217,7 +217,8 @@ impl Lane {
         if running.has_timed_out && running.error.is_none() {
             message.delivery().note_late();
             let timeout = self.timeout_error();
-            timeout.set_cause(py, Some(error).filter(|_| !was_cancelled));
+            // A cancelled call that has not started says so by its cause.
+            timeout.set_cause(py, Some(error).filter(|error| !was_cancelled || error.cause(py).is_some()));
             return self.judge(py, running, timeout, failed);
         }
         if was_cancelled && self.tasks.get().is_cancelling() {

@@ -325,18 +325,26 @@ def _own_problems(consumer: type[Declaration]) -> Iterator[CheckMessage]:
             obj=consumer,
             id="nats_consumer.E004",
         )
-    if raises_ack_in_transaction(handler):
-        name = "handle_batch" if is_batch(consumer) else "handle_message"
-        yield CheckWarning(
-            f"{consumer.__name__}: its {name} raises Ack() inside transaction.atomic(), which "
-            "rolls back what it did: such an attempt fails.",
-            hint="Write `return Ack()`, or raise it after the block.",
-            obj=consumer,
-            id="nats_consumer.W015",
-        )
+    yield from _rolled_back(consumer)
     if text := left_out_message(consumer):
         yield CheckWarning(text, obj=consumer, id="nats_consumer.W001")
     yield from _warnings(consumer)
+
+
+def _rolled_back(consumer: type[Declaration]) -> Iterator[CheckMessage]:
+    handler = "handle_batch" if is_batch(consumer) else "handle_message"
+    for name, consequence in (
+        (handler, "such an attempt fails"),
+        ("handle_error", "it counts as failed, and the message is not acknowledged"),
+    ):
+        if raises_ack_in_transaction(getattr(consumer, name, None)):
+            yield CheckWarning(
+                f"{consumer.__name__}: its {name} raises Ack() inside transaction.atomic(), which "
+                f"rolls back what it did: {consequence}.",
+                hint="Write `return Ack()`, or raise it after the block.",
+                obj=consumer,
+                id="nats_consumer.W015",
+            )
 
 
 def _refusals(consumer: type[Declaration], *, is_async: bool) -> Iterator[CheckMessage]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats_consumer.connect.callbacks import Callbacks
 from nats_consumer.exceptions import Denied, NatsConsumerError, SlowConsumer
+from nats_consumer.terminal import visible
 
 if TYPE_CHECKING:
     from nats_consumer._native import Events
@@ -41,7 +42,7 @@ class Listener:
         self.last_error = error
         self.errors_received += 1
         if self._callbacks.error_cb is None:
-            logger.warning("%s", error, exc_info=error)
+            logger.warning("%s", visible(str(error)), exc_info=error)
             return
         try:
             await self._callbacks.error_cb(error)

@@ -227,7 +227,7 @@ def _read(answer: object, items: Sequence[Item]) -> dict[Message, Ending]:
             raise ForAll(outcome)
         return {item.message: outcome for item in items}
     if not isinstance(answer, Mapping):
-        check_finished(answer)
+        check_finished(answer, "handle_batch")
         raise TypeError(
             f"handle_batch returned {_kind(answer)}. Return nothing, an outcome for all messages, "
             "or a dict that maps messages to outcomes or exceptions."

@@ -11,9 +11,10 @@ from django.apps import apps
 
 from nats_consumer import lanes
 from nats_consumer.exceptions import ConfigurationError, SettledTooEarly
+from nats_consumer.lanes.unfinished import check_finished
 from nats_consumer.message import Message
 from nats_consumer.names import is_wildcard, overlap
-from nats_consumer.outcomes import Retry
+from nats_consumer.outcomes import Ack, Retry, as_outcome
 from nats_consumer.payloads.event import subject_text
 from nats_consumer.templates import has_names, pattern_of
 
@@ -21,7 +22,7 @@ from . import once
 from .arguments import plan_of, typed_call
 from .filters import loose_pattern
 from .retry import RetryPolicy
-from .signatures import check_methods, unfit_method
+from .signatures import check_methods, returns_nothing, unfit_method
 
 if TYPE_CHECKING:
     from nats_consumer._native import Router
@@ -88,10 +89,13 @@ class ConsumerHandler:
         self.retry_policy = RetryPolicy()
         self._names = self._map_names(subjects)
         self._marked = self._collect_marked()
-        check_methods(type(self), self.get_handler_methods())
+        check_methods(type(self), [*self.get_handler_methods(), "fallback_handle"])
         self._methods = self._typed_methods()
         self._router, self._wildcard_names = self._build_router()
-        self._blocking = {name for name in self.get_handler_methods() if self._is_blocking(name)}
+        names = set(self.get_handler_methods())
+        self._blocking = {name for name in names if self._is_blocking(name)}
+        # Nothing has to look at their answers, so no coroutine is around theirs.
+        self._silent = {name for name in names if returns_nothing(type(self), name)}
         for wildcard in self.wildcards_in_vain():
             logger.warning("%s: %s", type(self).__name__, _in_vain(wildcard))
         if not subjects and not self._marked:
@@ -103,7 +107,10 @@ class ConsumerHandler:
 
     def handle(self, message: Message) -> Any:
         """Pass the message to its method. Await the answer, unless you are in a plain `def`
-        handle_message: there the method has finished when this returns."""
+        handle_message: there the method has finished when this returns.
+
+        What the method returns counts as if handle_message returned it: this raises a Retry, a
+        DeadLetter and a Drop, and TypeError for work that nobody waits for."""
         subject = message.subject
         name = self._name_for(subject)
         method = getattr(self._methods, name, None) if name else None
@@ -111,11 +118,17 @@ class ConsumerHandler:
         # Stand-ins of messages, in somebody's tests, note nothing.
         if note := getattr(message, "_note_method", None):
             note(name if is_there else "fallback_handle")
-        if method is None or not is_there:
-            return lanes.call(self.fallback_handle, message, reason=self._reason(subject, name))
-        if name in self._blocking or lanes.in_thread_lane():
-            return lanes.call(method, message)
-        return method(message)
+        if name is None or method is None or not is_there:
+            reason = self._reason(subject, name)
+            answer = lanes.call(self.fallback_handle, message, reason=reason)
+            return _checked(answer, "fallback_handle")
+        if lanes.in_thread_lane():
+            return _checked(lanes.call(method, message), name)
+        if name in self._silent:
+            return method(message)
+        if name in self._blocking:
+            return _checked(lanes.call(method, message), name)
+        return _checked(method(message), name)
 
     async def fallback_handle(self, msg: Message, reason: str = "unknown") -> Any:
         """Called with a message that matches no method; override it to decide. By default the
@@ -307,6 +320,27 @@ def method_subjects(handler: ConsumerHandler) -> dict[str, list[Any]]:
     for name, subjects in handler._marks().items():
         texts[name].extend(subjects)
     return texts
+
+
+def _checked(answer: Any, name: str) -> Any:
+    """The answer of a method, or the awaitable of it, once it was looked at."""
+    return _read(answer, name) if lanes.in_thread_lane() else _awaited(answer, name)
+
+
+async def _awaited(answer: Awaitable[Any], name: str) -> Any:
+    return _read(await answer, name)
+
+
+def _read(answer: Any, name: str) -> Any:
+    if answer is None:
+        return None
+    outcome = as_outcome(answer)
+    if outcome is None:
+        check_finished(answer, name)
+    elif not isinstance(outcome, Ack):
+        # Returned, it would be lost where the caller drops what handle() answers.
+        raise outcome
+    return answer
 
 
 class _Typed:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ContextDecorator
+from dis import Instruction, get_instructions
 from inspect import (
     Signature,
     getattr_static,
@@ -12,6 +13,7 @@ from inspect import (
     signature,
     unwrap,
 )
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
@@ -71,6 +73,25 @@ def check_methods(handler: type, names: Iterable[str]) -> None:
     for name in names:
         if fault := _never_runs(getattr_static(handler, name, None)):
             raise TypeError(f"{handler.__name__}.{name} {fault}")
+
+
+def returns_nothing(handler: type, name: str) -> bool:
+    """Whether the method is an `async def` that certainly returns None, by its code."""
+    function = getattr_static(handler, name, None)
+    if not isfunction(function) or not iscoroutinefunction(function):
+        return False
+    return all(_is_nothing(*each) for each in pairwise(get_instructions(function)))
+
+
+def _is_nothing(before: Instruction, each: Instruction) -> bool:
+    match each.opname:
+        case "RETURN_CONST":
+            return each.argval is None
+        case "RETURN_VALUE":
+            # What jumps there brings its own value.
+            loads_none = before.opname == "LOAD_CONST" and before.argval is None
+            return loads_none and not each.is_jump_target
+    return True
 
 
 def _never_runs(function: object) -> str | None:

@@ -10,6 +10,7 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from inspect import isawaitable
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -23,6 +24,8 @@ from .forked import ChildrenEnd
 _IDLE_SECONDS = 1.0
 # After this time it ends.
 _END_SECONDS = 10.0
+# Errors may be causes of each other, in a circle.
+_MOST_CAUSES = 10
 
 
 class _Lane(threading.local):
@@ -30,6 +33,21 @@ class _Lane(threading.local):
 
 
 _lane = _Lane()
+
+
+class CallNotStarted(Exception):  # noqa: N818 - it is the cause of an error
+    """The cause of a cancelled call that no thread has begun, because calls which outlived their
+    handlers hold threads. It says nothing about the message."""
+
+
+def not_started(error: BaseException) -> CallNotStarted | None:
+    """The call that no thread has begun, if the error comes of one."""
+    cause: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if cause is None or isinstance(cause, CallNotStarted):
+            return cause
+        cause = cause.__cause__
+    return None
 
 
 def enter_thread_lane(loop: asyncio.AbstractEventLoop) -> None:
@@ -102,10 +120,18 @@ class Threads:
     `count` threads, each started when it is needed, and ended when it is idle. They keep their
     database connections, as Django's CONN_MAX_AGE says."""
 
-    def __init__(self, name: str, count: int) -> None:
+    def __init__(
+        self, name: str, count: int, note_held: Callable[[list[int]], None] = lambda _: None
+    ) -> None:
+        """`note_held` is called with the numbers of the threads when calls that outlived their
+        handlers hold all of them, and with none when one is free again."""
         self.has_ended = False
         self._name = name
         self._count = count
+        self._note_held = note_held
+        # The calls that outlived their handlers.
+        self._left = 0
+        self._lock = Lock()
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._threads: list[threading.Thread] = []
@@ -125,7 +151,16 @@ class Threads:
         self._calls.put((answer, partial(copy_context().run, function, *args, **kwargs)))
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._count:
             self._start_one(asyncio.get_running_loop())
-        return await asyncio.wrap_future(answer)
+        try:
+            return await asyncio.wrap_future(answer)
+        except asyncio.CancelledError as error:
+            if answer.cancel():
+                if self._left:
+                    raise error from CallNotStarted("no thread was free for the call")
+            elif not answer.done():
+                self._add_left(1)
+                answer.add_done_callback(lambda _: self._add_left(-1))
+            raise
 
     def end(self) -> None:
         """Let each thread end when it has nothing more to do."""
@@ -136,6 +171,15 @@ class Threads:
     def alive(self) -> list[str]:
         """The names of the threads that have not ended."""
         return [thread.name for thread in self._threads if thread.is_alive()]
+
+    def _add_left(self, number: int) -> None:
+        with self._lock:
+            were_held = self._left >= self._count
+            self._left += number
+            are_held = self._left >= self._count
+            if are_held != were_held and not self.has_ended:
+                threads = [each.ident for each in self._threads if each.ident is not None]
+                self._note_held(threads if are_held else [])
 
     def _start_one(self, loop: asyncio.AbstractEventLoop) -> None:
         name = f"{self._name}-{len(self._threads) + 1}"

@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.db import close_old_connections
@@ -30,12 +30,15 @@ from .database import (
     replace_broken,
 )
 from .forked import ChildrenEnd
+from .place import place_of
 
 # A thread that nobody has called for this long closes its connections as CONN_MAX_AGE says, and
 # ends after the longer time.
 _REST_SECONDS = 1.0
 _END_SECONDS = 10.0
 _NAME = "nats_consumer-blocking"
+# As long as an event loop, or the threads of `def` handlers, may stand still before the log has it.
+_STALL_SECONDS = 9.0
 
 _Work = Callable[[], Any]
 
@@ -51,6 +54,10 @@ class OwnThread(Executor):
     def __init__(self, call_at_end: Callable[[_Work], bool]) -> None:
         self._call_at_end = call_at_end
         self._thread: _Thread | None = None
+        # Each handler of the Task has a turn.
+        self._turn = 0
+        self._last: _Call | None = None
+        self._blocked: object = None
 
     def enter(self) -> None:
         """Have sync_to_async() call its functions in the thread, in this context."""
@@ -78,14 +85,33 @@ class OwnThread(Executor):
                 self._thread = thread
             else:  # A task calls that has outlived its handler.
                 future.add_done_callback(lambda _: _threads.give_back(thread))
-        _threads.call(thread, _Call(work, future, promise))
+        call = _Call(work, future, promise, self, self._turn)
+        if self._thread is not None:
+            self._last = call
+        _threads.call(thread, call)
         return future
 
     def leave(self) -> None:
         """Give the thread back: it is free when it has done what it was called for."""
         thread, self._thread = self._thread, None
         if thread is not None:
+            self._blocked = _message() if self._waits_for(thread) else None
+            self._last = None  # or the idle Task would keep its answer
+            self._turn += 1
             _threads.give_back(thread)
+
+    def was_blocked(self) -> bool:
+        """Whether the last call of the handler that runs, or has just ended, waits for the call of
+        another handler."""
+        if self._thread is not None and self._waits_for(self._thread):
+            return True
+        return self._blocked is not None and self._blocked is _message()
+
+    def _waits_for(self, thread: "_Thread") -> bool:
+        held_by = thread.current
+        if self._last is None or self._last.has_begun or held_by is None:
+            return False
+        return held_by.owner is not self or held_by.turn != self._turn
 
 
 @contextmanager
@@ -109,6 +135,19 @@ def leave_thread() -> None:
         executor.leave()
 
 
+def was_blocked() -> bool:
+    """Whether the handler of this Task ended before its last call began, because the call of
+    another one held the thread."""
+    own = getattr(asyncio.current_task(), "own_thread", None)
+    return isinstance(own, OwnThread) and own.was_blocked()
+
+
+def _message() -> object:
+    """The message of the handler of this Task."""
+    task: Any = asyncio.current_task()
+    return task.stepped()[1] if hasattr(task, "stepped") else None
+
+
 def end_threads() -> list[str]:
     """Let the threads end that nobody has. Returns the names of those that have not ended."""
     return _threads.end()
@@ -117,17 +156,29 @@ def end_threads() -> list[str]:
 class _Call:
     """Work for a thread, and the future that waits for it."""
 
-    __slots__ = ("_future", "_promise", "_work")
+    __slots__ = ("_future", "_promise", "_work", "has_begun", "owner", "turn")
 
-    def __init__(self, work: _Work, future: "asyncio.Future[Any]", promise: Promise) -> None:
+    def __init__(
+        self,
+        work: _Work,
+        future: "asyncio.Future[Any]",
+        promise: Promise,
+        owner: OwnThread,
+        turn: int,
+    ) -> None:
         self._work = work
         self._future = future
         self._promise = promise
+        self.has_begun = False
+        # The handler that calls.
+        self.owner = owner
+        self.turn = turn
 
     def make(self) -> None:
         """Do the work, unless nobody waits for it any more."""
         if self._future.cancelled():
             return
+        self.has_begun = True
         try:
             with ChildrenEnd():
                 result = self._work()
@@ -140,6 +191,9 @@ class _Call:
 
 class _Return:
     """Connections of a pool go back to it."""
+
+    owner = None
+    turn = 0
 
     def make(self) -> None:
         try:
@@ -155,6 +209,12 @@ class _Thread:
         self.users = 0
         self.calls = 0
         """The calls that it has not made yet."""
+        self.made = 0
+        self.is_left_busy = False
+        """Whether a call has outlived all handlers that had the thread."""
+        self.current: _Call | _Return | None = None
+        self.watched_on: asyncio.AbstractEventLoop | None = None
+        self.patience = _STALL_SECONDS
         self.is_pooled = are_pooled()
         self._queue: SimpleQueue[_Call | _Return | None] = SimpleQueue()
         # A call that never returns must not keep the process from ending.
@@ -165,6 +225,11 @@ class _Thread:
     def name(self) -> str:
         """The name by which Python knows it."""
         return self._thread.name
+
+    @property
+    def number(self) -> int:
+        """The number by which Python knows it."""
+        return self._thread.ident or 0
 
     def is_alive(self) -> bool:
         """Whether it has not ended."""
@@ -187,7 +252,9 @@ class _Thread:
     def _run(self) -> None:
         try:
             while call := self._next():
+                self.current = call
                 call.make()
+                self.current = None
                 del call  # or the idle thread would keep its answer
                 _threads.note_made(self)
         finally:
@@ -236,17 +303,24 @@ class _Threads:
         with self._lock:
             thread.calls += 1
         thread.put(call)
+        if thread.calls > 1:
+            _watch(thread)
 
     def note_made(self, thread: _Thread) -> None:
         """The thread has made a call."""
         with self._lock:
             thread.calls -= 1
+            thread.made += 1
+            if thread.calls == 0:
+                thread.is_left_busy = False
             self._note_if_free(thread)
 
     def give_back(self, thread: _Thread) -> None:
         """A handler that had the thread has ended."""
         with self._lock:
             thread.users -= 1
+            if thread.users == 0 and thread.calls > 0:
+                thread.is_left_busy = True
             if thread.users == 0 and thread.is_pooled:
                 thread.calls += 1
                 thread.put(_Return())
@@ -272,7 +346,7 @@ class _Threads:
 
     def _started_or_shared(self) -> _Thread:
         if len(self._all) >= (1 if has_one_writer() else max_threads()):
-            return min(self._all, key=lambda each: (each.users, each.calls))
+            return min(self._all, key=lambda each: (each.is_left_busy, each.users, each.calls))
         self._started += 1
         thread = _Thread(f"{_NAME}-{self._started}")
         self._all.append(thread)
@@ -281,6 +355,51 @@ class _Threads:
     def _note_if_free(self, thread: _Thread) -> None:
         if thread.users == thread.calls == 0:
             self._free.append(thread)
+
+
+def _watch(thread: _Thread) -> None:
+    """Have it logged if the call that runs lasts, while others wait behind it."""
+    loop = asyncio.get_running_loop()
+    if thread.watched_on is not loop:
+        thread.watched_on = loop
+        loop.call_later(thread.patience, _look, thread, thread.made, 0.0)
+
+
+def _look(thread: _Thread, made: int, stood: float) -> None:
+    """Look whether the thread has made a call meanwhile. It has stood still for `stood` seconds,
+    and the log has it; 0.0 if not."""
+    loop = asyncio.get_running_loop()
+    stands = thread.made == made and thread.calls > 1
+    if stands and not stood:
+        stood = thread.patience
+        logger.error("%s", _described(thread, loop))
+    elif stands:
+        stood += _REST_SECONDS
+    elif stood:
+        logger.info("The thread %s goes on after %g s.", thread.name, stood)
+        # The calls are slow and not stuck: it is said again if one takes much longer.
+        thread.patience, stood = max(thread.patience, 2 * stood), 0.0
+    if thread.calls > 1:
+        pause = _REST_SECONDS if stood else thread.patience
+        loop.call_later(pause, _look, thread, thread.made, stood)
+    else:
+        thread.watched_on = None
+
+
+def _described(thread: _Thread, loop: asyncio.AbstractEventLoop) -> str:
+    tasks = [task for task in asyncio.all_tasks(loop) if _thread_of(task) is thread]
+    names = sorted({cast(Any, task).stepped()[0] for task in tasks}) or ["Handlers that have ended"]
+    return (
+        f"{', '.join(names)}: a blocking call has held the thread {thread.name} of their handlers "
+        f"for {thread.patience:g} s, at {place_of(thread.number)}. {thread.calls - 1} other calls "
+        "wait for it. Give the database, or what else the call waits for, a timeout."
+    )
+
+
+def _thread_of(task: "asyncio.Task[Any]") -> _Thread | None:
+    """The thread that the handler of a Task has."""
+    own = getattr(task, "own_thread", None)
+    return own._thread if isinstance(own, OwnThread) else None
 
 
 _threads = _Threads()

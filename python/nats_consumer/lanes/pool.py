@@ -27,7 +27,8 @@ class PoolTask(asyncio.Task[None]):
             running: Any = None if task is None else task.get_coro()
             return running is not None and bool(running.at_end(function))
 
-        super().__init__(lane, loop=loop, context=OwnThread(call_at_end).context())
+        self.own_thread = OwnThread(call_at_end)
+        super().__init__(lane, loop=loop, context=self.own_thread.context())
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the handler that runs."""
@@ -63,7 +64,8 @@ class BatchTask(asyncio.Task[None]):
 
     def __init__(self, coroutine: Any, *, about: "tuple[str, Message]", **options: Any) -> None:
         """`about` is the consumer, and the first message."""
-        super().__init__(coroutine, context=OwnThread(lambda _: True).context(), **options)
+        self.own_thread = OwnThread(lambda _: True)
+        super().__init__(coroutine, context=self.own_thread.context(), **options)
         self._about = about
 
     def stepped(self) -> "tuple[str, Message | None]":

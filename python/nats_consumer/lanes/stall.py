@@ -2,15 +2,13 @@
 
 import asyncio
 import logging
-import sys
-import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from traceback import FrameSummary, StackSummary, walk_stack
-from types import FrameType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from nats_consumer.terminal import visible
+
+from .place import place_of
 from .pool import BatchTask, PoolTask
 
 if TYPE_CHECKING:
@@ -30,19 +28,6 @@ class AtWork(NamedTuple):
 
 
 _FOLLOWS = "Messages that have not started are handed back, and no new ones are taken until"
-# What runs handlers; the code below it is theirs.
-_MACHINERY = (
-    "asyncio.base_events",
-    "asyncio.events",
-    "asyncio.runners",
-    "nats_consumer.declare.batches",
-    "nats_consumer.declare.handler",
-    "nats_consumer.lanes",
-    "nats_consumer.lanes.blocking",
-    "nats_consumer.run.dispatch",
-)
-# The first line is the handler's own, the last ones are where it stands.
-_MOST_LINES = 4
 
 
 def of_loop(about: About, loop: asyncio.AbstractEventLoop, thread: int) -> tuple[int, str]:
@@ -53,7 +38,7 @@ def of_loop(about: About, loop: asyncio.AbstractEventLoop, thread: int) -> tuple
         return logging.WARNING, f"{name}: its event loop is closed, so the consumer ends."
     if not loop.is_running():
         return logging.WARNING, f"{name}: its event loop has not run for {seconds} s. {follows}"
-    place = _place(thread)
+    place = place_of(thread)
     task = asyncio.current_task(loop)
     holder, message = task.stepped() if isinstance(task, PoolTask | BatchTask) else (None, None)
     if message is not None and holder != name:
@@ -83,7 +68,7 @@ def of_threads(
     if not holding:
         return logging.WARNING, f"{name}: no thread was free for {seconds} s."
     first = holding[0]
-    place = f"{_described(first.message)} and is at {_place(first.thread)}"
+    place = f"{_described(first.message)} and is at {place_of(first.thread)}"
     if is_full:
         return logging.ERROR, (
             f"{name}: none of its {len(own)} threads has been free for {seconds} s, and messages "
@@ -103,44 +88,19 @@ def of_threads(
     )
 
 
-def _described(message: "Message") -> str:
-    metadata = message.metadata
+def of_calls(name: str, threads: Sequence[int]) -> str:
+    """Text of the line of log about the threads of a consumer that are held by blocking calls of
+    `async def` handlers, and each handler has ended."""
     return (
-        f"message {metadata.sequence.stream} of {message.subject} (stream {metadata.stream}, "
-        f"attempt {message.attempt})"
+        f"{name}: all its threads ({len(threads)}) are held by blocking calls that outlast their "
+        f"handlers. One of them is at {place_of(threads[0])}. {_FOLLOWS} one of them returns. Give "
+        "what they wait for a timeout that is shorter than handler_timeout."
     )
 
 
-def _place(thread: int) -> str:
-    """The lines of code that the thread is at, the outermost of the handler first."""
-    frame = sys._current_frames().get(thread)
-    frames = [] if frame is None else list(_own(frame))
-    if not frames:
-        return "a place that is not known"
-    lines = StackSummary.extract(((each, each.f_lineno) for each in frames), lookup_lines=False)
-    shown = lines if len(lines) <= _MOST_LINES else [lines[0], *lines[1 - _MOST_LINES :]]
-    return " > ".join(_line(each) for each in shown)
-
-
-def _own(frame: FrameType) -> Iterable[FrameType]:
-    """The frames above those of the machinery, the outermost first; the innermost in any case."""
-    frames = [each for each, _ in walk_stack(frame)][::-1]
-    ours = [n for n, each in enumerate(frames) if each.f_globals.get("__name__") in _MACHINERY]
-    return frames[ours[-1] + 1 if ours else 0 :] or frames[-1:]
-
-
-def _line(summary: FrameSummary) -> str:
-    return f"{_short(summary.filename)}:{summary.lineno} in {summary.name}"
-
-
-def _short(filename: str) -> str:
-    for root in _roots():
-        if filename.startswith(root):
-            return filename.removeprefix(root)
-    return filename
-
-
-def _roots() -> Iterator[str]:
-    paths = sysconfig.get_paths()
-    for root in (paths["purelib"], paths["stdlib"], str(Path.cwd())):
-        yield f"{root}/"
+def _described(message: "Message") -> str:
+    place, subject = message.metadata, visible(message.subject)
+    return (
+        f"message {place.sequence.stream} of {subject} (stream {place.stream}, attempt "
+        f"{message.attempt})"
+    )

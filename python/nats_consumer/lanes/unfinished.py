@@ -4,21 +4,20 @@ from concurrent.futures import Future
 from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
 
 
-def check_finished(value: object) -> None:
-    """Raise TypeError if `value` is work that nobody waits for: a generator, a future, a coroutine
-    or another awaitable. What `message.ack()` and its kind return is done already."""
+def check_finished(value: object, name: str = "handle_message") -> None:
+    """Raise TypeError if `value`, which the method `name` returned, is work that nobody waits for:
+    a generator, a future, a coroutine or another awaitable. What `message.ack()` and its kind
+    return is done already."""
     if isgenerator(value) or isasyncgen(value):
         raise TypeError(
-            "handle_message returned a generator, so none of its code ran: it contains `yield`. "
+            f"{name} returned a generator, so none of its code ran: it contains `yield`. "
             "Remove the `yield`."
         )
     if isinstance(value, Future):
         raise TypeError(
-            "handle_message returned a future of a thread pool that nobody waits for: write "
+            f"{name} returned a future of a thread pool that nobody waits for: write "
             "`return future.result()`, or `await asyncio.wrap_future(future)` in an `async def`."
         )
     if isawaitable(value) and not getattr(value, "is_done_already", False):
         kind = "coroutine" if iscoroutine(value) else type(value).__name__.lstrip("_")
-        raise TypeError(
-            f"handle_message returned a {kind} that nobody awaits: write `return await ...`."
-        )
+        raise TypeError(f"{name} returned a {kind} that nobody awaits: write `return await ...`.")

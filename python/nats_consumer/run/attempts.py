@@ -9,7 +9,7 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 
-from nats_consumer import current
+from nats_consumer import current, lanes
 from nats_consumer.current import About, Attempt
 from nats_consumer.declare.batches import is_batch
 from nats_consumer.declare.declaration import Declaration
@@ -226,7 +226,7 @@ async def limited(
     except BaseException as error:
         if not timer.expired():
             raise
-        cause = None if isinstance(error, TimeoutError) else error
+        cause = lanes.not_started(error) if isinstance(error, TimeoutError) else error
     if timer.expired():
         raise late() from cause
     return answer

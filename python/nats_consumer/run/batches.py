@@ -11,6 +11,7 @@ from nats_consumer.declare.batches import Ending, ForAll, Item
 from nats_consumer.logs import text_of
 from nats_consumer.message import Message
 from nats_consumer.outcomes import Outcome, Retry, raised_outcome
+from nats_consumer.terminal import visible
 
 if TYPE_CHECKING:
     from nats_consumer._native import Consumption, Halves
@@ -143,7 +144,7 @@ class Batches:
                 self._name,
                 len(items),
                 type(error).__name__,
-                text_of(error),
+                visible(text_of(error)),
                 extra=self._fields(error),
             )
         return blame
@@ -163,7 +164,7 @@ class Batches:
             self._name,
             len(items),
             name,
-            text_of(error),
+            visible(text_of(error)),
             extra=self._fields(error),
         )
 

@@ -17,15 +17,26 @@ from nats_consumer.declare.middleware import Call, Middleware, middleware
 from nats_consumer.declare.once import batch_handled_once, handled_once
 from nats_consumer.declare.retry import retry_policy
 from nats_consumer.exceptions import InvalidPayload
-from nats_consumer.lanes import handler_threads
+from nats_consumer.lanes import handler_threads, stall
 from nats_consumer.lanes.database import FreshConnections
 from nats_consumer.lanes.forked import ChildrenEnd
 from nats_consumer.lanes.own_thread import leave_thread
 from nats_consumer.lanes.pool import BatchTask
+from nats_consumer.lanes.unfinished import check_finished
 from nats_consumer.logs import fields_of, method_of, text_of
 from nats_consumer.message import Message
-from nats_consumer.outcomes import Ack, DeadLetter, Drop, ErrorAckBehavior, Outcome, Retry
+from nats_consumer.outcomes import (
+    Ack,
+    DeadLetter,
+    Drop,
+    ErrorAckBehavior,
+    Outcome,
+    Retry,
+    as_outcome,
+    raised_outcome,
+)
 from nats_consumer.settings import max_threads
+from nats_consumer.terminal import visible
 
 from .attempts import Attempts, in_time, limited, name_of, timeout_error
 from .batches import Answer, Batches, BatchTimeoutError, Calls
@@ -34,6 +45,7 @@ if TYPE_CHECKING:
     from nats_consumer._native import Consumption, Turn
 
 logger = logging.getLogger("nats_consumer.handler")
+consumer_logger = logging.getLogger("nats_consumer.consumer")
 
 # The reason of such dead letters and drops.
 _UNDECODABLE = "cannot be decoded"
@@ -112,7 +124,7 @@ class Dispatch(ABC):
                 self._name,
                 message.attempt,
                 message.metadata.sequence.stream,
-                message.subject,
+                visible(message.subject),
                 exc_info=error,
                 extra=extra,
             )
@@ -160,8 +172,8 @@ class Dispatch(ABC):
             message.attempt,
             self._attempts,
             message.metadata.sequence.stream,
-            message.subject,
-            _described(error),
+            visible(message.subject),
+            visible(_described(error)),
             follows,
         )
 
@@ -196,10 +208,12 @@ class Dispatch(ABC):
         }
         return outcomes.get(self._invalid_behavior, DeadLetter(_UNDECODABLE))
 
-    def _final_word(self, message: Message, error: Exception, answer: object) -> Outcome | None:
+    def _final_word(
+        self, message: Message, error: Exception, answer: Outcome | None
+    ) -> Outcome | None:
         """Return the decision after handle_error, or None to leave it to the engine, which goes
         by handle_error_ack_behavior."""
-        if isinstance(answer, Outcome):
+        if answer is not None:
             return answer
         if isinstance(error, InvalidPayload):
             return None if message.is_acked else self._invalid()
@@ -215,9 +229,20 @@ class Dispatch(ABC):
         )
         return Retry(after=self._final_delay)
 
-    def _after_broken_handle_error(self, message: Message, error: Exception) -> Outcome | None:
-        logger.exception(
-            "%s: handle_error failed.", self._name, extra=self._fields(message, error, None)
+    def _after_raising_handle_error(
+        self, message: Message, error: Exception, raised: BaseException
+    ) -> Outcome | None:
+        try:
+            outcome = raised_outcome(raised)
+        except RuntimeError as refused:  # an Ack whose work was rolled back
+            outcome, raised = None, refused
+        if outcome is not None:
+            return outcome
+        logger.error(
+            "%s: handle_error failed.",
+            self._name,
+            exc_info=raised,
+            extra=self._fields(message, error, None),
         )
         # What handle_error was to do is not done: hand the message back rather than let it go.
         if message.is_acked or self._last_word(error)[1] is ErrorAckBehavior.DEAD_LETTER:
@@ -235,7 +260,7 @@ class LoopDispatch(Dispatch):
     ) -> None:
         super().__init__(consumer, layers)
         # For what is a plain `def` beside it: handle_error, and the methods of a ConsumerHandler.
-        self._threads = lanes.Threads(self._name, threads)
+        self._threads = lanes.Threads(self._name, threads, self._note_held)
         self._timeout = consumer.handler_timeout
         # The method itself, if it takes the message: one coroutine, and no wrapper around it.
         self.handle = self._within_middleware(self._call_of(consumer))
@@ -265,6 +290,16 @@ class LoopDispatch(Dispatch):
         with self._threads.in_use():
             consumption.start_tasks()
 
+    def _note_held(self, threads: list[int]) -> None:
+        self.consumption.hold_up(bool(threads))
+        extra = {"consumer": self._name}
+        if threads:
+            consumer_logger.error("%s", stall.of_calls(self._name, threads), extra=extra)
+        else:
+            consumer_logger.info(
+                "%s: a thread is free again, so it takes messages again.", self._name, extra=extra
+            )
+
     def end(self) -> None:
         """Let the threads end that blocking code ran in."""
         self._threads.end()
@@ -279,13 +314,12 @@ class LoopDispatch(Dispatch):
         try:
             if self._handle_error is not None:
                 call = partial(lanes.call, self._handle_error, message, error, message.attempt)
-                answer = await limited(call, self._timeout, partial(timeout_error, self._timeout))
-        except Outcome as outcome:
-            return outcome
+                late = partial(timeout_error, self._timeout)
+                answer = _word(await limited(call, self._timeout, late))
         except asyncio.CancelledError:
             raise
-        except BaseException:
-            return self._after_broken_handle_error(message, error)
+        except BaseException as raised:
+            return self._after_raising_handle_error(message, error, raised)
         return self._final_word(message, error, answer)
 
 
@@ -350,11 +384,10 @@ class ThreadDispatch(Dispatch):
         try:
             if self._handle_error is not None:
                 with FreshConnections(), ChildrenEnd():
-                    answer = lanes.call(self._handle_error, message, error, message.attempt)
-        except Outcome as outcome:
-            return outcome
-        except BaseException:
-            return self._after_broken_handle_error(message, error)
+                    said = lanes.call(self._handle_error, message, error, message.attempt)
+                answer = _word(said)
+        except BaseException as raised:
+            return self._after_raising_handle_error(message, error, raised)
         return self._final_word(message, error, answer)
 
 
@@ -516,6 +549,14 @@ async def _forget(
         await asyncio.wait(serving)
     finally:
         loop.remove_reader(reader)
+
+
+def _word(answer: object) -> Outcome | None:
+    """The outcome that handle_error returned. Raises TypeError for work that nobody waits for."""
+    outcome = as_outcome(answer)
+    if outcome is None:
+        check_finished(answer, "handle_error")
+    return outcome
 
 
 def _described(error: BaseException) -> str:

@@ -2,14 +2,17 @@
 
 import asyncio
 import threading
+from concurrent.futures import Future
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
 from nats.aio.msg import Msg
 
-from nats_consumer import ConsumerHandler, handle
+from nats_consumer import ConsumerHandler, Retry, handle
 from nats_consumer.declare.retry import RetryPolicy
+from nats_consumer.declare.signatures import returns_nothing
+from nats_consumer.lanes import thread_lane
 from tests.unit.support.doubles import FakeMessage
 
 
@@ -324,6 +327,76 @@ def test_an_async_method_is_called_without_a_wrapper() -> None:
     answer = handler.handle(FakeMessage("orders.created"))
     assert answer.__qualname__ == "Marked.exact"
     answer.close()
+
+
+class Answering(Recording):
+    """Its methods return something."""
+
+    def __init__(self) -> None:
+        super().__init__(["orders.gathered", "orders.submitted", "orders.postponed", "orders.done"])
+
+    async def handle_gathered(self, message: Any) -> Any:
+        return asyncio.gather(asyncio.sleep(0))
+
+    def handle_submitted(self, message: Any) -> Any:
+        return Future()
+
+    async def handle_postponed(self, message: Any) -> Any:
+        return Retry(5)
+
+    async def handle_done(self, message: Any) -> Any:
+        return message.ack()
+
+    async def fallback_handle(self, msg: Any, reason: str = "unknown") -> Any:
+        return asyncio.ensure_future(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize(
+    ("event", "problem"),
+    [
+        ("gathered", "handle_gathered returned a GatheringFuture that nobody awaits"),
+        ("submitted", "handle_submitted returned a future of a thread pool that nobody waits for"),
+        ("unknown", "fallback_handle returned a Task that nobody awaits"),
+    ],
+)
+def test_work_that_a_method_returns_unfinished_fails(event: str, problem: str) -> None:
+    with pytest.raises(TypeError, match=problem):
+        routed(Answering(), f"orders.{event}")
+
+
+def test_an_outcome_that_a_method_returns_counts_though_the_caller_drops_it() -> None:
+    with pytest.raises(Retry) as caught:
+        routed(Answering(), "orders.postponed")
+    assert caught.value == Retry(5)
+    assert routed(Answering(), "orders.done") == []
+
+
+def test_a_plain_def_that_calls_handle_hears_of_unfinished_work_and_outcomes() -> None:
+    with thread_lane(asyncio.run):
+        with pytest.raises(TypeError, match="handle_submitted returned a future"):
+            Answering().handle(FakeMessage("orders.submitted"))
+        with pytest.raises(Retry):
+            Answering().handle(FakeMessage("orders.postponed"))
+
+
+@pytest.mark.parametrize(
+    ("name", "nothing"),
+    [("handle_created", True), ("handle_postponed", False), ("handle_submitted", False)],
+)
+def test_only_a_method_that_may_return_something_has_its_answer_looked_at(
+    name: str, nothing: bool
+) -> None:
+    class Mixed(Answering):
+        async def handle_created(self, message: Any) -> None:
+            for each in message.headers or ():
+                if each:
+                    return
+            try:
+                await message.ack()
+            finally:
+                self.got.append("created")
+
+    assert returns_nothing(Mixed, name) is nothing
 
 
 def test_a_blocking_method_runs_in_a_thread_of_its_own() -> None:

@@ -101,6 +101,21 @@ def test_a_method_of_a_consumer_handler_that_never_runs_is_refused() -> None:
         Handler()
 
 
+def test_a_fallback_that_never_runs_is_refused() -> None:
+    class Generating(ConsumerHandler):
+        async def fallback_handle(self, msg: Any, reason: str = "unknown") -> Any:
+            yield 1
+
+    class Outside(ConsumerHandler):
+        @transaction.atomic
+        async def fallback_handle(self, msg: Any, reason: str = "unknown") -> None: ...
+
+    with pytest.raises(TypeError, match=r"Generating\.fallback_handle contains `yield`"):
+        Generating(["orders.created"])
+    with pytest.raises(TypeError, match=r"Outside\.fallback_handle is an `async def` inside"):
+        Outside(["orders.created"])
+
+
 class RaisingInside(JetstreamPullConsumer):
     def handle_message(self, message: Any) -> None:
         with transaction.atomic():

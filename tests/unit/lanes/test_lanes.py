@@ -128,6 +128,41 @@ def test_a_blocking_call_in_a_lane_may_call_back_into_the_loop_and_fail() -> Non
         asyncio.run(run())
 
 
+def test_a_call_that_no_thread_begins_because_ended_handlers_hold_all_says_so() -> None:
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    told: list[int] = []
+
+    def hang() -> None:
+        begun.release()
+        go_on.wait(timeout=30)
+
+    async def given_up(function: Callable[[], Any], condition: Callable[[], Any]) -> BaseException:
+        call = asyncio.create_task(lanes.call(function))
+        await becomes_true(condition)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        return caught.value
+
+    async def run() -> None:
+        made = lanes.Threads("Calling", 2, lambda held: told.append(len(held)))
+        with made.in_use():
+            for _ in range(2):
+                error = await given_up(hang, lambda: begun.acquire(blocking=False))
+                assert lanes.not_started(error) is None
+            assert told == [2]
+            error = await given_up(where, lambda: made._calls.qsize())
+            assert lanes.not_started(TimeoutError()) is None
+            assert lanes.not_started(error) is not None
+            go_on.set()
+            await becomes_true(lambda: told == [2, 0])
+            assert (await lanes.call(where)).startswith("Calling-")
+        made.end()
+        await becomes_true(lambda: not made.alive())
+
+    asyncio.run(run())
+
+
 def test_a_call_that_comes_after_the_end_of_its_lane_is_made_all_the_same() -> None:
     async def run() -> str:
         made = lanes.Threads("Calling", 1)

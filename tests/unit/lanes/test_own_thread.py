@@ -11,7 +11,9 @@ from asgiref.sync import sync_to_async
 from pytest_django import Settings
 
 from nats_consumer.lanes import own_thread as module
+from nats_consumer.lanes.evidence import is_without_evidence
 from nats_consumer.lanes.own_thread import OwnThread, end_threads, leave_thread, own_thread
+from nats_consumer.lanes.pool import BatchTask
 from tests.waiting import becomes_true, eventually
 
 Body = Callable[[], Coroutine[Any, Any, Any]]
@@ -138,6 +140,110 @@ def test_a_thread_that_is_still_busy_is_not_given_to_the_next_handler() -> None:
 
     stuck, other = asyncio.run(run())
     assert stuck != other
+
+
+def test_a_thread_whose_call_outlived_its_handler_is_shared_last(settings: Settings) -> None:
+    settings.NATS_CONSUMER = {"max_threads": 2}
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block() -> str:
+        begun.set()
+        go_on.wait(timeout=30)
+        return threading.current_thread().name
+
+    async def run() -> tuple[str, set[str]]:
+        are_done = asyncio.Event()
+
+        async def waits() -> str:
+            name = await where()
+            await are_done.wait()
+            return name
+
+        stuck = asyncio.create_task(handler(sync_to_async(block)))
+        await becomes_true(begun.is_set)
+        stuck.cancel()
+        await asyncio.wait({stuck})
+        holds = asyncio.create_task(handler(waits))
+        try:
+            async with asyncio.timeout(30):
+                others = await asyncio.gather(*(handler(where) for _ in range(3)))
+            are_done.set()
+            return await holds, set(others)
+        finally:
+            go_on.set()
+
+    holder, others = asyncio.run(run())
+    assert others == {holder}
+
+
+@pytest.mark.parametrize("who", ["another", "itself"])
+def test_a_timeout_is_evidence_only_against_the_handler_whose_call_holds_the_thread(
+    settings: Settings, who: str
+) -> None:
+    settings.NATS_CONSUMER = {"max_threads": 1}
+    begun, go_on = threading.Event(), threading.Event()
+    blamed: list[str] = []
+
+    def block() -> None:
+        begun.set()
+        go_on.wait(timeout=30)
+
+    async def timed_out(name: str, *functions: Callable[[], Any]) -> None:
+        try:
+            async with asyncio.timeout(None) as timer:
+                calls = asyncio.gather(*(sync_to_async(each)() for each in functions))
+                await becomes_true(begun.is_set)
+                timer.reschedule(asyncio.get_running_loop().time())
+                await calls
+        except TimeoutError as error:
+            leave_thread()
+            if not is_without_evidence(error):
+                blamed.append(name)
+
+    def task(name: str, *functions: Callable[[], Any]) -> BatchTask:
+        message: Any = name
+        loop = asyncio.get_running_loop()
+        return BatchTask(timed_out(name, *functions), loop=loop, about=("Orders", message))
+
+    async def run() -> None:
+        waits_for_itself = [int] if who == "itself" else []
+        await asyncio.wait({task("guilty", block, *waits_for_itself)})
+        await asyncio.wait({task("waiting", int)})
+        go_on.set()
+
+    asyncio.run(run())
+    assert blamed == ["guilty"]
+
+
+def test_a_blocking_call_that_others_wait_for_is_named(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.NATS_CONSUMER = {"max_threads": 1}
+    monkeypatch.setattr(module, "_STALL_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_REST_SECONDS", 0.01)
+    caplog.set_level("INFO", "nats_consumer")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        go_on.wait(timeout=30)
+
+    async def run() -> None:
+        hung = asyncio.create_task(handler(sync_to_async(block)))
+        await becomes_true(begun.is_set)
+        waiting = [asyncio.create_task(handler(where)) for _ in range(2)]
+        await becomes_true(lambda: caplog.records)
+        go_on.set()
+        await asyncio.gather(hung, *waiting)
+        await becomes_true(lambda: "goes on" in caplog.text)
+
+    asyncio.run(run())
+    held, free = caplog.records
+    assert held.levelname == "ERROR"
+    assert "a blocking call has held the thread nats_consumer-blocking-1 of" in held.getMessage()
+    assert "in block > " in held.getMessage()
+    assert "2 other calls wait for it" in held.getMessage()
+    assert "The thread nats_consumer-blocking-1 goes on" in free.getMessage()
 
 
 def test_a_call_that_is_cancelled_before_it_began_is_not_made() -> None:

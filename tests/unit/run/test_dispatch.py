@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from django.db import transaction
 
-from nats_consumer import DeadLetter, ErrorAckBehavior, JetstreamPullConsumer, Retry, lanes
+from nats_consumer import Ack, DeadLetter, ErrorAckBehavior, JetstreamPullConsumer, Retry, lanes
 from nats_consumer.outcomes import Outcome
 from nats_consumer.run.dispatch import Dispatch, LoopDispatch, ThreadDispatch, dispatch_for
 from tests.unit.support.doubles import FakeConsumption, FakeMessage
@@ -219,6 +220,104 @@ def test_a_handle_error_that_fails_does_not_lose_the_message(
     consumer = type("Failing", (lane,), attributes)()
     assert failed(consumer, FakeMessage()) == outcome
     assert "handle_error failed" in caplog.text
+
+
+@BOTH
+@pytest.mark.django_db(transaction=True)
+def test_an_ack_that_handle_error_raises_in_a_transaction_does_not_acknowledge(
+    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    def decide(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        with transaction.atomic():
+            raise Ack
+
+    assert failed(type("Deciding", (lane,), {"handle_error": decide})(), FakeMessage()) == Retry(30)
+    assert "handle_error failed" in caplog.text
+    assert "raise Ack() inside transaction.atomic() rolled back what the handler" in caplog.text
+
+
+@BOTH
+def test_an_outcome_in_a_group_that_handle_error_raises_counts(
+    lane: type[JetstreamPullConsumer],
+) -> None:
+    def decide(self: Any, message: Any, error: Exception, attempt: int) -> None:
+        raise ExceptionGroup("two tasks", [ValueError("no"), DeadLetter("enough")])
+
+    consumer = type("Deciding", (lane,), {"handle_error": decide})()
+    assert failed(consumer, FakeMessage()) == DeadLetter("enough")
+
+
+@BOTH
+def test_work_that_handle_error_returns_unfinished_does_not_acknowledge(
+    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    def submit(self: Any, message: Any, error: Exception, attempt: int) -> Any:
+        return Future()
+
+    behavior = ErrorAckBehavior.ACK
+    attributes = {"handle_error": submit, "handle_error_ack_behavior": behavior}
+    assert failed(type("Submitting", (lane,), attributes)(), FakeMessage()) == Retry(after=30)
+    assert "handle_error returned a future of a thread pool that nobody waits for" in caplog.text
+
+
+def test_a_task_that_handle_error_returns_unfinished_does_not_acknowledge(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def begin(self: Any, message: Any, error: Exception, attempt: int) -> Any:
+        return asyncio.ensure_future(asyncio.sleep(0))
+
+    attributes = {"handle_error": begin, "handle_error_ack_behavior": ErrorAckBehavior.ACK}
+    assert failed(type("Beginning", (Looping,), attributes)(), FakeMessage()) == Retry(after=30)
+    assert "handle_error returned a Task that nobody awaits" in caplog.text
+
+
+@BOTH
+def test_what_a_stranger_wrote_into_a_subject_or_an_error_does_not_steer_the_terminal(
+    lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatch = dispatch_for(lane(), 1)
+    message = FakeMessage("orders.\x1b[2Jgone")
+    caplog.set_level("DEBUG", "nats_consumer.handler")
+    dispatch.log(message, ValueError("\x1b]0;gone"), "the next attempt follows")
+    said, traceback_of = (record.getMessage() for record in caplog.records)
+    assert r"of orders.\x1b[2Jgone failed with ValueError: \x1b]0;gone;" in said
+    assert r"of orders.\x1b[2Jgone" in traceback_of
+    assert "\x1b" not in said + traceback_of
+
+
+def hangs(begun: threading.Event, go_on: threading.Event) -> None:
+    begun.set()
+    go_on.wait(timeout=30)
+
+
+def test_threads_that_are_held_by_calls_of_ended_handlers_are_named_and_hold_up_the_consumer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Calling(FakeConsumption):
+        def start_tasks(self) -> None:
+            self.task = asyncio.create_task(lanes.call(hangs, begun, go_on))
+
+    async def run() -> None:
+        dispatch, consumption = dispatch_for(Looping(), 1), Calling()
+        dispatch.start(consumption)
+        await becomes_true(begun.is_set)
+        consumption.task.cancel()
+        await asyncio.wait({consumption.task})
+        assert consumption.is_held_up
+        go_on.set()
+        await becomes_true(lambda: not consumption.is_held_up)
+        dispatch.end()
+        await becomes_true(lambda: not dispatch.stuck_threads())
+
+    caplog.set_level("INFO", "nats_consumer")
+    asyncio.run(run())
+    held, free = caplog.records
+    assert held.levelname == "ERROR"
+    assert held.getMessage().startswith("Looping: all its threads (1) are held by blocking calls")
+    assert "in hangs > " in held.getMessage()
+    assert "Looping: a thread is free again" in free.getMessage()
 
 
 def test_a_handle_error_that_swallows_its_timeout_has_failed(

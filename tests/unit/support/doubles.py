@@ -51,6 +51,8 @@ class FakeMessage:
 class _Done:
     """Awaitable on any loop or none, like what the engine's messages return."""
 
+    is_done_already = True
+
     def __await__(self) -> Any:
         return iter(())
 
@@ -84,7 +86,7 @@ class FakeConsumption:
         self._watched = watched
         self.is_running = self.is_connected = True
         self.state = "consuming"
-        self.tasks_started = False
+        self.tasks_started = self.is_held_up = False
         self.drained_for: float | None = None
         self._counters = {"succeeded": 0, "exhausted": 0, "repairs": 0, **counters}
         self._finished: asyncio.Future[None] | None = None
@@ -105,6 +107,9 @@ class FakeConsumption:
 
     def serve(self, rest: Callable[[], None]) -> None:
         return
+
+    def hold_up(self, is_held: bool) -> None:
+        self.is_held_up = is_held
 
     def finished(self) -> Awaitable[None]:
         self._finished = asyncio.get_running_loop().create_future()

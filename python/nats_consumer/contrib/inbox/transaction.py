@@ -12,6 +12,7 @@ from django.db.models.constants import OnConflict
 from nats_consumer import lanes
 from nats_consumer.lanes.unfinished import check_finished
 from nats_consumer.outcomes import Ack, DeadLetter, Drop, Outcome, Retry, as_outcome, raised_outcome
+from nats_consumer.terminal import visible
 
 from .models import InboxMessage
 
@@ -48,7 +49,11 @@ def handle(
         return handler(message)  # its consumer is idempotent
     with transaction.atomic(using=using):
         if not note(message, identity, using, part):
-            logger.debug("The message %s of %s was handled before.", identity, message.subject)
+            logger.debug(
+                "The message %s of %s was handled before.",
+                visible(identity),
+                visible(message.subject),
+            )
             return None
         answer, ending = _call(message, handler, using)
         _refuse_broken(using)

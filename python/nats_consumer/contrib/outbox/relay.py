@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from nats_consumer.exceptions import Denied, PublishError
 from nats_consumer.publish.drafts import MSG_ID, Draft, pack
 from nats_consumer.publish.publisher import current_publisher
+from nats_consumer.terminal import visible
 
 from .lease import Lease
 from .models import OutboxMessage
@@ -209,8 +210,8 @@ class Relay:
                 "them.",
                 len(refused),
                 row.pk,
-                row.subject,
-                row.error,
+                visible(row.subject),
+                visible(row.error),
             )
 
 
