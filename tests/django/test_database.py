@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from nats_consumer import JetstreamPullConsumer, lanes
 from nats_consumer.lanes import database, handler_threads, own_thread
-from nats_consumer.run.dispatch import dispatch_for
+from nats_consumer.run.batch_dispatch import dispatch_for
 from tests.unit.support.doubles import FakeConsumption, FakeMessage
 from tests.waiting import becomes_true, eventually
 

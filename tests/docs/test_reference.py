@@ -29,7 +29,7 @@ from nats_consumer import settings as ours
 from nats_consumer.connect import args
 from nats_consumer.declare.options import ConsumerOptions
 from nats_consumer.js import errors as js_errors
-from nats_consumer.run.dispatch import _UNDECODABLE
+from nats_consumer.run.report import _UNDECODABLE
 from tests.docs.support.blocks import ROOT
 from tests.docs.support.tables import first_spans, rows, section, spans
 

@@ -8,8 +8,8 @@ import pytest
 from nats_consumer import JetstreamPullConsumer, JetstreamPushConsumer
 from nats_consumer.declare.options import consumer_options
 from nats_consumer.exceptions import StreamMismatch
+from nats_consumer.run.batch_dispatch import dispatch_for
 from nats_consumer.run.consume import consume
-from nats_consumer.run.dispatch import dispatch_for
 from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true
 

@@ -24,7 +24,7 @@ from nats_consumer import (
 )
 from nats_consumer.connect.log import LogPump
 from nats_consumer.exceptions import ConfigurationError
-from nats_consumer.run.dispatch import dispatch_for
+from nats_consumer.run.batch_dispatch import dispatch_for
 from tests import middleware
 from tests.live.support.stage import Stage, running
 from tests.waiting import becomes_true

@@ -86,7 +86,7 @@ async def test_a_def_handler_that_returns_a_future_of_a_pool_has_failed(stage: S
 async def test_unfinished_work_of_a_method_is_not_acknowledged(
     stage: Stage, lane: str, event: str
 ) -> None:
-    """Its handle_message drops what handle() answers, as the guide has it."""
+    """A handle_message that drops what handle() answers, as the guide has it."""
     errors: list[str] = []
 
     class Handler(ConsumerHandler):

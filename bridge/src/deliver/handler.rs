@@ -1,4 +1,4 @@
-//! The user's side of a consumer: the callables that `nats_consumer.run.dispatch` built, and their limits.
+//! The user's side of a consumer: the callables that `nats_consumer.run` built, and their limits.
 
 use std::time::Duration;
 

@@ -19,6 +19,7 @@ _MACHINERY = (
     "nats_consumer.lanes",
     "nats_consumer.lanes.blocking",
     "nats_consumer.lanes.own_thread",
+    "nats_consumer.run.batch_dispatch",
     "nats_consumer.run.dispatch",
 )
 # The first line is the handler's own, the last ones are where it stands.

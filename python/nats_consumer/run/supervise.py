@@ -29,7 +29,8 @@ from nats_consumer.exceptions import (
 from nats_consumer.lanes.own_thread import own_thread
 from nats_consumer.streams.operation import StreamOperation
 
-from .dispatch import Dispatch, dispatch_for
+from .batch_dispatch import dispatch_for
+from .dispatch import Dispatch
 
 if TYPE_CHECKING:
     from nats_consumer._native import Consumption

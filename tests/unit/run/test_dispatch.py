@@ -12,7 +12,8 @@ from django.db import transaction
 
 from nats_consumer import Ack, DeadLetter, ErrorAckBehavior, JetstreamPullConsumer, Retry, lanes
 from nats_consumer.outcomes import Outcome
-from nats_consumer.run.dispatch import Dispatch, LoopDispatch, ThreadDispatch, dispatch_for
+from nats_consumer.run.batch_dispatch import dispatch_for
+from nats_consumer.run.dispatch import Dispatch, LoopDispatch, ThreadDispatch
 from tests.unit.support.doubles import FakeConsumption, FakeMessage
 from tests.waiting import becomes_true
 

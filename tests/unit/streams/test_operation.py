@@ -122,7 +122,7 @@ def test_a_mistake_is_refused_when_the_consumer_operation_is_made(
 def test_an_operation_runs_on_each_real_database_whatever_its_test_database_is_called(
     monkeypatch: pytest.MonkeyPatch, vendor: str, test_name: str | None, in_tests: bool, runs: bool
 ) -> None:
-    """On Oracle, Django has one name for both. It adds `test_` to others when it is asked."""
+    """Django has one name for both on Oracle. For others it adds `test_` to the present name."""
     monkeypatch.setattr(operation, "is_test_run", lambda: in_tests)
     expected = "shop" if vendor == "oracle" else test_name or "test_shop"
     connection = SimpleNamespace(

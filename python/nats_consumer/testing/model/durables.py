@@ -11,7 +11,8 @@ from nats_consumer.declare.middleware import middleware
 from nats_consumer.declare.options import consumer_options
 from nats_consumer.outcomes import Retry
 from nats_consumer.run.attempts import name_of
-from nats_consumer.run.dispatch import BatchLoopDispatch, LoopDispatch
+from nats_consumer.run.batch_dispatch import BatchLoopDispatch
+from nats_consumer.run.dispatch import LoopDispatch
 from nats_consumer.testing.within import attempt_within
 
 from .streams import SECOND, NotModelled, StoredMessage, Stream
