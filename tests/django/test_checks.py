@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 from django.core import checks
+from django.db import transaction
 from pytest_django import Settings
 
 from nats_consumer import (
+    Ack,
     ConsumerHandler,
     ErrorAckBehavior,
     JetstreamPullConsumer,
@@ -232,6 +234,16 @@ def test_a_payload_of_a_batch_that_is_no_list_is_e005() -> None:
 def test_a_limit_of_batches_without_handle_batch_is_w006() -> None:
     declare("Orders", max_batch=10)
     assert "max_batch does nothing without handle_batch" in found()["nats_consumer.W006"]
+
+
+@pytest.mark.parametrize("name", ["handle_message", "handle_error"])
+def test_an_ack_that_is_raised_in_a_transaction_is_w015(name: str) -> None:
+    def raises(self: Any, message: Any, *_: Any) -> None:
+        with transaction.atomic():
+            raise Ack
+
+    declare("Orders", **{name: raises})
+    assert f"Orders: its {name} raises Ack() inside transact" in found()["nats_consumer.W015"]
 
 
 def test_a_wrong_attribute_is_e003() -> None:
