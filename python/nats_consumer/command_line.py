@@ -124,4 +124,4 @@ def is_wanted(question: str, *, otherwise: str) -> bool:
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
-        raise CommandError(f"Nobody is there to ask. Add {otherwise}.") from None
+        raise CommandError(f"There is no terminal for a confirmation. Add {otherwise}.") from None

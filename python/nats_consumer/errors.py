@@ -105,7 +105,7 @@ class SecureConnFailedError(Error):
 
 
 class ProtocolError(Error):
-    """The server sent what is no NATS."""
+    """The server sent something that is not the NATS protocol."""
 
 
 class JsonParseError(Error):

@@ -77,8 +77,8 @@ def test_a_primary_key_does_as_a_msg_id(msg_id: Any) -> None:
     ("arguments", "message"),
     [
         ({"msg_id": ["7"]}, r"msg_id must be text, an int or a UUID, not \['7'\]"),
-        ({"headers": {"a": 1}}, "headers must have text for names and values, not 'a': 1"),
-        ({"headers": ["a"]}, r"headers must be a dict of texts, not \['a'\]"),
+        ({"headers": {"a": 1}}, "headers must have strings as names and values, not 'a': 1"),
+        ({"headers": ["a"]}, r"headers must be a dict of strings, not \['a'\]"),
         (
             {"subject": 5},
             "subject must be text such as 'orders.created', or an event of @event, not 5",

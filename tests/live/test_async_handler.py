@@ -345,4 +345,4 @@ async def test_returned_coroutine_that_nobody_awaited_is_a_failed_attempt(
         await stage.everything_is_settled(Orders)
         orders.forgotten.close()
     assert done == [2]
-    assert "handle_message returned a coroutine that nobody awaits" in caplog.text
+    assert "handle_message returned a coroutine that is not awaited" in caplog.text

@@ -474,7 +474,7 @@ async def test_a_blocking_batch_that_exceeds_its_time_loses_its_messages(
             await becomes_true(lambda: "A batch of 5 messages timed out" in caplog.text)
             release.set()
             await becomes_true(lambda: rows._consumption.counters()["in_flight"] == 0)
-            await becomes_true(lambda: "too late to count" in caplog.text)
+            await becomes_true(lambda: "beyond handler_timeout" in caplog.text)
     assert refused == ["MessageAlreadySettled"]
 
 
@@ -729,7 +729,7 @@ class Rows(JetstreamPullConsumer):
     ("how", "text"),
     [
         ("def", "Rows: none of its 1 threads has been free for"),
-        ("async def", "has held up the event loop for"),
+        ("async def", "has blocked the event loop for"),
     ],
 )
 async def test_a_batch_that_hangs_is_named_and_another_worker_takes_what_gathers(

@@ -238,4 +238,4 @@ def test_messages_of_a_consumer_whose_threads_others_hold_go_to_other_workers(
     other = project.consume("Innocent")
     other.wait_for_lines("innocent handled", 2)
     project.write("go", "")
-    worker.wait_for("Innocent: It goes on after", timeout=SOON)
+    worker.wait_for("Innocent: Taking messages again after a stall of", timeout=SOON)

@@ -196,7 +196,7 @@ def test_a_stream_without_a_place_for_what_waits_is_told_what_to_add(
     add_stream(name, f"{name}.>", **ALLOWED)
     with pytest.raises(NoStreamResponse) as caught:
         publish(f"{name}.remind", b"", at=HOUR)
-    assert f'"_later.*.{name}.>" beside "{name}.>"' in str(caught.value)
+    assert f'such as "{name}.>", add "_later.*.{name}.>" to the stream' in str(caught.value)
 
 
 def test_a_place_in_a_stream_without_the_subject_is_refused(
@@ -204,7 +204,7 @@ def test_a_place_in_a_stream_without_the_subject_is_refused(
 ) -> None:
     name = fresh("shop")
     add_stream(name, f"_later.*.{name}.>", **ALLOWED)
-    with pytest.raises(MessageRefused, match=f"but not {name}.remind: give it both"):
+    with pytest.raises(MessageRefused, match=f"but not {name}.remind. Add both subjects"):
         publish(f"{name}.remind", b"", at=HOUR)
 
 
@@ -212,7 +212,7 @@ def test_a_stream_that_gives_no_time_to_live_is_named_with_its_setting(
     nats_server: NatsServer, fresh: Callable[[str], str]
 ) -> None:
     stream = add_stream(fresh("shop"))
-    told = f"{stream} gives no message a time to live: set its allow_msg_ttl"
+    told = f"{stream} does not allow a time to live for messages. Set allow_msg_ttl"
     with pytest.raises(MessageRefused, match=told):
         publish(f"{stream}.price", b"", ttl=60)
 

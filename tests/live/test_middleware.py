@@ -300,11 +300,11 @@ async def test_a_late_def_handler_is_judged_once(
         await stage.publish("1")
         await stage.everything_is_settled(Orders)
         release.set()
-        await becomes_true(lambda: "too late to count" in caplog.text)
+        await becomes_true(lambda: "beyond handler_timeout" in caplog.text)
         counters = orders._consumption.counters()
         await becomes_true(lambda: orders._consumption.counters()["in_flight"] == 0)
     assert (counters["failed"], counters["succeeded"]) == (1, 1)
-    (ignored,) = [each for each in caplog.records if "too late to count" in each.getMessage()]
+    (ignored,) = [each for each in caplog.records if "beyond handler_timeout" in each.getMessage()]
     assert "raised ValueError: late" in ignored.getMessage()
     assert ignored.__dict__["consumer"] == "Orders", "a record of the engine has its fields"
 

@@ -223,7 +223,7 @@ async def test_a_deletion_asks_first(
         (["pause", "Billing"], "does not exist"),
         (["reset", "Billing"], "does not exist"),
         (["pause", "a/b.c"], "dots"),
-        (["pause", "Billing", "--until", "2020-01-01T00:00Z"], "is over already"),
+        (["pause", "Billing", "--until", "2020-01-01T00:00Z"], "has passed already"),
         (["pause", "Billing", "--until", "noon"], "'noon' is not a time"),
         (["pause", "Billing", "--until", "9999-12-31T23:59-01:00"], "is not a time"),
         (["pause", "Billing", "--for", "soon"], "'soon' is not an age"),

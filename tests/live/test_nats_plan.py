@@ -144,7 +144,7 @@ async def test_a_plan_names_what_create_consumer_does_not_change(stage: Stage) -
     declare(stage, operations.CreateConsumer(stream=name, durable_name="archive", ack_wait=77.0))
     printed = await manage("nats_plan")
     assert f"= durable {name}/archive\n" in printed
-    assert "CreateConsumer changes no durable that exists: ack_wait stays" in printed
+    assert "CreateConsumer does not change an existing durable: ack_wait stays" in printed
 
 
 async def test_the_durable_that_is_applied_is_the_one_that_the_worker_wants(
@@ -194,7 +194,7 @@ async def test_a_durable_that_cannot_be_changed_is_marked_and_stays(
         stage.client
     )
     assert reason in await manage("nats_plan")
-    with pytest.raises(CommandError, match="What has an x cannot be made as declared"):
+    with pytest.raises(CommandError, match="Objects marked x cannot be made as declared"):
         await manage("nats_apply", "--yes")
     assert await marks() == {f"{stage.stream}/Billing": "x"}
 
@@ -306,7 +306,7 @@ async def test_a_durable_that_two_classes_would_share_has_an_x_and_the_others_ar
     declare(stage, called="Third")
     assert await marks() == {f"{stage.stream}/both": "x", f"{stage.stream}/Third": "+"}
     assert "First and Second share it" in await manage("nats_plan")
-    with pytest.raises(CommandError, match="What has an x cannot be made as declared"):
+    with pytest.raises(CommandError, match="Objects marked x cannot be made as declared"):
         await manage("nats_apply", "--yes")
     assert await marks() == {f"{stage.stream}/both": "x"}
     assert await marks("First") == {f"{stage.stream}/both": "+"}, "one of them may run alone"
@@ -322,7 +322,7 @@ async def test_durables_of_one_plan_that_do_not_fit_into_their_stream_are_found(
     for consumer in ("First", "Second"):
         declare(stage, called=consumer, stream_name=name, filter_subject=f"{name}.>")
     assert await marks() == {f"{name}/First": "+", f"{name}/Second": "x"}
-    with pytest.raises(CommandError, match="What has an x cannot be made as declared"):
+    with pytest.raises(CommandError, match="Objects marked x cannot be made as declared"):
         await manage("nats_apply", "--yes")
     assert await marks() == {f"{name}/Second": "x"}
 

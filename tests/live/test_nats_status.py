@@ -89,7 +89,7 @@ async def test_a_consumer_is_missing_then_consumed_then_idle_then_unattended(sta
     assert 0 <= found["oldest_seconds"] < 30
     code, printed = await manage("--check")
     assert code == 2
-    assert "CRITICAL: Billing: nobody reads, and 2 messages wait" in printed
+    assert "CRITICAL: Billing: no worker reads, and 2 messages wait" in printed
 
 
 async def test_a_busy_pull_consumer_without_a_request_is_consumed(stage: Stage) -> None:

@@ -415,7 +415,7 @@ def test_the_status_shows_how_far_the_relay_is_behind(stream: str, outbox: Any) 
     assert status_of("--check")[0] == 0
     publish_on_commit("nobody.has.this", b"1", key="k1")
     code, told = status_of("--check")
-    assert (code, told) == (2, "CRITICAL: outbox of default: nobody relays, and 1 messages wait\n")
+    assert (code, told) == (2, "CRITICAL: outbox of default: no relay runs, and 1 messages wait\n")
     relay_all()
     publish_on_commit(f"{stream}.a", b"2", key="k1")
     outbox.OutboxMessage.objects.update(created_at=Now() - timedelta(hours=3))
@@ -445,7 +445,7 @@ def test_a_database_that_cannot_be_asked_is_named_by_the_status(
         1,
         "outbox   waiting  oldest  refused  relay\n"
         "default  ?        ?       ?        the database is away\n\n"
-        "Not asked: the database default.",
+        "No answer from the database default.",
     )
     assert status_of("--check") == (3, "UNKNOWN: outbox of default: the database is away\n")
 
@@ -618,7 +618,7 @@ def test_a_read_only_database_is_told_of_once(
     replica.join(monotonic() + 20)
     replica.stop()
     replica.join(monotonic() + 20)
-    assert caplog.text.count("takes no writes") == 1
+    assert caplog.text.count("accepts no writes") == 1
 
 
 def test_a_transaction_nudges_the_relay_once(outbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def test_a_relay_gives_its_lease_back_when_it_ends(relay: Command, database: Pat
 def test_a_relay_whose_database_is_locked_ends_in_time(relay: Command) -> None:
     relay.interrupt()
     assert relay.finish(IN_TIME) == 0, relay.output
-    assert "does not end within 7 s, so it is left behind" in relay.output
+    assert "did not end within 7 s and is abandoned" in relay.output
 
 
 @contextmanager

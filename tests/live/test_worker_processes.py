@@ -419,7 +419,7 @@ async def test_a_worker_whose_handler_hangs_in_c_shows_its_stacks_and_its_messag
     workers.command.wait_for("in handle_message")
     [pid] = workers.pids()
     assert workers.command.lines_with(f"nats_consumer {pid}: Orders consuming (")
-    assert workers.command.lines_with(f"The worker {pid} shows on stderr what it does.")
+    assert workers.command.lines_with(f"The worker {pid} writes its stacks to stderr.")
     assert workers.command.lines_with("slot 0: worker ")
 
 
@@ -434,7 +434,7 @@ async def test_a_worker_whose_engine_stands_still_shows_its_stacks_and_is_killed
     await stage.publish("one")
     await becomes_true(lambda: len(shop.ledger()) == 1)
     shop.change(1)
-    workers.command.wait_for("has said nothing for")
+    workers.command.wait_for("has not reported for")
     workers.command.wait_for("in handle_message")
     workers.become_ready(without=old)
     assert workers.starts("hung") == 1

@@ -190,7 +190,7 @@ async fn ready(engine: &Engine, limit: Option<Duration>) -> Result<(), Error> {
         return Ok(());
     };
     tokio::time::timeout(limit, engine.ready()).await.map_err(|_| {
-        Error::new(ErrorKind::Timeout, format!("No message came within {limit:?}: is anybody publishing?"))
+        Error::new(ErrorKind::Timeout, format!("No message arrived within {limit:?}. Check that something publishes to the subject."))
     })
 }
 

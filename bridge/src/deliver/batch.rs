@@ -162,8 +162,8 @@ impl Call {
         warn!(
             target: LOG,
             consumer = self.consumer,
-            "A batch of {} messages timed out after {limit:?}, the consumer's handler_timeout; each message comes again. \
-             The handler still runs in its thread, which cannot be ended: what it does from now on is ignored.",
+            "A batch of {} messages timed out after {limit:?}, the consumer's handler_timeout. All its messages are delivered again. \
+             The handler still runs in its thread, because a thread cannot be stopped. Its result is ignored.",
             self.attempts.len(),
         );
     }
@@ -183,8 +183,8 @@ impl Turn {
         warn!(
             target: LOG,
             consumer = self.call.consumer,
-            "The handler of a batch returned after {:.1?}, too late to count. Its thread is free again.",
-            self.call.began.elapsed(),
+            "The handler of a batch returned after {:.1} s, beyond handler_timeout. Its result is ignored. Its thread is free.",
+            self.call.began.elapsed().as_secs_f64(),
         );
         false
     }

@@ -170,7 +170,7 @@ fn running() -> Vec<Arc<Consumption>> {
 fn say(waited: Duration) {
     eprintln!(
         "nats_consumer: the process did not end within {waited:?} after the signal, so it ends now. Messages whose \
-         handlers still run come again."
+         handlers still run are delivered again."
     );
 }
 

@@ -118,9 +118,9 @@ impl Late {
         warn!(
             target: LOG,
             consumer = self.consumer,
-            "{}: its handler {said} after {:.1?}, too late to count. The thread {} is free again.",
+            "{}: the handler {said} after {:.1} s, beyond handler_timeout. Its result is ignored. The thread {} is free.",
             run.attempt.delivery().describe(),
-            run.began.elapsed(),
+            run.began.elapsed().as_secs_f64(),
             run.thread,
         );
     }
@@ -177,8 +177,8 @@ pub(crate) async fn watch(late: Arc<Late>, lane: Arc<ConsumerLane>) {
             error!(
                 target: LOG,
                 consumer = late.consumer,
-                "all its threads ({}) are held by handlers that outlast handler_timeout: it handles nothing until \
-                 one of them returns. Give what they wait for a timeout, or restart the worker.",
+                "All {} threads are held by handlers that exceeded handler_timeout. No message is handled until one \
+                 returns. Set timeouts on blocking calls, or restart the worker.",
                 late.concurrency,
             );
         }

@@ -158,7 +158,7 @@ impl Visit {
         let error = timeout_error(late.limit());
         let thread = run.thread();
         let report = format!(
-            "{follows}. Its handler still runs in the thread {thread}, which cannot be ended: what it does from now on \
+            "{follows}. The handler still runs in the thread {thread}, because a thread cannot be stopped. Its result \
              is ignored"
         );
         // The handler may still run in its own context, which only one thread can enter.

@@ -1,4 +1,4 @@
-//! The guilty messages of a batch that failed: its halves are handled by themselves, and so on, until a message fails alone.
+//! The guilty messages of a batch that failed: each half is handled separately, and so on, until a message fails alone.
 
 use std::ops::Range;
 

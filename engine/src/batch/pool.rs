@@ -181,7 +181,7 @@ impl<H: BatchHandler> Batch<'_, H> {
                 consumer = part.deliveries[0].consumer(),
                 messages = part.deliveries.len(),
                 error = %format_args!("{:#}", failure.error),
-                "A batch failed; its halves are handled by themselves."
+                "A batch failed. Each half is handled separately."
             ),
             Blame::Proven => {
                 for (index, delivery) in part.deliveries.iter().enumerate() {
@@ -205,7 +205,7 @@ impl<H: BatchHandler> Batch<'_, H> {
             consumer = part.deliveries[0].consumer(),
             messages = part.deliveries.len(),
             error = %format_args!("{error:#}"),
-            "A batch failed as its surroundings did; each message comes again."
+            "A batch failed with an error that blames no message. All its messages are delivered again."
         );
         for (index, delivery) in part.deliveries.iter().enumerate() {
             let outcome = delivery.fail_without_evidence(class);

@@ -270,8 +270,8 @@ fn warn_of_what_stays(options: &ConsumerOptions, name: &str, changes: &str) {
             consumer = options.name,
             stream = options.stream,
             durable = name,
-            "The durable differs from its declaration and is consumed as it is, because manage_durables is False. Its \
-             declaration would change {changes}."
+            "The durable differs from its declaration. The worker does not change it because manage_durables is False. \
+             The declaration asks for: {changes}."
         );
     }
 }
@@ -298,7 +298,7 @@ fn warn_of_a_pause(options: &ConsumerOptions, name: &str, config: &Map<String, V
             consumer = options.name,
             stream = options.stream,
             durable = name,
-            "The durable is paused until {until}: no message arrives before. {}",
+            "The durable is paused until {until}. No message arrives before that. {}",
             how_to_resume(&options.stream, name)
         );
     }
@@ -388,8 +388,8 @@ fn explained(options: &ConsumerOptions, name: &str, error: Error) -> Error {
         }
         ErrorKind::Api { err_code: NOT_ALL, .. } => {
             let message = format!(
-                "The stream `{stream}` is a work queue, which is consumed from its beginning only: leave the \
-                 deliver policy of {consumer} at `all`."
+                "The stream `{stream}` is a work queue, which can only be read from the beginning. Set the \
+                 deliver policy of {consumer} to `all`."
             );
             Error::new(ErrorKind::Config, message).because(error)
         }

@@ -85,7 +85,7 @@ pub(crate) fn client_options(
 pub(crate) fn inbox_prefix(options: &ConnectOptions) -> Result<String> {
     let mut random = [0; 12];
     getrandom::fill(&mut random).map_err(|error| {
-        Error::new(ErrorKind::Config, format!("The operating system gives no random numbers: {error}."))
+        Error::new(ErrorKind::Config, format!("The operating system provides no random numbers: {error}."))
     })?;
     let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let prefix = options.inbox_prefix.as_deref().unwrap_or("_INBOX");

@@ -93,7 +93,7 @@ impl Failure {
         match self.sort() {
             Sort::Silent => format!("no server can be reached at {server} ({text})"),
             Sort::Refused => format!("{server} refuses the credentials ({text})"),
-            Sort::Unproven => format!("there is nothing to sign in to {server} with ({text})"),
+            Sort::Unproven => format!("there are no usable credentials for {server} ({text})"),
             Sort::Files => format!("TLS cannot be set up with these options ({text})"),
             Sort::NoTls if self.is_guarded => {
                 format!(
@@ -108,7 +108,7 @@ impl Failure {
             Sort::OtherName => format!("the certificate of {server} is for another name ({text})"),
             Sort::Expired => format!("the certificate of {server} is not valid now ({text})"),
             Sort::ClientCertificate => format!("{server} refuses the TLS handshake ({text})"),
-            Sort::Other => format!("{server} cannot be connected ({text})"),
+            Sort::Other => format!("cannot connect to {server} ({text})"),
         }
     }
 

@@ -324,7 +324,7 @@ impl Connection {
             biased;
             asked = asking => asked,
             denial = denials.about(Permission::Publish, subjects) => Err(denial.error()),
-            () = self.until_answers_are_denied(&mut answers) => Err(no_answers("it is not known whether this was done")),
+            () = self.until_answers_are_denied(&mut answers) => Err(no_answers("the result of this request is unknown")),
         }
     }
 
@@ -418,7 +418,7 @@ impl Connection {
             Ok(flushed) => flushed,
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
-                format!("The server did not read what was queued within {limit:?}: is it reachable?"),
+                format!("The server did not read what was queued within {limit:?}. Check that the server is reachable."),
             )),
         }
     }

@@ -98,7 +98,7 @@ impl Seat {
         let connection = match state.connection.clone().filter(|connection| !connection.is_closed()) {
             Some(connection) if connection.is_up() => connection,
             Some(_) => {
-                let text = "The connection that is shared is lost. Try again when it is back.";
+                let text = "The shared connection is lost. Try again when it is back.";
                 return Err(Error::new(ErrorKind::Disconnected, text));
             }
             None => self.common.open(&mut state, asked).await?,

@@ -308,7 +308,7 @@ async fn expect_stream(connection: &Connection, stream: &str) -> Result<()> {
     match stream_info(connection, stream).await {
         Err(error) if error.kind() == ErrorKind::StreamNotFound => Err(Error::new(
             ErrorKind::StreamNotFound,
-            format!("There is no stream `{stream}`, and there are no dead letters of it: check the name."),
+            format!("The stream `{stream}` does not exist, and it has no dead letters. Check the name."),
         )),
         answer => answer.map(drop),
     }

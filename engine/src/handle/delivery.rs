@@ -362,7 +362,7 @@ impl Delivery {
             sequence = self.sequence(),
             attempt = self.attempt,
             "A message was held up for longer than ack_wait, so the server delivers it again. The result of this attempt \
-             does not count."
+             is ignored."
         );
         self.close(Verdict::Nak(Duration::ZERO)); // which is not written without a lease
     }
@@ -566,7 +566,7 @@ impl Delivery {
             consumer = self.settler.shared.options.name,
             subject = %self.message.subject(),
             attempt = self.attempt,
-            "Worker lost: no worker survived the attempts at this message; it does not run again."
+            "Worker lost: every worker that ran this message died. It does not run again."
         );
         // Whatever the final word is: nobody has seen this message fail, so it is kept.
         self.exhaust(Outcome::DeadLetter { reason: "worker lost".into() }, None);

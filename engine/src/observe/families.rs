@@ -163,21 +163,21 @@ families! {
     PAUSED_SECONDS "nats_consumer_paused_seconds" Left "seconds" ["stream", "consumer"]
         "How long the durable is still paused, 0 if it is not.";
     LAG_AGE_SECONDS "nats_consumer_lag_age_seconds" Age "seconds" ["stream", "consumer"]
-        "How long ago the server told these numbers.";
+        "Time since the server last reported these numbers.";
     DEAD_LETTERS "nats_consumer_dead_letters" Gauge "" ["stream"]
         "Dead letters of the stream.";
     WORKER "nats_consumer_worker" Info "" ["worker", "pid", "version", "python", "django"]
         "A worker process.";
     HEARTBEAT_SECONDS "nats_consumer_worker_heartbeat_seconds" Age "seconds" ["worker"]
-        "How long ago the engine's runtime said that it goes on.";
+        "Time since the engine's runtime last reported.";
     GIL_WAIT_SECONDS "nats_consumer_gil_wait_seconds" Histogram(HELD_UP) "seconds" ["worker"]
-        "How long a thread waited for the GIL, twice a second.";
+        "Time that a thread waited for the GIL, measured twice a second.";
     GIL_STALL_SECONDS "nats_consumer_gil_stall_seconds" Age "seconds" ["worker"]
-        "How long a thread waits for the GIL now, 0 if it does not.";
+        "Time that a thread has waited for the GIL so far, 0 if none waits.";
     LOOP_LAG_SECONDS "nats_consumer_event_loop_lag_seconds" Histogram(HELD_UP) "seconds" ["worker"]
-        "How long the event loop took to look at what woke it, at least twice a second. Of consumers with async handlers.";
+        "Delay of the event loop after a wake-up, measured at least twice a second. Consumers with async handlers only.";
     LOOP_STALL_SECONDS "nats_consumer_event_loop_stall_seconds" Gauge "seconds" ["worker"]
-        "How long the event loop has not looked at what woke it, 0 if it has.";
+        "Current delay of the event loop after a wake-up, 0 if there is none.";
     LOG_DROPPED "nats_consumer_log_records_dropped" Counter "" ["worker"]
         "Log records of the engine that were dropped because Python did not take them.";
     MEMORY_BYTES "process_resident_memory_bytes" Gauge "bytes" ["worker"]
@@ -191,7 +191,7 @@ families! {
     WORKERS "nats_consumer_workers" Gauge "" []
         "Worker processes that are ready.";
     WORKERS_WANTED "nats_consumer_workers_wanted" Gauge "" []
-        "Worker processes that there should be.";
+        "Worker processes that are configured.";
     WORKER_STARTS "nats_consumer_worker_starts" Counter "" ["reason"]
         "Worker processes that were started, by reason.";
     OUTBOX_ROWS "nats_consumer_outbox_rows" Gauge "" ["database"]

@@ -258,7 +258,7 @@ impl Site {
         };
         if method != Method::GET && method != Method::HEAD {
             let refused = plain(StatusCode::METHOD_NOT_ALLOWED).header(ALLOW, "GET, HEAD");
-            return refused.body("Nothing can be changed here.\n".into());
+            return refused.body("Only GET and HEAD are allowed.\n".into());
         }
         page(self, uri.query().unwrap_or_default(), accept)
     }

@@ -110,7 +110,7 @@ struct Histogram {
 
 impl Histogram {
     fn new(page: &Page, family: &Family, labels: &[&str]) -> Self {
-        let Kind::Histogram(bounds) = family.kind else { unreachable!("{} is no histogram", family.name) };
+        let Kind::Histogram(bounds) = family.kind else { unreachable!("{} is not a histogram", family.name) };
         let bounds = bounds.iter().map(|bound| nanoseconds(Duration::from_secs_f64(*bound))).collect();
         Self { series: page.series(family, labels), bounds }
     }

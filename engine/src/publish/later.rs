@@ -54,12 +54,12 @@ impl Outgoing {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a time after 2262-04-11, the last day of the server.
+    /// [`ErrorKind::Invalid`] for a time after 2262-04-11, the latest that the server can store.
     pub fn at(mut self, time: SystemTime) -> Result<Self> {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         // The server publishes at once what it cannot count (nats-server 2.12.8 and 2.15.1).
         if i64::try_from(since.as_nanos()).is_err() {
-            let text = "A message cannot be published after 2262-04-11, the last day of the server.";
+            let text = "A message cannot be published after 2262-04-11, the latest time that the server can store.";
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let time = humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + since);
@@ -140,8 +140,8 @@ pub(crate) async fn check_kept(connection: &Connection, stream: &str) -> Result<
         return Ok(());
     }
     let text = format!(
-        "The stream {stream} has the retention \"interest\": it drops a message for later, for which no consumer waits. \
-         Use the retention \"limits\" or \"workqueue\"."
+        "The stream {stream} has the retention \"interest\", which drops a scheduled message because no consumer waits for \
+         it. Use the retention \"limits\" or \"workqueue\"."
     );
     Err(refusal(SCHEDULES_DISABLED, text))
 }
@@ -151,20 +151,20 @@ pub(crate) fn advice(err_code: u64, stream: &str, subject: &str) -> Option<Strin
     let target = target_of(subject);
     match (err_code, target) {
         (SCHEDULES_DISABLED, _) => Some(format!(
-            "The stream {stream} publishes nothing at a later time: set its allow_msg_schedules (nats-server 2.12)."
+            "The stream {stream} does not allow scheduled messages. Set allow_msg_schedules (nats-server 2.12)."
         )),
         (TTL_DISABLED, Some(_)) => Some(format!(
-            "The stream {stream} does not let a message outlive its max_age, as messages for later do: set its \
+            "The stream {stream} does not let messages outlive its max_age, as scheduled messages do. Set \
              allow_msg_ttl."
         )),
         (TTL_DISABLED, None) => {
-            Some(format!("The stream {stream} gives no message a time to live: set its allow_msg_ttl."))
+            Some(format!("The stream {stream} does not allow a time to live for messages. Set allow_msg_ttl."))
         }
         (TTL_INVALID | SCHEDULE_TTL_INVALID, _) => {
             Some("The time to live is not a number of seconds, at least 1, or \"never\".".to_owned())
         }
         (TARGET_INVALID, Some(target)) => Some(format!(
-            "The stream {stream} has {subject}, where the message for later waits, but not {target}: give it both."
+            "The stream {stream} has {subject}, for waiting messages, but not {target}. Add both subjects."
         )),
         _ => None,
     }
@@ -175,8 +175,8 @@ pub(crate) fn without_place(subject: &str) -> Option<String> {
     let target = target_of(subject)?;
     let first = target.split('.').next().unwrap_or(target);
     Some(format!(
-        "No stream has a place for messages to {target} that are for later. Beside each of its subjects, the stream \
-         needs one behind \"{PLACE}*.\": \"{PLACE}*.{first}.>\" beside \"{first}.>\"."
+        "No stream can hold scheduled messages for {target}. For each subject, such as \"{first}.>\", add \
+         \"{PLACE}*.{first}.>\" to the stream."
     ))
 }
 
@@ -233,8 +233,8 @@ mod tests {
     fn advice_names_the_stream_and_its_setting() {
         let place = "_later.7.orders.paid";
         let told = |code, subject| advice(code, "shop", subject).unwrap();
-        assert!(told(SCHEDULES_DISABLED, place).contains("shop publishes nothing at a later time"));
-        assert!(told(TTL_DISABLED, "orders.paid").contains("shop gives no message a time to live"));
+        assert!(told(SCHEDULES_DISABLED, place).contains("shop does not allow scheduled messages"));
+        assert!(told(TTL_DISABLED, "orders.paid").contains("shop does not allow a time to live"));
         assert!(told(TTL_DISABLED, place).contains("max_age"));
         assert!(told(TARGET_INVALID, place).contains("but not orders.paid"));
         assert_eq!(advice(10077, "shop", place), None);

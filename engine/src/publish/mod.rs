@@ -287,7 +287,7 @@ pub async fn send(connection: &Connection, outgoing: Outgoing, reply: Option<Str
     };
     // A frozen server counts as connected until it has missed its pings; meanwhile the queue fills.
     let sent = tokio::time::timeout(SEND_TIMEOUT, sending).await.map_err(|_| {
-        let text = format!("The message for {subject} could not be sent: the server takes nothing any more.");
+        let text = format!("The message for {subject} could not be sent: the server has stopped reading.");
         Error::new(ErrorKind::Disconnected, text)
     })?;
     sent.map_err(|error| {

@@ -466,8 +466,8 @@ impl<'a> Pipeline<'a> {
             return error;
         }
         let text = format!(
-            "The message for {subject} was not sent: the ones before it took the {:?} that all have. Publish it again, \
-             or publish fewer at once, or allow more time.",
+            "The message for {subject} was not sent: the timeout of {:?} for all messages ended first. Publish it \
+             again, publish fewer at once, or allow more time.",
             self.limit
         );
         Error::new(self.silence(), text)
@@ -532,7 +532,7 @@ impl<'a> Pipeline<'a> {
         for (subject, result) in self.under_way.iter_mut().zip(&mut self.results) {
             if let Some(subject) = subject.take() {
                 *result = Some(Err(match silence {
-                    _ if are_answers_denied => no_answers("it is not known whether the message was stored"),
+                    _ if are_answers_denied => no_answers("it is unknown whether the message was stored"),
                     ErrorKind::Disconnected => unknown(&subject),
                     _ => unconfirmed(&subject, self.limit),
                 }));

@@ -165,7 +165,7 @@ impl Settler {
                         target: DEAD_LETTER,
                         consumer = settler.shared.options.name,
                         subject = %letter.message.subject(),
-                        "A dead letter could not be stored ({error}); the message comes again in {delay:?}."
+                        "A dead letter could not be stored ({error}). The message is delivered again in {delay:?}."
                     );
                     Verdict::Nak(delay)
                 }
@@ -325,8 +325,8 @@ impl Settler {
             info!(
                 target: CONSUMER,
                 consumer = self.shared.options.name,
-                "{count} messages waited here for too long and are not handled: their ack_wait has passed, so the \
-                 server delivers them again."
+                "{count} messages were not handled because their ack_wait passed in this process. The server \
+                 delivers them again."
             );
         }
     }

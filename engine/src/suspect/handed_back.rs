@@ -146,8 +146,8 @@ impl HandedBack {
                 info!(
                     target: CONSUMER,
                     consumer = shared.options.name,
-                    "Messages that were handed back before they ran cannot be read now, so each hand-back counts as \
-                     an attempt: {error}"
+                    "The record of handed-back messages cannot be read: {error} Until it can, each hand-back counts \
+                     as an attempt."
                 );
                 LastRead { good_until: Some(asked), ..LastRead::default() }
             }
@@ -155,8 +155,8 @@ impl HandedBack {
                 warn!(
                     target: CONSUMER,
                     consumer = shared.options.name,
-                    "Messages that were handed back before they ran cannot be read: {error} For the next ten minutes \
-                     each hand-back counts as an attempt."
+                    "The record of handed-back messages cannot be read: {error} For ten minutes, each hand-back \
+                     counts as an attempt."
                 );
                 LastRead { good_until: Some(asked + UNREADABLE), ..LastRead::default() }
             }
@@ -170,12 +170,12 @@ impl HandedBack {
         let error = match noted {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("The stream of marks did not confirm it within {NOTING:?}."),
+            Err(_) => format!("The stream of marks did not confirm the record of handed-back messages within {NOTING:?}."),
         };
         info!(
             target: CONSUMER,
             consumer = shared.options.name,
-            "{} messages are handed back before they ran, and each loses an attempt: {error}",
+            "{} messages that were handed back before they ran lose an attempt: {error}",
             deliveries.len()
         );
     }

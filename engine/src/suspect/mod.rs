@@ -505,9 +505,9 @@ impl Suspects {
         warn!(
             target: CONSUMER,
             consumer = self.settler.shared.options.name,
-            "The marks of messages that came again after their last attempt cannot be stored: {error} For the next \
-             ten minutes such messages run beside others, up to {HEADROOM} times more, and are given up then, though \
-             they may not be what ended their workers."
+            "The marks of messages that came again after their last attempt cannot be stored: {error} For ten \
+             minutes, such messages run beside others, up to {HEADROOM} more times. Then they are given up, even if \
+             another message ended the worker."
         );
     }
 

@@ -164,7 +164,7 @@ impl Inspector {
                 how_to_resume(&self.options.stream, &durable.name)
             ),
             Some(false) => {
-                info!(target: CONSUMER, consumer = self.options.name, "The durable is not paused any more.");
+                info!(target: CONSUMER, consumer = self.options.name, "The durable is no longer paused.");
             }
             None => {}
         }
@@ -185,8 +185,8 @@ impl Inspector {
             warn!(
                 target: CONSUMER,
                 consumer = self.options.name,
-                "The pause is over, but messages arrive only when the next one is stored: the server was not asked for \
-                 them. {error}"
+                "The pause is over, but the server could not be asked to continue: {error} Messages arrive when the next \
+                 one is stored."
             );
         }
     }

@@ -391,8 +391,8 @@ impl Repairer {
         warn!(
             target: CONSUMER,
             consumer = self.options.name,
-            "The durable was deleted and created again. It begins behind its ack floor: up to {repeats} messages that \
-             were delivered before come again."
+            "The durable was deleted and has been recreated after its ack floor. Up to {repeats} messages are delivered \
+             a second time."
         );
     }
 

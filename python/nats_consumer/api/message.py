@@ -41,7 +41,7 @@ class Header(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PubAck(Struct):
-    """The server's word that a message is stored: where, and as which number."""
+    """The server's confirmation of a stored message: its stream and sequence number."""
 
     stream: str
     seq: int

@@ -208,7 +208,7 @@ def _has_settings() -> bool:
 @register("nats_consumer")
 def check_handlers(**_: Any) -> list[CheckMessage]:
     """W009: a ConsumerHandler that can be made without arguments lacks a method. W011: it lists a
-    wildcard that leads to no method. E005: a method cannot be called as its signature says."""
+    wildcard that has no method. E005: a method cannot be called as its signature says."""
     return [each for found in project_handlers() for each in _handler_problems(found)]
 
 

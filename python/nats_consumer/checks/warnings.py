@@ -76,8 +76,8 @@ def without_effect(consumer: type[Declaration]) -> Iterator[str]:
     behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
     if consumer.handle_error_ack_behavior is behavior and not hasattr(consumer, "handle_error"):
         yield (
-            f"handle_error_ack_behavior {behavior.name} leaves the last word to handle_error, and "
-            "there is none. Write it, or choose another behavior."
+            f"handle_error_ack_behavior {behavior.name} leaves the decision to handle_error, "
+            "which the class does not define. Define it, or choose another behavior."
         )
 
 

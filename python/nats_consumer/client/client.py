@@ -131,8 +131,8 @@ class Client:
         return await self._connection.rtt(timeout)
 
     async def drain(self) -> None:
-        """Let nothing new come, wait until the callbacks have had what came before, at most 30
-        seconds, send what is buffered, and close. Raises ConnectionClosed."""
+        """Stop receiving, wait up to 30 seconds for the callbacks to finish, send what is buffered,
+        and close. Raises ConnectionClosed."""
         if self.is_closed:
             raise ConnectionClosed
         if self._is_draining:

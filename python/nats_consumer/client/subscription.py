@@ -86,7 +86,7 @@ class Subscription:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing will come any more; what has come may still be there."""
+        """Whether the subscription has ended; messages that arrived before may still wait."""
         return self._native.has_ended
 
     @property

@@ -176,8 +176,8 @@ class Reading:
         for each in self._unknown:
             if each not in lone:
                 self._fault(
-                    f"nothing fills {each.name!r}. A parameter is called `message`, is called like "
-                    "a name in braces of the subject, or is annotated with the payload's type."
+                    f"the parameter {each.name!r} gets no value. Call it `message`, or like a name "
+                    "in braces of the subject, or annotate it with the payload's type."
                 )
         if len(self._payloads) > 1:
             self._fault(
@@ -227,8 +227,8 @@ class Reading:
     def _message(self, parameter: Parameter) -> int:
         if is_payload_class(self._resolved(parameter)):
             self._fault(
-                f"{parameter.name!r} is called like the message, and annotated with a type of "
-                "payload. Give it another name."
+                f"{parameter.name!r} has the message's name, but a payload type. Give it another "
+                "name."
             )
         return 0
 

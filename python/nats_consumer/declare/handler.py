@@ -71,7 +71,7 @@ class ConsumerHandler:
 
     `subjects` maps each to `handle_<all after its first token>`: "orders.created" to
     `handle_created`, "users.profile.updated" to `handle_profile_updated`; `.`, `-` and `_` all
-    separate tokens. A wildcard in the list leads to no method, nor does a name in braces, which
+    separate tokens. A wildcard in the list has no method, nor has a name in braces, which
     means one. Methods marked with `@handle("orders.*")` or `@handle("orders.{id}.paid")` need no
     list. An exact subject of @handle wins, then a mapped method that
     exists, then wildcards. Among wildcards the most specific wins.
@@ -423,8 +423,8 @@ def _has_wildcard(subject: str) -> bool:
 
 def _in_vain(wildcard: str) -> str:
     return (
-        f"{wildcard!r} in its list of subjects leads to no method, because it is a wildcard: mark "
-        f"a method with @handle({wildcard!r}) for it."
+        f"the wildcard {wildcard!r} in the subject list has no method. Mark one with "
+        f"@handle({wildcard!r})."
     )
 
 

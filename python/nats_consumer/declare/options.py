@@ -126,7 +126,7 @@ def read_fetch_timeout(value: object) -> float:
 def _kind(consumer: Declared) -> str:
     if not consumer.kind:
         raise ConfigurationError(
-            "it neither pulls nor is pushed to. Derive it from JetstreamPullConsumer or "
+            "it is neither a pull nor a push consumer. Derive it from JetstreamPullConsumer or "
             "JetstreamPushConsumer."
         )
     return consumer.kind

@@ -42,17 +42,17 @@ def of_loop(about: About, loop: asyncio.AbstractEventLoop, thread: int) -> tuple
     task = asyncio.current_task(loop)
     holder, message = task.stepped() if isinstance(task, PoolTask | BatchTask) else (None, None)
     if message is not None and holder != name:
-        held_up = f"{holder} holds up the event loop of both"
-        return logging.WARNING, f"{name}: the handler of {held_up} for {seconds} s. {follows}"
+        blocked = f"{holder} has blocked the event loop that both share"
+        return logging.WARNING, f"{name}: a handler of {blocked} for {seconds} s. {follows}"
     if message is None:
         return logging.ERROR, (
-            f"{name}: code that is not a handler has held up the event loop for {seconds} s, at "
+            f"{name}: code that is not a handler has blocked the event loop for {seconds} s, at "
             f"{place}. {follows}"
         )
     return logging.ERROR, (
-        f"{name}: the handler of {_described(message)} has held up the event loop for {seconds} s, "
+        f"{name}: the handler of {_described(message)} has blocked the event loop for {seconds} s, "
         f"at {place}. {follows} Write blocking code in a plain `def`, which runs in a thread, and "
-        "give what it waits for a timeout."
+        "set a timeout on the blocking call."
     )
 
 
@@ -72,8 +72,8 @@ def of_threads(
     if is_full:
         return logging.ERROR, (
             f"{name}: none of its {len(own)} threads has been free for {seconds} s, and messages "
-            f"wait. The handler that began first has {place}. {_FOLLOWS} a thread is free. Give "
-            "what the handler waits for a timeout. If it may take that long, say so: set "
+            f"wait. The handler that began first has {place}. {_FOLLOWS} a thread is free. Set "
+            "a timeout on the blocking call. If the handler may take this long, set "
             "handler_timeout."
         )
     counts = Counter(each.consumer for each in running)
@@ -82,8 +82,8 @@ def of_threads(
     return level, (
         f"{name}: all {len(running)} threads of this process are held by handlers of {holders}. "
         f"None has been free for {seconds} s, and messages wait. The handler that began first is "
-        f"one of {first.consumer}: it has {place}. {_FOLLOWS} a thread is free. Give what that "
-        f"handler waits for a timeout, give {counts.most_common(1)[0][0]} a lower concurrency, or "
+        f"one of {first.consumer}: it has {place}. {_FOLLOWS} a thread is free. Set a timeout on "
+        f"the blocking call, give {counts.most_common(1)[0][0]} a lower concurrency, or "
         'raise NATS_CONSUMER["max_threads"].'
     )
 

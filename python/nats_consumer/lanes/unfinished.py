@@ -15,9 +15,11 @@ def check_finished(value: object, name: str = "handle_message") -> None:
         )
     if isinstance(value, Future):
         raise TypeError(
-            f"{name} returned a future of a thread pool that nobody waits for: write "
+            f"{name} returned a future of a thread pool that is not waited for: write "
             "`return future.result()`, or `await asyncio.wrap_future(future)` in an `async def`."
         )
     if isawaitable(value) and not getattr(value, "is_done_already", False):
         kind = "coroutine" if iscoroutine(value) else type(value).__name__.lstrip("_")
-        raise TypeError(f"{name} returned a {kind} that nobody awaits: write `return await ...`.")
+        raise TypeError(
+            f"{name} returned a {kind} that is not awaited: write `return await ...`."
+        )

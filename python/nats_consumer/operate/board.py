@@ -23,7 +23,7 @@ def lines_of(
     if server.error is None:
         yield f"Server: {server.server}"
     else:
-        yield f"The server of the connection {server.connection} cannot be asked. {server.error}"
+        yield f"The server of the connection {server.connection} does not answer. {server.error}"
     yield from _section(_heading(width, rates), [_row(it, width, rates) for it in server.consumers])
     yield from _section(
         ("stream", "messages", "bytes", "full", "replicas", "leader"),

@@ -40,7 +40,7 @@ async def pause(client: "Client", durable: "Durable", until: datetime) -> dateti
     note of. Raises NotPossible and StreamError."""
     _check_version(client, "pausing", _PAUSE_SINCE)
     if until <= datetime.now(UTC):
-        raise NotPossible(f"The end of the pause, {written(until)}, is over already.")
+        raise NotPossible(f"The end of the pause, {written(until)}, has passed already.")
     paused = await client.jetstream().pause_consumer(durable.stream, durable.name, until)
     return datetime.fromisoformat(paused.pause_until or "").astimezone(UTC)
 

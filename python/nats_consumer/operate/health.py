@@ -50,7 +50,7 @@ def _of_consumer(it: ConsumerStatus, limits: Limits) -> list[tuple[Level, str]]:
     if it.state == "missing":
         found.append((Level.CRITICAL, f"{it.consumer}: {it.stream}/{it.durable} is missing"))
     if it.state == "unattended":
-        text = f"{it.consumer}: nobody reads, and {behind} messages wait"
+        text = f"{it.consumer}: no worker reads, and {behind} messages wait"
         found.append((Level.CRITICAL, text))
     for name, value, most in (
         ("messages not settled", behind, limits.pending),

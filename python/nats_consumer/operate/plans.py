@@ -239,7 +239,7 @@ def _left(
     if not told:
         return ""
     return (
-        f"CreateStream changes no stream that exists: {', '.join(told)}. To change it, use "
+        f"CreateStream does not change an existing stream: {', '.join(told)}. To change it, use "
         "CreateOrUpdateStream or UpdateStream"
     )
 
@@ -274,7 +274,9 @@ async def _planned_operation(
         coming.durables[operation.stream] += mark == Mark.CREATE
         remark = "" if known else _no_stream(operation.stream)
         if info is not None and (different := operation.differences(info.config)):
-            remark = f"CreateConsumer changes no durable that exists: {', '.join(different)} stays"
+            remark = (
+                f"CreateConsumer does not change an existing durable: {', '.join(different)} stays"
+            )
     else:
         mark = Mark.DELETE if exists else Mark.KEEP
         remark = "only --setup deletes it" if exists else ""

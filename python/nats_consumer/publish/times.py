@@ -19,6 +19,7 @@ TTL = Header.MSG_TTL.value
 # at once, or never (nats-server 2.12.8 and 2.15.1), or deletes at once.
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime(2262, 4, 11, tzinfo=UTC)
+_LAST_DAY = "2262-04-11, the latest time that the server can store"
 
 
 def lines_of(at: At | None, ttl: Ttl | None) -> dict[str, str]:
@@ -28,14 +29,14 @@ def lines_of(at: At | None, ttl: Ttl | None) -> dict[str, str]:
     if at is not None:
         moment = max(_moment(at), _FIRST)
         if moment > _LAST:
-            raise ValueError(f"at={at!r} is after the last day of the server, 2262-04-11.")
+            raise ValueError(f"at={at!r} is after {_LAST_DAY}.")
         text = moment.replace(tzinfo=None).isoformat(timespec="microseconds")
         lines[SCHEDULE] = f"@at {text}Z"
     if ttl is not None:
         seconds = _whole_seconds(ttl)
         # The server would delete the message at once.
         if seconds > (_LAST - moment).total_seconds():
-            raise ValueError(f"ttl={ttl!r} ends after the last day of the server, 2262-04-11.")
+            raise ValueError(f"ttl={ttl!r} ends after {_LAST_DAY}.")
         lines[TTL] = f"{seconds}s"
     return lines
 

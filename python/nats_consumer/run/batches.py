@@ -139,8 +139,8 @@ class Batches:
                 yield from self._judge(item.message, error)
         elif is_whole:
             logger.warning(
-                "%s: a batch of %d messages failed with %s: %s; its halves are handled by "
-                "themselves.",
+                "%s: a batch of %d messages failed with %s: %s; each half is handled "
+                "separately.",
                 self._name,
                 len(items),
                 type(error).__name__,
@@ -160,7 +160,8 @@ class Batches:
             if not item.message.is_acked:
                 self.consumption.failed_in_common(item.message, name, is_late)
         logger.warning(
-            "%s: a batch of %d messages failed with %s: %s; each message comes again.",
+            "%s: a batch of %d messages failed with %s: %s; this blames no message, so all of them are "
+            "delivered again.",
             self._name,
             len(items),
             name,

@@ -68,7 +68,7 @@ class StreamOperation(Operation):
     def after(self, present: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """The configuration that the operation leaves behind, as it goes over the wire, if it finds
         `present`. None is a stream that does not exist."""
-        raise NotImplementedError(f"{self!r} does not tell.")
+        raise NotImplementedError(f"{self!r} has no plan. Override after().")
 
     async def undo(self, jetstream: "JetStreamContext") -> None:
         """Take the change back, where `reversible` says that it can be."""

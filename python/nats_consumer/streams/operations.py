@@ -70,7 +70,7 @@ class _Configured(StreamOperation):
             if error.err_code != _INVALID_CONFIG or _UNCHANGEABLE not in error.description:
                 raise
             raise StreamMismatch(
-                f"Stream {self.name!r} cannot become what {self!r} says: {error.description}. "
+                f"Stream {self.name!r} cannot be changed as {self!r} asks: {error.description}. "
                 "Keep the stream's value, use another stream name, or delete "
                 f"this one with all its messages: {_delete_command(self.name, jetstream)}"
             ) from error

@@ -131,7 +131,7 @@ class Nats:
     async def _advance(self, caller: Caller, seconds: float | timedelta) -> None:
         delay = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
         if not 0 <= delay < inf:
-            raise ValueError(f"The time can only go on, and not by {seconds!r}.")
+            raise ValueError(f"Time can only move forward, not by {seconds!r}.")
         end = self._now + round(delay * SECOND)
         with self._delivering():
             while True:
@@ -253,7 +253,7 @@ class Nats:
     def _delivering(self) -> Iterator[None]:
         """Raises RuntimeError in a handler: its message would come again in the middle of it."""
         if self._is_delivering:
-            raise RuntimeError("A handler cannot have messages delivered. Do it in the test.")
+            raise RuntimeError("A handler cannot call run(), advance() or deliver_one().")
         self._is_delivering = True
         try:
             yield

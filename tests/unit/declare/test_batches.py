@@ -80,7 +80,7 @@ def nothing(self: Any) -> Any: ...
     [
         (not_a_list, "'orders' gets a list: annotate it with one, such as list[dict]"),
         (two, "both orders and others would get the payloads"),
-        (unfilled, "nothing fills 'things'"),
+        (unfilled, "the parameter 'things' gets no value"),
         (nothing, "it takes nothing. Write `def handle_batch(self, messages)`"),
     ],
 )

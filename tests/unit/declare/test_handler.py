@@ -127,7 +127,7 @@ def test_a_wildcard_in_the_list_of_subjects_says_that_it_needs_a_marked_method(
 ) -> None:
     handler = ConsumerHandler(["odd.x.*", "odd.>"])
     assert handler.wildcards_in_vain() == ["odd.x.*", "odd.>"]
-    assert ": 'odd.x.*' in its list of subjects leads to no method" in caplog.text
+    assert ": the wildcard 'odd.x.*' in the subject list has no method" in caplog.text
     assert "mark a method with @handle('odd.x.*')" in caplog.text
     assert "handles no subject" not in caplog.text
 

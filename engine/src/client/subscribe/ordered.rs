@@ -370,7 +370,7 @@ impl Reader {
             target: CONNECTION,
             subject = stored.subject,
             sequence = stored.sequence,
-            "A message with unreadable headers broke the connection; it comes without the lines that cannot be read."
+            "A message with unreadable headers broke the connection. It is delivered without the unreadable header lines."
         );
         while self.is_too_much(&message) {
             self.has_room().await;

@@ -223,7 +223,7 @@ def _say(request: HttpRequest, order: Order, result: Result) -> None:
     if result.problem:
         messages.error(request, visible(result.problem))
     elif result.has_more and not order.is_all:
-        messages.warning(request, "The time was over before all were done.")
+        messages.warning(request, "The time limit was reached before all were done.")
 
 
 def _told(verb: str, result: Result) -> str:

@@ -60,7 +60,7 @@ def check_table(consumer: Declaration) -> None:
         problem = _problem(using)
     except Error as error:
         logger.warning(
-            "%s: the database %r cannot be asked for the table of the inbox: %s",
+            "%s: the tables of the database %r cannot be read: %s",
             consumer.consumer_name,
             using,
             error,

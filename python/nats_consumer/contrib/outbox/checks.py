@@ -22,7 +22,7 @@ def check_relay(**_: Any) -> list[CheckMessage]:
     return [
         CheckWarning(
             'NATS_CONSUMER["outbox_relay"] is False, so workers publish no outbox messages. '
-            "Without a process that runs `manage.py nats_outbox relay`, nobody does. This check "
+            "Without a process that runs `manage.py nats_outbox relay`, they wait. This check "
             "cannot see such a process; `manage.py nats_status` shows it.",
             hint="If you run one, add 'nats_consumer.W016' to SILENCED_SYSTEM_CHECKS. Otherwise "
             "run one, or remove the setting.",

@@ -87,9 +87,9 @@ class RelayThread:
             thread.join(max(deadline - monotonic(), 0.0))
         if self._thread.is_alive():
             logger.warning(
-                "Outbox: the relay of the database %r does not end within %g s, so it is left "
-                "behind. Its lease ends by itself, and rows that it was publishing are published "
-                "again with the same ids.",
+                "Outbox: the relay of the database %r did not end within %g s and is "
+                "abandoned. Its lease expires, and rows that it was publishing are published again "
+                "with the same ids.",
                 self._relay.using,
                 _STOP_SECONDS,
             )
@@ -141,9 +141,9 @@ class RelayThread:
         if not self._is_read_only:
             self._is_read_only = True
             logger.warning(
-                "Outbox: the database %r takes no writes, so its rows are not relayed. If it is a "
+                "Outbox: the database %r accepts no writes, so its rows are not relayed. If it is a "
                 'replica, set DATABASES[%r]["TEST"] = {"MIRROR": ...} to the alias of its primary. '
-                "Looking again every %g s.",
+                "Trying again every %g s.",
                 using,
                 using,
                 _READ_ONLY_PAUSE_SECONDS,
@@ -156,7 +156,7 @@ class RelayThread:
             self._relay.end()
             self._metrics.update(self._relay.published, holds=False)
         except Error as error:
-            logger.info("Outbox: the lease was not given back, so it ends by itself: %s", error)
+            logger.info("Outbox: the lease was not released and will expire: %s", error)
 
 
 class _Nudges:
@@ -208,5 +208,5 @@ def _has_table(alias: str) -> bool:
     try:
         return OutboxMessage._meta.db_table in connections[alias].introspection.table_names()
     except Error as error:
-        logger.warning("Outbox: the database %r cannot be asked for its tables: %s", alias, error)
+        logger.warning("Outbox: the tables of the database %r cannot be read: %s", alias, error)
         return True

@@ -63,7 +63,7 @@ def problems_of(found: Iterable[OutboxStatus], limits: Limits) -> Iterator[tuple
         if each.error is not None:
             yield Level.UNKNOWN, f"{where}: {each.error}"
         if each.rows and each.relay is None:
-            yield Level.CRITICAL, f"{where}: nobody relays, and {each.rows} messages wait"
+            yield Level.CRITICAL, f"{where}: no relay runs, and {each.rows} messages wait"
         if each.stuck:
             yield Level.WARNING, f"{where}: {each.stuck} messages were refused, and their keys wait"
         oldest = each.oldest_seconds or 0.0

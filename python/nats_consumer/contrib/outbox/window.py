@@ -29,7 +29,7 @@ class Windows:
         try:
             wait_for(_warn_of(sorted(new)))
         except NatsConsumerError as error:
-            logger.debug("Outbox: no duplicate_window is known: %s", error)
+            logger.debug("Outbox: the duplicate_window cannot be read: %s", error)
 
 
 async def _warn_of(streams: list[str]) -> None:

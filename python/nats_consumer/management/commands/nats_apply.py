@@ -62,9 +62,12 @@ class Command(PrintingCommand):
     def _complain(self, marks: list[Mark], allowed: set[Mark]) -> None:
         left = []
         if Mark.LOSE in marks and Mark.LOSE not in allowed:
-            left.append("What deletes or skips messages was left out: add --allow-data-loss.")
+            left.append(
+                "Changes that delete or skip messages were left out. Add --allow-data-loss to make "
+                "them."
+            )
         if Mark.STUCK in marks:
-            left.append("What has an x cannot be made as declared.")
+            left.append("Objects marked x cannot be made as declared.")
         if left:
             raise CommandError(" ".join(left))
 

@@ -129,7 +129,7 @@ class Command(PrintingCommand):
         until = await durables.pause(client, durable, until)
         self._say(f"{durable}: paused until {durables.written(until)}.")
         return (
-            "Nothing is delivered before, retries included. Messages that were delivered already "
+            "Until then nothing is delivered, not even retries. Messages that were delivered already "
             "are handled. End the pause with `nats_durable resume`."
         )
 

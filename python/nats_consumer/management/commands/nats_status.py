@@ -121,7 +121,7 @@ class Command(PrintingCommand):
             failed = [f"the server of {each.connection}" for each in found if each.error]
             failed += [f"the database {each.database}" for each in outboxes if each.error]
             if failed:
-                raise CommandError(f"Not asked: {', '.join(failed)}.")
+                raise CommandError(f"No answer from {', '.join(failed)}.")
             return
         limits = Limits(
             pending=options["max_pending"], oldest=options["max_oldest"], dead=options["max_dead"]

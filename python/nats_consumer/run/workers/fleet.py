@@ -337,7 +337,7 @@ class Fleet:
         if not self._to_show:
             return
         worker = self._to_show.popleft()
-        logger.info("The worker %d shows on stderr what it does.", worker.process.pid)
+        logger.info("The worker %d writes its stacks to stderr.", worker.process.pid)
         worker.process.signal(signal.SIGUSR1)
 
     def _excuse(self, now: float) -> None:
@@ -383,7 +383,7 @@ class Fleet:
                 logger.error("No worker could be started: %s.", error)
                 return
             pause = self._start_later(slot, now)
-            logger.error("A worker could not be started: %s. Tried again in %.1f s.", error, pause)
+            logger.error("A worker could not be started: %s. Trying again in %.1f s.", error, pause)
 
     def _begin(self, slot: Slot, reason: Reason, now: float) -> Worker:
         process = self._start(slot.number, reason, self._is_setup_due)
@@ -424,8 +424,8 @@ class Fleet:
         worker.is_hung = True
         worker.kill_by(now + _LAST_SECONDS)
         logger.error(
-            "The worker %d has said nothing for %.0f s, so it is killed. Before that, it shows on "
-            "stderr what it does.",
+            "The engine of worker %d has not reported for %.0f s. The worker writes its stacks to "
+            "stderr, then it is killed.",
             worker.process.pid,
             worker.last.silence or now - worker.began,
         )
@@ -511,7 +511,7 @@ class Fleet:
         if replacement.reason is Reason.RELOAD:
             self._is_rolling = False
             self._queue.clear()
-            consequence = "No other worker is replaced. Those that run stay."
+            consequence = "No other worker is replaced."
         else:
             old.postpone(now + slot.pauses.after(0))
         logger.error("A new worker could not take its place: %s. %s", why, consequence)
@@ -596,7 +596,7 @@ def _report_drained(worker: Worker, status: int) -> None:
     # One that still loads the project has no handlers that could finish.
     if status and worker.was_ready:
         logger.warning(
-            "The worker %d %s while it drained. Messages whose handlers still ran come again.",
+            "The worker %d %s while it drained. Messages whose handlers still ran are delivered again.",
             worker.process.pid,
             _ending_of(worker, status),
         )
@@ -609,5 +609,5 @@ def _ending_of(worker: Worker, status: int) -> str:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
-    memory = f", it used {worker.rss // _MIB} MiB" if worker.rss else ""
+    memory = f" ({worker.rss // _MIB} MiB of memory)" if worker.rss else ""
     return f"was ended by {name}{memory}"

@@ -85,4 +85,4 @@ def finish(coroutine: Coroutine[Any, Any, _Value]) -> _Value:
         value: _Value = done.value
         return value
     coroutine.close()
-    raise RuntimeError("The test kit waited for an event loop that there is not.")
+    raise RuntimeError("The test kit needs an event loop, and none is running.")

@@ -275,7 +275,7 @@ def test_a_worker_that_the_system_cannot_start_is_tried_again_and_the_others_sta
     stage.started[1].status = 1
     stage.refusal = NO_PROCESS
     stage.turn(10)
-    assert "Resource temporarily unavailable. Tried again in" in caplog.text
+    assert "Resource temporarily unavailable. Trying again in" in caplog.text
     assert stage.started[0].heard == []
     stage.refusal = None
     stage.turn(10)
@@ -533,4 +533,4 @@ def test_workers_show_what_they_do_one_after_the_other(caplog: pytest.LogCapture
         shown.append([each.pid for each in stage.started if each.heard])
     pids = [each.pid for each in stage.started]
     assert shown == [pids[:1], pids[:2], pids]
-    assert caplog.messages == [f"The worker {pid} shows on stderr what it does." for pid in pids]
+    assert caplog.messages == [f"The worker {pid} writes its stacks to stderr." for pid in pids]

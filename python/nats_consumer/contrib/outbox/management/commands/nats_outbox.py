@@ -131,7 +131,7 @@ def _complain(missing: list[int], problem: str) -> None:
     """Raises CommandError if an id is missing."""
     if missing:
         told = "; ".join(f"{each} {problem}" for each in missing)
-        raise CommandError(f"{told}. What is published is not in the outbox any more.")
+        raise CommandError(f"{told}. Published messages are no longer in the outbox.")
 
 
 def _only(aliases: list[str]) -> str:
