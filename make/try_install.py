@@ -84,7 +84,7 @@ def _run_container(folder: Path, python: str, requirements: list[str]) -> None:
     log = folder / "container.log"
     process = container.start(log)
     try:
-        _eventually(lambda: "Orders consumes" in log.read_text(), log.read_text)
+        _eventually(lambda: "Orders: consuming" in log.read_text(), log.read_text)
         assert process.stop(_TIMEOUT) == 0, log.read_text()
     finally:
         process.end()

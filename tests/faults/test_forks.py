@@ -100,7 +100,7 @@ def test_celery_prefork(stage: Stage) -> None:
 def test_a_worker_started_from_a_forked_child_consumes(stage: Stage) -> None:
     """The parent has published before, as a server does that starts workers itself."""
     worker = stage.run("forked_worker.py", "Pulled", "PulledInThreads")
-    eventually(lambda: "PulledInThreads consumes" in worker.output, 30, lambda: worker.output)
+    eventually(lambda: "PulledInThreads: consuming" in worker.output, 30, lambda: worker.output)
     assert stage.produce(100).finish() == 0
     stage.settled("Pulled", "PulledInThreads")
     worker.interrupt()

@@ -55,7 +55,7 @@ def test_a_late_handler_that_holds_the_gil_is_tried_elsewhere_meanwhile(stage: S
     assert first.pid != second.pid
     stage.settled("PulledInThreads")
     [letter] = stage.witness.messages(f"{STREAM}-dlq")
-    assert "timed out after 1s" in dict(letter.headers)["Dlq-Error"]
+    assert "timed out after 1 s" in dict(letter.headers)["Dlq-Error"]
 
 
 @pytest.mark.faults_smoke

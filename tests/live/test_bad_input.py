@@ -97,7 +97,7 @@ def test_server_lost_while_running_and_back_goes_on(
 ) -> None:
     settings.NATS_CONSUMER = {"connect_args": {"servers": own_server.url}}
     worker = make_project(CONSUMERS.format(stream=stream), own_server.url).consume("--setup")
-    worker.wait_for("OrderConsumer consumes")
+    worker.wait_for("OrderConsumer: consuming")
     store(stream, b"1", create=False)
     worker.wait_for("handled b'1'")
     getattr(own_server, lose)()
@@ -114,7 +114,7 @@ def test_signal_while_the_server_is_away_ends_it_all_the_same(
     make_project: Callable[..., Project], own_server: NatsServer, stream: str
 ) -> None:
     worker = make_project(CONSUMERS.format(stream=stream), own_server.url).consume("--setup")
-    worker.wait_for("OrderConsumer consumes")
+    worker.wait_for("OrderConsumer: consuming")
     own_server.kill()
     worker.interrupt(signal.SIGTERM)
     assert worker.finish(timeout=20) == 0, worker.output
@@ -291,9 +291,9 @@ class Missing(OrderConsumer):
     )
     worker = make_project(text).consume()
     worker.wait_for("handled b'1'")
-    line = worker.wait_for("Missing did not start")
+    line = worker.wait_for("Missing: the consumer did not start")
     assert f"{stream}_missing" in line
     store(f"{stream}_missing", b"2", subject="created")
-    worker.wait_for("Missing consumes")
+    worker.wait_for("Missing: consuming")
     worker.interrupt()
     assert worker.finish() == 0, worker.output

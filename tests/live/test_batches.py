@@ -737,7 +737,7 @@ async def test_a_batch_that_hangs_is_named_and_another_worker_takes_what_gathers
 ) -> None:
     project = make_project(HANGS.format(stream=stage.stream, how=how))
     first = project.consume()
-    await asyncio.to_thread(first.wait_for, "Rows consumes")
+    await asyncio.to_thread(first.wait_for, "Rows: consuming")
     await stage.publish("hangs", "too", "one", "two")
     said = await asyncio.to_thread(first.wait_for, text)
     assert re.search(r"message 1 of .* shop/consumers\.py:\d+ in handle_batch", said)

@@ -176,7 +176,7 @@ def test_debug_needs_nothing_that_is_not_installed(
     for absent in ("watchfiles", "uvloop", "nats"):
         project.write(f"{absent}.py", f"raise ImportError('{absent} is not installed')")
     worker = project.consume("--setup")
-    worker.wait_for("Orders consumes")
+    worker.wait_for("Orders: consuming")
     worker.interrupt()
     assert worker.finish() == 0, worker.output
 

@@ -133,7 +133,7 @@ def port(server: NatsServer) -> str:
 def consuming(project: Project, *arguments: str) -> Command:
     worker = project.consume(*arguments)
     for name in ("Orders", "Events"):
-        worker.wait_for(f"{name} consumes")
+        worker.wait_for(f"{name}: consuming")
     return worker
 
 
@@ -295,7 +295,7 @@ def test_an_operation_of_setup_may_name_another_system(
     )
     add_connection(project, "analytics", servers=analytics.url, **USER)
     worker = project.consume("--setup")
-    worker.wait_for("Events consumes")
+    worker.wait_for("Events: consuming")
     assert set(analytics.streams()) == {"events"}
     assert set(own_server.streams()) == {"orders"}
 

@@ -37,7 +37,7 @@ def test_each_process_gets_what_is_new_and_nothing_is_left_behind(
     project = make_project(CONSUMERS.format(stream=stream))
     workers = [project.consume(), project.consume()]
     for worker in workers:
-        worker.wait_for("Prices consumes")
+        worker.wait_for("Prices: consuming")
     names = durables(nats_server, stream)
     assert len(set(names)) == 2
     assert all(name.startswith("Prices-") for name in names)

@@ -106,7 +106,7 @@ def test_a_forked_child_is_told_that_it_cannot_settle_the_message(
     project = make_project(consumers.replace("class Orders", f"{SETTLE.strip()}\n\n\nclass Orders"))
     project.write("publish.py", PUBLISH)
     worker = project.consume("--setup")
-    worker.wait_for("Orders consumes")
+    worker.wait_for("Orders: consuming")
     assert project.run("publish.py", f"{stream}.created", "any").finish() == 0
     (line,) = worker.wait_for_lines("the child ended with", 1)
     assert line.endswith("with 0")
@@ -126,7 +126,7 @@ def test_a_forked_child_ends_where_it_leaves_the_handler(
     project = make_project(text)
     project.write("publish.py", PUBLISH)
     worker = project.consume("--setup")
-    worker.wait_for("Orders consumes")
+    worker.wait_for("Orders: consuming")
     for number, (what, status) in enumerate(
         {"exit": 3, "text": 1, "return": 0, "error": 1}.items(), 1
     ):

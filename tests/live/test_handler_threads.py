@@ -226,7 +226,7 @@ def test_messages_of_a_consumer_whose_threads_others_hold_go_to_other_workers(
         assert publisher.finish() == 0, publisher.output
 
     worker = project.consume("Hanging", "Innocent", "--setup")
-    worker.wait_for_lines("consumes", 2)
+    worker.wait_for_lines("consuming", 2)
     publish("hanging")
     worker.wait_for_lines("hanging began", 2)
     publish("innocent")

@@ -134,7 +134,7 @@ async def test_after_the_last_attempt_handle_error_runs_although_every_thread_is
                 message.nak()
 
         def handle_error(self, message: Any, error: Exception, attempt: int) -> None:
-            errors.append((type(error), "200ms" in str(error), attempt, message.is_acked))
+            errors.append((type(error), "0.2 s" in str(error), attempt, message.is_acked))
             errors.append(threading.current_thread().name)
             message.ack()
 
@@ -183,7 +183,7 @@ async def test_its_dead_letter_says_that_it_timed_out(stage: Stage) -> None:
             letter = await stage.jetstream.get_msg(f"{stage.stream}-dlq", seq=1)
     assert letter.data == b"slow"
     assert letter.headers["Dlq-Reason"] == "attempts exhausted"
-    error = "TimeoutError: timed out after 200ms, the consumer's handler_timeout"
+    error = "TimeoutError: timed out after 0.2 s, the consumer's handler_timeout"
     assert letter.headers["Dlq-Error"] == error
 
 

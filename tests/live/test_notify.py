@@ -94,7 +94,7 @@ async def test_a_process_tells_when_it_is_ready_reloads_and_stops(
 ) -> None:
     command = start(*arguments)
     await becomes_true(lambda: manager.count("READY=1") == 1, 60, lambda: command.output)
-    command.wait_for("All 2 workers are ready" if arguments else "Orders consumes", 5)
+    command.wait_for("All 2 workers are ready" if arguments else "Orders: consuming", 5)
     command.interrupt(signal.SIGHUP)
     await becomes_true(lambda: manager.count("RELOADING=1") == 1)
     await becomes_true(lambda: manager.count("READY=1") == 2, 60, lambda: command.output)
@@ -135,6 +135,6 @@ async def test_without_a_manager_nothing_is_told_and_nothing_is_needed(
 ) -> None:
     project = make_project(CONSUMERS.format(stream=stage.stream, handler="pass"))
     command = project.run("manage.py", "nats_consumer", NOTIFY_SOCKET="/nowhere/notify")
-    command.wait_for("Orders consumes")
+    command.wait_for("Orders: consuming")
     command.interrupt()
     assert command.finish() == 0, command.output

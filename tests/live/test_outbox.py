@@ -861,7 +861,7 @@ def test_a_worker_relays_what_its_handlers_write(
     try:
         assert project.run("manage.py", "migrate").finish(30) == 0
         worker = project.consume()
-        worker.wait_for("consumes")
+        worker.wait_for("consuming")
         publish(f"{stream}.paid", b"7")
         eventually(lambda: (f"{stream}.invoiced", b"7") in stored(stream))
         worker.interrupt()

@@ -100,7 +100,7 @@ def test_a_worker_is_ready_when_it_consumes_and_not_before(
     assert probes.get("/livez")[:2] == (200, "live\n")
     assert probes.samples().value("ready", consumer="Orders") == 0
     (project.folder / "wait").unlink()
-    worker.wait_for("Orders consumes")
+    worker.wait_for("Orders: consuming")
     ready = eventually(lambda: (answer := probes.get("/readyz")).status == 200 and answer)
     assert ready.text.startswith("[+] Orders consuming (")
     assert probes.samples().value("state", state="consuming") == 1
@@ -112,7 +112,7 @@ def test_a_worker_is_ready_when_it_consumes_and_not_before(
 def test_without_the_option_nothing_listens(make_shop: Callable[..., Project]) -> None:
     project = make_shop()
     worker = project.consume("--setup")
-    worker.wait_for("Orders consumes")
+    worker.wait_for("Orders: consuming")
     assert listening(worker.pid) == set()
 
 
@@ -230,7 +230,7 @@ def test_a_port_that_is_taken_stops_nobody_and_is_used_when_it_is_free(
         worker = project.consume("--setup", "--http", f":{port}")
         told = worker.wait_for(f"cannot be served at 127.0.0.1:{port}")
         assert told.startswith("ERROR nats_consumer.worker: ")
-        worker.wait_for("Orders consumes")
+        worker.wait_for("Orders: consuming")
         run(project, PUBLISH, f"{stream}.created", "one")
         worker.wait_for("handled one")
     worker.wait_for("Probes and metrics are served at", 10)

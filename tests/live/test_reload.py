@@ -42,7 +42,7 @@ class Shop:
 
     def start(self) -> Command:
         command = self.project.consume("--reload")
-        command.wait_for("Orders consumes")
+        command.wait_for("Orders: consuming")
         return command
 
     def change(self, version: int, seconds: float = 0) -> None:
@@ -65,7 +65,7 @@ async def test_a_change_starts_it_anew_with_the_new_code(shop: Shop, stage: Stag
     worker.wait_for("version 1 finished one")
     shop.change(2)
     worker.wait_for("consumers.py changed")
-    worker.wait_for_lines("Orders consumes", 2)
+    worker.wait_for_lines("Orders: consuming", 2)
     await stage.publish("two")
     worker.wait_for("version 2 finished two")
     assert worker.lines_with("version 1 finished two") == []
@@ -94,7 +94,7 @@ async def test_a_mistake_is_waited_out(shop: Shop) -> None:
     worker.wait_for("SyntaxError")
     worker.wait_for("waiting for a change")
     shop.change(2)
-    worker.wait_for_lines("Orders consumes", 2)
+    worker.wait_for_lines("Orders: consuming", 2)
     worker.interrupt()
     assert worker.finish() == 0
 
@@ -112,7 +112,7 @@ async def test_only_python_of_the_project_counts(shop: Shop) -> None:
     shop.project.write("shop/models.py", "")
     (line,) = worker.wait_for_lines(" changed: ", 1)
     assert "shop/models.py" in line
-    worker.wait_for_lines("Orders consumes", 2)
+    worker.wait_for_lines("Orders: consuming", 2)
 
 
 async def test_it_runs_without_debug_and_says_what_it_is_meant_for(shop: Shop) -> None:
@@ -133,7 +133,7 @@ async def test_it_needs_no_activated_environment(
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     worker = shop.start()
     shop.change(2)
-    worker.wait_for_lines("Orders consumes", 2)
+    worker.wait_for_lines("Orders: consuming", 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -190,10 +190,10 @@ async def test_the_embedded_server_writes_its_store_unnoticed_and_comes_again(
     project = make_project(EMBEDDED.format(version=1), url="embedded")
     worker = project.consume("--reload", "--setup")
     worker.wait_for("Stream orders is created")
-    worker.wait_for("Orders consumes")
+    worker.wait_for("Orders: consuming")
     project.write("shop/consumers.py", EMBEDDED.format(version=2))
     worker.wait_for("Stream orders already exists")
-    worker.wait_for_lines("Orders consumes", 2)
+    worker.wait_for_lines("Orders: consuming", 2)
     assert len(worker.lines_with(" changed: ")) == 1
     worker.interrupt()
     assert worker.finish() == 0

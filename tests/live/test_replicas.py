@@ -58,7 +58,7 @@ def test_two_processes_share_a_durable_and_handle_nothing_twice(
     project.write("publish.py", PUBLISH.format(stream=stream))
     workers = [project.consume("--setup"), project.consume("--setup")]
     for worker in workers:
-        worker.wait_for("Orders consumes")
+        worker.wait_for("Orders: consuming")
     assert project.run("publish.py").finish() == 0
     for worker in workers:
         worker.wait_for("began")
@@ -91,7 +91,7 @@ def test_second_process_goes_on_where_a_killed_one_left_off(
     project = make_project(text)
     project.write("publish.py", PUBLISH.format(stream=stream))
     first = project.consume("--setup")
-    first.wait_for("Orders consumes")
+    first.wait_for("Orders: consuming")
     assert project.run("publish.py").finish() == 0
     first.wait_for_lines("began", 2)
     first.end()

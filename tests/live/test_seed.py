@@ -116,8 +116,8 @@ def test_both_consumers_handle_every_message_once(
     shop: Project, own_server: NatsServer, arguments: tuple[str, ...]
 ) -> None:
     worker = shop.consume("--setup", *arguments)
-    worker.wait_for("OrderConsumer consumes")
-    worker.wait_for("BatchOrderConsumer consumes")
+    worker.wait_for("OrderConsumer: consuming")
+    worker.wait_for("BatchOrderConsumer: consuming")
     assert shop.run("publish.py").finish() == 0
     handled = worker.wait_for_lines("INFO shop.consumers: ", 80)
     worker.interrupt(signal.SIGTERM)
@@ -134,7 +134,7 @@ def test_both_consumers_handle_every_message_once(
 
 def test_one_consumer_by_name_leaves_the_other_alone(shop: Project, own_server: NatsServer) -> None:
     worker = shop.consume("OrderConsumer", "--setup")
-    worker.wait_for("OrderConsumer consumes")
+    worker.wait_for("OrderConsumer: consuming")
     assert shop.run("publish.py").finish() == 0
     worker.wait_for_lines("INFO shop.consumers: ", 40)
     worker.interrupt(signal.SIGINT)
@@ -153,8 +153,8 @@ def test_publishing_without_the_stream_is_an_error_that_names_the_subject(shop: 
 def test_setup_may_run_again_and_keeps_what_is_there(shop: Project, own_server: NatsServer) -> None:
     for _ in range(2):
         worker = shop.consume("--setup")
-        worker.wait_for("OrderConsumer consumes")
-        worker.wait_for("BatchOrderConsumer consumes")
+        worker.wait_for("OrderConsumer: consuming")
+        worker.wait_for("BatchOrderConsumer: consuming")
         assert shop.run("publish.py").finish() == 0
         worker.wait_for_lines("INFO shop.consumers: ", 80)
         worker.interrupt()

@@ -68,8 +68,8 @@ def test_settings_consumers_and_publishing_script_work_together(
     shop: Project, own_server: NatsServer
 ) -> None:
     worker = shop.consume("--setup")
-    worker.wait_for("OrderConsumer consumes")
-    worker.wait_for("BatchOrderConsumer consumes")
+    worker.wait_for("OrderConsumer: consuming")
+    worker.wait_for("BatchOrderConsumer: consuming")
     publisher = shop.run("publish.py")
     assert publisher.finish() == 0
     assert "Publishing message 4..." in publisher.output
@@ -94,11 +94,11 @@ def test_settings_consumers_and_publishing_script_work_together(
 )
 def test_every_command_line_runs(shop: Project, arguments: list[str]) -> None:
     setup = shop.consume("OrderConsumer", "--setup")
-    setup.wait_for("OrderConsumer consumes")
+    setup.wait_for("OrderConsumer: consuming")
     setup.interrupt()
     assert setup.finish() == 0, setup.output
     worker = shop.consume(*arguments)
-    worker.wait_for("OrderConsumer consumes")
+    worker.wait_for("OrderConsumer: consuming")
     worker.interrupt()
     assert worker.finish() == 0, worker.output
 

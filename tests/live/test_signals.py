@@ -63,7 +63,7 @@ class Shop:
 
     def start(self, *arguments: str) -> Command:
         worker = self.project.consume("--setup", *arguments)
-        worker.wait_for("Orders consumes")
+        worker.wait_for("Orders: consuming")
         return worker
 
     def publish(self, payload: str) -> None:
@@ -151,7 +151,7 @@ def test_a_hangup_lets_what_runs_finish_and_the_process_begin_again(
     shop.worker.wait_for("Draining")
     shop.let_go()
     shop.worker.wait_for("finished one")
-    shop.worker.wait_for_lines("Orders consumes", 2)
+    shop.worker.wait_for_lines("Orders: consuming", 2)
     assert (shop.worker.pid, shop.worker.has_ended) == (pid, False)
     shop.publish("two")
     shop.worker.wait_for("finished two")
@@ -184,7 +184,7 @@ def test_a_process_whose_terminal_was_closed_drains_and_ends(
     shop.let_go()
     shop.project.write("on_a_terminal.py", ON_A_TERMINAL)
     starter = shop.project.run("on_a_terminal.py")
-    starter.wait_for("Orders consumes")
+    starter.wait_for("Orders: consuming")
     starter.interrupt()
     assert starter.finish() == 0, starter.output
     assert starter.lines_with("status 0")

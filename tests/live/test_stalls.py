@@ -104,7 +104,7 @@ def test_an_async_handler_that_blocks_the_event_loop_is_named_and_others_take_wh
     shop: Shop, stream: str
 ) -> None:
     worker = shop.project.consume("Async", "Other", "--setup")
-    worker.wait_for_lines("consumes", 2)
+    worker.wait_for_lines("consuming", 2)
     shop.publish("async", "hangs")
     shop.publish("other", "one", "two")
     said = worker.wait_for(f"Async: the handler of message 1 of {stream}.async", timeout=SOON)
@@ -124,7 +124,7 @@ def test_threads_that_hang_are_named_and_others_take_what_waits(
     shop: Shop, stream: str, what: str
 ) -> None:
     worker = shop.project.consume("Threads", "--setup")
-    worker.wait_for("Threads consumes")
+    worker.wait_for("Threads: consuming")
     shop.publish("threads", what, what, "one", "two")
     said = worker.wait_for("Threads: none of its 2 threads has been free", timeout=SOON)
     assert re.search(rf"has message [12] of {stream}\.threads", said)

@@ -123,7 +123,7 @@ async def test_the_healthcheck_of_the_compose_file_passes_where_workers_consume(
     _, python, option, code = services["consumers"]["healthcheck"]["test"]
     assert (python, option) == ("python", "-c")
     worker = project.consume("--http", "127.0.0.1:0")
-    worker.wait_for("Orders consumes")
+    worker.wait_for("Orders: consuming")
     code = code.replace("http://127.0.0.1:9464", Probes(worker).url)
     assert eventually(lambda: project.run("-c", code).finish() == 0)
     worker.interrupt()

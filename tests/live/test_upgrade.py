@@ -87,7 +87,7 @@ class Shop:
     def start_ours(self) -> Command:
         """Start our worker, and wait until it consumes."""
         worker = self._project.consume("OrderConsumer")
-        worker.wait_for(": OrderConsumer consumes ")
+        worker.wait_for(": OrderConsumer: consuming ")
         return worker
 
     def publish(self, *payloads: int) -> None:

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use tracing::warn;
 
 use crate::deliver::attempt::Attempt;
+use crate::deliver::judge::timeout_text;
 use crate::deliver::message::Message;
 use crate::host::lock::lock;
 use crate::host::runtime::runtime;
@@ -162,9 +163,9 @@ impl Call {
         warn!(
             target: LOG,
             consumer = self.consumer,
-            "A batch of {} messages timed out after {limit:?}, the consumer's handler_timeout. All its messages are delivered again. \
-             The handler still runs in its thread, because a thread cannot be stopped. Its result is ignored.",
+            "A batch of {} messages {}. All its messages are delivered again. The handler still runs in its thread, because a thread cannot be stopped. Its result is ignored.",
             self.attempts.len(),
+            timeout_text(limit),
         );
     }
 }

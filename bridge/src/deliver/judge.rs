@@ -125,7 +125,12 @@ fn carry_out(delivery: &Delivery, outcome: Outcome) {
 
 /// The error of a handler that ran longer than its timeout.
 pub(crate) fn timeout_error(limit: Duration) -> PyErr {
-    PyTimeoutError::new_err(format!("timed out after {limit:?}, the consumer's handler_timeout"))
+    PyTimeoutError::new_err(timeout_text(limit))
+}
+
+/// The text of that error, as Python's `timeout_text`.
+pub(crate) fn timeout_text(limit: Duration) -> String {
+    format!("timed out after {} s, the consumer's handler_timeout", limit.as_secs_f64())
 }
 
 /// An error in one line: class and text, and those of its parts if it is a group.

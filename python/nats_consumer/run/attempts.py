@@ -234,7 +234,12 @@ async def limited(
 
 def timeout_error(limit: float | None) -> TimeoutError:
     """The error of a handler that ran longer than its limit, in seconds."""
-    return TimeoutError(f"timed out after {limit:g} s, the consumer's handler_timeout")
+    return TimeoutError(timeout_text(limit))
+
+
+def timeout_text(limit: float | None) -> str:
+    """The text of that error."""
+    return f"timed out after {limit:g} s, the consumer's handler_timeout"
 
 
 def _unsealed(call: Call, path: str) -> Call:  # noqa: ARG001

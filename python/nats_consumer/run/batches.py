@@ -13,6 +13,8 @@ from nats_consumer.message import Message
 from nats_consumer.outcomes import Outcome, Retry, raised_outcome
 from nats_consumer.terminal import visible
 
+from .attempts import timeout_text
+
 if TYPE_CHECKING:
     from nats_consumer._native import Consumption, Halves
 
@@ -28,7 +30,7 @@ class BatchTimeoutError(TimeoutError):
     """A call of handle_batch exceeded the consumer's handler_timeout."""
 
     def __init__(self, limit: float | None, *, is_settled: bool = False) -> None:
-        super().__init__(f"timed out after {limit:g} s, the consumer's handler_timeout")
+        super().__init__(timeout_text(limit))
         self.is_settled = is_settled
 
 

@@ -127,7 +127,7 @@ class Supervised:
             if self._draining:
                 return
             if self._was_reported:  # Else the caller may give up after the first start.
-                self._log.info("%s restarts after %g s.", self.name, pause)
+                self._log.info("%s: restarting after %g s.", self.name, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def drain(self, seconds: float) -> None:
@@ -174,7 +174,7 @@ class Supervised:
             consumption.stop()
             raise
         except Exception as error:
-            self._log.error("%s ended: %s", self.name, error, exc_info=is_unexpected(error))
+            self._log.error("%s: the consumer ended: %s", self.name, error, exc_info=is_unexpected(error))
         finally:
             self._consumption = None
             if self._dispatch is not None:
@@ -183,7 +183,7 @@ class Supervised:
     async def _until_finished(self, consumption: "Consumption") -> None:
         await consumption.finished()
         if not self._draining:
-            self._log.error("%s ended without being asked to.", self.name)
+            self._log.error("%s: the consumer ended without being asked to.", self.name)
             await self._drain(consumption, _LEFT_OVER_SECONDS)
 
     async def _start(self) -> "Consumption":
@@ -194,7 +194,7 @@ class Supervised:
         options = consumer_options(consumer, self._overrides)
         if left_out := left_out_message(consumer):
             self._log.warning("%s", left_out)
-        self._log.debug("%s starts with %s.", self.name, options)
+        self._log.debug("%s: starting with %s.", self.name, options)
         await self._once_available(self._apply_setup)
         if consumer.idempotent:
             await asyncio.to_thread(check_table, consumer)
@@ -206,7 +206,7 @@ class Supervised:
             return consumption  # drain() waits for it
         dispatch.start(consumption)
         self._log.info(
-            "%s consumes %s from stream %s (durable %s, %s, %d at a time).",
+            "%s: consuming %s from stream %s (durable %s, %s, %d at a time).",
             self.name,
             ", ".join(options.filter_subjects),
             options.stream,
@@ -231,7 +231,7 @@ class Supervised:
                 if not is_told:
                     is_told = True
                     self._log.warning(
-                        "%s waits up to %g s for JetStream: %s", self.name, seconds, error
+                        "%s: waiting up to %g s for JetStream: %s", self.name, seconds, error
                     )
             await asyncio.sleep(_ELECTION_PAUSE)
 
@@ -254,7 +254,7 @@ class Supervised:
         """Log that the consumer did not start, with the traceback of an unexpected error."""
         self._was_reported = True
         self._log.error(
-            "%s did not start: %s",
+            "%s: the consumer did not start: %s",
             self.name,
             error,
             exc_info=error if is_unexpected(error) else None,

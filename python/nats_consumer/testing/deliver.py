@@ -16,7 +16,7 @@ from nats_consumer.names import covers, is_wildcard
 from nats_consumer.outcomes import Ack, Outcome, as_outcome, raised_outcome
 from nats_consumer.payloads.event import event_of
 from nats_consumer.publish.drafts import OWN, make_draft
-from nats_consumer.run.attempts import limited
+from nats_consumer.run.attempts import limited, timeout_error
 
 from .capture import STREAM
 from .message import FakeMessage
@@ -48,7 +48,7 @@ async def adeliver(
         try:
             limit = instance.handler_timeout
             handler = handler_within(instance, failures)
-            answer = await in_time(limit, handler, message, lambda: _timed_out(limit))
+            answer = await in_time(limit, handler, message, partial(timeout_error, limit))
             if failures:
                 raise failures[0]
         except Exception as error:
@@ -87,10 +87,6 @@ def in_time_here(
     if limit is not None and monotonic() - began > limit:
         raise timed_out()
     return answer
-
-
-def _timed_out(limit: float | None) -> TimeoutError:
-    return TimeoutError(f"timed out after {limit:g} s, the consumer's handler_timeout")
 
 
 def deliver(

@@ -104,7 +104,7 @@ class PageRun:
         worker = self._project.consume("--setup", "--log-level", "INFO") if consumers else None
         if worker:
             for consumer in consumers:
-                worker.wait_for(f": {consumer} consumes ")
+                worker.wait_for(f": {consumer}: consuming ")
         self._run_snippets(worker)
         if worker:
             self._every_consumer_gets_something(worker)

@@ -38,7 +38,7 @@ class Worker:
     def is_ready(self) -> "Worker":
         """Wait until every consumer consumes."""
         for consumer in self.consumers:
-            self.command.wait_for(f"{consumer} consumes", timeout=30)
+            self.command.wait_for(f"{consumer}: consuming", timeout=30)
         return self
 
     def resources(self) -> dict[str, int]:

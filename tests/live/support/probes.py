@@ -50,7 +50,7 @@ class Probes:
 def consuming(project: Project, *arguments: str) -> tuple[Command, Probes]:
     """A worker that has begun to consume, and its probes."""
     worker = project.consume(*arguments, "--http", "127.0.0.1:0")
-    worker.wait_for("Orders consumes")
+    worker.wait_for("Orders: consuming")
     return worker, Probes(worker)
 
 

@@ -86,7 +86,7 @@ def test_a_start_during_an_election_waits_for_jetstream(
         assert len(engine.consumptions) == 1
 
     supervise_it(test, engine)
-    assert caplog.text.count("waits up to 15 s for JetStream") == 1
+    assert caplog.text.count("waiting up to 15 s for JetStream") == 1
 
 
 def test_streams_are_set_up_when_jetstream_has_a_leader(pauses: list[float]) -> None:
@@ -217,7 +217,7 @@ def test_a_consumer_that_cannot_start_is_tried_again_with_growing_pauses(
 
     supervise_it(test, engine)
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
-    assert caplog.text.count("Pulling did not start: no stream 'orders'") == 6  # but for the first
+    assert caplog.text.count("Pulling: the consumer did not start: no stream 'orders'") == 6  # but for the first
 
 
 def test_a_consumer_that_ends_is_started_again(
@@ -231,7 +231,7 @@ def test_a_consumer_that_ends_is_started_again(
 
     supervise_it(test, engine)
     assert pauses == [1]
-    assert "Pulling ended: the durable was deleted" in caplog.text
+    assert "Pulling: the consumer ended: the durable was deleted" in caplog.text
 
 
 def test_a_consumption_that_ends_by_itself_is_drained_and_started_again(
@@ -247,7 +247,7 @@ def test_a_consumption_that_ends_by_itself_is_drained_and_started_again(
     first, second = engine.consumptions
     assert (first.drained_for, second.drained_for) == (supervise._LEFT_OVER_SECONDS, 5.0)
     assert pauses == [1]
-    assert "Pulling ended without being asked to." in caplog.text
+    assert "Pulling: the consumer ended without being asked to." in caplog.text
 
 
 def test_what_has_ended_by_itself_is_not_drained_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_a_consumer_whose_constructor_fails_is_reported_by_name(
         await engine.running()
 
     supervise_it(test, engine, consumer=Fragile)
-    assert "Fragile did not start: in __init__" in caplog.text
+    assert "Fragile: the consumer did not start: in __init__" in caplog.text
     assert "Traceback" in caplog.text
 
 

@@ -118,7 +118,7 @@ def test_an_unexpected_one_of_different_errors_is_logged_with_its_traceback(
     with pytest.raises(WorkerError, match="Second: a bug"):
         run(plan(First, Second))
     (record,) = caplog.records
-    assert record.getMessage() == "Second did not start: a bug"
+    assert record.getMessage() == "Second: the consumer did not start: a bug"
     assert record.exc_info
 
 
@@ -136,7 +136,7 @@ def test_one_that_cannot_start_leaves_the_others_running(
     engine(start)
     run(plan(First, Second))
     assert running[0].drained_for == 7.0
-    assert "First did not start: no stream 'orders'" in caplog.text
+    assert "First: the consumer did not start: no stream 'orders'" in caplog.text
 
 
 def test_a_signal_ends_a_start_that_hangs_and_logs_no_error(
@@ -166,7 +166,7 @@ def test_a_start_that_fails_after_the_signal_is_logged(
     run(plan(First))
     gc.collect()
     errors = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
-    assert errors == ["First did not start: no server at 127.0.0.1:1"]
+    assert errors == ["First: the consumer did not start: no server at 127.0.0.1:1"]
 
 
 class ProcessEnded(KeyboardInterrupt):
