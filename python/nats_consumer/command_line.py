@@ -118,6 +118,11 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]] if match else float(text)
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, as in "1 message" and "2 messages"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def is_wanted(question: str, *, otherwise: str) -> bool:
     """Ask at the terminal; whether the answer is yes. Raises CommandError without a terminal;
     `otherwise` is the option that is needed then."""

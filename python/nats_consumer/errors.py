@@ -6,6 +6,7 @@ catches what is raised here; elsewhere they stand by themselves. What is raised 
 # ruff: noqa: A001, N818 - the names are nats-py's
 
 import builtins
+from importlib import import_module
 
 
 class Error(Exception):
@@ -120,11 +121,15 @@ class MsgAlreadyAckdError(Error):
     """The message is settled already."""
 
 
-try:
-    from nats import errors as _nats_py
-except ImportError:
-    pass
-else:
-    for _name, _own in list(vars().items()):
-        if isinstance(_own, type):
-            globals()[_name] = getattr(_nats_py, _name, _own)
+def use_nats_py(module: str, names: dict[str, object]) -> None:
+    """Replace the classes among `names` by those of nats-py's module, if that is installed."""
+    try:
+        found = import_module(module)
+    except ImportError:
+        return
+    for name, own in list(names.items()):
+        if isinstance(own, type):
+            names[name] = getattr(found, name, own)
+
+
+use_nats_py("nats.errors", globals())

@@ -146,20 +146,12 @@ def default_durable_name() -> str | None:
 
 def manage_durables() -> bool:
     """Whether workers create durables and change them to fit their declarations."""
-    value = nats_consumer_settings().get("manage_durables", True)
-    if isinstance(value, bool):
-        return value
-    raise ConfigurationError(
-        f'NATS_CONSUMER["manage_durables"] must be True or False, not {value!r}.'
-    )
+    return _flag("manage_durables", default=True)
 
 
 def announce() -> bool:
     """Whether workers answer `nats_status` and `nats micro`."""
-    value = nats_consumer_settings().get("announce", True)
-    if isinstance(value, bool):
-        return value
-    raise ConfigurationError(f'NATS_CONSUMER["announce"] must be True or False, not {value!r}.')
+    return _flag("announce", default=True)
 
 
 def event_loop_policy() -> str | None:
@@ -210,6 +202,13 @@ def trace_parent() -> str:
     )
 
 
+def _flag(key: str, *, default: bool) -> bool:
+    value = nats_consumer_settings().get(key, default)
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(f'NATS_CONSUMER["{key}"] must be True or False, not {value!r}.')
+
+
 def _paths(key: str) -> list[str]:
     paths = nats_consumer_settings().get(key, [])
     if isinstance(paths, list | tuple) and all(isinstance(each, str) for each in paths):
@@ -229,30 +228,17 @@ def is_test_run() -> bool:
 
 def migrates_streams_in_tests() -> bool:
     """Whether operations in migrations run for a test database too."""
-    value = nats_consumer_settings().get("migrate_streams_in_tests", False)
-    if isinstance(value, bool):
-        return value
-    raise ConfigurationError(
-        f'NATS_CONSUMER["migrate_streams_in_tests"] must be True or False, not {value!r}.'
-    )
+    return _flag("migrate_streams_in_tests", default=False)
 
 
 def publishes_in_tests() -> bool:
     """Whether test runs publish. Otherwise messages are kept in nats_consumer.testing.outbox."""
-    value = nats_consumer_settings().get("publish_in_tests", True)
-    if isinstance(value, bool):
-        return value
-    raise ConfigurationError(
-        f'NATS_CONSUMER["publish_in_tests"] must be True or False, not {value!r}.'
-    )
+    return _flag("publish_in_tests", default=True)
 
 
 def outbox_relay() -> bool:
     """Whether workers publish the rows of the outbox too."""
-    value = nats_consumer_settings().get("outbox_relay", True)
-    if isinstance(value, bool):
-        return value
-    raise ConfigurationError(f'NATS_CONSUMER["outbox_relay"] must be True or False, not {value!r}.')
+    return _flag("outbox_relay", default=True)
 
 
 def inbox_retention() -> float:
@@ -262,7 +248,7 @@ def inbox_retention() -> float:
 
 
 def imported(setting: str, path: str) -> Callable[..., Any]:
-    """Return the callable that a list of dotted paths names. Raises ConfigurationError."""
+    """Return the callable at a dotted path of a setting. Raises ConfigurationError."""
     try:
         found = import_string(path)
     except Exception as error:
@@ -280,17 +266,12 @@ def admin_payload() -> Callable[..., bytes | str | None] | None:
     path = nats_consumer_settings().get("admin_payload")
     if path is None:
         return None
-    try:
-        found = import_string(path) if isinstance(path, str) else None
-    except ImportError as error:
-        raise ConfigurationError(f'NATS_CONSUMER["admin_payload"]: {error}.') from error
-    if not callable(found):
-        raise ConfigurationError(
-            'NATS_CONSUMER["admin_payload"] must be the dotted path of a function such as '
-            f"'shop.masks.payload', not {path!r}."
-        )
-    function: Callable[..., bytes | str | None] = found
-    return function
+    if isinstance(path, str):
+        return imported("admin_payload", path)
+    raise ConfigurationError(
+        'NATS_CONSUMER["admin_payload"] must be the dotted path of a function such as '
+        f"'shop.masks.payload', not {path!r}."
+    )
 
 
 def http(given: object = None) -> str | None:

@@ -47,11 +47,6 @@ def _payload(letter: "StoredLetter") -> list[str]:
         return [size, str(letter.payload)]
 
 
-def counted(number: int) -> str:
-    """The number with its noun."""
-    return f"{number} dead letter{'' if number == 1 else 's'}"
-
-
 def hint(stream: str) -> str:
     """The remedy if `stream` is the one that keeps dead letters, and not their source."""
     source = stream.removesuffix("-dlq")

@@ -44,11 +44,4 @@ class ConsumerSequenceMismatchError(Error):
     """Messages were lost on the way from a consumer."""
 
 
-try:
-    from nats.js import errors as _nats_py
-except ImportError:
-    pass
-else:
-    for _name, _own in list(vars().items()):
-        if isinstance(_own, type):
-            globals()[_name] = getattr(_nats_py, _name, _own)
+errors.use_nats_py("nats.js.errors", globals())

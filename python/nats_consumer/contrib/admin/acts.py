@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 
-from nats_consumer.dead_letters.show import counted, reason_of
+from nats_consumer.command_line import counted
+from nats_consumer.dead_letters.show import reason_of
 from nats_consumer.exceptions import (
     MessageError,
     NatsConsumerError,
@@ -137,7 +138,7 @@ def _preview(order: Order) -> dict[str, Any]:
     return {
         "rows": shown,
         "count": count,
-        "counted": counted(count),
+        "counted": counted(count, "dead letter"),
         "is_counted": is_all,
         "most": MOST,
         "values": order.values(until),
@@ -214,7 +215,8 @@ def _act_on(
 
 def _say(request: HttpRequest, order: Order, result: Result) -> None:
     """Tell the user on the next page."""
-    text = f"{_DONE[order.verb]}: {counted(len(result.done))} of {order.choice.stream}."
+    done = counted(len(result.done), "dead letter")
+    text = f"{_DONE[order.verb]}: {done} of {order.choice.stream}."
     (messages.success if result.done else messages.warning)(request, text)
     for each in result.failed[:_MOST_SHOWN]:
         messages.error(request, visible(f"Not done for {each}"))

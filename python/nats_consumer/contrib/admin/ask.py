@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from django.http import Http404
+
 from nats_consumer.client import Client, get_nats_client
 from nats_consumer.connect.args import connect_options
 from nats_consumer.dead_letters import dead_letters
@@ -31,6 +33,12 @@ def streams() -> list[tuple[str, str]]:
     order = connections()
     found = {(each.connection, str(each.stream_name)) for each in registry.consumers()}
     return sorted(found, key=lambda each: (order.index(each[0]), each[1]))
+
+
+def check_stream(using: str, stream: str) -> None:
+    """Raises Http404 for a stream that no consumer of the project reads."""
+    if (using, stream) not in streams():
+        raise Http404("No consumer of this project reads this stream.")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from nats_consumer.exceptions import NatsConsumerError, StreamNotFound
 from nats_consumer.operate.declared import declared_options
 from nats_consumer.terminal import visible
 
-from .ask import SECONDS, open_letters, streams
+from .ask import SECONDS, check_stream, open_letters, streams
 from .payload import FORMS, shown_headers, shown_payload
 from .select import AGES, Choice
 
@@ -66,8 +66,7 @@ def one(
     fleet: "FleetAdmin", request: HttpRequest, using: str, stream: str, number: int
 ) -> HttpResponse:
     """One dead letter. Its headers and its payload are for those who may see payloads."""
-    if (using, stream) not in streams():
-        raise Http404("No consumer of this project reads this stream.")
+    check_stream(using, stream)
     if number_of(str(number)) is None:
         raise Http404("This dead letter does not exist.")
     letter, problem = None, ""

@@ -25,7 +25,7 @@ from nats_consumer.operate.status import (
     status,
 )
 
-from .ask import SECONDS, change, streams
+from .ask import SECONDS, change, check_stream
 from .letters import number_of
 from .record import recorded
 from .select import Choice
@@ -56,8 +56,7 @@ def durable_page(
     fleet: "FleetAdmin", request: HttpRequest, using: str, stream: str, durable: str
 ) -> HttpResponse:
     """Pause a durable or resume it. GET asks, and POST does it."""
-    if (using, stream) not in streams():
-        raise Http404("No consumer of this project reads this stream.")
+    check_stream(using, stream)
     try:
         check_name(durable, "the name of a durable")
     except ValueError as error:

@@ -12,7 +12,7 @@ from django.http import Http404, QueryDict
 from nats_consumer.dead_letters import Selection
 from nats_consumer.exceptions import StreamNotFound
 
-from .ask import streams
+from .ask import check_stream, streams
 
 if TYPE_CHECKING:
     from nats_consumer._native import DeadLetters, StoredLetter
@@ -49,8 +49,9 @@ class Choice:
             raise Http404("This project has no consumers.")
         using, _, stream = query.get("from", "/".join(known[0])).partition("/")
         age = query.get("age", "")
-        if (using, stream) not in known or age not in AGES:
-            raise Http404("No consumer of this project reads this stream.")
+        check_stream(using, stream)
+        if age not in AGES:
+            raise Http404("No such age.")
         return cls(
             using=using,
             stream=stream,

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from nats_consumer import get_nats_client
-from nats_consumer.command_line import is_wanted
+from nats_consumer.command_line import counted, is_wanted
 from nats_consumer.connect.option import add_connection
 from nats_consumer.connect.resolve import display_servers
 from nats_consumer.exceptions import NatsConsumerError, StreamNotFound
@@ -46,14 +46,10 @@ class Command(BaseCommand):
             self.stdout.write(f"Server: {display_servers(client.connected_url, using)}")
             state = (await client.jetstream().stream_info(name)).state
             self.stdout.write(
-                f"Stream {name} has {_count(state.messages, 'message')} "
-                f"({_count(state.bytes, 'byte')}) and {_count(state.consumer_count, 'consumer')}."
+                f"Stream {name} has {counted(state.messages, 'message')} "
+                f"({counted(state.bytes, 'byte')}) and {counted(state.consumer_count, 'consumer')}."
             )
 
     async def _delete(self, name: str, using: str) -> None:
         async with await get_nats_client(using=using) as client:
             await client.jetstream().delete_stream(name)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

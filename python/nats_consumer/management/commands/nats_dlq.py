@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from nats_consumer.command_line import PrintingCommand, Verbs, positive
+from nats_consumer.command_line import PrintingCommand, Verbs, counted, positive
 from nats_consumer.connect.option import add_connection
 from nats_consumer.connect.resolve import display_servers
 from nats_consumer.dead_letters import (
@@ -18,7 +18,7 @@ from nats_consumer.dead_letters.arguments import (
     add_selection,
 )
 from nats_consumer.dead_letters.select import chosen_letters, chosen_streams, selected_letters
-from nats_consumer.dead_letters.show import HEADING, counted, description, hint, reason_of, row
+from nats_consumer.dead_letters.show import HEADING, description, hint, reason_of, row
 from nats_consumer.exceptions import (
     MessageError,
     NatsConsumerError,
@@ -90,7 +90,8 @@ class Command(PrintingCommand):
         for stream in streams:
             found = selected_letters(letters, stream, options)
             rows = [row(letter) for letter in islice(found, limit)]
-            self._say(f"\n{stream}: {counted(len(rows))}{'' if rows else hint(stream)}")
+            number = counted(len(rows), "dead letter")
+            self._say(f"\n{stream}: {number}{'' if rows else hint(stream)}")
             for line in table(HEADING, rows):
                 self._say(f"  {line}")
             if next(found, None) is not None:
@@ -117,14 +118,14 @@ class Command(PrintingCommand):
                 self._say(f"{what} is now message {sequence} of {stream}")
         if options["dry_run"]:
             return
-        self._say(f"Replayed: {counted(replayed)}.")
+        self._say(f"Replayed: {counted(replayed, 'dead letter')}.")
         if replayed:
             self._say(
                 "Every consumer of these subjects gets them. Each has a new Nats-Msg-Id, so the "
                 "stream does not drop it as a duplicate; Dlq-Original-Msg-Id has the old one."
             )
         if failed:
-            raise CommandError(f"Not replayed: {counted(failed)}.")
+            raise CommandError(f"Not replayed: {counted(failed, 'dead letter')}.")
 
     def _purge(self, letters: "DeadLetters", streams: list[str], options: dict[str, Any]) -> None:
         deletes = options["yes"] and not options["dry_run"]
@@ -138,6 +139,7 @@ class Command(PrintingCommand):
         if not count:
             self._say(f"Nothing to delete: no dead letter is selected.{hint(streams[0])}")
         elif deletes:
-            self._say(f"Deleted: {counted(count)}.")
+            self._say(f"Deleted: {counted(count, 'dead letter')}.")
         elif not options["dry_run"]:
-            raise CommandError(f"Nothing was deleted. To delete {counted(count)}, add --yes.")
+            meant = counted(count, "dead letter")
+            raise CommandError(f"Nothing was deleted. To delete {meant}, add --yes.")

@@ -12,7 +12,7 @@ from django.utils.timezone import is_naive, make_aware
 
 from nats_consumer import get_nats_client
 from nats_consumer.client import Client
-from nats_consumer.command_line import PrintingCommand, Verbs, age, is_wanted, positive
+from nats_consumer.command_line import PrintingCommand, Verbs, age, counted, is_wanted, positive
 from nats_consumer.connect.option import add_connection_or_any
 from nats_consumer.connect.resolve import display_servers
 from nats_consumer.exceptions import Denied, NatsConsumerError, NotPossible, Unreachable
@@ -85,7 +85,7 @@ class Command(PrintingCommand):
         for connection, streams in wait_for(listed(options["connection"])).items():
             self._say(f"Server: {connection}")
             for stream, found in streams.items():
-                self._say(f"\n{stream}: {_count(len(found), 'durable')}")
+                self._say(f"\n{stream}: {counted(len(found), 'durable')}")
                 for line in table(HEADING, [row(each) for each in found]):
                     self._say(f"  {line}")
             self._say("")
@@ -102,7 +102,7 @@ class Command(PrintingCommand):
             for connection, found in by_connection.items()
         )
         if failed:
-            raise CommandError(f"Not done for {failed} of {_count(len(chosen), 'durable')}.")
+            raise CommandError(f"Not done for {failed} of {counted(len(chosen), 'durable')}.")
 
     async def _on(
         self, connection: str, found: list[Durable], act: _Act, options: dict[str, Any]
@@ -144,7 +144,7 @@ class Command(PrintingCommand):
 
     async def _reset(self, client: Client, durable: Durable, _: dict[str, Any]) -> str:
         info = await durables.reset(client, durable)
-        self._say(f"{durable}: reset. {_count(info.num_pending, 'message')} to deliver.")
+        self._say(f"{durable}: reset. {counted(info.num_pending, 'message')} to deliver.")
         return (
             "Messages that were delivered and not settled come again, as first attempts. Handlers "
             "that still run on them are not stopped."
@@ -155,8 +155,8 @@ class Command(PrintingCommand):
         planned = await durables.planned_seek(client, durable, sequence)
         self._say(
             f"{durable}: to continue with message {sequence}. At most "
-            f"{_count(planned.again, 'message')} come again, and at most "
-            f"{_count(planned.skipped, 'message')} are skipped."
+            f"{counted(planned.again, 'message')} come again, and at most "
+            f"{counted(planned.skipped, 'message')} are skipped."
         )
         if planned.again and apps.is_installed("nats_consumer.contrib.inbox"):
             self._say(
@@ -166,7 +166,7 @@ class Command(PrintingCommand):
         if not self._may(options, f"Move {durable}?"):
             return
         info = await durables.seek(client, durable, sequence)
-        self._say(f"{durable}: moved. {_count(info.num_pending, 'message')} to deliver.")
+        self._say(f"{durable}: moved. {counted(info.num_pending, 'message')} to deliver.")
 
     async def _delete(self, client: Client, durable: Durable, options: dict[str, Any]) -> None:
         info = await client.jetstream().consumer_info(durable.stream, durable.name)
@@ -176,7 +176,7 @@ class Command(PrintingCommand):
                 "workers first, or add --force."
             )
         self._say(
-            f"{durable}: {_count(info.num_pending, 'message')} not delivered yet, "
+            f"{durable}: {counted(info.num_pending, 'message')} not delivered yet, "
             f"{info.num_ack_pending} not settled. Its position is lost."
         )
         if not self._may(options, f"Delete {durable}?"):
@@ -213,7 +213,3 @@ async def _sequence(client: Client, durable: Durable, options: dict[str, Any]) -
         return await durables.sequence_at(client, durable, options["to_time"])
     sequence: int = options["to_sequence"]
     return sequence
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
