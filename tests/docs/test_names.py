@@ -9,6 +9,7 @@ import pytest
 
 from nats_consumer import NatsConsumer
 from tests.docs.support.blocks import ROOT, blocks, name_of, pages
+from tests.docs.support.known import known_tests
 from tests.docs.support.tables import prose, rows, spans
 
 COMPATIBILITY = "reference/compatibility.md"
@@ -33,21 +34,7 @@ BESIDE = [
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
-_PYTHON_TEST = re.compile(r"^ *(?:async )?def (test_\w+)\(", re.MULTILINE)
-_RUST_TEST = re.compile(r"#\[(?:tokio::)?test[^\n]*\n(?:\s*#\[[^\n]*\n)*\s*(?:async )?fn (\w+)\(")
 _NOT_SHOWN = "not yet shown"
-
-
-def known_tests() -> set[str]:
-    python = (path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    rust = (path.read_text() for path in (ROOT / "engine").rglob("*.rs"))
-    found = {name for text in python for name in _PYTHON_TEST.findall(text)}
-    # A property test has its attribute inside a macro.
-    return found | {
-        name
-        for text in rust
-        for name in [*_RUST_TEST.findall(text), *re.findall(r"^\s+fn (\w+)\(.* in ", text, re.M)]
-    }
 
 
 def promises(page: str) -> Iterator[list[str]]:

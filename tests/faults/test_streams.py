@@ -48,7 +48,7 @@ def test_a_full_dead_letter_stream_loses_nothing_and_ends_nothing(stage: Stage) 
     assert report.counts["dead"] > 2
 
 
-def test_a_dead_letter_stream_that_is_deleted_under_load_is_made_anew(stage: Stage) -> None:
+def test_a_dead_letter_stream_that_is_deleted_under_load_is_recreated(stage: Stage) -> None:
     lost = stage.produce(1, mix=[[1, {"do": "give up"}]], name="lost")
     assert lost.finish() == 0
     mix = [[9, {}], [1, {"do": "give up"}]]
@@ -108,7 +108,7 @@ def test_a_durable_that_is_deleted_under_load_goes_on_where_it_stood(stage: Stag
     assert report.counts["starts"] < 3000 * 2 + 200 * 2 * 8
 
 
-def test_a_stream_that_is_deleted_and_made_anew_is_consumed_on(stage: Stage) -> None:
+def test_a_stream_that_is_deleted_and_recreated_is_consumed(stage: Stage) -> None:
     with load(stage, 2000):
         stage.witness.ask(f"STREAM.DELETE.{STREAM}")
         stage.passes(2)

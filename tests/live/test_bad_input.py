@@ -110,7 +110,7 @@ def test_server_lost_while_running_and_back_goes_on(
         assert own_server.consumer(stream, "OrderConsumer")["ack_floor"]["stream_seq"] == 2
 
 
-def test_signal_while_the_server_is_away_ends_it_all_the_same(
+def test_a_signal_ends_it_while_the_server_is_away(
     make_project: Callable[..., Project], own_server: NatsServer, stream: str
 ) -> None:
     worker = make_project(CONSUMERS.format(stream=stream), own_server.url).consume("--setup")

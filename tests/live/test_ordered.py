@@ -72,7 +72,7 @@ async def test_more_than_flow_control_lets_through_at_once_comes_too(stage: Stag
     assert got == list(range(1, 1001))
 
 
-async def test_a_consumer_that_is_deleted_is_made_anew_behind_the_last_message(
+async def test_a_deleted_consumer_is_recreated_behind_the_last_message(
     stage: Stage,
 ) -> None:
     sub = await read(stage.client, stage, HEARTBEAT)
@@ -299,7 +299,7 @@ async def test_it_ends_and_takes_its_consumer_along(stage: Stage) -> None:
     await becomes_true(lambda: not stage.server.stream(stage.stream).get("consumer_detail"))
 
 
-async def test_it_ends_after_so_many_messages(stage: Stage) -> None:
+async def test_it_ends_after_that_number_of_messages(stage: Stage) -> None:
     await stage.publish(*range(10))
     sub = await read(stage.client, stage)
     await sub.unsubscribe(limit=3)

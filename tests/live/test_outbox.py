@@ -806,7 +806,7 @@ def test_the_outbox_refuses_another_system_and_names_the_hook(
     assert not outbox.OutboxMessage.objects.exists()
 
 
-def test_an_outbox_that_is_not_installed_is_asked_for_in_vain() -> None:
+def test_an_outbox_that_is_not_installed_is_asked_for_and_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"nats_consumer\.contrib\.outbox"):
         publish_on_commit("orders.created", b"1", outbox=True)
 

@@ -59,7 +59,7 @@ def shop(make_project: Callable[..., Project], stage: Stage) -> Shop:
     return Shop(make_project, stage.stream)
 
 
-async def test_a_change_starts_it_anew_with_the_new_code(shop: Shop, stage: Stage) -> None:
+async def test_a_change_restarts_it_with_the_new_code(shop: Shop, stage: Stage) -> None:
     worker = shop.start()
     await stage.publish("one")
     worker.wait_for("version 1 finished one")
@@ -73,7 +73,7 @@ async def test_a_change_starts_it_anew_with_the_new_code(shop: Shop, stage: Stag
     assert worker.finish() == 0
 
 
-async def test_what_runs_may_finish_before_it_starts_anew(shop: Shop, stage: Stage) -> None:
+async def test_what_runs_may_finish_before_it_restarts(shop: Shop, stage: Stage) -> None:
     shop.change(1, seconds=1)
     worker = shop.start()
     await stage.publish("one")

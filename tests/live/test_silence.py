@@ -127,7 +127,7 @@ async def test_a_pull_that_nobody_answers_is_noticed_and_repaired(
         await consumes(stage, orders)
 
 
-async def test_a_push_subscription_that_the_server_does_not_know_is_made_anew(
+async def test_a_push_subscription_that_the_server_does_not_know_is_renewed(
     stage: Stage, proxy: Proxy
 ) -> None:
     orders_class = consumer(stage.Push)
@@ -151,7 +151,7 @@ OUTAGES: dict[str, Callable[[Proxy], Any]] = {"cut": Proxy.cut, "half open": Pro
 
 @pytest.mark.parametrize("kind", ["Pull", "Push"])
 @pytest.mark.parametrize("outage", OUTAGES)
-async def test_a_connection_that_is_lost_is_made_anew_and_counted(
+async def test_a_connection_that_is_lost_is_opened_again_and_counted(
     stage: Stage, proxy: Proxy, kind: str, outage: str
 ) -> None:
     async with running(consumer(getattr(stage, kind))) as orders:

@@ -123,7 +123,7 @@ def test_a_template_in_the_list_of_subjects_leads_to_no_method_as_a_wildcard_doe
             super().__init__([PAID])
 
     assert Orders().get_handler_methods() == []
-    assert Orders().wildcards_in_vain() == [PAID]
+    assert Orders().wildcards_without_method() == [PAID]
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,8 @@ impl Halves {
     }
 
     #[getter]
-    fn are_in_vain(&self) -> bool {
-        self.0.are_in_vain()
+    fn should_stop(&self) -> bool {
+        self.0.should_stop()
     }
 }
 

@@ -71,7 +71,7 @@ impl Halves {
 
     /// Whether the surroundings have certainly failed: no further part need be handled.
     #[must_use]
-    pub fn are_in_vain(&self) -> bool {
+    pub fn should_stop(&self) -> bool {
         self.unproven >= ENOUGH && !self.has_succeeded
     }
 }
@@ -113,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn exactly_the_guilty_ones_are_found_whoever_they_are(
+        fn exactly_the_guilty_ones_are_found(
             (count, guilty) in (0..300_usize).prop_flat_map(|count| {
                 (Just(count), prop::collection::btree_set(0..count.max(1), 0..=count.min(20)))
             })
@@ -144,7 +144,7 @@ mod tests {
     fn probe(count: usize, failing: impl Fn(usize) -> bool) -> (Vec<usize>, usize) {
         let (mut halves, mut blamed, mut calls) = (Halves::new(count, true), Vec::new(), 0);
         while let Some(part) = halves.next() {
-            if halves.are_in_vain() {
+            if halves.should_stop() {
                 break;
             }
             calls += 1;

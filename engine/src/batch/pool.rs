@@ -115,7 +115,7 @@ impl<H: BatchHandler> Batch<'_, H> {
         while let Some(range) = halves.next() {
             let deliveries = self.deliveries[range].iter().collect();
             let mut part = Part { deliveries, messages: Vec::new(), elapsed: Duration::ZERO };
-            if let Some(failure) = away.as_ref().filter(|_| halves.are_in_vain()) {
+            if let Some(failure) = away.as_ref().filter(|_| halves.should_stop()) {
                 self.come_again(&part, failure);
                 continue;
             }

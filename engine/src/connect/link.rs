@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permission_that_two_durables_lack_is_of_two_kinds_and_that_for_two_acknowledgements_of_one() {
+    fn a_permission_lacked_by_two_durables_is_two_kinds_and_one_for_two_acknowledgements() {
         let next = |durable: &str| kind_of(&format!("$JS.API.CONSUMER.MSG.NEXT.orders.{durable}"));
         assert_ne!(next("billing"), next("audit"));
         let ack = |sequence: u64| kind_of(&format!("$JS.ACK.orders.billing.1.{sequence}.{sequence}.0.0"));

@@ -26,7 +26,7 @@ use crate::publish::{Outgoing, PublishAck, later, no_stream, publish, read_ack, 
 const WINDOW: usize = 4096;
 
 /// How long confirmations may take before the server is asked whether it has read the messages. Most come sooner.
-const PATIENCE: Duration = Duration::from_millis(100);
+const CONFIRM_GRACE: Duration = Duration::from_millis(100);
 
 /// How long [`Publisher::publish`] waits where the caller gives no limit.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
@@ -486,10 +486,10 @@ impl<'a> Pipeline<'a> {
     async fn wait_for_the_rest(&mut self) {
         let (connection, deadline) = (self.connection, self.deadline);
         let mut reading = pin!(async move {
-            sleep(PATIENCE).await;
+            sleep(CONFIRM_GRACE).await;
             connection.flush(deadline.saturating_duration_since(Instant::now())).await?;
             // What it denies, it says before it has read what follows, but another task hears of it.
-            sleep(PATIENCE).await;
+            sleep(CONFIRM_GRACE).await;
             Ok::<_, Error>(())
         });
         tokio::select! {

@@ -40,9 +40,9 @@ impl Age {
     /// older than `oldest` are dropped.
     pub(crate) fn answered(&mut self, asked: Instant, made: Option<u64>, oldest: Option<Instant>) {
         self.unanswered = 0;
-        let counts_anew =
+        let counts_from_one =
             |answer: &Answer| answer.made.is_some_and(|before| made.is_some_and(|made| made < before));
-        if self.answers.back().is_some_and(counts_anew) {
+        if self.answers.back().is_some_and(counts_from_one) {
             self.answers.clear();
         }
         self.answers.push_back(Answer { asked, made });
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_of_a_durable_that_counts_anew_is_not_old() {
+    fn a_delivery_of_a_durable_that_counts_from_one_again_is_not_old() {
         let began = Instant::now();
         let mut age = Age::new(began);
         age.answered(began + SECOND, Some(99), None);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_from_before_a_durable_counted_anew_say_nothing() {
+    fn answers_from_before_a_durable_counted_from_one_again_say_nothing() {
         let began = Instant::now();
         let mut age = Age::new(began);
         age.answered(began + SECOND, Some(3), None);

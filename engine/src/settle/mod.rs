@@ -368,7 +368,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_said_that_it_is_alive_at_the_end_of_a_drain_is_handed_back_all_the_same() {
+    async fn what_said_that_it_is_alive_at_the_end_of_a_drain_is_still_handed_back() {
         let connection = Connection::to_nowhere().await.unwrap();
         let options = Arc::new(ConsumerOptions::pull("orders", "billing"));
         let settler = Settler::new(Shared::new(options.clone(), connection, Monitor::alone(&options)));

@@ -24,7 +24,7 @@ use crate::settle::Settler;
 use crate::watch::lag::{Lag, now_of};
 
 /// Shortest pause between two looks.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const INSPECT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Shortest pause between two looks at the stream, whose subjects seldom change. While the durable rests, there is one for
 /// each state that the server is asked for.
@@ -106,7 +106,7 @@ impl Inspector {
                 return Problem::Silent;
             }
             self.lag.ask(connection, &info).await;
-            sleep(LOOK_INTERVAL).await;
+            sleep(INSPECT_INTERVAL).await;
         }
         Problem::Closed
     }

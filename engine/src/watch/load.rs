@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The pause between two looks.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const LOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Messages between two looks that make a consumption busy.
 const MANY: u64 = 10;

@@ -42,7 +42,7 @@ use crate::settle::Settler;
 use crate::suspect::Suspects;
 use crate::watch::ask::Asker;
 use crate::watch::inspect::Inspector;
-use crate::watch::load::{LOOK_INTERVAL, Load, State};
+use crate::watch::load::{LOAD_INTERVAL, Load, State};
 use crate::watch::quarantine::{Search, sweep};
 
 /// Interval of the checks whether the link still carries anything, and the time that the answer may take.
@@ -215,7 +215,7 @@ impl Repairer {
     async fn other_connection(&self, connection: &Connection, load: &mut Load) -> Connection {
         let shared = &self.settler.shared;
         loop {
-            sleep(LOOK_INTERVAL).await;
+            sleep(LOAD_INTERVAL).await;
             let received = shared.counters.received.load(Relaxed);
             let generation = connection.link().borrow().generation;
             let state = load.look(tokio::time::Instant::now(), received, shared.places.held(), generation);

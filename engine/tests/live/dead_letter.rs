@@ -75,7 +75,7 @@ async fn a_dead_letter_is_stored_once_though_it_is_given_up_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_of_a_stream_made_anew_is_no_repeat() {
+async fn a_dead_letter_of_a_recreated_stream_is_no_repeat() {
     let stage = Stage::set().await;
     stage.publish(0..1).await;
     let seen = Seen::default();
@@ -159,7 +159,7 @@ async fn headers_as_large_as_a_stream_takes_are_kept_apart_from_their_dead_lette
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_whose_handler_asks_for_ever_more_attempts_is_no_lost_worker() {
+async fn a_message_whose_handler_always_asks_for_more_attempts_is_no_lost_worker() {
     let stage = Stage::set().await;
     stage.publish(0..1).await;
     let mut letters = stage.hear("dlq.orders.billing").await;

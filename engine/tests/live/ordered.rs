@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::stage::{PATIENCE, Stage, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_is_deleted_is_made_anew_behind_the_last_message() {
+async fn a_deleted_consumer_is_recreated_behind_the_last_message() {
     let (stage, connection) = connected().await;
     let subscription = subscribe_in_order(&connection, orders()).await.unwrap();
     stage.publish(0..10).await;

@@ -77,7 +77,7 @@ async fn a_push_consumer_survives_them_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_in_a_stream_that_was_made_anew_is_found_though_its_sequence_was_looked_at_before() {
+async fn one_in_a_recreated_stream_is_found_though_its_sequence_was_looked_at_before() {
     let stage = Stage::set().await;
     let mut letters = stage.hear("dlq.orders.billing").await;
     let options = ConsumerOptions { ack_wait: Duration::from_secs(2), ..pull() };

@@ -115,7 +115,7 @@ async fn a_push_goes_on_where_a_deleted_durable_stood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_durable_of_a_work_queue_is_made_anew() {
+async fn a_deleted_durable_of_a_work_queue_is_recreated() {
     for options in [ConsumerOptions::pull("jobs", "billing"), ConsumerOptions::push("jobs", "billing")] {
         let stage = Stage::set().await;
         let config = json!({ "name": "jobs", "subjects": ["jobs.>"], "retention": "workqueue" });
@@ -137,7 +137,7 @@ async fn a_deleted_durable_of_a_work_queue_is_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_was_made_anew_is_consumed_from_its_beginning() {
+async fn a_recreated_stream_is_consumed_from_its_beginning() {
     let stage = Stage::set().await;
     stage.publish(0..20).await;
     let seen = Seen::default();
@@ -195,7 +195,7 @@ async fn consumes_what_a_restored_stream_has(options: ConsumerOptions, has_durab
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_was_restored_from_an_older_copy_without_the_durable_is_consumed_from_its_beginning() {
+async fn a_stream_restored_from_an_older_copy_without_the_durable_is_consumed_from_its_beginning() {
     for options in [pull(), push()] {
         consumes_what_a_restored_stream_has(options, false, 5).await;
     }
@@ -216,7 +216,7 @@ async fn a_durable_that_was_restored_with_its_stream_goes_on_where_it_stood_in_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_was_given_up_is_made_anew() {
+async fn a_connection_that_was_given_up_is_opened_again() {
     for options in [pull(), push()] {
         let mut stage = Stage::set().await;
         let address = ConnectOptions { max_reconnects: Some(1), ..stage.address() };
@@ -242,7 +242,7 @@ async fn a_durable_that_another_version_changed_is_still_consumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_was_made_anew_is_consumed_from_its_beginning_though_only_new_messages_are_declared() {
+async fn a_recreated_stream_is_consumed_from_its_beginning_though_new_messages_are_declared() {
     for options in
         [ConsumerOptions { start: Start::New, ..pull() }, ConsumerOptions { start: Start::Last, ..push() }]
     {

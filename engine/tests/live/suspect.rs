@@ -69,7 +69,7 @@ async fn becomes_a_dead_letter_unseen(stage: &Stage, options: ConsumerOptions) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_ran_alone_when_its_worker_was_lost_becomes_a_dead_letter_without_running_again() {
+async fn a_message_that_ran_alone_when_its_worker_was_lost_becomes_a_dead_letter_at_once() {
     let stage = Stage::set().await;
     let places = lose_workers(&stage, 1, 4).await;
     leave_mark(&stage, &places[0], "alone", 0).await;

@@ -224,7 +224,7 @@ def _handler_problems(found: HandlerProblems) -> Iterator[CheckMessage]:
             obj=handler,
             id="nats_consumer.W009",
         )
-    for text in found.in_vain:
+    for text in found.without_method:
         yield CheckWarning(
             f"{handler.__name__}: {text}",
             hint="Until then such messages go to fallback_handle.",

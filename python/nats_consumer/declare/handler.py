@@ -96,8 +96,8 @@ class ConsumerHandler:
         self._blocking = {name for name in names if self._is_blocking(name)}
         # Nothing has to look at their answers, so no coroutine is around theirs.
         self._silent = {name for name in names if returns_nothing(type(self), name)}
-        for wildcard in self.wildcards_in_vain():
-            logger.warning("%s: %s", type(self).__name__, _in_vain(wildcard))
+        for wildcard in self.wildcards_without_method():
+            logger.warning("%s: %s", type(self).__name__, _without_method(wildcard))
         if not subjects and not self._marked:
             logger.warning(
                 "%s handles no subject: pass subjects to super().__init__(), or mark methods "
@@ -180,7 +180,7 @@ class ConsumerHandler:
             if not callable(getattr(self, self._name_for(subject) or name, None))
         ]
 
-    def wildcards_in_vain(self) -> list[str]:
+    def wildcards_without_method(self) -> list[str]:
         """The wildcards in the list of subjects that no @handle shares a subject with. A
         fallback_handle or handle of one's own may decide about them."""
         kind = type(self)
@@ -357,11 +357,11 @@ class _Typed:
 @dataclass(frozen=True)
 class HandlerProblems:
     """Findings about a handler class: methods that it lacks, messages about listed wildcards that
-    lead to no method, and the reason why a method cannot be called."""
+    have no method, and the reason why a method cannot be called."""
 
     handler: type[ConsumerHandler]
     missing: Sequence[str] = ()
-    in_vain: Sequence[str] = ()
+    without_method: Sequence[str] = ()
     uncallable: str | None = None
 
 
@@ -391,7 +391,8 @@ def project_handlers() -> Iterator[HandlerProblems]:
 
 def _problems(handler: type[ConsumerHandler], made: ConsumerHandler) -> HandlerProblems:
     missing = list(dict.fromkeys(made.validate_handlers()))
-    return HandlerProblems(handler, missing, [_in_vain(each) for each in made.wildcards_in_vain()])
+    wildcards = [_without_method(each) for each in made.wildcards_without_method()]
+    return HandlerProblems(handler, missing, wildcards)
 
 
 def _project_classes() -> Iterator[type[ConsumerHandler]]:
@@ -421,7 +422,7 @@ def _has_wildcard(subject: str) -> bool:
     return "*" in subject or ">" in subject or has_names(subject)
 
 
-def _in_vain(wildcard: str) -> str:
+def _without_method(wildcard: str) -> str:
     return (
         f"the wildcard {wildcard!r} in the subject list has no method. Mark one with "
         f"@handle({wildcard!r})."

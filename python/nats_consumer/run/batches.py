@@ -80,7 +80,7 @@ class Batches:
             chosen = [item for item in items[slice(*part)] if not item.message.is_acked]
             if not chosen:
                 continue
-            if away is not None and halves.are_in_vain:
+            if away is not None and halves.should_stop:
                 self._come_again(chosen, away)
                 continue
             endings, error = yield partial(self._calls.handle, chosen)

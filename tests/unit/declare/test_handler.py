@@ -126,7 +126,7 @@ def test_a_wildcard_in_the_list_of_subjects_says_that_it_needs_a_marked_method(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     handler = ConsumerHandler(["odd.x.*", "odd.>"])
-    assert handler.wildcards_in_vain() == ["odd.x.*", "odd.>"]
+    assert handler.wildcards_without_method() == ["odd.x.*", "odd.>"]
     assert ": the wildcard 'odd.x.*' in the subject list has no method" in caplog.text
     assert "mark a method with @handle('odd.x.*')" in caplog.text
     assert "handles no subject" not in caplog.text
@@ -135,7 +135,7 @@ def test_a_wildcard_in_the_list_of_subjects_says_that_it_needs_a_marked_method(
 def test_a_wildcard_in_the_list_whose_messages_a_marked_method_takes_passes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert Marked(["orders.*", "orders.>"]).wildcards_in_vain() == []
+    assert Marked(["orders.*", "orders.>"]).wildcards_without_method() == []
     assert caplog.text == ""
 
 
@@ -143,7 +143,7 @@ def test_a_wildcard_in_the_list_whose_messages_a_marked_method_takes_passes(
 def test_a_wildcard_that_a_handler_decides_about_itself_passes(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert implementing(name)(["orders.>"]).wildcards_in_vain() == []
+    assert implementing(name)(["orders.>"]).wildcards_without_method() == []
     assert caplog.text == ""
 
 

@@ -163,7 +163,7 @@ def test_a_call_that_no_thread_begins_because_ended_handlers_hold_all_says_so() 
     asyncio.run(run())
 
 
-def test_a_call_that_comes_after_the_end_of_its_lane_is_made_all_the_same() -> None:
+def test_a_call_that_comes_after_the_end_of_its_lane_is_still_made() -> None:
     async def run() -> str:
         made = lanes.Threads("Calling", 1)
         with made.in_use():

@@ -165,7 +165,7 @@ def test_without_handle_error_the_log_says_what_follows_and_the_engine_does_it(
 
 
 @BOTH
-def test_a_message_that_fails_for_ever_has_its_traceback_logged_once(
+def test_a_message_that_always_fails_has_its_traceback_logged_once(
     lane: type[JetstreamPullConsumer], caplog: pytest.LogCaptureFixture
 ) -> None:
     for attempt in (4, 5, 6):

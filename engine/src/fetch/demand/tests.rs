@@ -45,7 +45,7 @@ fn a_request_that_was_filled_is_no_reason_to_pause() {
 }
 
 #[test]
-fn a_request_that_is_full_in_bytes_is_no_reason_to_pause_but_a_message_that_fits_into_none_is() {
+fn a_request_full_in_bytes_is_no_reason_to_pause_but_a_message_that_fits_into_none_is() {
     let (mut demand, now) = demand();
     let full = |id| status(id, 409, "Message Size Exceeds MaxBytes");
     demand.ask(now, 10, 1);
