@@ -110,7 +110,8 @@ def test_an_async_handler_that_blocks_the_event_loop_is_named_and_others_take_wh
     said = worker.wait_for(f"Async: the handler of message 1 of {stream}.async", timeout=SOON)
     assert said.startswith("ERROR nats_consumer.consumer: ")
     assert re.search(HANG.format("handle_message"), said)
-    worker.wait_for("Other: a handler of Async has blocked the event loop that both share", timeout=SOON)
+    told = "Other: a handler of Async has blocked the event loop that both share"
+    worker.wait_for(told, timeout=SOON)
     second = shop.project.consume("Other")
     second.wait_for_lines("other handled", 2)
     shop.let_go()

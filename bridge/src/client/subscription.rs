@@ -190,7 +190,9 @@ async fn ready(engine: &Engine, limit: Option<Duration>) -> Result<(), Error> {
         return Ok(());
     };
     tokio::time::timeout(limit, engine.ready()).await.map_err(|_| {
-        Error::new(ErrorKind::Timeout, format!("No message arrived within {limit:?}. Check that something publishes to the subject."))
+        let text =
+            format!("No message arrived within {limit:?}. Check that something publishes to the subject.");
+        Error::new(ErrorKind::Timeout, text)
     })
 }
 

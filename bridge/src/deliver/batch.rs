@@ -163,7 +163,8 @@ impl Call {
         warn!(
             target: LOG,
             consumer = self.consumer,
-            "A batch of {} messages {}. All its messages are delivered again. The handler still runs in its thread, because a thread cannot be stopped. Its result is ignored.",
+            "A batch of {} messages {}. All its messages are delivered again. The handler still runs in its thread, \
+             because a thread cannot be stopped. Its result is ignored.",
             self.attempts.len(),
             timeout_text(limit),
         );
@@ -184,7 +185,8 @@ impl Turn {
         warn!(
             target: LOG,
             consumer = self.call.consumer,
-            "The handler of a batch returned after {:.1} s, beyond handler_timeout. Its result is ignored. Its thread is free.",
+            "The handler of a batch returned after {:.1} s, beyond handler_timeout. Its result is ignored. Its thread \
+             is free.",
             self.call.began.elapsed().as_secs_f64(),
         );
         false

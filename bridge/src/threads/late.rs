@@ -118,7 +118,8 @@ impl Late {
         warn!(
             target: LOG,
             consumer = self.consumer,
-            "The handler of {} {said} after {:.1} s, beyond handler_timeout. Its result is ignored. The thread {} is free.",
+            "The handler of {} {said} after {:.1} s, beyond handler_timeout. Its result is ignored. The thread {} is \
+             free.",
             run.attempt.delivery().describe(),
             run.began.elapsed().as_secs_f64(),
             run.thread,

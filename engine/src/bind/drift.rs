@@ -48,8 +48,8 @@ impl Drift {
             "max_deliver and backoff are removed now; the next worker that starts restores the other fields"
         } else {
             // The durable does not say who changed it.
-            "This is expected during a deployment: newer workers declare it. Otherwise, restart a worker to restore what \
-             it declares"
+            "This is expected during a deployment: newer workers declare it. Otherwise, restart a worker to restore \
+             what it declares"
         };
         warn!(
             target: CONSUMER,

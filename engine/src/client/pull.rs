@@ -136,7 +136,9 @@ impl Puller {
         }
         let reply = format!("{}.{id}", self.inbox);
         self.connection
-            .wait_until_up(left(deadline), || format!("no messages were requested from `{}`", self.from.consumer))
+            .wait_until_up(left(deadline), || {
+                format!("no messages were requested from `{}`", self.from.consumer)
+            })
             .await?;
         let client = self.connection.client();
         let request = request.to_string();

@@ -418,7 +418,9 @@ impl Connection {
             Ok(flushed) => flushed,
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
-                format!("The server did not read what was queued within {limit:?}. Check that the server is reachable."),
+                format!(
+                    "The server did not read what was queued within {limit:?}. Check that it is reachable."
+                ),
             )),
         }
     }

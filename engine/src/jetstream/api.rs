@@ -130,7 +130,8 @@ fn stream_of(subject: &str) -> &str {
 }
 
 fn late(subject: &str, limit: Duration) -> Error {
-    let message = format!("JetStream did not answer {subject} within {limit:?}. Check that the server is reachable.");
+    let message =
+        format!("JetStream did not answer {subject} within {limit:?}. Check that the server is reachable.");
     Error::new(ErrorKind::Timeout, message)
 }
 

@@ -39,7 +39,10 @@ pub(crate) async fn create_beside(connection: &Connection, source: &str, mut con
         let limited = create_stream(connection, &config).await;
         if !refused(&limited, &TOO_LARGE) || bytes / 2 < SMALLEST {
             let name = &config["name"];
-            info!(target: CONSUMER, "The account requires max_bytes, so the stream {name} was created with max_bytes={bytes}.");
+            info!(
+                target: CONSUMER,
+                "The account requires max_bytes, so the stream {name} was created with max_bytes={bytes}."
+            );
             return limited;
         }
         bytes /= 2;

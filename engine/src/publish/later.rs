@@ -59,7 +59,8 @@ impl Outgoing {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         // The server publishes at once what it cannot count (nats-server 2.12.8 and 2.15.1).
         if i64::try_from(since.as_nanos()).is_err() {
-            let text = "A message cannot be published after 2262-04-11, the latest time that the server can store.";
+            let text =
+                "A message cannot be published after 2262-04-11, the latest time that the server can store.";
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let time = humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + since);
@@ -157,9 +158,9 @@ pub(crate) fn advice(err_code: u64, stream: &str, subject: &str) -> Option<Strin
             "The stream {stream} does not let messages outlive its max_age, as scheduled messages do. Set \
              allow_msg_ttl."
         )),
-        (TTL_DISABLED, None) => {
-            Some(format!("The stream {stream} does not allow a time to live for messages. Set allow_msg_ttl."))
-        }
+        (TTL_DISABLED, None) => Some(format!(
+            "The stream {stream} does not allow a time to live for messages. Set allow_msg_ttl."
+        )),
         (TTL_INVALID | SCHEDULE_TTL_INVALID, _) => {
             Some("The time to live is not a number of seconds, at least 1, or \"never\".".to_owned())
         }

@@ -170,7 +170,9 @@ impl HandedBack {
         let error = match noted {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("The stream of marks did not confirm the record of handed-back messages within {NOTING:?}."),
+            Err(_) => format!(
+                "The stream of marks did not confirm the record of handed-back messages within {NOTING:?}."
+            ),
         };
         info!(
             target: CONSUMER,

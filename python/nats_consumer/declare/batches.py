@@ -277,8 +277,8 @@ class _BatchReading(Reading):
         for each in self._unknown:
             if each not in lone:
                 self._fault(
-                    f"the parameter {each.name!r} gets no value. Call it `messages`, or annotate it "
-                    "with a list of the payload's type, such as list[dict]."
+                    f"the parameter {each.name!r} gets no value. Call it `messages`, or annotate "
+                    "it with a list of the payload's type, such as list[dict]."
                 )
         if len(self._payloads) > 1:
             self._fault(f"both {' and '.join(self._payloads)} would get the payloads.")

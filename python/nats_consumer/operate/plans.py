@@ -15,7 +15,7 @@ from nats_consumer.declare import registry
 from nats_consumer.declare.options import ConsumerOptions, consumer_options
 from nats_consumer.declare.signatures import made_without_arguments
 from nats_consumer.exceptions import NotPossible, StreamNotFound
-from nats_consumer.run.supervise import setup_operations
+from nats_consumer.run.keep_running import setup_operations
 from nats_consumer.streams.operation import StreamOperation
 from nats_consumer.streams.operations import CreateConsumer, CreateStream, DeleteConsumer
 from nats_consumer.streams.plan import (

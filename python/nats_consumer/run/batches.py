@@ -162,8 +162,8 @@ class Batches:
             if not item.message.is_acked:
                 self.consumption.failed_in_common(item.message, name, is_late)
         logger.warning(
-            "%s: a batch of %d messages failed with %s: %s; this blames no message, so all of them are "
-            "delivered again.",
+            "%s: a batch of %d messages failed with %s: %s; this blames no message, so all of them "
+            "are delivered again.",
             self._name,
             len(items),
             name,

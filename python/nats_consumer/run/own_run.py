@@ -10,7 +10,7 @@ from nats_consumer.declare.options import Overrides
 from nats_consumer.settings import shutdown_timeout
 
 from .consume import consume
-from .supervise import Runnable, Supervised
+from .keep_running import KeptRunning, Runnable
 
 # What the handlers of a run inherit, so that one of them can stop it without waiting for itself.
 _around: ContextVar["OwnRun | None"] = ContextVar("_around", default=None)
@@ -20,13 +20,13 @@ class OwnRun:
     """From start to stop, on the running event loop, of one instance."""
 
     def __init__(self, consumer: Runnable, overrides: Overrides) -> None:
-        self._supervised = Supervised(
+        self._kept_running = KeptRunning(
             type(consumer), consume=consume, overrides=overrides, make=lambda: consumer
         )
         self._stopping = asyncio.Event()
         around = _around.set(self)
         try:
-            self._life = asyncio.create_task(self._live(), name=self._supervised.name)
+            self._life = asyncio.create_task(self._live(), name=self._kept_running.name)
         finally:
             _around.reset(around)
 
@@ -38,7 +38,7 @@ class OwnRun:
     async def started(self) -> None:
         """Wait until it consumes. Raises what hinders the first start; then nothing runs on."""
         try:
-            await self._supervised.first_start
+            await self._kept_running.first_start
         except BaseException:
             await self.stop()
             raise
@@ -56,10 +56,10 @@ class OwnRun:
     async def _live(self) -> None:
         with ExitStack() as engine_logs:
             engine_logs.enter_context(LogPump(_native.take_logs, _native.wake_logs))
-            running = asyncio.create_task(self._supervised.run())
+            running = asyncio.create_task(self._kept_running.run())
             try:
                 await self._stopping.wait()
-                await self._supervised.drain(shutdown_timeout())
+                await self._kept_running.drain(shutdown_timeout())
             finally:
                 running.cancel()
                 await asyncio.wait([running])

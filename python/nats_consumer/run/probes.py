@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nats_consumer import _native
 from nats_consumer.declare.options import Overrides, consumer_options
 
-from .supervise import Runnable
+from .keep_running import Runnable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from .notify import Manager
 from .probes import Observers, observed
 from .stacks import show_at_signal
 from .stop import SAME_SECONDS, Heard, set_by_signals
-from .supervise import Runnable, Supervised, is_unexpected
+from .keep_running import KeptRunning, Runnable, is_unexpected
 
 logger = logging.getLogger("nats_consumer.worker")
 
@@ -137,7 +137,7 @@ def _run_through(
 class _Worker:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._supervised: list[Supervised] = []
+        self._kept_running: list[KeptRunning] = []
         self._launching: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(thread_name_prefix=_POOL)
         self._heard: Heard | None = None
@@ -157,11 +157,11 @@ class _Worker:
         with set_by_signals(
             stopping, grace=self._plan.shutdown_timeout, exits=self._plan.exits
         ) as self._heard:
-            self._supervised = [self._supervise(each) for each in self._plan.consumers]
+            self._kept_running = [self._keep_running(each) for each in self._plan.consumers]
             self._launching = asyncio.create_task(self._launch())
             await self._first_starts(stopping)
             if not stopping.is_set():
-                self._manager.ready(f"{len(self._supervised)} consumers.")
+                self._manager.ready(f"{len(self._kept_running)} consumers.")
             await stopping.wait()
             self._tell_end()
             return await self._end()
@@ -177,8 +177,8 @@ class _Worker:
         if interval is not None and self._manager.address is not None:
             _native.keep_watchdog(self._manager.address, interval)
 
-    def _supervise(self, consumer: type[Runnable]) -> Supervised:
-        return Supervised(
+    def _keep_running(self, consumer: type[Runnable]) -> KeptRunning:
+        return KeptRunning(
             consumer,
             consume=consume,
             apply=_apply if self._plan.setup else None,
@@ -188,15 +188,15 @@ class _Worker:
 
     async def _launch(self) -> None:
         # First all the streams: a consumer may rely on a stream that another one sets up.
-        await asyncio.gather(*(each.set_up() for each in self._supervised))
+        await asyncio.gather(*(each.set_up() for each in self._kept_running))
         await asyncio.gather(
-            *(asyncio.create_task(each.run(), name=each.name) for each in self._supervised)
+            *(asyncio.create_task(each.run(), name=each.name) for each in self._kept_running)
         )
 
     async def _first_starts(self, stopping: asyncio.Event) -> None:
         """Wait until each consumer has started or failed to, or a signal came. Raises if all have
         failed; if some have, they are logged."""
-        starts = [each.first_start for each in self._supervised]
+        starts = [each.first_start for each in self._kept_running]
         signalled = asyncio.create_task(stopping.wait())
         all_starts = asyncio.create_task(asyncio.wait(starts))
         await asyncio.wait([all_starts, signalled], return_when=asyncio.FIRST_COMPLETED)
@@ -204,12 +204,12 @@ class _Worker:
         all_starts.cancel()
         failures = {
             each: error
-            for each in self._supervised
+            for each in self._kept_running
             if each.first_start.done() and (error := each.first_start.exception())
         }
         for start in starts:
             start.cancel()  # what fails from now on is logged
-        if len(failures) == len(self._supervised):
+        if len(failures) == len(self._kept_running):
             raise _none_started(failures)
         for each, error in failures.items():
             each.log_failed_start(error)
@@ -223,7 +223,7 @@ class _Worker:
             SAME_SECONDS,
         )
         drains = asyncio.gather(
-            *(each.drain(timeout) for each in self._supervised), return_exceptions=True
+            *(each.drain(timeout) for each in self._kept_running), return_exceptions=True
         )
         done, _ = await asyncio.wait({drains}, timeout=timeout + _HAND_BACK_SECONDS)
         for problem in drains.result() if done else ["the engine did not finish draining in time"]:
@@ -244,7 +244,7 @@ class _Worker:
         return [*tasks, *threads]
 
     def _threads(self, orm: asyncio.Task[None]) -> list[str]:
-        names = [name for each in self._supervised for name in each.stuck_threads()]
+        names = [name for each in self._kept_running for name in each.stuck_threads()]
         names += [name for name in handler_threads.alive() if name not in names]
         names += own_thread.end_threads()
         names += [each.name for each in threading.enumerate() if each.name.startswith(_POOL)]
@@ -273,7 +273,7 @@ async def _cancel_tasks() -> list[str]:
     return [task.get_name() for task in pending]
 
 
-def _none_started(failures: dict[Supervised, BaseException]) -> BaseException:
+def _none_started(failures: dict[KeptRunning, BaseException]) -> BaseException:
     errors = list(failures.values())
     if len(set(map(str, errors))) == 1:
         return errors[0]

@@ -17,7 +17,7 @@ from nats_consumer.connect.args import connect_options
 from nats_consumer.connect.resolve import resolve
 from nats_consumer.lanes.blocking import wait_for
 from nats_consumer.publish.publisher import replaced_by
-from nats_consumer.run.supervise import setup_operations
+from nats_consumer.run.keep_running import setup_operations
 from nats_consumer.settings import connections as aliases
 
 if TYPE_CHECKING:

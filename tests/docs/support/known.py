@@ -12,8 +12,12 @@ _PROPERTY_TEST = re.compile(r"^\s+fn (\w+)\(.* in ", re.MULTILINE)
 
 def known_tests() -> set[str]:
     python = (path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    rust = (path.read_text() for room in ("engine", "bridge") for path in (ROOT / room).rglob("*.rs"))
+    folders = (ROOT / "engine", ROOT / "bridge")
+    rust = (path.read_text() for folder in folders for path in folder.rglob("*.rs"))
     found = {name for text in python for name in _PYTHON_TEST.findall(text)}
     return found | {
-        name for text in rust for each in (_RUST_TEST, _PROPERTY_TEST) for name in each.findall(text)
+        name
+        for text in rust
+        for pattern in (_RUST_TEST, _PROPERTY_TEST)
+        for name in pattern.findall(text)
     }

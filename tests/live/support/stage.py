@@ -11,7 +11,7 @@ from nats_consumer.client import Client
 from nats_consumer.connect.args import connect_options
 from nats_consumer.declare.options import ConsumerOptions
 from nats_consumer.run.dispatch import Dispatch
-from nats_consumer.run.supervise import Supervised
+from nats_consumer.run.keep_running import KeptRunning
 from tests.servers import NatsServer
 from tests.waiting import becomes_true
 
@@ -84,7 +84,7 @@ async def running(
     consumer_class: type[SomeConsumer], drain: float = DRAIN_SECONDS
 ) -> AsyncIterator[SomeConsumer]:
     """The consumer, running under its supervisor in this event loop; drained at the end."""
-    supervised = Supervised(consumer_class, consume=bound)
+    supervised = KeptRunning(consumer_class, consume=bound)
     task = asyncio.create_task(supervised.run())
     try:
         await supervised.first_start

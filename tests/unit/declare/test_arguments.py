@@ -250,7 +250,7 @@ def unfit() -> list[tuple[Any, str, str]]:
             "Annotate it as str, int, UUID, date or an Enum, and not float.",
         ),
         (unimported, "nats_consumer.E005", "is not known at run time"),
-        (called_message, "nats_consumer.E005", "'message' has the message's name, but a payload type"),
+        (called_message, "nats_consumer.E005", "'message' has the message's name"),
         (only_by_keyword, "nats_consumer.E005", "the parameter 'other' gets no value"),
         (with_a_default, "nats_consumer.E005", "'paid' has a default"),
         (generic_list, "nats_consumer.E005", "the type variable ~_Payload does not say"),

@@ -17,7 +17,7 @@ from pytest_django import Settings
 from nats_consumer import JetstreamPullConsumer, operations
 from nats_consumer.declare.options import ConsumerOptions
 from nats_consumer.exceptions import ConfigurationError, StreamNotFound, Unreachable, WorkerError
-from nats_consumer.run import stop, supervise, worker
+from nats_consumer.run import keep_running, stop, worker
 from nats_consumer.run.worker import Plan, run
 from tests.unit.support.doubles import FakeConsumption
 from tests.waiting import becomes_true
@@ -147,7 +147,7 @@ def test_a_signal_ends_a_start_that_hangs_and_logs_no_error(
         return await asyncio.get_running_loop().create_future()
 
     monkeypatch.setattr(worker, "consume", hang)
-    monkeypatch.setattr(supervise, "_START_SECONDS", 0.1)
+    monkeypatch.setattr(keep_running, "_START_SECONDS", 0.1)
     run(plan(First))
     gc.collect()  # asyncio logs an exception that nobody fetched when its future goes
     assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []

@@ -141,9 +141,9 @@ class RelayThread:
         if not self._is_read_only:
             self._is_read_only = True
             logger.warning(
-                "Outbox: the database %r accepts no writes, so its rows are not relayed. If it is a "
-                'replica, set DATABASES[%r]["TEST"] = {"MIRROR": ...} to the alias of its primary. '
-                "Trying again every %g s.",
+                "Outbox: the database %r accepts no writes, so its rows are not relayed. If it is "
+                'a replica, set DATABASES[%r]["TEST"] = {"MIRROR": ...} to the alias of its '
+                "primary. Trying again every %g s.",
                 using,
                 using,
                 _READ_ONLY_PAUSE_SECONDS,

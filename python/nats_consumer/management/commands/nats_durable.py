@@ -129,8 +129,8 @@ class Command(PrintingCommand):
         until = await durables.pause(client, durable, until)
         self._say(f"{durable}: paused until {durables.written(until)}.")
         return (
-            "Until then nothing is delivered, not even retries. Messages that were delivered already "
-            "are handled. End the pause with `nats_durable resume`."
+            "Until then nothing is delivered, not even retries. Messages that were delivered "
+            "already are handled. End the pause with `nats_durable resume`."
         )
 
     async def _resume(self, client: Client, durable: Durable, _: dict[str, Any]) -> None:

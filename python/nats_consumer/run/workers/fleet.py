@@ -596,7 +596,8 @@ def _report_drained(worker: Worker, status: int) -> None:
     # One that still loads the project has no handlers that could finish.
     if status and worker.was_ready:
         logger.warning(
-            "The worker %d %s while it drained. Messages whose handlers still ran are delivered again.",
+            "The worker %d %s while it drained. Messages whose handlers still ran are delivered "
+            "again.",
             worker.process.pid,
             _ending_of(worker, status),
         )

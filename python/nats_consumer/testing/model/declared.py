@@ -8,7 +8,7 @@ from nats_consumer.api import StreamConfig
 from nats_consumer.declare.filters import filter_of
 from nats_consumer.exceptions import ConfigurationError
 from nats_consumer.lanes.blocking import wait_for
-from nats_consumer.run.supervise import setup_operations
+from nats_consumer.run.keep_running import setup_operations
 from nats_consumer.settings import DEFAULT_CONNECTION
 from nats_consumer.streams.operations import CreateOrUpdateStream, CreateStream, UpdateStream
 

@@ -90,4 +90,6 @@ class Command(BaseCommand):
         if not options["yes"]:
             raise CommandError(f"{alias}: nothing was forgotten. To forget {count}, add --yes.")
         rows.delete()
-        self.stdout.write(f"{alias}: forgot {count}. They are handled again if they are delivered again.")
+        self.stdout.write(
+            f"{alias}: forgot {count}. They are handled again if they are delivered again."
+        )

@@ -66,8 +66,8 @@ class Runnable(Declaration, Protocol):
         """Close its own client."""
 
 
-class Supervised:
-    """One consumer class under supervision.
+class KeptRunning:
+    """One consumer class that is started again whenever it ends.
 
     `consume` starts the engine for it; `apply`, if the streams are to be set up, executes the
     operations of its setup(); `note_failed_start` is called with the name after each start that
@@ -174,7 +174,9 @@ class Supervised:
             consumption.stop()
             raise
         except Exception as error:
-            self._log.error("%s: the consumer ended: %s", self.name, error, exc_info=is_unexpected(error))
+            self._log.error(
+                "%s: the consumer ended: %s", self.name, error, exc_info=is_unexpected(error)
+            )
         finally:
             self._consumption = None
             if self._dispatch is not None:

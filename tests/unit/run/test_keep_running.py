@@ -15,8 +15,8 @@ from nats_consumer.exceptions import (
     StreamNotFound,
 )
 from nats_consumer.operations import CreateStream, StreamOperation
-from nats_consumer.run import supervise
-from nats_consumer.run.supervise import Supervised, setup_operations
+from nats_consumer.run import keep_running
+from nats_consumer.run.keep_running import KeptRunning, setup_operations
 from tests.unit.support.doubles import FakeConsumption
 
 
@@ -46,11 +46,13 @@ class Engine:
         return await self._watched.get()
 
 
-def supervise_it(test: Callable[[Supervised], Awaitable[None]], engine: Engine, **more: Any) -> Any:
-    """Run `test` beside a supervised consumer; drain it at the end."""
+def keep_it_running(
+    test: Callable[[KeptRunning], Awaitable[None]], engine: Engine, **more: Any
+) -> Any:
+    """Run `test` beside a consumer that is kept running; drain it at the end."""
 
-    async def run() -> Supervised:
-        supervised = Supervised(more.pop("consumer", Pulling), consume=engine.consume, **more)
+    async def run() -> KeptRunning:
+        supervised = KeptRunning(more.pop("consumer", Pulling), consume=engine.consume, **more)
         task = asyncio.create_task(supervised.run())
         await test(supervised)
         await supervised.drain(5.0)
@@ -71,7 +73,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             taken.append(seconds)
         await pause(0)
 
-    monkeypatch.setattr(supervise.asyncio, "sleep", note)
+    monkeypatch.setattr(keep_running.asyncio, "sleep", note)
     return taken
 
 
@@ -81,11 +83,11 @@ def test_a_start_during_an_election_waits_for_jetstream(
     no_leader = ServiceUnavailable(503, 10008, "JetStream system temporarily unavailable")
     engine = Engine(no_leader, no_leader)
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         await supervised.first_start
         assert len(engine.consumptions) == 1
 
-    supervise_it(test, engine)
+    keep_it_running(test, engine)
     assert caplog.text.count("waiting up to 15 s for JetStream") == 1
 
 
@@ -96,36 +98,36 @@ def test_streams_are_set_up_when_jetstream_has_a_leader(pauses: list[float]) -> 
         if errors:
             raise errors.pop(0)
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         await supervised.set_up()
         await supervised.first_start
 
-    supervise_it(test, Engine(), apply=apply)
+    keep_it_running(test, Engine(), apply=apply)
     assert not errors
 
 
 def test_jetstream_that_stays_away_ends_the_start(
     pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervise, "_ELECTION_SECONDS", 0.0)
-    monkeypatch.setattr(supervise, "patience", lambda _: 0.0)
+    monkeypatch.setattr(keep_running, "_ELECTION_SECONDS", 0.0)
+    monkeypatch.setattr(keep_running, "patience", lambda _: 0.0)
     no_leader = ServiceUnavailable(503, 10008, "wait")
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         with pytest.raises(ServiceUnavailable):
             await supervised.first_start
 
-    supervise_it(test, Engine(no_leader))
+    keep_it_running(test, Engine(no_leader))
 
 
 def test_a_consumer_runs_until_it_is_drained() -> None:
     engine = Engine()
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         await supervised.first_start
         await engine.running()
 
-    supervise_it(test, engine)
+    keep_it_running(test, engine)
     (consumption,) = engine.consumptions
     assert consumption.tasks_started
     assert consumption.drained_for == 5.0
@@ -141,7 +143,7 @@ def test_a_consumer_that_is_still_starting_is_drained_and_handles_nothing() -> N
         return consumption
 
     async def run() -> None:
-        supervised = Supervised(Pulling, consume=consume)
+        supervised = KeptRunning(Pulling, consume=consume)
         task = asyncio.create_task(supervised.run())
         await binding.wait()
         drain = asyncio.create_task(supervised.drain(5.0))
@@ -156,7 +158,7 @@ def test_a_consumer_that_is_still_starting_is_drained_and_handles_nothing() -> N
 
 
 def test_a_drain_gives_up_on_a_start_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervise, "_START_SECONDS", 0.01)
+    monkeypatch.setattr(keep_running, "_START_SECONDS", 0.01)
     binding = asyncio.Event()
 
     async def consume(*_: Any) -> FakeConsumption:
@@ -164,7 +166,7 @@ def test_a_drain_gives_up_on_a_start_that_hangs(monkeypatch: pytest.MonkeyPatch)
         return await asyncio.get_running_loop().create_future()
 
     async def run() -> None:
-        supervised = Supervised(Pulling, consume=consume)
+        supervised = KeptRunning(Pulling, consume=consume)
         task = asyncio.create_task(supervised.run())
         await binding.wait()
         await supervised.drain(5.0)
@@ -177,14 +179,14 @@ def test_a_drain_during_a_pause_is_not_followed_by_another_start(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", "nats_consumer")
-    monkeypatch.setattr(supervise, "_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(keep_running, "_FIRST_PAUSE", 0.05)
     engine = Engine(StreamNotFound("no stream 'orders'"))
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         with pytest.raises(StreamNotFound):
             await supervised.first_start
 
-    supervise_it(test, engine)
+    keep_it_running(test, engine)
     assert "starts again" not in caplog.text
     assert engine.consumptions == []
 
@@ -195,12 +197,12 @@ def test_no_new_start_is_told_of_before_the_failure_of_the_first(
     caplog.set_level("INFO", "nats_consumer")
     engine = Engine(StreamNotFound("no stream 'orders'"))
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         with pytest.raises(StreamNotFound):
             await supervised.first_start
         await engine.running()
 
-    supervise_it(test, engine)
+    keep_it_running(test, engine)
     assert pauses == [1.0]
     assert "starts again" not in caplog.text
 
@@ -210,14 +212,15 @@ def test_a_consumer_that_cannot_start_is_tried_again_with_growing_pauses(
 ) -> None:
     engine = Engine(*[StreamNotFound("no stream 'orders'")] * 7)
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         with pytest.raises(StreamNotFound):
             await supervised.first_start
         await engine.running()
 
-    supervise_it(test, engine)
+    keep_it_running(test, engine)
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
-    assert caplog.text.count("Pulling: the consumer did not start: no stream 'orders'") == 6  # but for the first
+    told = "Pulling: the consumer did not start: no stream 'orders'"
+    assert caplog.text.count(told) == 6  # but for the first
 
 
 def test_a_consumer_that_ends_is_started_again(
@@ -225,11 +228,11 @@ def test_a_consumer_that_ends_is_started_again(
 ) -> None:
     engine = Engine()
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         (await engine.running()).fail(ConsumerGone("the durable was deleted"))
         await engine.running()
 
-    supervise_it(test, engine)
+    keep_it_running(test, engine)
     assert pauses == [1]
     assert "Pulling: the consumer ended: the durable was deleted" in caplog.text
 
@@ -239,13 +242,13 @@ def test_a_consumption_that_ends_by_itself_is_drained_and_started_again(
 ) -> None:
     engine = Engine()
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         (await engine.running()).end()
         await engine.running()
 
-    supervise_it(test, engine)
+    keep_it_running(test, engine)
     first, second = engine.consumptions
-    assert (first.drained_for, second.drained_for) == (supervise._LEFT_OVER_SECONDS, 5.0)
+    assert (first.drained_for, second.drained_for) == (keep_running._LEFT_OVER_SECONDS, 5.0)
     assert pauses == [1]
     assert "Pulling: the consumer ended without being asked to." in caplog.text
 
@@ -259,14 +262,14 @@ def test_what_has_ended_by_itself_is_not_drained_again(monkeypatch: pytest.Monke
 
     async def run() -> None:
         engine = Engine()
-        supervised = Supervised(Pulling, consume=engine.consume)
+        supervised = KeptRunning(Pulling, consume=engine.consume)
         task = asyncio.create_task(supervised.run())
         consumption = await engine.running()
-        monkeypatch.setattr(supervise.asyncio, "sleep", pause)
+        monkeypatch.setattr(keep_running.asyncio, "sleep", pause)
         consumption.end()
         await pausing.wait()
         await supervised.drain(25.0)
-        assert consumption.drained_for == supervise._LEFT_OVER_SECONDS
+        assert consumption.drained_for == keep_running._LEFT_OVER_SECONDS
         task.cancel()
 
     asyncio.run(asyncio.wait_for(run(), timeout=10))
@@ -284,12 +287,12 @@ def test_a_consumer_whose_constructor_fails_is_reported_by_name(
 
     engine = Engine()
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         with pytest.raises(ZeroDivisionError, match="once"):
             await supervised.first_start
         await engine.running()
 
-    supervise_it(test, engine, consumer=Fragile)
+    keep_it_running(test, engine, consumer=Fragile)
     assert "Fragile: the consumer did not start: in __init__" in caplog.text
     assert "Traceback" in caplog.text
 
@@ -315,7 +318,7 @@ def test_what_a_drain_could_not_finish_is_reported_as_it_is(
         async def consume(*_: Any) -> FakeConsumption:
             return Unfinished(watched=watched)
 
-        supervised = Supervised(Blocking if blocking else Pulling, consume=consume)
+        supervised = KeptRunning(Blocking if blocking else Pulling, consume=consume)
         task = asyncio.create_task(supervised.run())
         await watched.get()
         await supervised.drain(5.0)
@@ -342,13 +345,13 @@ def test_setup_is_executed_before_the_first_start_until_it_succeeds(pauses: list
         assert not engine.consumptions
         applied.append(operations)
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         with pytest.raises(ConnectionError):
             await supervised.first_start
         (await engine.running()).fail(ConsumerGone())
         await engine.running()
 
-    supervise_it(test, engine, consumer=Setting, apply=apply)
+    keep_it_running(test, engine, consumer=Setting, apply=apply)
     assert len(applied) == 1
     assert isinstance(applied[0][0], CreateStream)
 
@@ -406,13 +409,13 @@ def test_a_consumer_whose_init_needs_arguments_does_not_start_and_says_so() -> N
         def __init__(self, name: str) -> None:
             super().__init__()
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         with pytest.raises(
             ConfigurationError, match=r"Named is created without .* \(self, name: str"
         ):
             await supervised.first_start
 
-    supervise_it(test, Engine(), consumer=Named)
+    keep_it_running(test, Engine(), consumer=Named)
 
 
 def test_a_handler_learns_the_retry_delays_of_its_consumer(
@@ -429,10 +432,10 @@ def test_a_handler_learns_the_retry_delays_of_its_consumer(
 
     engine = Engine()
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         await engine.running()
 
-    supervise_it(test, engine, consumer=Routing)
+    keep_it_running(test, engine, consumer=Routing)
     assert handlers[0].retry_policy.delay_after(1) == 9.0
     assert "ConsumerHandler has no handle_created" in caplog.text
 
@@ -446,10 +449,10 @@ def test_subjects_that_will_not_arrive_are_named_at_the_start(
 
     engine = Engine()
 
-    async def test(supervised: Supervised) -> None:
+    async def test(supervised: KeptRunning) -> None:
         await engine.running()
 
-    supervise_it(test, engine, consumer=First)
+    keep_it_running(test, engine, consumer=First)
     assert "These subjects do not arrive: orders.updated" in caplog.text
 
 
@@ -465,10 +468,10 @@ async def _exits_in_setup(_: Any) -> None:
     "method", [{"__init__": _exits_in_init}, {"setup": _exits_in_setup}], ids=["init", "setup"]
 )
 def test_a_consumer_that_calls_sys_exit_does_not_start_and_ends_nothing_else(method: Any) -> None:
-    async def fails(supervised: Supervised) -> None:
+    async def fails(supervised: KeptRunning) -> None:
         with pytest.raises(ConfigurationError, match=r"It called sys\.exit\(3\)"):
             await supervised.first_start
 
     async def apply(*_: Any) -> None: ...
 
-    supervise_it(fails, Engine(), consumer=type("Exits", (Pulling,), method), apply=apply)
+    keep_it_running(fails, Engine(), consumer=type("Exits", (Pulling,), method), apply=apply)
