@@ -96,7 +96,7 @@ def test_refreshing_can_be_paused(orders: Orders, admin: str, browser: Browser) 
     browser.open(f"{admin}{reverse('admin:nats_admin_fleet_changelist')}")
     button = "document.querySelector('.nats-refresh button')"
     browser.evaluate(f"{button}.click()")
-    assert browser.evaluate(f"{button}.innerText") == "Go on refreshing"
+    assert browser.evaluate(f"{button}.innerText") == "Resume refreshing"
     # Longer than a turn.
     fetched: Any = browser.evaluate(
         "new Promise(done => setTimeout(() => done(performance.getEntriesByType('resource')"

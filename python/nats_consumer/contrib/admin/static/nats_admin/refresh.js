@@ -29,7 +29,7 @@
 
     button.addEventListener("click", () => {
         isPaused = !isPaused;
-        button.textContent = isPaused ? "Go on refreshing" : "Pause refreshing";
+        button.textContent = isPaused ? "Resume refreshing" : "Pause refreshing";
     });
     bar.hidden = false;
     setTimeout(turn, 5000);
