@@ -141,8 +141,7 @@ class Batches:
                 yield from self._judge(item.message, error)
         elif is_whole:
             logger.warning(
-                "%s: a batch of %d messages failed with %s: %s; each half is handled "
-                "separately.",
+                "%s: a batch of %d messages failed with %s: %s; each half is handled separately.",
                 self._name,
                 len(items),
                 type(error).__name__,

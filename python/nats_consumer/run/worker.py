@@ -23,11 +23,11 @@ from nats_consumer.streams.operation import StreamOperation
 
 from . import event_loop, logs
 from .consume import consume
+from .keep_running import KeptRunning, Runnable, is_unexpected
 from .notify import Manager
 from .probes import Observers, observed
 from .stacks import show_at_signal
 from .stop import SAME_SECONDS, Heard, set_by_signals
-from .keep_running import KeptRunning, Runnable, is_unexpected
 
 logger = logging.getLogger("nats_consumer.worker")
 
