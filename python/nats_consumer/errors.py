@@ -6,7 +6,7 @@ catches what is raised here; elsewhere they stand by themselves. What is raised 
 # ruff: noqa: A001, N818 - the names are nats-py's
 
 import builtins
-from importlib import import_module
+from types import ModuleType
 
 
 class Error(Exception):
@@ -121,15 +121,16 @@ class MsgAlreadyAckdError(Error):
     """The message is settled already."""
 
 
-def use_nats_py(module: str, names: dict[str, object]) -> None:
-    """Replace the classes among `names` by those of nats-py's module, if that is installed."""
-    try:
-        found = import_module(module)
-    except ImportError:
-        return
+def replace_classes(names: dict[str, object], module: ModuleType) -> None:
+    """Replace the classes among `names` by those that the module has under the same names."""
     for name, own in list(names.items()):
         if isinstance(own, type):
-            names[name] = getattr(found, name, own)
+            names[name] = getattr(module, name, own)
 
 
-use_nats_py("nats.errors", globals())
+try:
+    from nats import errors as _nats_py
+except ImportError:
+    pass
+else:
+    replace_classes(globals(), _nats_py)

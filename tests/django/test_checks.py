@@ -556,7 +556,7 @@ def test_an_attribute_of_pull_consumers_that_a_base_has_passes() -> None:
 def test_a_last_word_left_to_a_handle_error_that_is_missing_is_w006() -> None:
     behavior = ErrorAckBehavior.IMPLEMENTED_BY_HANDLE_ERROR
     declare("OrderConsumer", handle_error_ack_behavior=behavior)
-    assert "and there is none. Write it" in found()["nats_consumer.W006"]
+    assert "which the class does not define. Define it" in found()["nats_consumer.W006"]
 
 
 def test_a_last_word_left_to_handle_error_passes() -> None:

@@ -44,4 +44,9 @@ class ConsumerSequenceMismatchError(Error):
     """Messages were lost on the way from a consumer."""
 
 
-errors.use_nats_py("nats.js.errors", globals())
+try:
+    from nats.js import errors as _nats_py
+except ImportError:
+    pass
+else:
+    errors.replace_classes(globals(), _nats_py)

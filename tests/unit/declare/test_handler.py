@@ -128,7 +128,7 @@ def test_a_wildcard_in_the_list_of_subjects_says_that_it_needs_a_marked_method(
     handler = ConsumerHandler(["odd.x.*", "odd.>"])
     assert handler.wildcards_without_method() == ["odd.x.*", "odd.>"]
     assert ": the wildcard 'odd.x.*' in the subject list has no method" in caplog.text
-    assert "mark a method with @handle('odd.x.*')" in caplog.text
+    assert "Mark one with @handle('odd.x.*')" in caplog.text
     assert "handles no subject" not in caplog.text
 
 

@@ -291,7 +291,7 @@ def test_a_roll_stops_where_the_system_cannot_start_a_worker(
     stage.fleet.replace_all()
     stage.turn(5)
     assert "could not be started" in caplog.text
-    assert "Those that run stay." in caplog.text
+    assert "No other worker is replaced." in caplog.text
     assert (stage.fleet.is_rolling, stage.fleet.is_ready) == (False, True)
     stage.refusal = None
     stage.fleet.replace_all()
@@ -369,7 +369,7 @@ def test_a_new_worker_that_does_not_get_ready_stops_the_replacing(
     assert stage.fleet.is_ready
     assert [each.heard for each in stage.started[:2]] == [[], []]
     assert len(stage.started) == 3
-    assert "Those that run stay." in caplog.text
+    assert "No other worker is replaced." in caplog.text
     if fate == "is late":
         assert "Orders not ready within 60 s" in caplog.text
         assert fresh.heard == [signal.SIGTERM]
