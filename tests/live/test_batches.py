@@ -703,7 +703,7 @@ async def test_a_batch_is_told_in_the_log_when_it_is_split(
     await stage.publish(*range(4))
     async with running(rows_class):
         await stage.everything_is_settled(rows_class)
-    lines = [record.getMessage() for record in caplog.records if "halves" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "each half" in record.getMessage()]
     assert len(lines) == 1, "for the whole batch, and not for each half"
     assert lines[0].startswith("Rows: a batch of 4 messages failed with ValueError: too many")
 

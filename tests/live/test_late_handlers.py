@@ -221,7 +221,7 @@ async def test_no_more_run_at_once_than_concurrency_says_and_the_log_tells_when_
     async with running(Orders) as orders:
         with gate() as release:
             await stage.publish(0, 1)
-            await becomes_true(lambda: "all its threads (2) are held" in caplog.text)
+            await becomes_true(lambda: "All 2 threads are held" in caplog.text)
             errors = [each for each in caplog.records if each.levelno == logging.ERROR]
             assert len(errors) == 1
             await stage.publish(2, 3)

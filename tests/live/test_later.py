@@ -168,8 +168,8 @@ def test_headers_that_name_a_target_are_sent_as_they_are(stream: str) -> None:
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ({"allow_msg_ttl": True}, "set its allow_msg_schedules"),
-        ({"allow_msg_schedules": True}, "set its allow_msg_ttl"),
+        ({"allow_msg_ttl": True}, "Set allow_msg_schedules"),
+        ({"allow_msg_schedules": True}, "Set allow_msg_ttl"),
         ({**ALLOWED, "retention": "interest"}, 'has the retention "interest"'),
     ],
 )

@@ -105,7 +105,7 @@ async def test_a_worker_says_that_a_newer_one_may_have_changed_its_durable(
     billing, _ = consumer_of(stage, "Pull")
     newer = type("Billing", (billing,), {"ack_wait": 45.0})
     async with running(billing), running(newer):
-        told = "ack_wait from 30s to 45s. Consuming continues. During a deployment this is the"
+        told = "ack_wait from 30s to 45s. Consuming continues. This is expected during a"
         await becomes_true(lambda: any(told in it for it in caplog.messages))
 
 

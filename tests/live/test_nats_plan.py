@@ -228,7 +228,7 @@ async def test_a_stream_that_was_changed_by_hand_is_shown(
 async def test_a_lower_limit_is_applied_only_with_the_option(stage: Stage) -> None:
     await stage.publish("one", "two", "three")
     declare(stage, stream_of(stage, max_msgs=1, description="new"))
-    with pytest.raises(CommandError, match="add --allow-data-loss") as left:
+    with pytest.raises(CommandError, match="Add --allow-data-loss") as left:
         await manage("nats_apply", "--yes")
     assert "max_msgs: no limit -> 1 (!)" in str(left.value)
     assert stage.server.stream(stage.stream)["state"]["messages"] == 3
