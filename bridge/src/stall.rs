@@ -110,7 +110,12 @@ impl Watch {
                     self.report(patience.most);
                 }
                 Finding::End(looks) => {
-                    info!(target: CONSUMER, consumer = self.handler.name, "It goes on after {:?} and takes messages again.", LOOK_INTERVAL * looks);
+                    let seconds = (LOOK_INTERVAL * looks).as_secs();
+                    info!(
+                        target: CONSUMER,
+                        consumer = self.handler.name,
+                        "Taking messages again after a stall of {seconds} s."
+                    );
                     if !is_held_by_calls {
                         self.resume(&engine);
                     }

@@ -376,7 +376,7 @@ def _look(thread: _Thread, made: int, stood: float) -> None:
     elif stands:
         stood += _REST_SECONDS
     elif stood:
-        logger.info("The thread %s goes on after %g s.", thread.name, stood)
+        logger.info("The thread %s continues after %g s.", thread.name, stood)
         # The calls are slow and not stuck: it is said again if one takes much longer.
         thread.patience, stood = max(thread.patience, 2 * stood), 0.0
     if thread.calls > 1:

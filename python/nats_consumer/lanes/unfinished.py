@@ -20,6 +20,4 @@ def check_finished(value: object, name: str = "handle_message") -> None:
         )
     if isawaitable(value) and not getattr(value, "is_done_already", False):
         kind = "coroutine" if iscoroutine(value) else type(value).__name__.lstrip("_")
-        raise TypeError(
-            f"{name} returned a {kind} that is not awaited: write `return await ...`."
-        )
+        raise TypeError(f"{name} returned a {kind} that is not awaited: write `return await ...`.")

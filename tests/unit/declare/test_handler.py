@@ -354,9 +354,9 @@ class Answering(Recording):
 @pytest.mark.parametrize(
     ("event", "problem"),
     [
-        ("gathered", "handle_gathered returned a GatheringFuture that nobody awaits"),
-        ("submitted", "handle_submitted returned a future of a thread pool that nobody waits for"),
-        ("unknown", "fallback_handle returned a Task that nobody awaits"),
+        ("gathered", "handle_gathered returned a GatheringFuture that is not awaited"),
+        ("submitted", "handle_submitted returned a future of a thread pool that is not waited for"),
+        ("unknown", "fallback_handle returned a Task that is not awaited"),
     ],
 )
 def test_work_that_a_method_returns_unfinished_fails(event: str, problem: str) -> None:

@@ -258,7 +258,7 @@ def test_work_that_handle_error_returns_unfinished_does_not_acknowledge(
     behavior = ErrorAckBehavior.ACK
     attributes = {"handle_error": submit, "handle_error_ack_behavior": behavior}
     assert failed(type("Submitting", (lane,), attributes)(), FakeMessage()) == Retry(after=30)
-    assert "handle_error returned a future of a thread pool that nobody waits for" in caplog.text
+    assert "handle_error returned a future of a thread pool that is not waited for" in caplog.text
 
 
 def test_a_task_that_handle_error_returns_unfinished_does_not_acknowledge(
@@ -269,7 +269,7 @@ def test_a_task_that_handle_error_returns_unfinished_does_not_acknowledge(
 
     attributes = {"handle_error": begin, "handle_error_ack_behavior": ErrorAckBehavior.ACK}
     assert failed(type("Beginning", (Looping,), attributes)(), FakeMessage()) == Retry(after=30)
-    assert "handle_error returned a Task that nobody awaits" in caplog.text
+    assert "handle_error returned a Task that is not awaited" in caplog.text
 
 
 @BOTH
