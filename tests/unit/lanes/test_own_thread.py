@@ -235,7 +235,7 @@ def test_a_blocking_call_that_others_wait_for_is_named(
         await becomes_true(lambda: caplog.records)
         go_on.set()
         await asyncio.gather(hung, *waiting)
-        await becomes_true(lambda: "goes on" in caplog.text)
+        await becomes_true(lambda: "continues" in caplog.text)
 
     asyncio.run(run())
     held, free = caplog.records
@@ -243,7 +243,7 @@ def test_a_blocking_call_that_others_wait_for_is_named(
     assert "a blocking call has held the thread nats_consumer-blocking-1 of" in held.getMessage()
     assert "in block > " in held.getMessage()
     assert "2 other calls wait for it" in held.getMessage()
-    assert "The thread nats_consumer-blocking-1 goes on" in free.getMessage()
+    assert "The thread nats_consumer-blocking-1 continues" in free.getMessage()
 
 
 def test_a_call_that_is_cancelled_before_it_began_is_not_made() -> None:
