@@ -15,7 +15,7 @@ RUST = [
     Step("clippy", [*CARGO, "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     Step(
         "cargo doc",
-        ["cargo", "doc", "--package", "nats-consumer", "--no-deps"],
+        [*CARGO, "doc", "--workspace", "--no-deps"],
         environment={"RUSTDOCFLAGS": "-D warnings"},
     ),
 ]

@@ -11,14 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from linters import PYTHON, PYTHON_SOURCES, RUST
+from linters import CARGO, PYTHON, PYTHON_SOURCES, RUST
 from servers import OLDEST
 from steps import ROOT, Step, run_all
 
 NATS_SERVER = Path(PYTHON).with_name("nats-server")
 MAKE = ["make", "--no-print-directory"]
-ENGINE = ["--package", "nats-consumer"]
-BRIDGE = ["--package", "nats-consumer-python", "--test", "threads"]
 # The Django that each Python is tested with.
 DJANGO_ON = {
     "3.11": "Django~=5.2.0",
@@ -68,14 +66,14 @@ def rust_steps() -> tuple[list[Step], list[str]]:
     environment = {"NATS_SERVER": NATS_SERVER}
     notes = []
     if shutil.which("cargo-nextest"):
-        runner = ["cargo", "nextest", "run", "--status-level", "slow", "--test-threads", WORKERS]
+        runner = ["nextest", "run", "--status-level", "slow", "--test-threads", WORKERS]
     else:
-        runner = ["cargo", "test", "--no-fail-fast", "--lib", "--tests", "--examples"]
+        runner = ["test", "--no-fail-fast", "--lib", "--tests", "--examples"]
         notes.append("cargo-nextest was not found: the Rust tests ran under `cargo test`.")
+    # The whole workspace: for one package, cargo compiles the others with other features.
     commands = {
-        "rust tests": [*runner, *ENGINE],
-        "bridge tests": ["cargo", "test", *BRIDGE],
-        "rust doc tests": ["cargo", "test", "--doc", *ENGINE],
+        "rust tests": [*CARGO, *runner, "--workspace"],
+        "rust doc tests": [*CARGO, "test", "--doc", "--workspace"],
     }
     steps = [Step(name, command, environment=environment) for name, command in commands.items()]
     return steps, notes
