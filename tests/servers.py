@@ -45,7 +45,7 @@ class NatsServer:
         """Start the server and wait until JetStream answers."""
         assert not self.is_running, "the server is already running"
         self._process = subprocess.Popen(
-            [_binary(), *self._listen(), *self._store(), *self.options],
+            [binary(), *self._listen(), *self._store(), *self.options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -178,7 +178,7 @@ def _port(url: str) -> str:
     return url.rpartition(":")[2] or "-1"
 
 
-def _binary() -> str:
+def binary() -> str:
     beside = Path(sys.executable).with_name("nats-server")
     for candidate in (os.environ.get("NATS_SERVER"), str(beside), "nats-server"):
         if candidate and (path := shutil.which(candidate)):
