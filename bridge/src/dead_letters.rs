@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::try_join_all;
 use nats_consumer::dead_letters::{delete, get};
-use nats_consumer::replay::replay;
-use nats_consumer::{Connection as Engine, DeadLetters as Open, Error, Selection, StoredLetter as Letter};
+use nats_consumer::replay::{replay, replay_many};
+use nats_consumer::{
+    Connection as Engine, DeadLetters as Open, Error, PublishAck, Selection, StoredLetter as Letter,
+};
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::Mutex;
 
+use crate::host::error::to_python;
 use crate::host::future::wait_for;
 use crate::host::process::Owned;
 use crate::host::seconds::seconds;
@@ -86,9 +91,28 @@ impl DeadLetters {
         Ok((ack.stream, ack.sequence))
     }
 
+    /// `replay` of each, in their order, without waiting for each: what it returns, or the error that it raises.
+    fn replay_many(&self, py: Python<'_>, letters: Vec<PyRef<'_, StoredLetter>>) -> PyResult<Vec<Py<PyAny>>> {
+        let letters = cloned(&letters);
+        let answers = self.wait(py, async move |engine| Ok(replay_many(&engine, &letters).await))?;
+        let answer = |answer: Result<PublishAck, Error>| match answer {
+            Ok(ack) => (ack.stream, ack.sequence).into_py_any(py),
+            Err(error) => Ok(to_python(&error).into_value(py).into_any()),
+        };
+        answers.into_iter().map(answer).collect()
+    }
+
     fn delete(&self, py: Python<'_>, letter: &StoredLetter) -> PyResult<()> {
         let letter = letter.letter.clone();
         self.wait(py, async move |engine| delete(&engine, &letter).await)
+    }
+
+    /// `delete` of each, without waiting for each.
+    fn delete_many(&self, py: Python<'_>, letters: Vec<PyRef<'_, StoredLetter>>) -> PyResult<()> {
+        let letters = cloned(&letters);
+        self.wait(py, async move |engine| {
+            try_join_all(letters.iter().map(|letter| delete(&engine, letter))).await.map(drop)
+        })
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
@@ -106,6 +130,10 @@ impl DeadLetters {
     {
         wait_for(py, work(self.engine.get()?.clone()))
     }
+}
+
+fn cloned(letters: &[PyRef<'_, StoredLetter>]) -> Vec<Letter> {
+    letters.iter().map(|each| each.letter.clone()).collect()
 }
 
 /// The dead letters of one stream.

@@ -17,8 +17,10 @@ use crate::jetstream::stored::{self, Stored};
 /// The server's errors when it should delete a message that is gone: between others, or at the end.
 const NOTHING_TO_DELETE: [u64; 2] = [10043, 10057];
 
-/// Dead letters asked for at once: a payload each is held.
-const AT_ONCE: u64 = 64;
+/// Dead letters asked for at once: first, and then so that their payloads take [`BYTES_AT_ONCE`].
+const FIRST_AT_ONCE: u64 = 64;
+const MOST_AT_ONCE: u64 = 512;
+const BYTES_AT_ONCE: u64 = 8 * 1024 * 1024;
 
 /// Which dead letters are meant: those that fit everything that is given.
 ///
@@ -119,6 +121,11 @@ pub struct StoredLetter {
 }
 
 impl StoredLetter {
+    /// Whether no part of it is kept apart.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.payload.is_some() && !self.headers_are_apart
+    }
+
     /// Subject of a part that is stored apart.
     pub(crate) fn apart_subject(&self, part: Part) -> String {
         format::apart_subject(&self.stream, &self.consumer, part, self.sequence, self.sent)
@@ -148,6 +155,7 @@ pub struct DeadLetters {
     /// The numbers that were not asked for yet.
     first: u64,
     last: u64,
+    at_once: u64,
     found: VecDeque<Stored>,
 }
 
@@ -180,6 +188,7 @@ impl DeadLetters {
             is_newest_first: false,
             first,
             last,
+            at_once: FIRST_AT_ONCE,
             found: VecDeque::new(),
         })
     }
@@ -212,15 +221,16 @@ impl DeadLetters {
     /// Asks for the next numbers, all at once: one after the other, 100,000 of them would take a minute.
     async fn load(&mut self) -> Result<()> {
         let (from, to) = if self.is_newest_first {
-            (self.first.max(self.last.saturating_sub(AT_ONCE - 1)), self.last)
+            (self.first.max(self.last.saturating_sub(self.at_once - 1)), self.last)
         } else {
-            (self.first, self.last.min(self.first + (AT_ONCE - 1)))
+            (self.first, self.last.min(self.first + (self.at_once - 1)))
         };
         let kept_in = format::stream_of(&self.stream);
         let asked = (from..=to)
             .map(async |number| stored::get(&self.connection, &kept_in, &json!({ "seq": number })).await);
-        let found = try_join_all(asked).await?.into_iter().flatten();
-        let letters = found.filter(|found| self.is_letter(&found.subject));
+        let found: Vec<Stored> = try_join_all(asked).await?.into_iter().flatten().collect();
+        self.at_once = as_many_as_fit(&found).unwrap_or(self.at_once);
+        let letters = found.into_iter().filter(|found| self.is_letter(&found.subject));
         if self.is_newest_first {
             self.found = letters.rev().collect();
             self.last = from - 1;
@@ -249,6 +259,13 @@ impl DeadLetters {
         let selected = self.selection.consumer.as_deref();
         durable.is_some_and(|durable| selected.is_none_or(|selected| selected == durable))
     }
+}
+
+/// How many messages of this size are asked for at once; `None` without a message.
+fn as_many_as_fit(found: &[Stored]) -> Option<u64> {
+    let bytes: u64 = found.iter().map(|each| each.payload.len() as u64 + 1).sum();
+    let many = BYTES_AT_ONCE * found.len() as u64;
+    many.checked_div(bytes).map(|fit| fit.clamp(1, MOST_AT_ONCE))
 }
 
 /// The first number whose message was stored at `since` or later, found by halves.

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::connect::Connection;
@@ -71,6 +72,16 @@ pub async fn replay(connection: &Connection, letter: &StoredLetter) -> Result<Pu
     let ack = publish(connection, outgoing, PUBLISH_TIMEOUT).await?;
     delete(connection, letter).await?;
     Ok(ack)
+}
+
+/// Replays dead letters in their order without waiting for each, and returns what came of each: see [`replay()`].
+pub async fn replay_many(connection: &Connection, letters: &[StoredLetter]) -> Vec<Result<PublishAck>> {
+    let mut answers = Vec::with_capacity(letters.len());
+    // One whose parts are fetched first would be published behind its successors.
+    for some in letters.chunk_by(|one, next| one.is_whole() && next.is_whole()) {
+        answers.extend(join_all(some.iter().map(|letter| replay(connection, letter))).await);
+    }
+    answers
 }
 
 /// Returns the message that a replay of the dead letter publishes, if a server takes `limit` bytes. For a model of a

@@ -2,7 +2,7 @@
 
 use async_nats::HeaderMap;
 use nats_consumer::dead_letters::{delete, get};
-use nats_consumer::replay::replay;
+use nats_consumer::replay::{replay, replay_many};
 use nats_consumer::testing::NatsServer;
 use nats_consumer::{
     Connection, ConsumerOptions, DeadLetters, ErrorKind, Message, Outcome, Selection, StoredLetter, consume,
@@ -76,6 +76,27 @@ async fn a_replayed_message_is_the_one_it_was_and_no_duplicate_to_the_server() {
         ("Trace", "abc"),
     ];
     assert_eq!(lines, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_replayed_at_once_keep_their_order_and_one_that_fails_stays() {
+    let stage = Stage::set().await;
+    for number in 0..100 {
+        stage.client.publish(format!("orders.{number}"), "".into()).await.unwrap();
+    }
+    give_up(&stage, 100).await;
+    let connection = connected(&stage).await;
+    let mut letters = letters(&connection, Selection::default()).await;
+    let mut unwanted = letters.remove(50);
+    unwanted.subject = "nobody.stores.this".into();
+    letters.insert(50, unwanted);
+    let answers = replay_many(&connection, &letters).await;
+
+    let (stored, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    let places: Vec<_> = stored.into_iter().map(|ack| ack.unwrap().sequence).collect();
+    assert_eq!(places, (101..200).collect::<Vec<_>>());
+    assert_eq!(failed.len(), 1);
+    assert_eq!(stage.stored("orders-dlq").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

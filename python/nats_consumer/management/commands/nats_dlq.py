@@ -28,9 +28,13 @@ from nats_consumer.exceptions import (
 from nats_consumer.terminal import table, visible
 
 if TYPE_CHECKING:
-    from nats_consumer._native import DeadLetters
+    from nats_consumer._native import DeadLetters, StoredLetter
 
 _LINES = 100
+# Dead letters that are replayed or deleted without waiting for each: their payloads are held.
+_AT_ONCE = 64
+# Errors that say nothing about the other dead letters.
+_OF_ONE_LETTER = (MessageError, PublishError, StreamError)
 
 
 class Command(PrintingCommand):
@@ -102,22 +106,23 @@ class Command(PrintingCommand):
             self._say(description(letter))
 
     def _replay(self, letters: "DeadLetters", streams: list[str], options: dict[str, Any]) -> None:
-        replayed = failed = 0
-        for letter in chosen_letters(letters, streams, options):
-            what = f"{letter.kept_in} {letter.number}: {letter.subject}"
-            if options["dry_run"]:
-                self._say(f"would replay {what} ({reason_of(letter)})")
-                continue
-            try:
-                stream, sequence = letters.replay(letter)
-            except (MessageError, PublishError, StreamError) as error:
-                failed += 1
-                self.stderr.write(visible(f"{what} was not replayed: {error}"))
-            else:
-                replayed += 1
-                self._say(f"{what} is now message {sequence} of {stream}")
+        chosen = chosen_letters(letters, streams, options)
         if options["dry_run"]:
+            for letter in chosen:
+                self._say(f"would replay {_name(letter)} ({reason_of(letter)})")
             return
+        replayed = failed = 0
+        while some := list(islice(chosen, _AT_ONCE)):
+            for letter, answer in zip(some, letters.replay_many(some), strict=True):
+                if isinstance(answer, tuple):
+                    replayed += 1
+                    stream, sequence = answer
+                    self._say(f"{_name(letter)} is now message {sequence} of {stream}")
+                elif isinstance(answer, _OF_ONE_LETTER):
+                    failed += 1
+                    self.stderr.write(visible(f"{_name(letter)} was not replayed: {answer}"))
+                else:
+                    raise answer
         self._say(f"Replayed: {counted(replayed, 'dead letter')}.")
         if replayed:
             self._say(
@@ -130,12 +135,14 @@ class Command(PrintingCommand):
     def _purge(self, letters: "DeadLetters", streams: list[str], options: dict[str, Any]) -> None:
         deletes = options["yes"] and not options["dry_run"]
         count = 0
-        for letter in chosen_letters(letters, streams, options):
-            count += 1
-            what = f"{letter.kept_in} {letter.number}: {letter.subject} ({reason_of(letter)})"
+        chosen = chosen_letters(letters, streams, options)
+        while some := list(islice(chosen, _AT_ONCE)):
+            count += len(some)
             if deletes:
-                letters.delete(letter)
-            self._say(what if deletes else f"would delete {what}")
+                letters.delete_many(some)
+            for letter in some:
+                what = f"{_name(letter)} ({reason_of(letter)})"
+                self._say(what if deletes else f"would delete {what}")
         if not count:
             self._say(f"Nothing to delete: no dead letter is selected.{hint(streams[0])}")
         elif deletes:
@@ -143,3 +150,7 @@ class Command(PrintingCommand):
         elif not options["dry_run"]:
             meant = counted(count, "dead letter")
             raise CommandError(f"Nothing was deleted. To delete {meant}, add --yes.")
+
+
+def _name(letter: "StoredLetter") -> str:
+    return f"{letter.kept_in} {letter.number}: {letter.subject}"
