@@ -15,7 +15,7 @@ RUST = [
     Step("clippy", [*CARGO, "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     Step(
         "cargo doc",
-        [*CARGO, "doc", "--workspace", "--no-deps"],
+        [*CARGO, "doc", "--package", "nats-consumer", "--no-deps"],
         environment={"RUSTDOCFLAGS": "-D warnings"},
     ),
 ]
