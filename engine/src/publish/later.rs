@@ -239,7 +239,7 @@ mod tests {
         assert!(told(TTL_DISABLED, place).contains("max_age"));
         assert!(told(TARGET_INVALID, place).contains("but not orders.paid"));
         assert_eq!(advice(10077, "shop", place), None);
-        assert!(without_place(place).unwrap().contains("\"_later.*.orders.>\" beside \"orders.>\""));
+        assert!(without_place(place).unwrap().contains("\"orders.>\", add \"_later.*.orders.>\""));
         assert_eq!(without_place("orders.paid"), None);
     }
 }
