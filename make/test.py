@@ -29,7 +29,7 @@ RUNNING = ["tests/unit", "tests/django", "tests/live"]
 # Other projects' tests, where they lie beside this one.
 SUITES = "../shared/suites"
 # Most tests wait for a server or a process most of their time.
-WORKERS = str(2 * (os.cpu_count() or 2))
+WORKERS = str(3 * (os.cpu_count() or 2))
 IN_PARALLEL = ["--numprocesses", WORKERS, "--dist", "worksteal"]
 
 

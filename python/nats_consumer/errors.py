@@ -6,7 +6,6 @@ catches what is raised here; elsewhere they stand by themselves. What is raised 
 # ruff: noqa: A001, N818 - the names are nats-py's
 
 import builtins
-from types import ModuleType
 
 
 class Error(Exception):
@@ -121,7 +120,7 @@ class MsgAlreadyAckdError(Error):
     """The message is settled already."""
 
 
-def replace_classes(names: dict[str, object], module: ModuleType) -> None:
+def replace_classes(names: dict[str, object], module: object) -> None:
     """Replace the classes among `names` by those that the module has under the same names."""
     for name, own in list(names.items()):
         if isinstance(own, type):

@@ -321,7 +321,10 @@ async def test_a_publisher_that_may_not_receive_answers_hears_so_at_once_and_sto
         await client.jetstream().add_stream(name="orders", subjects=["orders.>"])
         args = {"servers": server.url, "user": "shop", "password": "x"}
         async with await get_nats_client(**args) as shop:
-            with pytest.raises(Denied, match=r"receive answers, so it is not known.*`_INBOX\.>`"):
+            with pytest.raises(
+                Denied,
+                match=r"so the result of this request is unknown.*`_INBOX\.>`",
+            ):
                 await shop.jetstream().publish("orders.new", b"")
             for _ in range(3):
                 with pytest.raises(Denied, match="receive answers, so nothing was sent"):

@@ -108,7 +108,7 @@ async def test_list_of_a_stream_without_any(stage: Stage) -> None:
 
 
 async def test_an_unknown_stream_is_an_error() -> None:
-    with pytest.raises(CommandError, match="no stream `oders`"):
+    with pytest.raises(CommandError, match="The stream `oders` does not exist"):
         dlq("list", "--stream", "oders")
 
 
