@@ -176,7 +176,7 @@ impl Delivery {
         if may_start {
             self.begin(now);
         } else {
-            self.settler.shared.note_returned(&self.message);
+            self.settler.shared.note_returned(&self.message, self.attempt);
         }
         may_start
     }
@@ -319,11 +319,7 @@ impl Delivery {
                 );
                 self.dead_letter(reason, error);
             }
-            Outcome::Retry { after } => {
-                count(&settler.shared.counters.retried);
-                self.handler().settled(Settled::Retry);
-                self.close(Verdict::Nak(after.unwrap_or_default()));
-            }
+            Outcome::Retry { after } => self.retry(after.unwrap_or_default()),
             Outcome::Drop { reason } => {
                 count(&settler.shared.counters.dropped);
                 self.handler().settled(Settled::Drop);
@@ -415,9 +411,7 @@ impl Delivery {
         let after = self.settler.shared.options.retry.patient_delay(self.attempt);
         if self.decide(SETTLED).is_ok() {
             if self.is_held() {
-                count(&self.settler.shared.counters.retried);
-                self.handler().settled(Settled::Retry);
-                self.close(Verdict::Nak(after));
+                self.retry(after);
             } else {
                 self.leave_to_a_newer_one();
             }
@@ -591,6 +585,7 @@ impl Delivery {
         self.settler.dead_letter(
             self.letter(reason, error),
             self.handler().clone(),
+            self.attempt,
             self.reply(),
             self.ticket.key,
             self.hook.clone(),
@@ -612,13 +607,25 @@ impl Delivery {
         reply_of(self.message.reply())
     }
 
+    /// Has the message come again after the delay.
+    fn retry(&self, after: Duration) {
+        count(&self.settler.shared.counters.retried);
+        self.handler().settled(Settled::Retry);
+        let duty = || self.settler.duty_after(self.attempt, &self.message, self.ticket.key);
+        self.close_with(self.hook.clone().or_else(duty), Verdict::Nak(after));
+    }
+
     /// Gives back the place and has the verdict written.
     fn close(&self, verdict: Verdict) {
+        self.close_with(self.hook.clone(), verdict);
+    }
+
+    fn close_with(&self, hook: Option<Arc<dyn Hook>>, verdict: Verdict) {
         let (reply, lease, size) = (self.reply(), self.ticket.key, self.message.size());
         if !verdict.is_final() && self.attempt >= self.settler.shared.last_attempt() {
-            self.settler.shared.note_returned(&self.message);
+            self.settler.shared.note_returned(&self.message, self.attempt);
         }
-        match self.hook.clone() {
+        match hook {
             Some(hook) => self.settler.close_hooked(hook, reply, lease, size, verdict),
             None => self.settler.close(reply, lease, size, verdict),
         }

@@ -11,7 +11,7 @@ pub(crate) mod verdict;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_nats::{Client, Subject};
@@ -27,11 +27,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
 use crate::jetstream::api::API_TIMEOUT;
 use crate::lock::lock;
+use crate::message::Message;
 use crate::observe::count;
 use crate::observe::meter::{HandlerMeter, Settled};
 use crate::observe::target::{CONSUMER, DEAD_LETTER};
 use crate::retry::SHORTEST_PATIENCE;
-use crate::settle::hook::Hook;
+use crate::settle::hook::{Hook, ReturnDuty};
 use crate::settle::lease::{Arrival, Leases, Question, Ticket, Unsettled};
 use crate::settle::verdict::Verdict;
 use crate::shared::Shared;
@@ -62,6 +63,7 @@ pub(crate) struct Settlement {
 pub(crate) struct Settler {
     pub(crate) shared: Arc<Shared>,
     dead_letters: DeadLetterStore,
+    return_duty: OnceLock<ReturnDuty>,
     queue: Mutex<Vec<Settlement>>,
     leases: Mutex<Leases>,
     upheavals: Arc<AtomicUsize>,
@@ -78,6 +80,7 @@ impl Settler {
         let leases = Leases::new(shared.options.ack_wait, Instant::now());
         Arc::new(Self {
             dead_letters: DeadLetterStore::of(&shared.options),
+            return_duty: OnceLock::new(),
             upheavals: leases.upheavals().clone(),
             leases: Mutex::new(leases),
             passed_over: AtomicUsize::new(0),
@@ -145,21 +148,22 @@ impl Settler {
         self: &Arc<Self>,
         letter: DeadLetter,
         handler: Arc<HandlerMeter>,
+        attempt: u64,
         reply: Subject,
         lease: usize,
         hook: Option<Arc<dyn Hook>>,
     ) {
         let (settler, size) = (self.clone(), letter.message.size());
         self.shared.spawn(async move {
-            let verdict = match settler.copy_to_dead_letters(&letter).await {
+            let (verdict, hook) = match settler.copy_to_dead_letters(&letter).await {
                 Ok(()) => {
                     fail_point::pass("stored");
                     handler.settled(Settled::DeadLetter);
-                    Verdict::Term(letter.reason)
+                    (Verdict::Term(letter.reason), hook)
                 }
                 Err(error) => {
                     let delay = settler.shared.options.retry.longest().max(SHORTEST_PATIENCE);
-                    settler.shared.note_returned(&letter.message);
+                    settler.shared.note_returned(&letter.message, attempt);
                     handler.settled(Settled::Retry);
                     warn!(
                         target: DEAD_LETTER,
@@ -167,7 +171,8 @@ impl Settler {
                         subject = %letter.message.subject(),
                         "A dead letter could not be stored ({error}). The message is delivered again in {delay:?}."
                     );
-                    Verdict::Nak(delay)
+                    let hook = hook.or_else(|| settler.duty_after(attempt, &letter.message, lease));
+                    (Verdict::Nak(delay), hook)
                 }
             };
             match hook {
@@ -175,6 +180,26 @@ impl Settler {
                 None => settler.close(reply, lease, size, verdict),
             }
         });
+    }
+
+    /// Has deliveries carry this duty that are to come again beyond their last attempt.
+    pub(crate) fn set_return_duty(&self, duty: ReturnDuty) {
+        let _ = self.return_duty.set(duty);
+    }
+
+    /// The duty before a message comes again after this attempt: beyond the last one, workers of other processes are told
+    /// that it ended none.
+    pub(crate) fn duty_after(&self, attempt: u64, message: &Message, lease: usize) -> Option<Arc<dyn Hook>> {
+        let shared = &self.shared;
+        // Nobody else reads an ephemeral durable. Without the lease, another worker may have a mark of its own there.
+        let is_due = attempt >= shared.last_attempt()
+            && shared.options.ephemeral.is_none()
+            && !shared.is_without_marks()
+            && self.holds(lease);
+        if !is_due {
+            return None;
+        }
+        self.return_duty.get()?(message, attempt)
     }
 
     /// Has the last verdict on a delivery written, and gives back its place.

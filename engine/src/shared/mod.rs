@@ -1,13 +1,15 @@
 //! The parts of one consumption share its options, counters, places and connection.
 
 pub(crate) mod places;
+mod returned;
 
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::config::{ConsumerOptions, Exhausted};
 use crate::connect::Connection;
@@ -18,9 +20,7 @@ use crate::observe::meter::{Meter, Repair};
 use crate::observe::state::Machine;
 use crate::observe::{Counters, Monitor};
 use crate::shared::places::Places;
-
-/// Handed back messages that are remembered; each that is forgotten may run as a suspect.
-const MOST_RETURNED: usize = 10_000;
+use crate::shared::returned::Returned;
 
 /// State that all parts of one consumption read or change.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ pub(crate) struct Shared {
     pub(crate) late: AtomicUsize,
     /// How many messages waited at the server when it was asked last.
     pub(crate) backlog: AtomicU64,
-    /// Stream sequences that this process handed back at or beyond their last attempt.
-    returned: Mutex<HashSet<u64>>,
+    returned: Mutex<Returned>,
+    without_marks_until: Mutex<Option<Instant>>,
 }
 
 impl Shared {
@@ -74,6 +74,7 @@ impl Shared {
             late: AtomicUsize::new(0),
             backlog: AtomicU64::new(0),
             returned: Mutex::default(),
+            without_marks_until: Mutex::default(),
         })
     }
 
@@ -160,17 +161,27 @@ impl Shared {
         if self.options.exhausted == Exhausted::Retry { u64::MAX } else { self.options.retry.max_attempts() }
     }
 
-    /// Notes that this process hands the message back although its attempts are used up.
-    pub(crate) fn note_returned(&self, message: &Message) {
-        let mut returned = lock(&self.returned);
-        if returned.len() >= MOST_RETURNED {
-            returned.clear();
+    /// Notes that this process hands the message back at this attempt although its attempts are used up.
+    pub(crate) fn note_returned(&self, message: &Message, attempt: u64) {
+        if let Ok(metadata) = message.metadata() {
+            lock(&self.returned).note(metadata.stream_sequence, attempt);
         }
-        returned.extend(message.metadata().map(|metadata| metadata.stream_sequence));
     }
 
-    /// Whether this process handed the message back; asked once for each delivery.
-    pub(crate) fn forget_returned(&self, message: &Message) -> bool {
-        message.metadata().is_ok_and(|metadata| lock(&self.returned).remove(&metadata.stream_sequence))
+    /// Whether this process handed the message back at the attempt before; asked once for each delivery.
+    pub(crate) fn forget_returned(&self, message: &Message, attempt: u64) -> bool {
+        message
+            .metadata()
+            .is_ok_and(|metadata| lock(&self.returned).forget(metadata.stream_sequence, attempt))
+    }
+
+    /// Whether no mark is tried now, because one could not be kept.
+    pub(crate) fn is_without_marks(&self) -> bool {
+        lock(&self.without_marks_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// From now on, no mark is tried for this time.
+    pub(crate) fn do_without_marks(&self, time: Duration) {
+        *lock(&self.without_marks_until) = Some(Instant::now() + time);
     }
 }

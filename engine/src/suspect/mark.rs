@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::connect::Connection;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,6 +28,8 @@ use crate::observe::target::CONSUMER;
 use crate::publish::{Outgoing, publish};
 use crate::settle::Settler;
 use crate::settle::hook::Hook;
+use crate::shared::Shared;
+use crate::suspect::do_without_marks;
 
 /// How long the stream may take to confirm a mark.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,6 +66,9 @@ struct StoredMark {
     losses: u64,
     #[serde(default = "alone")]
     group: usize,
+    /// Number of the attempt; 0 in marks of an older version.
+    #[serde(default)]
+    attempt: u64,
 }
 
 /// Marks of an older version name no group: their messages ran one at a time.
@@ -83,6 +88,8 @@ pub(crate) struct MarkState {
     pub(crate) group: usize,
     /// Whether this very process wrote it, which therefore is not lost.
     pub(crate) is_own: bool,
+    /// Whether the attempt before this one ended or was handed back, so it ended no worker.
+    pub(crate) is_returned: bool,
 }
 
 #[derive(Debug)]
@@ -97,6 +104,7 @@ pub(crate) struct Mark {
     subject: String,
     losses: u64,
     group: usize,
+    attempt: u64,
     members: std::sync::Mutex<Option<Arc<dyn Send + Sync>>>,
     written: Mutex<Written>,
 }
@@ -110,24 +118,40 @@ impl fmt::Debug for Mark {
 impl Hook for Mark {
     /// Ends the mark, however long the server is away, unless the consumption is over before.
     fn run<'a>(&'a self, settler: &'a Settler) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(self.end(|| (!settler.shared.is_over()).then(|| settler.shared.connection())))
+        Box::pin(self.end(&settler.shared))
+    }
+}
+
+/// The duty of a delivery without a mark that is to come again after its last attempt: the next worker is told that
+/// this one was not lost.
+#[derive(Debug)]
+struct Return(Mark);
+
+/// The duty before the message comes again after this attempt; none if it does not come from a durable.
+pub(crate) fn return_duty(message: &Message, attempt: u64) -> Option<Arc<dyn Hook>> {
+    Some(Arc::new(Return(Mark::of(message, attempt, 0, 1).ok()?)))
+}
+
+impl Hook for Return {
+    fn run<'a>(&'a self, settler: &'a Settler) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.0.note_return(&settler.shared))
     }
 }
 
 impl Mark {
-    /// The mark of a message, not written yet. `losses` is how many workers were lost with it in company, and `group`
+    /// The mark of a message at this attempt, not written yet. `losses` is how many workers were lost with it in company, and `group`
     /// how many suspects run together.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when the message does not come from a durable.
-    pub(crate) fn of(message: &Message, losses: u64, group: usize) -> Result<Self> {
+    pub(crate) fn of(message: &Message, attempt: u64, losses: u64, group: usize) -> Result<Self> {
         let place = message.metadata()?;
         let (stream, durable) = (place.stream, place.consumer);
         // The time tells the message from one that had its sequence before the stream was recreated.
         let subject = format!("_mark.{stream}.{durable}.{}.{}", place.stream_sequence, place.timestamp);
         let written = Mutex::new(Written { progress: Progress::Ended, is_confirmed: false });
         let source = stream.to_owned();
-        Ok(Self { source, subject, losses, group, members: std::sync::Mutex::default(), written })
+        Ok(Self { source, subject, losses, group, attempt, members: std::sync::Mutex::default(), written })
     }
 
     /// Keeps the group alive for as long as the mark.
@@ -143,10 +167,11 @@ impl Mark {
             stored => stored?,
         };
         let Some(stored) = stored else { return Ok(None) };
-        let StoredMark { worker, progress, losses, group } = serde_json::from_slice(&stored.payload)
+        let StoredMark { worker, progress, losses, group, attempt } = serde_json::from_slice(&stored.payload)
             .map_err(|error| unreadable(&self.subject, &self.source, error))?;
         let is_own = worker == this_worker();
-        Ok(Some(MarkState { sequence: stored.sequence, progress, losses, group, is_own }))
+        let is_returned = progress == Progress::Ended && attempt + 1 == self.attempt;
+        Ok(Some(MarkState { sequence: stored.sequence, progress, losses, group, is_own, is_returned }))
     }
 
     /// Writes that the message is about to run, and waits until that is confirmed. Where that fails, or nobody
@@ -169,29 +194,29 @@ impl Mark {
 
     /// Writes the mark again, which shows that its worker is alive; nothing where it has ended. Returns
     /// whether it has.
-    pub(crate) async fn renew(&self, connection: &Connection, progress: Option<Progress>) -> bool {
+    pub(crate) async fn renew(&self, shared: &Shared, progress: Option<Progress>) -> bool {
         let mut written = self.written.lock().await;
         if written.progress == Progress::Ended {
             return true;
         }
         written.progress = progress.unwrap_or(written.progress);
-        if let Err(error) = self.store(connection, written.progress).await {
-            warn!(target: CONSUMER, mark = self.subject, "A mark could not be renewed: {error}");
+        if let Err(error) = self.store(&shared.connection(), written.progress).await {
+            warn!(target: CONSUMER, consumer = shared.options.name, mark = self.subject, "A mark could not be renewed: {error}");
         }
         false
     }
 
-    /// Ends the mark, and waits until that is confirmed. Through an outage it tries for as long as `connection`
-    /// names one: a mark that stays would be taken for a lost worker.
-    pub(crate) async fn end(&self, connection: impl Fn() -> Option<Connection>) {
+    /// Ends the mark, and waits until that is confirmed. Through an outage it tries until the consumption is over: a mark
+    /// that stays would be taken for a lost worker.
+    async fn end(&self, shared: &Shared) {
         let mut written = self.written.lock().await;
         if written.progress == Progress::Ended {
             return;
         }
         written.progress = Progress::Ended;
         let began = Instant::now();
-        while let Some(connection) = connection() {
-            match self.store(&connection, Progress::Ended).await {
+        while !shared.is_over() {
+            match self.store(&shared.connection(), Progress::Ended).await {
                 Ok(()) => return,
                 Err(error)
                     if may_pass(&error) && (written.is_confirmed || began.elapsed() < UNCERTAIN_AT_MOST) =>
@@ -199,7 +224,12 @@ impl Mark {
                     tokio::time::sleep(END_RETRY_PAUSE).await;
                 }
                 Err(error) => {
-                    warn!(target: CONSUMER, mark = self.subject, "A mark could not be ended: {error}");
+                    warn!(
+                        target: CONSUMER,
+                        consumer = shared.options.name,
+                        mark = self.subject,
+                        "A mark could not be ended: {error}"
+                    );
                     return;
                 }
             }
@@ -207,14 +237,36 @@ impl Mark {
     }
 
     /// Writes that the message has ended although it never ran.
-    pub(crate) async fn note_end(&self, connection: &Connection) {
-        if let Err(error) = self.store(connection, Progress::Ended).await {
-            warn!(target: CONSUMER, mark = self.subject, "A mark could not be written: {error}");
+    pub(crate) async fn note_end(&self, shared: &Shared) {
+        if let Err(error) = self.store(&shared.connection(), Progress::Ended).await {
+            warn!(
+                target: CONSUMER,
+                consumer = shared.options.name,
+                mark = self.subject,
+                "A mark could not be written: {error}"
+            );
+        }
+    }
+
+    /// Writes that the message was handed back. Where that fails, it runs as a suspect at another worker.
+    async fn note_return(&self, shared: &Shared) {
+        match self.store(&shared.connection(), Progress::Ended).await {
+            Ok(()) => {}
+            Err(error) if may_pass(&error) => {
+                debug!(
+                    target: CONSUMER,
+                    consumer = shared.options.name,
+                    mark = self.subject,
+                    "A mark could not be written: {error}"
+                );
+            }
+            Err(error) => do_without_marks(shared, &error),
         }
     }
 
     async fn store(&self, connection: &Connection, progress: Progress) -> Result<()> {
-        let mark = StoredMark { worker: this_worker(), progress, losses: self.losses, group: self.group };
+        let Self { losses, group, attempt, .. } = *self;
+        let mark = StoredMark { worker: this_worker(), progress, losses, group, attempt };
         let payload = json!(mark).to_string().into();
         let mark = Outgoing::with_headers(self.subject.clone(), HeaderMap::new(), payload);
         store(connection, &self.source, mark).await

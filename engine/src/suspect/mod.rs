@@ -16,7 +16,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -28,6 +27,7 @@ use crate::message::Message;
 use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
 use crate::settle::hook::Hook;
+use crate::shared::Shared;
 use crate::suspect::gate::Gate;
 use crate::suspect::handed_back::HandedBack;
 use crate::suspect::mark::{Mark, MarkState, Progress, longest_silence, may_pass};
@@ -62,7 +62,6 @@ pub(crate) struct Suspects {
     marks: Mutex<Vec<Weak<Mark>>>,
     /// The group that runs after a larger one was lost; such groups run one after the other.
     regrouped: Mutex<Weak<Group>>,
-    without_marks_until: Mutex<Option<Instant>>,
 }
 
 /// The suspects that do not run. They stay here whatever is found out about them, so that a drain has them all.
@@ -147,6 +146,7 @@ impl FailedTries {
 
 impl Suspects {
     pub(crate) fn new(settler: Arc<Settler>, gate: Arc<Gate>) -> Arc<Self> {
+        settler.set_return_duty(mark::return_duty);
         Arc::new(Self {
             settler,
             gate,
@@ -155,7 +155,6 @@ impl Suspects {
             arrived: Notify::new(),
             marks: Mutex::default(),
             regrouped: Mutex::default(),
-            without_marks_until: Mutex::default(),
         })
     }
 
@@ -190,9 +189,11 @@ impl Suspects {
             }
             self.gate.let_go(deliveries.len());
             deliveries
-                // A message that this process itself handed back has ended no worker.
+                // A message that this process itself handed back has ended no worker. What another one handed back shows
+                // in its mark.
                 .extract_if(.., |delivery| {
-                    delivery.attempt() > shared.last_attempt() && !shared.forget_returned(delivery.message())
+                    delivery.attempt() > shared.last_attempt()
+                        && !shared.forget_returned(delivery.message(), delivery.attempt())
                 })
                 .for_each(|delivery| self.keep(delivery));
             self.gate.put(&mut deliveries);
@@ -316,7 +317,7 @@ impl Suspects {
         let shared = &self.settler.shared;
         let pause = may_pass(error).then(|| failed.pause(shared.connection().is_up())).flatten();
         let Some(pause) = pause else {
-            self.do_without_marks(error);
+            do_without_marks(shared, error);
             return;
         };
         info!(
@@ -335,20 +336,27 @@ impl Suspects {
     /// Runs the suspect, unless another worker's mark is found.
     async fn look_at(&self, suspect: Suspect, members: &Members) -> Result<Option<FoundMark>> {
         let Suspect { number, losses, .. } = suspect;
-        let Some((message, tried)) = self.held(number) else { return Ok(None) };
-        if self.is_without_marks() {
+        let Some((message, attempt, tried)) = self.held(number) else { return Ok(None) };
+        if self.settler.shared.is_without_marks() {
             self.take(number).into_iter().for_each(|delivery| self.run_unmarked(delivery));
             return Ok(None);
         }
         let mark = match tried {
             Some(mark) => mark,
-            None => Arc::new(Mark::of(&message, losses.unwrap_or_default(), members.count)?),
+            None => Arc::new(Mark::of(&message, attempt, losses.unwrap_or_default(), members.count)?),
         };
         if losses.is_none()
-            && let Some(state) = self.find(&mark).await?
+            && let Some(state) = mark.find(&self.settler.shared.connection()).await?
         {
-            self.forget_mark(number);
-            return Ok(Some(FoundMark { number, mark, state }));
+            if state.is_returned {
+                self.run_as_usual(number);
+                return Ok(None);
+            }
+            // A process that is here is not lost.
+            if !state.is_own && state.progress != Progress::Ended {
+                self.forget_mark(number);
+                return Ok(Some(FoundMark { number, mark, state }));
+            }
         }
         if members.count > 1 {
             self.run_together(number, mark, members).await?;
@@ -358,24 +366,25 @@ impl Suspects {
         Ok(None)
     }
 
-    /// The message of the suspect, and the mark that could not be written; `None` when it was recalled, or somebody
-    /// else may have it.
-    fn held(&self, number: u64) -> Option<(Message, Option<Arc<Mark>>)> {
+    /// The message of the suspect, its attempt, and the mark that could not be written; `None` when it was recalled, or
+    /// somebody else may have it.
+    fn held(&self, number: u64) -> Option<(Message, u64, Option<Arc<Mark>>)> {
         let waiting = lock(&self.waiting);
         let delivery = waiting.deliveries.get(&number)?;
         if delivery.is_held() {
-            return Some((delivery.message().clone(), waiting.tried.get(&number).cloned()));
+            let tried = waiting.tried.get(&number).cloned();
+            return Some((delivery.message().clone(), delivery.attempt(), tried));
         }
         drop(waiting);
         self.put_off(number);
         None
     }
 
-    /// The mark as another worker left it.
-    async fn find(&self, mark: &Mark) -> Result<Option<MarkState>> {
-        let found = mark.find(&self.settler.shared.connection()).await?;
-        // A process that is here is not lost.
-        Ok(found.filter(|found| !found.is_own && found.progress != Progress::Ended))
+    /// It is no suspect: the worker that had it last has handed it back.
+    fn run_as_usual(&self, number: u64) {
+        lock(&self.waiting).tried.remove(&number);
+        let mut delivery: Vec<_> = self.take(number).into_iter().collect();
+        self.gate.put(&mut delivery);
     }
 
     /// The mark is another worker's: it is not ended with the delivery.
@@ -419,7 +428,7 @@ impl Suspects {
         self.remember(&mark);
         self.gate.let_in(delivery);
         if is_alone && !shut.quiet().await {
-            mark.renew(&shared.connection(), Some(Progress::Accompanied)).await;
+            mark.renew(shared, Some(Progress::Accompanied)).await;
         }
         Ok(())
     }
@@ -447,7 +456,7 @@ impl Suspects {
             loop {
                 tokio::time::sleep(longest_silence(shared.options.ack_wait) / 3).await;
                 let Some(mark) = mark.upgrade() else { return };
-                if shared.is_over() || mark.renew(&shared.connection(), None).await {
+                if shared.is_over() || mark.renew(&shared, None).await {
                     return;
                 }
             }
@@ -496,21 +505,6 @@ impl Suspects {
         }
     }
 
-    fn is_without_marks(&self) -> bool {
-        lock(&self.without_marks_until).is_some_and(|until| Instant::now() < until)
-    }
-
-    fn do_without_marks(&self, error: &Error) {
-        *lock(&self.without_marks_until) = Some(Instant::now() + WITHOUT_MARKS);
-        warn!(
-            target: CONSUMER,
-            consumer = self.settler.shared.options.name,
-            "The marks of messages that came again after their last attempt cannot be stored: {error} For ten \
-             minutes, such messages run beside others, up to {HEADROOM} more times. Then they are given up, even if \
-             another message ended the worker."
-        );
-    }
-
     fn run_unmarked(&self, delivery: Delivery) {
         if delivery.attempt() > delivery.last_to_run() {
             delivery.give_up();
@@ -518,6 +512,17 @@ impl Suspects {
             self.gate.put(&mut vec![delivery]);
         }
     }
+}
+
+fn do_without_marks(shared: &Shared, error: &Error) {
+    shared.do_without_marks(WITHOUT_MARKS);
+    warn!(
+        target: CONSUMER,
+        consumer = shared.options.name,
+        "The marks of messages that came again after their last attempt cannot be stored: {error} For ten \
+         minutes, such messages run beside others, up to {HEADROOM} more times. Then they are given up, even if \
+         another message ended the worker."
+    );
 }
 
 #[cfg(test)]

@@ -178,7 +178,7 @@ async fn put_away(
     let message = Message::delivered(&stored, &options.stream, durable, false, None);
     // Below it, a message that waits for a retry may hold the ack floor: then the search of every later worker finds
     // it again.
-    let mark = Mark::of(&message, 0, 1)?;
+    let mark = Mark::of(&message, 1, 0, 1)?;
     if mark.find(connection).await.is_ok_and(|found| found.is_some()) {
         return Ok(());
     }
@@ -195,7 +195,7 @@ async fn put_away(
     let letter = DeadLetter { message, reason, error: None, raw_headers, deliveries: 1 };
     settler.copy_to_dead_letters(&letter).await?;
     settler.end(connection, reply, &letter.reason).await?;
-    mark.note_end(connection).await;
+    mark.note_end(&settler.shared).await;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Messages that came again after their last attempt: the guilty do not run again, the innocent do.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use nats_consumer::{
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::stage::{Seen, Stage, delays, eventually, pull, within};
+use crate::stage::{SOON, Seen, Stage, delays, eventually, pull, within};
 
 /// Three attempts, and the final word is one that keeps nothing: a dead letter can only be a lost worker's.
 pub(crate) fn options() -> ConsumerOptions {
@@ -43,19 +44,48 @@ pub(crate) async fn leave_mark(stage: &Stage, place: &str, progress: &str, losse
 }
 
 async fn leave_mark_of_group(stage: &Stage, place: &str, progress: &str, losses: u64, group: usize) {
+    leave_mark_of(stage, place, json!({ "progress": progress, "losses": losses, "group": group })).await;
+}
+
+async fn leave_mark_of(stage: &Stage, place: &str, mut mark: Value) {
     let config = json!({ "name": "orders-marks", "subjects": ["_mark.orders.>"], "max_msgs_per_subject": 1 });
     stage.ask("STREAM.CREATE.orders-marks", &config).await;
-    let mark = json!({ "worker": "somebody else", "progress": progress, "losses": losses, "group": group });
+    mark["worker"] = "somebody else".into();
     stage.client.request(place.to_owned(), mark.to_string().into()).await.unwrap();
 }
 
 /// The state in the mark.
 pub(crate) async fn mark_at(stage: &Stage, place: &str) -> String {
-    let found = stage.ask("STREAM.MSG.GET.orders-marks", &json!({ "last_by_subj": place })).await;
+    mark_that_is(stage, json!({ "last_by_subj": place })).await
+}
+
+async fn mark_that_is(stage: &Stage, what: Value) -> String {
+    let found = stage.ask("STREAM.MSG.GET.orders-marks", &what).await;
     let data = found["message"]["data"].as_str().unwrap_or_default();
     let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
     let mark: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     mark["progress"].as_str().unwrap_or("none").to_owned()
+}
+
+/// Makes the stream of marks so that it keeps every one, not only the last of each message.
+async fn keep_all_marks(stage: &Stage) {
+    stage.create_stream("orders-marks", &["_mark.orders.>"]).await;
+}
+
+/// The states in all marks that were written, the oldest first.
+async fn all_marks(stage: &Stage) -> Vec<String> {
+    let mut marks = Vec::new();
+    for sequence in 1..=stage.stored("orders-marks").await {
+        marks.push(mark_that_is(stage, json!({ "seq": sequence })).await);
+    }
+    marks
+}
+
+/// Makes a stream of dead letters that has no room.
+async fn fill_dead_letters(stage: &Stage) {
+    let full = json!({ "name": "orders-dlq", "subjects": ["dlq.orders.>"], "max_msgs": 1, "discard": "new" });
+    stage.api("STREAM.CREATE.orders-dlq", &full).await;
+    stage.client.request("dlq.orders.other", "full".into()).await.unwrap();
 }
 
 async fn becomes_a_dead_letter_unseen(stage: &Stage, options: ConsumerOptions) {
@@ -181,6 +211,7 @@ async fn a_group_whose_worker_was_lost_runs_in_smaller_groups_then_one_by_one() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_its_handler_asks_for_again_beyond_its_limit_is_no_suspect() {
     let stage = Stage::set().await;
+    keep_all_marks(&stage).await;
     stage.publish(0..1).await;
     let seen = Seen::default();
     let again = Outcome::Retry { after: Some(Duration::from_millis(10)) };
@@ -188,25 +219,120 @@ async fn a_message_that_its_handler_asks_for_again_beyond_its_limit_is_no_suspec
     let _consumption = consume(stage.address(), options(), handler).await.unwrap();
     seen.reaches(5).await;
     stage.all_settled().await;
-    let marks = stage.ask("STREAM.INFO.orders-marks", &Value::Null).await;
-    assert_eq!(marks["error"]["err_code"], 10059, "there are marks: {marks}");
+    assert_eq!(all_marks(&stage).await, ["ended"; 2], "after the third attempt and the fourth");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_dead_letter_cannot_be_stored_is_no_suspect() {
     let stage = Stage::set().await;
-    let full = json!({ "name": "orders-dlq", "subjects": ["dlq.orders.>"], "max_msgs": 1, "discard": "new" });
-    stage.api("STREAM.CREATE.orders-dlq", &full).await;
-    stage.client.request("dlq.orders.other", "full".into()).await.unwrap();
+    keep_all_marks(&stage).await;
+    fill_dead_letters(&stage).await;
     stage.publish(0..1).await;
     let seen = Seen::default();
     let failing = seen.and(|_, _| Err::<(), _>(HandlerError::from("no")));
-    let retry = delays(2, &[10]);
-    let options = ConsumerOptions { exhausted: Exhausted::DeadLetter, retry, ..options() };
-    let _consumption = consume(stage.address(), options, failing).await.unwrap();
+    let _consumption = consume(stage.address(), unburied(), failing).await.unwrap();
     seen.reaches(4).await;
-    let marks = stage.ask("STREAM.INFO.orders-marks", &Value::Null).await;
-    assert_eq!(marks["error"]["err_code"], 10059, "there are marks: {marks}");
+    assert!(all_marks(&stage).await.iter().all(|mark| mark == "ended"));
+}
+
+/// Two attempts; a dead letter that cannot be stored comes again after a moment.
+fn unburied() -> ConsumerOptions {
+    let retry = delays(2, &[10]);
+    ConsumerOptions {
+        exhausted: Exhausted::DeadLetter,
+        retry,
+        ack_wait: Duration::from_secs(30),
+        ..options()
+    }
+}
+
+fn fails(seen: &Seen) -> impl Handler {
+    seen.and(|_, _| Err::<(), _>(HandlerError::from("no")))
+}
+
+/// Begins consumer `other`, one of whose handlers never ends: every wait for a quiet process lasts ten seconds.
+async fn neighbour(stage: &Stage) -> (Consumption, Seen) {
+    stage.create_stream("parcels", &["parcels.>"]).await;
+    let seen = Seen::default();
+    let noting = seen.clone();
+    let handler = move |message: Message| {
+        noting.note(&message);
+        let is_endless = &message.payload()[..] == b"0";
+        async move {
+            if is_endless {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let consumption =
+        consume(stage.address(), ConsumerOptions::pull("parcels", "other"), handler).await.unwrap();
+    stage.client.request("parcels.sent", "0".into()).await.unwrap();
+    seen.reaches(1).await;
+    (consumption, seen)
+}
+
+/// Sends the neighbour twenty messages, one after the other; each has to be handled soon.
+async fn is_not_stopped(stage: &Stage, neighbour: &Seen) {
+    for number in 1..=20 {
+        let before = neighbour.count();
+        stage.client.request("parcels.sent", number.to_string().into()).await.unwrap();
+        within(SOON, "the neighbour has it", async || neighbour.count() > before).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_another_process_could_not_store_stop_no_neighbour() {
+    let stage = Stage::set().await;
+    keep_all_marks(&stage).await;
+    fill_dead_letters(&stage).await;
+    stage.publish(0..1).await;
+    // What a consumption has handed back, only that one remembers, as one process does.
+    let before = Seen::default();
+    let other_process = consume(stage.address(), unburied(), fails(&before)).await.unwrap();
+    eventually("its dead letter could not be stored", async || !all_marks(&stage).await.is_empty()).await;
+    other_process.drain(SOON).await;
+    let (_neighbour, seen_by_neighbour) = neighbour(&stage).await;
+    let seen = Seen::default();
+    let here = consume(stage.address(), unburied(), fails(&seen)).await.unwrap();
+    eventually("it came", async || here.counters().received > 0).await;
+    is_not_stopped(&stage, &seen_by_neighbour).await;
+    seen.reaches(2).await;
+    assert!(before.attempts().iter().chain(&seen.attempts()).max() > Some(&2));
+    assert!(all_marks(&stage).await.iter().all(|mark| mark == "ended"), "it ran as a suspect");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_two_processes_cannot_store_go_from_one_to_the_other_and_stop_no_neighbour() {
+    let stage = Stage::set().await;
+    keep_all_marks(&stage).await;
+    fill_dead_letters(&stage).await;
+    let (_neighbour, seen_by_neighbour) = neighbour(&stage).await;
+    let seen = [Seen::default(), Seen::default()];
+    let _one = consume(stage.address(), unburied(), fails(&seen[0])).await.unwrap();
+    let _two = consume(stage.address(), unburied(), fails(&seen[1])).await.unwrap();
+    stage.publish(0..3).await;
+    // An attempt beyond the second that the other process had before.
+    let went_over = || {
+        let [one, two] = seen
+            .each_ref()
+            .map(|seen| seen.payloads().into_iter().zip(seen.attempts()).collect::<HashSet<_>>());
+        one.iter().any(|(payload, attempt)| *attempt >= 2 && two.contains(&(payload.clone(), attempt + 1)))
+    };
+    eventually("a message goes to the other process", async || went_over()).await;
+    is_not_stopped(&stage, &seen_by_neighbour).await;
+    assert!(all_marks(&stage).await.iter().all(|mark| mark == "ended"), "one ran as a suspect");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_ended_its_worker_after_it_was_handed_back_is_a_suspect() {
+    let stage = Stage::set().await;
+    let places = lose_workers(&stage, 1, 5).await;
+    leave_mark_of(&stage, &places[0], json!({ "progress": "ended", "losses": 0, "group": 1, "attempt": 4 }))
+        .await;
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), options(), seen.and_hang()).await.unwrap();
+    seen.reaches(1).await;
+    assert_eq!((seen.attempts()[0], mark_at(&stage, &places[0]).await.as_str()), (6, "alone"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
