@@ -176,8 +176,10 @@ class Msg:
     def sid(self) -> int: ...
 
 # Its name, the action, the changes (field, from, to), the reason of a refusal, whether messages
-# are skipped, whether its filter matches nothing.
-_PlannedDurable: TypeAlias = tuple[str, str, list[tuple[str, str, str]], str | None, bool, bool]
+# are skipped, whether its filter matches nothing, the durables that it may replace.
+_PlannedDurable: TypeAlias = tuple[
+    str, str, list[tuple[str, str, str]], str | None, bool, bool, list[str]
+]
 
 class _Limits(Protocol):
     @property

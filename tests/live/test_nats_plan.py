@@ -370,6 +370,32 @@ async def test_a_durable_that_nothing_declares_is_shown_and_no_change(stage: Sta
     assert "no class declares it; last active: never" in printed
 
 
+async def test_a_renamed_class_is_told_the_line_that_continues_its_durable(stage: Stage) -> None:
+    declare(stage, durable_name="Invoices")
+    declare(stage, called="Reports")
+    await manage("nats_apply", "--yes")
+    await stage.publish(1)
+    registry._declared.clear()
+    declare(stage)
+    declare(stage, called="Reports")
+    advice = 'if it replaces Invoices, write durable_name = "Invoices" in Billing: it continues'
+    assert advice in await manage("nats_plan")
+    registry._declared.clear()
+    declare(stage, durable_name="Invoices")
+    declare(stage, called="Reports")
+    assert await marks() == {}
+
+
+async def test_a_new_class_is_not_told_to_continue_the_durable_of_another_class(
+    stage: Stage,
+) -> None:
+    declare(stage, called="Reports")
+    await manage("nats_apply", "--yes")
+    await stage.publish(1)
+    declare(stage)
+    assert "if it replaces" not in await manage("nats_plan")
+
+
 async def test_a_consumer_without_a_stream_is_found(stage: Stage) -> None:
     declare(stage, stream_name="nowhere", filter_subject="nowhere.>")
     assert "the stream nowhere does not exist, and no setup() creates it" in await manage(

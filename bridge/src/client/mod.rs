@@ -234,7 +234,7 @@ impl Connection {
     }
 
     /// Resolves to the plan for a durable: its name, what happens, the changes as (field, from, to), the reason of a
-    /// refusal, whether messages are skipped, and whether its filter matches nothing.
+    /// refusal, whether messages are skipped, whether its filter matches nothing, and the durables that it may replace.
     fn plan_durable<'py>(&self, py: Python<'py>, options: ConsumerOptions) -> PyResult<Bound<'py, PyAny>> {
         let engine = self.engine()?;
         let options = options.into_options()?;
@@ -298,11 +298,11 @@ pub(crate) fn plan_known_durable(
 
 type Changes = Vec<(&'static str, String, String)>;
 
-type Planned = (String, &'static str, Changes, Option<String>, bool, bool);
+type Planned = (String, &'static str, Changes, Option<String>, bool, bool, Vec<String>);
 
 fn planned(plan: &Plan) -> Planned {
     let (action, changes, reason) = planned_action(&plan.action);
-    (plan.durable.clone(), action, changes, reason, plan.skips, plan.unmatched)
+    (plan.durable.clone(), action, changes, reason, plan.skips, plan.unmatched, plan.replaces.clone())
 }
 
 type PlannedAction = (&'static str, Changes, Option<String>);

@@ -8,7 +8,7 @@ use crate::bind::declared::{filters, has_nothing_for, wanted_filters};
 use crate::bind::durable::{Found, Step, bind, decide, look};
 use crate::bind::limits::refuse_forgetful_streams;
 use crate::bind::position::Resume;
-use crate::bind::replay::all;
+use crate::bind::replay::{Predecessors, all};
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
 use crate::error::{ErrorKind, Result};
@@ -44,6 +44,9 @@ pub struct Plan {
     pub skips: bool,
     /// A filter that no subject of the stream matches.
     pub unmatched: bool,
+    /// Durables of the same kind and filter that nobody reads from, if this one is created in a stream with messages: it
+    /// may be one of them under another name.
+    pub replaces: Vec<String>,
 }
 
 /// Looks at the server and tells what starting the consumer would do to its durable. Nothing is changed.
@@ -77,8 +80,13 @@ pub async fn plan(connection: &Connection, options: &ConsumerOptions) -> Result<
         Some(stream) => taken(connection, options, &found.name, stream).await.map_or(action, Action::Refuse),
         None => action,
     };
+    let has_messages = found.stream.as_ref().is_some_and(|stream| stream.state.messages > 0);
+    let replaces = match action {
+        Action::Create if has_messages => Predecessors::find(connection, options).await.free,
+        _ => Vec::new(),
+    };
     let unmatched = found.stream.is_some_and(|stream| has_nothing_for(options, &stream.config));
-    Ok(Plan { stream: options.stream.clone(), durable: found.name, action, skips, unmatched })
+    Ok(Plan { stream: options.stream.clone(), durable: found.name, action, skips, unmatched, replaces })
 }
 
 /// The changes of a durable that is known already, from the server's answers to `CONSUMER.INFO` and `STREAM.INFO`: for a

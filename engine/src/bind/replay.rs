@@ -1,5 +1,7 @@
-//! A durable that does not exist yet begins at the start of its stream: a consumer that was renamed would handle
-//! everything again.
+//! A durable that does not exist yet begins where its deliver policy says: a consumer that was renamed would handle
+//! everything again, or skip what waits for it.
+
+use std::fmt;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,7 +23,7 @@ struct Page {
     consumers: Option<Vec<ConsumerInfo>>,
 }
 
-/// Tells, before the durable `name` is made, what it will deliver again, and which durable it may replace.
+/// Tells, before the durable `name` is made, what it will deliver again or skip, and which durable it may replace.
 pub(crate) async fn warn_of_a_replay(
     connection: &Connection,
     options: &ConsumerOptions,
@@ -29,14 +31,22 @@ pub(crate) async fn warn_of_a_replay(
     stream: Option<&StreamInfo>,
 ) {
     let Some(stream) = stream.filter(|stream| stream.state.messages > 0) else { return };
-    if options.start == Start::New
-        || stream.config.get("retention").is_some_and(|policy| policy == "workqueue")
-    {
+    // It holds only what is not settled, and refuses a second durable for it.
+    if stream.config.get("retention").is_some_and(|policy| policy == "workqueue") {
         return;
     }
     let stored = stream.state.messages;
-    let candidates = predecessors(connection, options).await;
-    let Some(first) = candidates.first() else {
+    let predecessors = Predecessors::find(connection, options).await;
+    if !predecessors.is_empty() {
+        warn!(
+            target: CONSUMER,
+            consumer = options.name,
+            stream = options.stream,
+            durable = name,
+            "{}",
+            Warning { options, name, stored, predecessors: &predecessors }
+        );
+    } else if !is_at_the_end(&options.start) {
         info!(
             target: CONSUMER,
             consumer = options.name,
@@ -45,33 +55,104 @@ pub(crate) async fn warn_of_a_replay(
             "The durable is new: messages that the stream holds already ({stored}) are delivered to it as the deliver \
              policy says."
         );
-        return;
-    };
-    warn!(
-        target: CONSUMER,
-        consumer = options.name,
-        stream = options.stream,
-        durable = name,
-        "The durable is new: messages that the stream holds already ({stored}) are delivered to it, although the durable {} \
-         may have had them. If {name} replaces it, stop now and write `durable_name = {first:?}` in {}: it continues \
-         where that durable stands.",
-        candidates.iter().take(NAMED).map(|each| format!("`{each}`")).collect::<Vec<_>>().join(" or "),
-        options.name
-    );
+    }
 }
 
-/// Other durables of the same kind and filter, those that nobody reads from first. The durable of an older version is one
-/// whatever its filter is.
-async fn predecessors(connection: &Connection, options: &ConsumerOptions) -> Vec<String> {
-    let wanted = wanted_filters(options);
-    let mut found: Vec<_> = all(connection, &options.stream)
-        .await
-        .into_iter()
-        .filter(|other| other.config.contains_key("durable_name") && kind(&other.config) == options.kind)
-        .filter(|other| filters(&other.config) == wanted || options.inherits.as_ref() == Some(&other.name))
-        .collect();
-    found.sort_by_key(ConsumerInfo::is_read);
-    found.into_iter().map(|other| other.name).collect()
+/// Whether a new durable begins behind messages that wait for the one that it replaces.
+fn is_at_the_end(start: &Start) -> bool {
+    matches!(start, Start::New | Start::Last | Start::LastPerSubject)
+}
+
+/// Other durables of the same kind and filter. The durable of an older version is one whatever its filter is.
+#[derive(Debug, Default)]
+pub(crate) struct Predecessors {
+    /// Those that nobody reads from, which may be continued.
+    pub(crate) free: Vec<String>,
+    /// Those of workers that run now.
+    read: Vec<String>,
+    /// Messages that wait for all of them.
+    waiting: u64,
+}
+
+impl Predecessors {
+    pub(crate) async fn find(connection: &Connection, options: &ConsumerOptions) -> Self {
+        Self::among(all(connection, &options.stream).await, options)
+    }
+
+    fn among(others: Vec<ConsumerInfo>, options: &ConsumerOptions) -> Self {
+        let wanted = wanted_filters(options);
+        let is_one = |other: &ConsumerInfo| {
+            other.config.contains_key("durable_name")
+                && kind(&other.config) == options.kind
+                && (filters(&other.config) == wanted || options.inherits.as_ref() == Some(&other.name))
+        };
+        let mut found = Self::default();
+        for other in others.into_iter().filter(is_one) {
+            let unsettled = u64::try_from(other.num_ack_pending).unwrap_or_default();
+            found.waiting = found.waiting.saturating_add(other.num_pending).saturating_add(unsettled);
+            let names = if other.is_read() { &mut found.read } else { &mut found.free };
+            names.push(other.name);
+        }
+        found
+    }
+
+    fn is_empty(&self) -> bool {
+        self.free.is_empty() && self.read.is_empty()
+    }
+}
+
+/// The warning in words.
+struct Warning<'a> {
+    options: &'a ConsumerOptions,
+    name: &'a str,
+    stored: u64,
+    predecessors: &'a Predecessors,
+}
+
+impl fmt::Display for Warning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { options, name, stored, predecessors: Predecessors { free, read, waiting } } = self;
+        let others = list(free.iter().chain(read));
+        if is_at_the_end(&options.start) {
+            let policy = match options.start {
+                Start::New => "behind all messages of its stream",
+                Start::Last => "with the last message of its stream",
+                _ => "with the last message of each subject",
+            };
+            write!(
+                f,
+                "The durable is new and begins {policy}, as its deliver policy says: older messages that wait for the durable \
+                 {others} ({waiting}) are not delivered to it."
+            )?;
+        } else {
+            write!(
+                f,
+                "The durable is new: messages that the stream holds already ({stored}) are delivered to it, although the \
+                 durable {others} may have had them."
+            )?;
+        }
+        if !read.is_empty() {
+            write!(f, " Workers read from {} now.", list(read))?;
+        }
+        match free.first() {
+            Some(first) => write!(
+                f,
+                " If {name} replaces {}, stop now and write `durable_name = {first:?}` in {}: it continues where that \
+                 durable stands.",
+                if read.is_empty() { "it".to_owned() } else { list(free) },
+                options.name
+            ),
+            None => write!(
+                f,
+                " If {} is their consumer under a new name, stop now and give it the old durable name.",
+                options.name
+            ),
+        }
+    }
+}
+
+fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    names.into_iter().take(NAMED).map(|each| format!("`{each}`")).collect::<Vec<_>>().join(" or ")
 }
 
 /// The durables of a stream, as far as they may be listed.
@@ -90,5 +171,86 @@ pub(crate) async fn all(connection: &Connection, stream: &str) -> Vec<ConsumerIn
         if all.len() >= page.total {
             return all;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pull durable for `orders.*`; `workers` read from it, and ten messages wait for it.
+    fn durable(name: &str, workers: i64) -> ConsumerInfo {
+        let config = json!({ "durable_name": name, "filter_subject": "orders.*" });
+        ConsumerInfo {
+            name: name.into(),
+            config: config.as_object().cloned().unwrap(),
+            num_waiting: workers,
+            num_pending: 7,
+            num_ack_pending: 3,
+            ..ConsumerInfo::default()
+        }
+    }
+
+    fn warning(start: Start, others: Vec<ConsumerInfo>) -> String {
+        let mut options = ConsumerOptions::pull("orders", "Invoices").filter("orders.*");
+        options.start = start;
+        let predecessors = Predecessors::among(others, &options);
+        Warning { options: &options, name: "Invoices", stored: 500, predecessors: &predecessors }.to_string()
+    }
+
+    #[test]
+    fn a_renamed_consumer_is_told_the_line_that_continues_the_old_durable() {
+        assert_eq!(
+            warning(Start::All, vec![durable("Billing", 0)]),
+            "The durable is new: messages that the stream holds already (500) are delivered to it, although the durable \
+             `Billing` may have had them. If Invoices replaces it, stop now and write `durable_name = \"Billing\"` in \
+             Invoices: it continues where that durable stands."
+        );
+    }
+
+    #[test]
+    fn a_renamed_consumer_of_new_messages_is_told_that_what_waits_is_skipped() {
+        assert_eq!(
+            warning(Start::New, vec![durable("Billing", 0)]),
+            "The durable is new and begins behind all messages of its stream, as its deliver policy says: older messages \
+             that wait for the durable `Billing` (10) are not delivered to it. If Invoices replaces it, stop now and write \
+             `durable_name = \"Billing\"` in Invoices: it continues where that durable stands."
+        );
+        assert!(warning(Start::Last, vec![durable("Billing", 0)]).contains("begins with the last message"));
+    }
+
+    #[test]
+    fn a_second_consumer_of_a_filter_is_not_offered_the_durable_that_the_first_reads_from() {
+        let text = warning(Start::All, vec![durable("Billing", 2)]);
+        assert!(!text.contains("durable_name ="), "{text}");
+        assert!(
+            text.ends_with(
+                "Workers read from `Billing` now. If Invoices is their consumer under a new name, stop now and give it the \
+                 old durable name."
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn durables_that_nobody_reads_from_are_named_first_and_only_they_are_offered() {
+        let others = ["Reports", "Billing"].map(|name| durable(name, i64::from(name == "Reports")));
+        let text = warning(Start::All, others.into());
+        assert!(text.contains("the durable `Billing` or `Reports` may have had them"), "{text}");
+        assert!(
+            text.contains("Workers read from `Reports` now. If Invoices replaces `Billing`, stop now"),
+            "{text}"
+        );
+        assert!(text.contains("`durable_name = \"Billing\"`"), "{text}");
+    }
+
+    #[test]
+    fn a_durable_of_another_filter_or_kind_is_no_predecessor() {
+        let options = ConsumerOptions::pull("orders", "Invoices").filter("orders.*");
+        let mut push = durable("Push", 0);
+        push.config.insert("deliver_subject".into(), "somewhere".into());
+        let mut other = durable("Other", 0);
+        other.config.insert("filter_subject".into(), "orders.paid".into());
+        assert!(Predecessors::among(vec![push, other], &options).is_empty());
     }
 }

@@ -10,6 +10,7 @@ use nats_consumer::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::observe::Lines;
 use crate::stage::{SOON, Seen, Stage, eventually, pull, push};
 
 async fn refused(stage: &Stage, options: ConsumerOptions) -> Error {
@@ -150,6 +151,47 @@ async fn only_what_one_of_the_filters_matches_arrives() {
         stage.all_settled().await;
         assert_eq!(seen.payloads(), ["orders.created", "orders.eu.paid"]);
     }
+}
+
+/// What the log says when `invoices` begins on a stream with three messages, of which the durable `billing` has had none.
+/// `read`: a worker consumes it.
+async fn said_to_invoices(start: Start, read: bool) -> String {
+    let stage = Stage::set().await;
+    let billing = consume(stage.address(), pull(), Seen::default().and_ack()).await.unwrap();
+    if !read {
+        billing.drain(SOON).await;
+    }
+    stage.publish(0..3).await;
+    eventually("the server knows who reads", async || {
+        let info = stage.billing().await;
+        (info["num_waiting"] != 0) == read && (info["num_pending"] == 0) == read
+    })
+    .await;
+    let (lines, _guard) = Lines::heard();
+    let options = ConsumerOptions { start, ..ConsumerOptions::pull("orders", "invoices") };
+    let _consumption = consume(stage.address(), options, Seen::default().and_ack()).await.unwrap();
+    lines.the_one_with("The durable is new")
+}
+
+#[tokio::test]
+async fn a_consumer_that_was_renamed_is_told_what_it_handles_again_and_how_to_continue() {
+    let text = said_to_invoices(Start::All, false).await;
+    assert!(text.contains("messages that the stream holds already (3) are delivered to it"), "{text}");
+    assert!(text.contains("stop now and write `durable_name = \"billing\"` in invoices"), "{text}");
+}
+
+#[tokio::test]
+async fn a_consumer_of_new_messages_that_was_renamed_is_told_what_it_skips_and_how_to_continue() {
+    let text = said_to_invoices(Start::New, false).await;
+    assert!(text.contains("that wait for the durable `billing` (3) are not delivered to it"), "{text}");
+    assert!(text.contains("stop now and write `durable_name = \"billing\"` in invoices"), "{text}");
+}
+
+#[tokio::test]
+async fn a_second_consumer_of_a_stream_is_not_told_to_share_the_durable_of_the_first() {
+    let text = said_to_invoices(Start::All, true).await;
+    assert!(text.contains("Workers read from `billing` now."), "{text}");
+    assert!(!text.contains("durable_name ="), "{text}");
 }
 
 async fn work_queue() -> Stage {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use nats_consumer::{Consumption, Context, Exhausted, Handler, HandlerError, Message, consume, from_fn};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
-use tracing::subscriber::set_default;
+use tracing::subscriber::{DefaultGuard, set_default};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -18,7 +18,7 @@ type Fields = BTreeMap<&'static str, String>;
 
 /// Every event of a handler or of the program, with the fields of the spans around it.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<Fields>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<Fields>>>);
 
 struct Reader<'a>(&'a mut Fields);
 
@@ -50,6 +50,22 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
 }
 
 impl Lines {
+    /// Hears what this thread logs, for as long as the guard lives.
+    pub(crate) fn heard() -> (Self, DefaultGuard) {
+        let lines = Self::default();
+        let guard = set_default(tracing_subscriber::registry().with(lines.clone()));
+        (lines, guard)
+    }
+
+    /// The one line that has this text.
+    #[track_caller]
+    pub(crate) fn the_one_with(&self, text: &str) -> String {
+        let lines = self.0.lock().unwrap();
+        let with: Vec<_> = lines.iter().filter(|line| line["message"].contains(text)).collect();
+        let [line] = with[..] else { panic!("{} lines with {text:?} in {lines:?}", with.len()) };
+        line["message"].clone()
+    }
+
     fn with(&self, message: &str) -> Vec<Fields> {
         let lines = self.0.lock().unwrap();
         lines.iter().filter(|line| line["message"] == message).cloned().collect()
@@ -65,8 +81,7 @@ async fn consumes(stage: &Stage, handler: impl Handler) -> Consumption {
 async fn a_line_of_a_handler_says_which_attempt_at_which_message_it_is() {
     let stage = Stage::set().await;
     stage.publish(0..1).await;
-    let lines = Lines::default();
-    let _guard = set_default(tracing_subscriber::registry().with(lines.clone()));
+    let (lines, _guard) = Lines::heard();
     let billing = async |_: Message| tracing::info!("billing");
     let _consumption = consumes(&stage, billing).await;
     stage.all_settled().await;
@@ -87,8 +102,7 @@ async fn a_line_of_a_handler_says_which_attempt_at_which_message_it_is() {
 async fn a_failed_attempt_is_one_line_with_the_consumer_and_the_whole_error() {
     let stage = Stage::set().await;
     stage.publish(0..1).await;
-    let lines = Lines::default();
-    let _guard = set_default(tracing_subscriber::registry().with(lines.clone()));
+    let (lines, _guard) = Lines::heard();
     let handler = async |message: Message| match message.attempt() {
         1 => Err(HandlerError::from(std::io::Error::other("the disk is full"))),
         _ => message.json::<String>().map(drop),

@@ -297,7 +297,7 @@ async def _planned_durable(client: "Client", options: ConsumerOptions, coming: C
         mark = Mark.CREATE if is_created else Mark.STUCK
         remark = "" if is_created else _no_stream(options.stream)
         return Planned(mark=mark, kind=_DURABLE, name=name, remark=remark)
-    durable, action, fields, reason, skips, unmatched = planned
+    durable, action, fields, reason, skips, unmatched, replaces = planned
     name = f"{options.stream}/{durable}"
     remark = "no subject of its stream matches its filter" if unmatched else ""
     if action == "refuse":
@@ -306,6 +306,7 @@ async def _planned_durable(client: "Client", options: ConsumerOptions, coming: C
         if full := await _full(client, options.stream, coming.durables[options.stream]):
             return Planned(mark=Mark.STUCK, kind=_DURABLE, name=name, remark=full)
         coming.durables[options.stream] += 1
+        remark = "; ".join(filter(None, (remark, _renamed(options, replaces))))
         return Planned(mark=Mark.CREATE, kind=_DURABLE, name=name, remark=remark)
     changes = tuple(
         Change(field=each, before=before, after=after, mark=_mark(each, skips=skips))
@@ -313,6 +314,19 @@ async def _planned_durable(client: "Client", options: ConsumerOptions, coming: C
     )
     mark = mark_of(changes)
     return Planned(mark=mark, kind=_DURABLE, name=name, changes=changes, remark=remark)
+
+
+def _renamed(options: ConsumerOptions, replaces: Iterable[str]) -> str:
+    """How the class continues a durable that no class declares any more, in words."""
+    every = (consumer_options(each) for each in registry.consumers())
+    claimed = {each.durable for each in every if each.stream == options.stream}
+    for old in replaces:
+        if old not in claimed:
+            return (
+                f'if it replaces {old}, write durable_name = "{old}" in {options.name}: it '
+                "continues where that durable stands"
+            )
+    return ""
 
 
 def _mark(name: str, *, skips: bool) -> Mark:
