@@ -29,6 +29,9 @@ pub(crate) const HEADROOM: u64 = 3;
 /// The most handlers at once. Each of them is a task, even before there are messages.
 const MOST_HANDLERS: usize = 1_000_000;
 
+/// A server takes names of 255 bytes, and a stream's marks are beside it in `<stream>-marks`.
+const LONGEST_STREAM_NAME: usize = 249;
+
 /// A setter for each option: its documentation with its default, an example of its argument, and what it sets.
 macro_rules! setters {
     (of $options:literal: $($(#[$doc:meta])* $name:ident($example:expr): $argument:ty => $value:expr,)+) => {
@@ -666,6 +669,14 @@ impl ConsumerOptions {
     pub fn validate(&self) -> Result<()> {
         validate_name("stream", &self.stream)?;
         validate_name("durable", &self.durable)?;
+        if self.stream.len() > LONGEST_STREAM_NAME {
+            let text = format!(
+                "{}: the name of the stream is longer than {LONGEST_STREAM_NAME} bytes, which leaves no room for those of the \
+                 streams beside it, `<stream>-dlq` and `<stream>-marks`.",
+                self.name
+            );
+            return Err(Error::new(ErrorKind::Config, text));
+        }
         for pattern in &self.filter_subjects {
             Pattern::parse(pattern).map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
         }
@@ -744,6 +755,15 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains("spaces, dots"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_stream_whose_marks_no_server_would_take_is_refused_with_the_rule() {
+        let validate = |length| ConsumerOptions::pull("x".repeat(length), "d").validate();
+        assert!(validate(249).is_ok());
+        let error = validate(250).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("longer than 249 bytes"), "{error}");
     }
 
     #[test]

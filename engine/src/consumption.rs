@@ -19,7 +19,7 @@ use crate::batch::BatchHandler;
 use crate::batch::pool::BatchPool;
 use crate::bind::durable::{Durable, bind, delete};
 use crate::bind::position::Resume;
-use crate::config::{Batching, ConnectOptions, ConsumerOptions, Kind};
+use crate::config::{Batching, ConnectOptions, ConsumerOptions, Exhausted, Kind};
 use crate::connect::Connection;
 use crate::connect::seat::Seat;
 use crate::error::{Error, ErrorKind, Result};
@@ -300,6 +300,12 @@ async fn start(
     let written = CancellationToken::new();
     writing.spawn(shared.watched(settler.clone().write(written.clone())));
     writing.spawn(shared.watched(count_what_is_held(shared.clone(), gate, written.clone())));
+    if shared.options.exhausted == Exhausted::DeadLetter && seat.is_first_to_prepare(&shared.options.stream) {
+        let (settler, stop) = (settler.clone(), stop.clone());
+        fetching.spawn(shared.watched(async move {
+            stop.run_until_cancelled(settler.prepare_dead_letters()).await.unwrap_or_default();
+        }));
+    }
     if shared.options.announce {
         let announcing = Announcer::new(shared.clone()).run();
         let written = written.clone();

@@ -4,6 +4,8 @@ from unicodedata import category
 
 # What a server takes on one line, unless it is told otherwise (max_control_line).
 _LONGEST = 4096
+# A server takes names of 255 bytes, and a stream's marks are beside it in `<stream>-marks`.
+_LONGEST_STREAM = 249
 _RULE = "use letters, digits, '-' and '_' only, as in 'orders-v2'"
 _SPECIAL = {".": "dots", "*": "'*'", ">": "'>'", "/": "slashes", "\\": "backslashes"}
 
@@ -23,6 +25,18 @@ def check_name(name: object, what: str) -> str:
         if char in name:
             raise ValueError(f"{what} cannot contain {word}: {name!r}; {_RULE}.")
     return name
+
+
+def check_stream_name(name: object, what: str) -> str:
+    """Return `name` if a stream that consumers read from can have it. Raises ValueError, as
+    check_name()."""
+    checked = check_name(name, what)
+    if len(checked.encode(errors="replace")) > _LONGEST_STREAM:
+        raise ValueError(
+            f"{what} is longer than {_LONGEST_STREAM} bytes, which leaves no room for the names of "
+            f"the streams beside it, '<stream>-dlq' and '<stream>-marks': '{checked[:40]}...'."
+        )
+    return checked
 
 
 def is_wildcard(subject: str) -> bool:

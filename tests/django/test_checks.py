@@ -251,6 +251,11 @@ def test_a_wrong_attribute_is_e003() -> None:
     assert "durable_name cannot contain spaces" in found()["nats_consumer.E003"]
 
 
+def test_a_stream_name_without_room_for_its_dead_letter_stream_is_e003() -> None:
+    declare("OrderConsumer", stream_name="x" * 250)
+    assert "stream_name is longer than 249 bytes" in found()["nats_consumer.E003"]
+
+
 class OrderHandler(ConsumerHandler):
     """A handler of the test's own module, so that no check makes one."""
 

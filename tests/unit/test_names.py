@@ -2,7 +2,14 @@
 
 import pytest
 
-from nats_consumer.names import check_name, covers, is_wildcard, overlap, subject_problem
+from nats_consumer.names import (
+    check_name,
+    check_stream_name,
+    covers,
+    is_wildcard,
+    overlap,
+    subject_problem,
+)
 
 
 @pytest.mark.parametrize("name", ["orders", "orders-v2", "my_orders", "ORDERS"])
@@ -25,6 +32,12 @@ def test_an_ordinary_name_is_taken(name: str) -> None:
 def test_a_bad_name_is_refused_with_the_reason(name: object, reason: str) -> None:
     with pytest.raises(ValueError, match=f"stream_name of X {reason}"):
         check_name(name, "stream_name of X")
+
+
+def test_a_stream_whose_marks_no_server_would_take_is_refused() -> None:
+    assert check_stream_name("x" * 249, "stream_name")
+    with pytest.raises(ValueError, match="stream_name is longer than 249 bytes"):
+        check_stream_name("\u00fc" * 125, "stream_name")
 
 
 @pytest.mark.parametrize(

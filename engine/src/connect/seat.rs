@@ -1,6 +1,7 @@
 //! Consumptions that have little to do share a connection. A busy one has a connection of its own, and so has one whose
 //! messages may have broken the shared one (docs/decisions/0046).
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ struct Common {
     options: ConnectOptions,
     runtime: Id,
     state: tokio::sync::Mutex<State>,
+    /// Streams whose dead letters have their place, or somebody looks after it.
+    prepared: Mutex<HashSet<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +60,12 @@ impl Seat {
         commons.retain(|common| common.strong_count() > 0);
         let is_fit = |common: &Arc<Common>| common.runtime == runtime && common.options.are(options);
         let common = commons.iter().filter_map(Weak::upgrade).find(is_fit).unwrap_or_else(|| {
-            let common = Common { options: options.clone(), runtime, state: tokio::sync::Mutex::default() };
+            let common = Common {
+                options: options.clone(),
+                runtime,
+                state: tokio::sync::Mutex::default(),
+                prepared: Mutex::default(),
+            };
             let common = Arc::new(common);
             commons.push(Arc::downgrade(&common));
             common
@@ -187,6 +195,12 @@ impl Seat {
             state.connection.take_if(|connection| connection.is(&shared));
         }
         is_last.then_some(shared)
+    }
+
+    /// Whether it is the first of those with the same options that asks for this stream: it prepares the place of dead
+    /// letters for all of them.
+    pub(crate) fn is_first_to_prepare(&self, stream: &str) -> bool {
+        lock(&self.common.prepared).insert(stream.to_owned())
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

@@ -6,9 +6,9 @@ use async_nats::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use crate::config::ConsumerOptions;
 use crate::connect::Connection;
@@ -17,6 +17,7 @@ use crate::dead_letter::format::{
 };
 use crate::error::{ErrorKind, Result};
 use crate::jetstream::beside::create_beside;
+use crate::jetstream::info::{StreamInfo, stream_info};
 use crate::jetstream::stored;
 use crate::message::Message;
 use crate::observe::target::DEAD_LETTER;
@@ -79,6 +80,43 @@ pub(crate) struct DeadLetterStore {
 impl DeadLetterStore {
     pub(crate) fn of(options: &ConsumerOptions) -> Self {
         Self { source: options.stream.clone(), durable: options.durable.clone(), exists: OnceCell::new() }
+    }
+
+    /// Makes the stream before there is a dead letter, so that the log names what stands in the way at the start. It only
+    /// looks if the worker may not manage durables.
+    pub(crate) async fn prepare(&self, connection: &Connection, options: &ConsumerOptions) {
+        let (name, subjects) = (format::stream_of(&self.source), format::subjects_of(&self.source));
+        let error = match stream_info(connection, &name).await {
+            Ok(found) if is_full(&found) => {
+                warn!(
+                    target: DEAD_LETTER,
+                    consumer = options.name,
+                    stream = name,
+                    "The dead letter stream `{name}` is full, so messages that are given up come again. Replay or purge dead \
+                     letters, or raise its limits."
+                );
+                return;
+            }
+            Ok(_) => return,
+            Err(error) if error.kind() == ErrorKind::StreamNotFound && options.manages_durable => {
+                match self.exists.get_or_try_init(|| self.create(connection)).await {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        if error.is_temporary() {
+            debug!(target: DEAD_LETTER, consumer = options.name, "The dead letter stream was not looked for: {error}");
+            return;
+        }
+        warn!(
+            target: DEAD_LETTER,
+            consumer = options.name,
+            stream = name,
+            "There is no dead letter stream `{name}`, so messages that are given up come again: {error} Create it with the \
+             subject `{subjects}`, or remove what stands in the way."
+        );
     }
 
     /// Stores the copy and waits until the server has confirmed it.
@@ -178,6 +216,15 @@ impl DeadLetterStore {
         own.write(&mut headers);
         Copy { headers, payload: Bytes::new(), own }
     }
+}
+
+/// Whether the stream takes nothing more.
+fn is_full(stream: &StreamInfo) -> bool {
+    let reached = |limit: &str, count: u64| {
+        stream.config.get(limit).and_then(Value::as_u64).is_some_and(|limit| limit > 0 && count >= limit)
+    };
+    stream.config.get("discard").is_some_and(|discard| discard == "new")
+        && (reached("max_msgs", stream.state.messages) || reached("max_bytes", stream.state.bytes))
 }
 
 /// Returns the messages that the dead letter of `message` is stored as, the letter last: what a consumer with these

@@ -230,6 +230,11 @@ impl Settler {
         });
     }
 
+    /// Has a place for dead letters before there are any.
+    pub(crate) async fn prepare_dead_letters(&self) {
+        self.dead_letters.prepare(&self.shared.connection(), &self.shared.options).await;
+    }
+
     pub(crate) async fn copy_to_dead_letters(&self, letter: &DeadLetter) -> Result<()> {
         self.dead_letters.store(&self.shared.connection(), letter).await?;
         count(&self.shared.counters.dead_lettered);

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use nats_consumer::testing::NatsServer;
-use nats_consumer::{ConsumerOptions, Exhausted, HandlerError, Outcome, consume};
+use nats_consumer::{ConnectOptions, ConsumerOptions, Exhausted, HandlerError, Outcome, consume};
 use serde_json::{Value, json};
 
-use crate::stage::{Seen, Stage, delays, eventually, pull};
+use crate::observe::Lines;
+use crate::stage::{SOON, Seen, Stage, delays, eventually, pull};
 
 fn options() -> ConsumerOptions {
     ConsumerOptions { exhausted: Exhausted::DeadLetter, ..pull() }
@@ -228,4 +229,84 @@ async fn a_letter_that_was_purged_is_stored_again_when_its_message_fails_again()
     seen.reaches(2).await;
     stage.all_settled().await;
     assert_eq!(stage.stored("orders-dlq").await, 1, "the stream took it for a duplicate");
+}
+
+async fn streams(stage: &Stage) -> Value {
+    stage.ask("STREAM.NAMES", &Value::Null).await["streams"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dead_letter_stream_is_made_at_the_start_as_safe_as_its_source() {
+    let stage = Stage::set().await;
+    let source = json!({ "name": "orders", "subjects": ["orders.>"], "storage": "memory" });
+    stage.api("STREAM.DELETE.orders", &Value::Null).await;
+    stage.api("STREAM.CREATE.orders", &source).await;
+    let _consumption = consume(stage.address(), options(), gives_up(&Seen::default())).await.unwrap();
+    eventually("it is made", async || streams(&stage).await == json!(["orders", "orders-dlq"])).await;
+    let config = stage.ask("STREAM.INFO.orders-dlq", &Value::Null).await["config"].clone();
+    assert_eq!((&config["storage"], &config["num_replicas"]), (&json!("memory"), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consumers_of_a_stream_look_once_for_its_dead_letter_stream() {
+    let stage = Stage::set().await;
+    let mut looks = stage.hear("$JS.API.STREAM.INFO.orders-dlq").await;
+    let mut consumptions = Vec::new();
+    for number in 0..5 {
+        let options = ConsumerOptions { durable: format!("billing-{number}"), ..options() };
+        consumptions.push(consume(stage.address(), options, gives_up(&Seen::default())).await.unwrap());
+    }
+    eventually("it is made", async || streams(&stage).await == json!(["orders", "orders-dlq"])).await;
+    for consumption in &consumptions {
+        assert_eq!(consumption.drain(SOON).await, 0);
+    }
+    assert_eq!(looks.so_far().len(), 2, "once to look, and once before it is created");
+}
+
+/// The line that says at the start why there is no place for dead letters.
+async fn said_at_the_start(stage: &Stage, connect: ConnectOptions, options: ConsumerOptions) -> String {
+    let (lines, _guard) = Lines::heard();
+    let _consumption = consume(connect, options, gives_up(&Seen::default())).await.unwrap();
+    let line = lines.next_with("dead letter stream `orders-dlq`").await;
+    assert!(streams(stage).await.as_array().is_none_or(|names| !names.contains(&json!("orders-dlq"))));
+    line
+}
+
+#[tokio::test]
+async fn a_missing_permission_to_create_the_dead_letter_stream_is_named_at_the_start() {
+    let users = "authorization { users: [{ user: all, password: x }, { user: some, password: x, permissions: \
+                 { publish: { deny: [\"$JS.API.STREAM.CREATE.*\"] } } }] }\nno_auth_user: all";
+    let stage = Stage::set_on(NatsServer::builder().config(users)).await;
+    let some = ConnectOptions { user: Some("some".into()), password: Some("x".into()), ..stage.address() };
+    let line = said_at_the_start(&stage, some, options()).await;
+    assert!(line.contains("$JS.API.STREAM.CREATE.orders-dlq") && line.contains("`dlq.orders.>`"), "{line}");
+}
+
+#[tokio::test]
+async fn an_account_that_allows_no_further_stream_for_dead_letters_is_named_at_the_start() {
+    let accounts = "accounts { A { jetstream: { max_file: 1G, max_mem: 1G, max_streams: 1 }, \
+                    users: [{ user: a, password: a }] } }, no_auth_user: a";
+    let stage = Stage::set_on(NatsServer::builder().config(accounts)).await;
+    let line = said_at_the_start(&stage, stage.address(), options()).await;
+    assert!(line.contains("maximum number of streams reached"), "{line}");
+}
+
+#[tokio::test]
+async fn a_worker_that_manages_no_durables_creates_no_dead_letter_stream_at_the_start() {
+    let stage = Stage::set().await;
+    stage.create_durable("billing", json!({ "ack_policy": "explicit" })).await;
+    let options = ConsumerOptions { manages_durable: false, ..options() };
+    let line = said_at_the_start(&stage, stage.address(), options).await;
+    assert!(line.contains("does not exist") && line.contains("Create it with the subject"), "{line}");
+}
+
+#[tokio::test]
+async fn a_dead_letter_stream_that_is_full_is_named_at_the_start() {
+    let stage = Stage::set().await;
+    let full = json!({ "name": "orders-dlq", "subjects": ["dlq.orders.>"], "discard": "new", "max_msgs": 1 });
+    stage.api("STREAM.CREATE.orders-dlq", &full).await;
+    stage.client.request("dlq.orders.other", "full".into()).await.unwrap();
+    let (lines, _guard) = Lines::heard();
+    let _consumption = consume(stage.address(), options(), gives_up(&Seen::default())).await.unwrap();
+    lines.next_with("The dead letter stream `orders-dlq` is full").await;
 }

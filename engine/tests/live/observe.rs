@@ -57,6 +57,13 @@ impl Lines {
         (lines, guard)
     }
 
+    /// Waits for a line that has this text.
+    pub(crate) async fn next_with(&self, text: &str) -> String {
+        let found = || self.0.lock().unwrap().iter().find(|line| line["message"].contains(text)).cloned();
+        eventually(&format!("the log says {text:?}"), async || found().is_some()).await;
+        found().unwrap()["message"].clone()
+    }
+
     /// The one line that has this text.
     #[track_caller]
     pub(crate) fn the_one_with(&self, text: &str) -> String {

@@ -10,7 +10,7 @@ from django.utils.timezone import is_naive, make_aware
 
 from nats_consumer import settings
 from nats_consumer.exceptions import ConfigurationError
-from nats_consumer.names import check_name
+from nats_consumer.names import check_stream_name
 from nats_consumer.outcomes import ErrorAckBehavior
 from nats_consumer.validation import number, whole
 
@@ -135,7 +135,7 @@ def _kind(consumer: Declared) -> str:
 def _stream(consumer: Declared) -> str:
     if not consumer.stream_name:
         raise ConfigurationError("it has no stream_name. Set it to the stream to consume.")
-    return check_name(consumer.stream_name, "stream_name")
+    return check_stream_name(consumer.stream_name, "stream_name")
 
 
 def _concurrency(consumer: Declared, overrides: Overrides) -> int:
