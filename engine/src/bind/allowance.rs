@@ -11,7 +11,7 @@ const PULL: i64 = 20_000;
 const PUSH: i64 = 2_000;
 
 /// How large messages are taken to be while none is known: as large as servers take by default.
-const UNKNOWN_SIZE: u64 = 1024 * 1024;
+pub(crate) const UNKNOWN_SIZE: u64 = 1024 * 1024;
 
 /// The allowance while nothing is known of the handlers. A push consumer begins with as many as it can
 /// run, and is allowed more as it keeps up (`fetch::pace`).
@@ -33,9 +33,13 @@ pub(crate) fn most_for_push(options: &ConsumerOptions) -> i64 {
 
 /// How many messages of a size may be on their way together: a server closes the connection of a client for
 /// which 64 MiB wait.
-pub(crate) fn fitting(size: u64) -> i64 {
-    let count = MAX_PREFETCH_BYTES as u64 / size.max(1);
-    i64::try_from(count).unwrap_or(i64::MAX).max(1)
+fn fitting(size: u64) -> i64 {
+    fitting_into(MAX_PREFETCH_BYTES, size)
+}
+
+/// How many messages of a size fit into a number of bytes; at least one.
+pub(crate) fn fitting_into(bytes: usize, size: u64) -> i64 {
+    i64::try_from(bytes as u64 / size.max(1)).unwrap_or(i64::MAX).max(1)
 }
 
 fn twice_the_handlers(options: &ConsumerOptions) -> i64 {

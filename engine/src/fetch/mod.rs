@@ -1,5 +1,6 @@
 //! Messages come in: by pull, asked for as there are places, or by push, as the server sends them.
 
+mod budget;
 pub(crate) mod demand;
 mod pace;
 mod pull;

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bind::allowance::{fitting, most_for_push};
+use crate::bind::allowance::{UNKNOWN_SIZE, fitting_into, most_for_push};
 use crate::bind::limits::most_allowed;
-use crate::config::ConsumerOptions;
+use crate::config::{ConsumerOptions, MAX_PREFETCH_BYTES};
 use crate::error::{Error, ErrorKind};
+use crate::fetch::budget::Budget;
 use crate::fetch::window::{AHEAD, Window};
 use crate::jetstream::info::ConsumerInfo;
 use crate::shared::places::Places;
@@ -34,6 +35,8 @@ pub(super) struct Pace {
     /// The largest allowance for messages of any size.
     most: i64,
     window: Window,
+    /// The most bytes that may be on their way together.
+    budget: Budget,
     /// How large messages are: up at once, down slowly.
     message_size: usize,
     /// When the allowance was last raised, and how many had been settled then.
@@ -54,6 +57,7 @@ impl Pace {
             concurrency: options.places(),
             most: most_for_push(options),
             window: Window::new(now, options.places(), settled),
+            budget: Budget::new(MAX_PREFETCH_BYTES, now),
             message_size: 0,
             raised: now,
             settled_then: settled,
@@ -71,6 +75,12 @@ impl Pace {
         self.window.observe(now, self.settled, self.held, places.held_bytes());
         let size = places.held_bytes().checked_div(self.held).unwrap_or_default();
         self.message_size = size.max(largest).max(self.message_size * 99 / 100);
+        self.budget.trust_again(now);
+    }
+
+    /// The connection was lost: perhaps too much waited for it.
+    pub(super) fn lose(&mut self, now: Instant) {
+        self.budget.lose(now);
     }
 
     /// Whether to ask how the durable stands. `is_backlogged`: messages may wait at the server.
@@ -100,7 +110,8 @@ impl Pace {
         let elsewhere = (durable.num_ack_pending - count(self.held)).max(0);
         let need = elsewhere.saturating_add(count(self.size(now, granted))).clamp(1, most);
         let is_full = durable.num_pending > 0 && durable.num_ack_pending >= granted;
-        let wanted = if granted <= 0 || granted / 2 >= most || granted / 4 > need {
+        let is_too_much = granted / 2 >= most || (self.budget.is_cut() && granted > most);
+        let wanted = if granted <= 0 || is_too_much || granted / 4 > need {
             need
         } else if is_full && self.is_short() {
             need.max(granted + granted / 2).min(most.max(granted))
@@ -137,10 +148,13 @@ impl Pace {
     }
 
     fn most_of_this_size(&self) -> i64 {
-        match self.message_size {
-            0 => self.most,
-            size => self.most.min(fitting(size as u64)),
-        }
+        let size = match self.message_size as u64 {
+            // They may have been too large to arrive.
+            0 if self.budget.is_cut() => UNKNOWN_SIZE,
+            0 => return self.most,
+            size => size,
+        };
+        self.most.min(fitting_into(self.budget.bytes(), size))
     }
 }
 
@@ -238,5 +252,25 @@ mod tests {
         let mut worker = Worker::new(1);
         worker.after(10 * MILLI, 2000, 320, 100 * 1024);
         assert_eq!(worker.look(&durable(2000, 320, 1000)), Some(327));
+    }
+
+    #[test]
+    fn each_lost_connection_halves_the_bytes_that_may_be_sent() {
+        let mut worker = Worker::new(1);
+        worker.after(10 * MILLI, 2000, 320, 100 * 1024);
+        let mut granted = worker.look(&durable(2000, 320, 1000)).unwrap();
+        for allowed in [163, 81, 40, 20, 10, 5, 2, 2] {
+            worker.pace.lose(worker.now);
+            granted = worker.look(&durable(granted, 320, 1000)).unwrap_or(granted);
+            assert_eq!(granted, allowed);
+        }
+    }
+
+    #[test]
+    fn messages_of_unknown_size_are_taken_for_large_ones_when_the_connection_was_lost() {
+        let mut worker = Worker::new(1000);
+        worker.after(10 * MILLI, 0, 0, 0);
+        worker.pace.lose(worker.now);
+        assert_eq!(worker.look(&durable(1000, 1000, 1000)), Some(16));
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::bind::durable::next_subject;
 use crate::connect::{Link, SEND_TIMEOUT};
+use crate::fetch::budget::{Budget, SMALLEST};
 use crate::fetch::demand::{Ask, Demand, Problem};
 use crate::fetch::window::{LARGEST_ANSWER, Window, largest_answer};
 use crate::fetch::{BURST, Fetch};
@@ -24,14 +25,8 @@ use crate::observe::meter::Repair;
 /// Bytes that subject and headers may add to a payload.
 const OVERHEAD: usize = 64 * 1024;
 
-/// The least bytes that all requests together may bring, however often the connection was lost.
-const SMALLEST_ANSWER: usize = 256 * 1024;
-
 /// The parts that a connection is divided in; seldom do more of those who share it have a backlog.
 const MOST_PARTS: usize = 8;
-
-/// How long a connection has to last until it is trusted with twice as many bytes.
-const TRUSTED_AFTER: Duration = Duration::from_secs(60);
 
 impl Fetch<'_> {
     pub(super) async fn pull(&self, inbox: &str) -> Result<(), Problem> {
@@ -49,8 +44,7 @@ impl Fetch<'_> {
             inbox,
             next: next_subject(self.connection, &self.options.stream, &self.durable.name).into(),
             generation,
-            answer: LARGEST_ANSWER,
-            lost: Instant::now(),
+            budget: Budget::new(LARGEST_ANSWER, Instant::now()),
             arrived: Vec::with_capacity(BURST),
             deliveries: Vec::with_capacity(BURST),
         };
@@ -102,9 +96,7 @@ struct Pull<'a> {
     next: Subject,
     generation: u64,
     /// The most bytes that all requests together may bring.
-    answer: usize,
-    /// When the connection was lost last.
-    lost: Instant,
+    budget: Budget,
     arrived: Vec<Raw>,
     deliveries: Vec<Delivery>,
 }
@@ -121,7 +113,7 @@ impl Pull<'_> {
         if !fetch.connection.is_up() || self.demand.is_paused(now) {
             return None;
         }
-        self.trust_again(now);
+        self.budget.trust_again(now);
         self.demand.limit(self.answer(fetch) / fetch.largest());
         while let Some(ask) = self.demand.ask(now, size.saturating_sub(held), least) {
             self.send(fetch, ask, size).await;
@@ -136,8 +128,8 @@ impl Pull<'_> {
     /// The bytes that all requests together may bring. The server closes the connection of who lags too far behind, so
     /// those who share it ask for less.
     fn answer(&self, fetch: &Fetch<'_>) -> usize {
-        let part = self.answer / fetch.connection.company().clamp(1, MOST_PARTS);
-        part.max(SMALLEST_ANSWER)
+        let part = self.budget.bytes() / fetch.connection.company().clamp(1, MOST_PARTS);
+        part.max(SMALLEST)
     }
 
     async fn send(&self, fetch: &Fetch<'_>, Ask { id, batch }: Ask, window: usize) {
@@ -190,15 +182,8 @@ impl Pull<'_> {
         let generation = link.borrow().generation;
         if generation != self.generation {
             self.generation = generation;
-            // The server may have closed the connection because too much waited for it.
-            (self.answer, self.lost) = ((self.answer / 2).max(SMALLEST_ANSWER), Instant::now());
+            self.budget.lose(Instant::now());
             self.demand.reconnected(Instant::now());
-        }
-    }
-
-    fn trust_again(&mut self, now: Instant) {
-        if self.answer < LARGEST_ANSWER && now - self.lost > TRUSTED_AFTER {
-            (self.answer, self.lost) = ((self.answer * 2).min(LARGEST_ANSWER), now);
         }
     }
 }

@@ -92,6 +92,8 @@ impl Fetch<'_> {
         let mut known = self.known.clone();
         known.mark_unchanged();
         let mut retried = counters.retried.load(Relaxed);
+        let mut link = self.connection.link();
+        let mut generation = link.borrow_and_update().generation;
         loop {
             let now = Instant::now();
             pace.observe(now, places, arrivals.largest.swap(0, Relaxed));
@@ -112,11 +114,22 @@ impl Fetch<'_> {
                     self.apply(&mut pace, info).await;
                 }
                 () = arrivals.came.notified(), if places.held() == 0 => tokio::time::sleep(FIRST_LOOK).await,
+                Ok(()) = link.changed() => {
+                    let now = link.borrow_and_update().generation;
+                    if now != generation {
+                        generation = now;
+                        pace.lose(Instant::now());
+                        self.adjust(&mut pace).await;
+                    }
+                }
             }
         }
     }
 
     async fn adjust(&self, pace: &mut Pace) {
+        if !pace.may_change() {
+            return;
+        }
         let (stream, name) = (&self.options.stream, &self.durable.name);
         match consumer_info(self.connection, stream, name).await {
             Ok(info) => self.apply(pace, info).await,

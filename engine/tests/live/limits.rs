@@ -107,6 +107,22 @@ async fn a_server_that_keeps_little_for_a_connection_is_asked_for_less_after_it_
     stage.all_settled().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_keeps_little_for_a_connection_pushes_less_after_it_closed_one() {
+    let stage = Stage::set_on(NatsServer::builder().config("max_pending: 2MB")).await;
+    for _ in 0..150 {
+        stage.client.request("orders.created", vec![b'x'; 500_000].into()).await.unwrap();
+    }
+    let options = ConsumerOptions { ack_wait: Duration::from_secs(1), concurrency: 60, ..push() };
+    let consumption = consume(stage.address(), options, Seen::default().and_ack()).await.unwrap();
+    stage.all_settled().await;
+    // From 32 MiB to 2 MiB it halves four times; one more loss may follow before the last change is written.
+    let counters = consumption.counters();
+    assert!(counters.repairs <= 6, "the connection was lost {} times", counters.repairs);
+    let allowed = stage.billing().await["config"]["max_ack_pending"].as_i64().unwrap();
+    assert!(counters.repairs == 0 || allowed * 500_000 <= 17 * 1024 * 1024, "{allowed}");
+}
+
 async fn grouped(policy: &str) -> Stage {
     let stage = Stage::set().await;
     let mut config =
