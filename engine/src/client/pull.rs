@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::api::{API_TIMEOUT, nanoseconds};
 use crate::jetstream::info::consumer_info_behind;
 use crate::jetstream::status::{Meaning, request_of};
+use crate::jitter::jittered;
 use crate::message::Message;
 
 /// Pause before a request that got no answer is made again: a leader is being elected.
@@ -119,7 +120,7 @@ impl Puller {
                 let text = format!("The consumer `{}` had no message in time.", self.from.consumer);
                 return Err(Error::new(ErrorKind::Timeout, text));
             }
-            sleep(REQUEST_RETRY_PAUSE).await;
+            sleep(jittered(REQUEST_RETRY_PAUSE)).await;
         }
     }
 

@@ -41,6 +41,7 @@ use crate::connect::traffic::Counted;
 pub use crate::connect::traffic::Traffic;
 pub use crate::connect::version::OLDEST_SERVER;
 use crate::error::{Error, ErrorKind, Result};
+use crate::jitter::jittered;
 use crate::observe::target::CONNECTION;
 
 /// Prefix of the JetStream API's subjects, unless the options say otherwise.
@@ -124,7 +125,7 @@ impl Connection {
             if failures.iter().any(is_final) || began.elapsed() + CONNECT_RETRY_PAUSE >= limit {
                 return Err(not_connected(&failures, limit));
             }
-            sleep(CONNECT_RETRY_PAUSE).await;
+            sleep(jittered(CONNECT_RETRY_PAUSE)).await;
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::jetstream::status::{Meaning, Status};
+use crate::jitter::jittered;
 use crate::observe::ConsumerState;
 use crate::observe::meter::Repair;
 use crate::observe::state::Trouble;
@@ -268,7 +269,7 @@ impl Demand {
 
     fn hold(&mut self, now: Instant) {
         self.repairs += 1;
-        self.paused_until = now + self.pause;
+        self.paused_until = now + jittered(self.pause);
         self.pause = (self.pause * 2).min(LONGEST_ERROR_PAUSE);
     }
 

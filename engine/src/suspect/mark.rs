@@ -22,6 +22,7 @@ use crate::fail_point;
 use crate::jetstream::api::nanoseconds;
 use crate::jetstream::beside::create_beside;
 use crate::jetstream::stored;
+use crate::jitter::jittered;
 use crate::lock::lock;
 use crate::message::Message;
 use crate::observe::target::CONSUMER;
@@ -221,7 +222,7 @@ impl Mark {
                 Err(error)
                     if may_pass(&error) && (written.is_confirmed || began.elapsed() < UNCERTAIN_AT_MOST) =>
                 {
-                    tokio::time::sleep(END_RETRY_PAUSE).await;
+                    tokio::time::sleep(jittered(END_RETRY_PAUSE)).await;
                 }
                 Err(error) => {
                     warn!(

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nats_consumer import lanes
@@ -31,16 +32,14 @@ from nats_consumer.streams.operation import StreamOperation
 
 from .batch_dispatch import dispatch_for
 from .dispatch import Dispatch
+from .pauses import Pauses, jittered
 
 if TYPE_CHECKING:
     from nats_consumer._native import Consumption
 
 logger = logging.getLogger("nats_consumer.consumer")
 
-_FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 30.0
-# A consumer that ran for this long is taken to be well: its next pause is short again.
-_WELL_AFTER = 60.0
+_RANDOM = Random()  # noqa: S311 -- it spreads pauses
 # How long running handlers may take when a consumption has ended, before a new one starts.
 _LEFT_OVER_SECONDS = 5.0
 # How long a drain waits for a start that is under way, so as to drain that too.
@@ -115,20 +114,18 @@ class KeptRunning:
         """Keep the consumer running until it is drained or this is cancelled. What goes wrong is
         logged by its name; the pauses before each new start grow from 1 to 30 seconds."""
         loop = asyncio.get_running_loop()
-        pause = _FIRST_PAUSE
+        pauses = Pauses(_RANDOM)
         while not self._draining:
             began = loop.time()
             await self._run_once()
             if self._draining:
                 return
-            if loop.time() - began > _WELL_AFTER:
-                pause = _FIRST_PAUSE
+            pause = pauses.after(loop.time() - began)
             await asyncio.sleep(pause)
             if self._draining:
                 return
             if self._was_reported:  # Else the caller may give up after the first start.
-                self._log.info("%s: restarting after %g s.", self.name, pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+                self._log.info("%s: restarting after %.1f s.", self.name, pause)
 
     async def drain(self, seconds: float) -> None:
         """Take nothing new and let what runs finish, for up to `seconds`."""
@@ -235,7 +232,7 @@ class KeptRunning:
                     self._log.warning(
                         "%s: waiting up to %g s for JetStream: %s", self.name, seconds, error
                     )
-            await asyncio.sleep(_ELECTION_PAUSE)
+            await asyncio.sleep(jittered(_ELECTION_PAUSE, _RANDOM))
 
     def _instance(self) -> Runnable:
         if self._consumer is None:

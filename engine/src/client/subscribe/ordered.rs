@@ -21,6 +21,7 @@ use crate::jetstream::headers::{is_readable, readable_lines};
 use crate::jetstream::info::Sequences;
 use crate::jetstream::status::is_status;
 use crate::jetstream::stored::{self, Stored};
+use crate::jitter::jittered;
 use crate::message::{Message, Metadata};
 use crate::observe::target::CONNECTION;
 
@@ -339,7 +340,7 @@ impl Reader {
                 if self.refusals == REFUSALS {
                     return Err(error);
                 }
-                sleep(REOPEN_PAUSE).await;
+                sleep(jittered(REOPEN_PAUSE)).await;
                 Ok(())
             }
         }

@@ -361,7 +361,9 @@ proptest! {
             }
             prop_assert_eq!(demand.ask(now, 10, 1), None);
             let pause = demand.wake_at(now) - now;
-            prop_assert!(pause >= SHORTEST_ERROR_PAUSE.max(longest) && pause <= LONGEST_ERROR_PAUSE);
+            // Each is between half and all of twice the one before.
+            let least = longest.max(SHORTEST_ERROR_PAUSE / 2).min(LONGEST_ERROR_PAUSE / 2);
+            prop_assert!((least..=LONGEST_ERROR_PAUSE).contains(&pause));
             longest = pause;
             now += pause;
         }

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple, Protocol
 
-from .limits import Heartbeat, Limits, Memory, Pauses, Reason
+from nats_consumer.run.pauses import Pauses
+
+from .limits import Heartbeat, Limits, Memory, Reason
 
 logger = logging.getLogger("nats_consumer.worker")
 

@@ -5,12 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
-# Pauses before a slot's next start, in seconds, and how much shorter or longer each may be.
-_FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 30.0
-_JITTER = 0.2
-# A worker that ran for this long is taken to be well: the next pause is short again.
-_WELL_AFTER = 60.0
 # Memory is looked at after the first minute, when the project is loaded, and then this often. It
 # has to be above the limit each time: a garbage collection may be about to come.
 _MEMORY_AFTER = 60.0
@@ -56,22 +50,6 @@ class Limits:
         if self.max_messages is None:
             return None
         return self.max_messages + random.randint(0, self.max_messages_jitter)
-
-
-class Pauses:
-    """The pauses before the starts of one slot: they grow from 1 to 30 seconds."""
-
-    def __init__(self, random: Random) -> None:
-        self._random = random
-        self._pause = _FIRST_PAUSE
-
-    def after(self, lifetime: float) -> float:
-        """Return the pause after a worker that ran for `lifetime` seconds."""
-        if lifetime >= _WELL_AFTER:
-            self._pause = _FIRST_PAUSE
-        pause = self._pause
-        self._pause = min(2 * pause, _LONGEST_PAUSE)
-        return pause * self._random.uniform(1 - _JITTER, 1 + _JITTER)
 
 
 class Memory:
