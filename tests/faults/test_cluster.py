@@ -47,6 +47,15 @@ def leader(stage: Stage, durable: str) -> str:
     return eventually(name, 20)
 
 
+def test_the_dead_letter_stream_has_the_storage_and_replicas_of_its_source(stage: Stage) -> None:
+    worker = stage.work(*CONSUMERS).is_ready()
+    kept = eventually(lambda: stage.witness.stream(f"{STREAM}-dlq")["config"], 20)
+    source = stage.witness.stream(STREAM)["config"]
+    fields = ("storage", "num_replicas")
+    assert [kept[each] for each in fields] == [source[each] for each in fields] == ["file", 3]
+    stage.stop(worker)
+
+
 @pytest.mark.faults_smoke
 def test_the_leader_of_a_consumer_is_killed(stage: Stage, cluster: Cluster) -> None:
     with load(stage, 1500):

@@ -9,7 +9,7 @@ use crate::bind::allowance::allowance;
 use crate::bind::declared::{
     Change, deliver_subject, differences, filters, kind, list, merge, wanted, wanted_filters,
 };
-use crate::bind::limits::{most_allowed, refuse_forgetful_streams, too_much_declared};
+use crate::bind::limits::{most_allowed, refuse_forgetting, too_much_declared};
 use crate::bind::position::{Resume, is_later_than_now};
 use crate::bind::replay::warn_of_a_replay;
 use crate::config::{ConsumerOptions, Kind};
@@ -99,8 +99,8 @@ pub(crate) async fn bind(
             create(connection, options, &name, resume, stream.as_ref(), config).await?
         }
     };
-    if options.manages_durable && options.ephemeral.is_none() {
-        refuse_forgetful_streams(options, &name, &config)?;
+    if options.ephemeral.is_none() {
+        refuse_forgetting(options, &name, &config)?;
     }
     warn_of_a_pause(options, &name, &config);
     Ok(Durable { name, config })

@@ -35,25 +35,31 @@ pub(crate) fn too_much_declared(options: &ConsumerOptions, allowed: i64) -> Erro
 }
 
 /// Refuses a durable that the stream's `consumer_limits` let the server delete during a deploy; warns of one that
-/// lives longer.
+/// lives longer, and of one that this worker may not change.
 ///
 /// # Errors
 /// [`ErrorKind::Mismatch`] naming stream, limit and remedy.
-pub(crate) fn refuse_forgetful_streams(
+pub(crate) fn refuse_forgetting(
     options: &ConsumerOptions,
     name: &str,
     config: &Map<String, Value>,
 ) -> Result<(), Error> {
     let threshold = config.get("inactive_threshold").and_then(Value::as_u64).filter(|nanos| *nanos > 0);
     let Some(threshold) = threshold.map(Duration::from_nanos) else { return Ok(()) };
+    let remedy = if options.manages_durable {
+        format!("Remove `inactive_threshold` from the `consumer_limits` of the stream `{}`.", options.stream)
+    } else {
+        String::from(
+            "Remove its `inactive_threshold`, which the worker leaves because manage_durables is False.",
+        )
+    };
     let message = format!(
         "The server deletes the durable `{name}` when no worker of {} reads from it for {}: its position is lost then, \
-         and messages are handled again. Remove `inactive_threshold` from the `consumer_limits` of the stream `{}`.",
+         and messages are handled again. {remedy}",
         options.name,
         humantime::format_duration(threshold),
-        options.stream
     );
-    if threshold < LONG_ENOUGH {
+    if threshold < LONG_ENOUGH && options.manages_durable {
         return Err(Error::new(ErrorKind::Mismatch, message));
     }
     warn!(target: CONSUMER, consumer = options.name, "{message}");

@@ -6,7 +6,7 @@ pub use crate::bind::declared::Change;
 
 use crate::bind::declared::{filters, has_nothing_for, wanted_filters};
 use crate::bind::durable::{Found, Step, bind, decide, look};
-use crate::bind::limits::refuse_forgetful_streams;
+use crate::bind::limits::refuse_forgetting;
 use crate::bind::position::Resume;
 use crate::bind::replay::{Predecessors, all};
 use crate::config::ConsumerOptions;
@@ -136,7 +136,7 @@ fn decided(options: &ConsumerOptions, found: &Found) -> Result<(Action, bool)> {
         Step::Fit(fit) => &fit.config,
     };
     if options.ephemeral.is_none() {
-        refuse_forgetful_streams(options, name, config)?;
+        refuse_forgetting(options, name, config)?;
     }
     Ok(match (step, durable) {
         (Step::Fit(fit), Some(durable)) if !fit.changes.is_empty() && !fit.is_minor => {

@@ -194,6 +194,52 @@ async fn a_second_consumer_of_a_stream_is_not_told_to_share_the_durable_of_the_f
     assert!(!text.contains("durable_name ="), "{text}");
 }
 
+/// A durable of others that differs from its declaration, and the options of a worker that leaves it alone.
+async fn left_to_others(stage: &Stage, more: Value) -> ConsumerOptions {
+    let mut config = json!({ "ack_policy": "explicit", "ack_wait": 7_000_000_000_u64, "max_deliver": 9 });
+    config.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+    stage.create_durable("billing", config).await;
+    ConsumerOptions { manages_durable: false, ..pull() }
+}
+
+#[tokio::test]
+async fn a_durable_that_is_managed_by_others_is_consumed_unchanged_and_the_differences_are_named() {
+    let stage = Stage::set().await;
+    let options = left_to_others(&stage, json!({})).await;
+    let before = stage.billing().await["config"].clone();
+    let mut writes = stage.hear("$JS.API.CONSUMER.DURABLE.CREATE.>").await;
+    let (lines, _guard) = Lines::heard();
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
+    let line = lines.the_one_with("consumed as it is, because manage_durables is False");
+    assert!(line.contains("ack_wait from 7s to 30s") && line.contains("max_deliver from 9 to -1"), "{line}");
+    stage.publish(0..3).await;
+    seen.covers(0..3).await;
+    stage.all_settled().await;
+    assert_eq!(stage.billing().await["config"], before);
+    assert!(writes.so_far().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_that_others_have_to_create_and_is_missing_ends_the_start() {
+    let stage = Stage::set().await;
+    let error = refused(&stage, ConsumerOptions { manages_durable: false, ..pull() }).await;
+    assert_eq!(error.kind(), ErrorKind::Gone);
+    assert!(error.to_string().contains("Create the durable, or let the worker manage it"), "{error}");
+    let missing = stage.ask("CONSUMER.INFO.orders.billing", &Value::Null).await;
+    assert_eq!(missing["error"]["err_code"], 10014);
+}
+
+#[tokio::test]
+async fn a_durable_of_others_that_the_server_will_delete_is_consumed_with_a_warning() {
+    let stage = Stage::set().await;
+    let options = left_to_others(&stage, json!({ "inactive_threshold": 60_000_000_000_u64 })).await;
+    let (lines, _guard) = Lines::heard();
+    let _consumption = consume(stage.address(), options, Seen::default().and_ack()).await.unwrap();
+    let line = lines.the_one_with("The server deletes the durable `billing`");
+    assert!(line.contains("for 1m") && line.contains("because manage_durables is False"), "{line}");
+}
+
 async fn work_queue() -> Stage {
     let stage = Stage::set().await;
     let config = json!({ "name": "jobs", "subjects": ["jobs.>"], "retention": "workqueue" });

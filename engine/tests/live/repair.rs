@@ -9,7 +9,8 @@ use nats_consumer::testing::NatsServer;
 use nats_consumer::{ConnectOptions, ConsumerOptions, Consumption, Start, consume};
 use serde_json::{Value, json};
 
-use crate::stage::{Seen, Stage, eventually, pull, push};
+use crate::observe::Lines;
+use crate::stage::{Seen, Stage, delays, eventually, pull, push, text};
 
 /// Time after which messages come again whose delivery the server forgot.
 const ACK_WAIT: Duration = Duration::from_secs(2);
@@ -112,6 +113,31 @@ async fn a_pull_goes_on_where_a_deleted_durable_stood() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_goes_on_where_a_deleted_durable_stood() {
     goes_on_where_a_deleted_durable_stood(push()).await;
+}
+
+#[tokio::test]
+async fn a_durable_that_was_deleted_is_told_with_the_messages_that_come_again() {
+    let stage = Stage::set().await;
+    stage.publish(0..3).await;
+    // The first message waits for its retry, and keeps the floor below the others.
+    let options = ConsumerOptions { ack_wait: ACK_WAIT, retry: delays(9, &[3_600_000]), ..pull() };
+    let failing = Seen::default().and(|_, message| if text(message) == "0" { Err("later") } else { Ok(()) });
+    let earlier = consume(stage.address(), options.clone(), failing).await.unwrap();
+    eventually("two are settled", async || {
+        earlier.counters().succeeded == 2 && earlier.counters().retried == 1
+    })
+    .await;
+    earlier.drain(Duration::from_secs(1)).await;
+    let mut looks = stage.hear("$JS.API.CONSUMER.INFO.orders.billing").await;
+    let (lines, _guard) = Lines::heard();
+    let _consumption = consume(stage.address(), options, Seen::default().and_ack()).await.unwrap();
+    // Once to bind it, then to note where it stands; when it is asked again, that is answered.
+    for _ in 0..4 {
+        looks.next().await;
+    }
+    stage.api("CONSUMER.DELETE.orders.billing", &Value::Null).await;
+    let line = lines.next_with("The durable was deleted and created again").await;
+    assert!(line.contains("up to 3 messages that were delivered before come again"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
