@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::ConnectOptions;
 use crate::connect::{Connection, RECONNECT_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::lock;
+use crate::lock::{lock, lock_of_process};
 
 /// The shared connections of this process.
 static COMMONS: Mutex<Vec<Weak<Common>>> = Mutex::new(Vec::new());
@@ -55,22 +55,7 @@ struct Held {
 impl Seat {
     /// A seat without a connection.
     pub(crate) fn of(options: &ConnectOptions, consumer: &str) -> Self {
-        let runtime = Handle::current().id();
-        let mut commons = lock(&COMMONS);
-        commons.retain(|common| common.strong_count() > 0);
-        let is_fit = |common: &Arc<Common>| common.runtime == runtime && common.options.are(options);
-        let common = commons.iter().filter_map(Weak::upgrade).find(is_fit).unwrap_or_else(|| {
-            let common = Common {
-                options: options.clone(),
-                runtime,
-                state: tokio::sync::Mutex::default(),
-                prepared: Mutex::default(),
-            };
-            let common = Arc::new(common);
-            commons.push(Arc::downgrade(&common));
-            common
-        });
-        Self { common, consumer: consumer.to_owned(), held: Mutex::default() }
+        Self { common: Common::of(options), consumer: consumer.to_owned(), held: Mutex::default() }
     }
 
     /// A connection to begin with: the shared one, or one of its own while the shared one is lost.
@@ -221,6 +206,24 @@ impl Drop for Seat {
 }
 
 impl Common {
+    /// The one for these options on this runtime. In a forked child whose parent held the lock at the fork, each seat has
+    /// its own.
+    fn of(options: &ConnectOptions) -> Arc<Self> {
+        let runtime = Handle::current().id();
+        let make = || {
+            let (state, prepared) = Default::default();
+            Arc::new(Self { options: options.clone(), runtime, state, prepared })
+        };
+        let Some(mut commons) = lock_of_process(&COMMONS) else { return make() };
+        commons.retain(|common| common.strong_count() > 0);
+        let is_fit = |common: &Arc<Self>| common.runtime == runtime && common.options.are(options);
+        commons.iter().filter_map(Weak::upgrade).find(is_fit).unwrap_or_else(|| {
+            let common = make();
+            commons.push(Arc::downgrade(&common));
+            common
+        })
+    }
+
     /// Opens the connection, unless somebody has failed to since `asked`.
     async fn open(&self, state: &mut State, asked: Instant) -> Result<Connection> {
         if let Some((_, error)) = state.failure.as_ref().filter(|(when, _)| *when > asked) {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::handle::Inbox;
 use crate::handle::delivery::Delivery;
-use crate::lock::lock;
+use crate::lock::{lock, lock_of_process};
 use crate::shared::Shared;
 
 /// How long all other deliveries wait for the running ones to end. Then they go on.
@@ -43,11 +43,12 @@ struct ProcessGates {
 }
 
 impl ProcessGates {
-    /// A forked child has gates of its own: the thread that shut its parent's does not exist in the child.
+    /// A forked child has gates of its own: the thread that shut its parent's does not exist in the child. If a thread of
+    /// the parent held the lock at the fork, each consumption of the child has its own.
     fn of_this_process() -> Arc<Self> {
         static GATES: Mutex<Option<(u32, Arc<ProcessGates>)>> = Mutex::new(None);
         let pid = std::process::id();
-        let mut process = lock(&GATES);
+        let Some(mut process) = lock_of_process(&GATES) else { return Arc::default() };
         match &*process {
             Some((owner, process)) if *owner == pid => process.clone(),
             _ => process.insert((pid, Arc::default())).1.clone(),
