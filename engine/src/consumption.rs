@@ -186,7 +186,7 @@ fn batch_pool(
     let batching = *consumer.batching.get_or_insert(Batching::of(100));
     consumer.refuse_braces()?;
     consumer.validate()?;
-    let pool = BatchPool::start(handler, batching, consumer.concurrency, consumer.handler_timeout);
+    let pool = BatchPool::start(handler, batching, &consumer);
     Ok((consumer, Arc::new(pool)))
 }
 
@@ -198,7 +198,7 @@ fn tasks(handler: impl Handler, consumer: &ConsumerOptions) -> Result<Arc<TaskPo
         let text = format!("{}: `batching` is for `consume_batches`.", consumer.name);
         return Err(Error::new(ErrorKind::Config, text));
     }
-    Ok(Arc::new(TaskPool::start(handler, consumer.concurrency, consumer.handler_timeout)))
+    Ok(Arc::new(TaskPool::start(handler, consumer)))
 }
 
 /// Runs consumptions until `stop`, or until one of them has ended, and then drains all of them at the same time. Returns

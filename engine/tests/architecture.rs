@@ -70,6 +70,24 @@ fn every_log_event_names_its_target() {
 }
 
 #[test]
+fn every_log_event_about_a_consumer_names_it() {
+    let macros = ["debug!(", "info!(", "warn!(", "error!("];
+    for path in rust_files("src") {
+        let code = code(&path);
+        for event in macros.iter().flat_map(|name| code.split(name).skip(1)) {
+            // Its fields stand before its text.
+            let Some((fields, text)) = event.split_once('"') else { continue };
+            let is_about_one = ["CONSUMER", "HANDLER", "DEAD_LETTER"]
+                .iter()
+                .any(|target| fields.trim_start().starts_with(&format!("target: {target}")));
+            let is_of_the_process = text.starts_with("The memory for this worker's metrics");
+            let names_it = fields.contains("consumer =") || fields.contains("consumer,");
+            assert!(!is_about_one || is_of_the_process || names_it, "{}: {text:.60}", path.display());
+        }
+    }
+}
+
+#[test]
 fn every_item_that_the_root_exports_has_an_example() {
     // Types that only a signature names; what makes them has the example.
     let named_only = ["Result", "TokenError", "Classified", "Observed", "HandlerFn", "WithState"];

@@ -12,7 +12,7 @@ use tracing::{Instrument, error, warn};
 use crate::batch::gather::Gatherer;
 use crate::batch::halves::{Blame, Halves};
 use crate::batch::{BatchHandler, Outcomes};
-use crate::config::Batching;
+use crate::config::{Batching, ConsumerOptions};
 use crate::defect::describe;
 use crate::handle::delivery::Delivery;
 use crate::handle::{Attempt, Inbox, conclude, judge};
@@ -28,17 +28,14 @@ pub(crate) struct BatchPool {
 }
 
 impl BatchPool {
-    pub(crate) fn start(
-        handler: impl BatchHandler,
-        limits: Batching,
-        concurrency: usize,
-        timeout: Option<Duration>,
-    ) -> Self {
+    /// The tasks of a consumer with these options.
+    pub(crate) fn start(handler: impl BatchHandler, limits: Batching, options: &ConsumerOptions) -> Self {
         let gatherer = Arc::new(Gatherer::new(limits));
         let handler = Arc::new(handler);
         let mut running = JoinSet::new();
-        for _ in 0..concurrency {
-            running.spawn(keep_running(gatherer.clone(), handler.clone(), timeout));
+        let (name, timeout) = (Arc::<str>::from(options.name.as_str()), options.handler_timeout);
+        for _ in 0..options.concurrency {
+            running.spawn(keep_running(name.clone(), gatherer.clone(), handler.clone(), timeout));
         }
         Self { gatherer, running: Mutex::new(running) }
     }
@@ -77,14 +74,19 @@ impl fmt::Debug for BatchPool {
 }
 
 /// A panic of ours costs the batch that met it an attempt, and not the task.
-async fn keep_running(gatherer: Arc<Gatherer>, handler: Arc<impl BatchHandler>, timeout: Option<Duration>) {
+async fn keep_running(
+    name: Arc<str>,
+    gatherer: Arc<Gatherer>,
+    handler: Arc<impl BatchHandler>,
+    timeout: Option<Duration>,
+) {
     let run = async || {
         while let Some(deliveries) = gatherer.next().await {
             Batch { deliveries, handler: &*handler, timeout }.run().await;
         }
     };
     while let Err(panic) = AssertUnwindSafe(run()).catch_unwind().await {
-        error!(target: HANDLER, "A task that runs handlers panicked ({}) and was restarted.", describe(panic.as_ref()));
+        error!(target: HANDLER, consumer = &*name, "A task that runs handlers panicked ({}) and was restarted.", describe(panic.as_ref()));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::jetstream::info::{StreamInfo, stream_info};
 use crate::jetstream::stored;
 use crate::message::Message;
 use crate::observe::target::DEAD_LETTER;
-use crate::publish::{Outgoing, PublishAck, publish};
+use crate::publish::{Outgoing, PublishAck, publish_or_create};
 
 /// How long the dead-letter stream may take to confirm a copy.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,6 +72,7 @@ pub(crate) struct Copy {
 /// Writes the dead letters of one consumer.
 #[derive(Debug)]
 pub(crate) struct DeadLetterStore {
+    consumer: String,
     source: String,
     durable: String,
     exists: OnceCell<()>,
@@ -79,7 +80,13 @@ pub(crate) struct DeadLetterStore {
 
 impl DeadLetterStore {
     pub(crate) fn of(options: &ConsumerOptions) -> Self {
-        Self { source: options.stream.clone(), durable: options.durable.clone(), exists: OnceCell::new() }
+        let ConsumerOptions { name, stream, durable, .. } = options;
+        Self {
+            consumer: name.clone(),
+            source: stream.clone(),
+            durable: durable.clone(),
+            exists: OnceCell::new(),
+        }
     }
 
     /// Makes the stream before there is a dead letter, so that the log names what stands in the way at the start. It only
@@ -159,14 +166,8 @@ impl DeadLetterStore {
     }
 
     async fn publish(&self, connection: &Connection, copy: Outgoing) -> Result<PublishAck> {
-        match publish(connection, copy.clone(), STORE_TIMEOUT).await {
-            // Somebody deleted the stream meanwhile.
-            Err(error) if error.kind() == ErrorKind::NoStream => {
-                self.create(connection).await?;
-                publish(connection, copy, STORE_TIMEOUT).await
-            }
-            stored => stored,
-        }
+        // Somebody may have deleted the stream meanwhile.
+        publish_or_create(connection, copy, STORE_TIMEOUT, self.create(connection)).await
     }
 
     /// Whether the message that this one is a duplicate of is still in the stream. Who may not look has to believe it.
@@ -188,8 +189,8 @@ impl DeadLetterStore {
             "discard": "new",
             "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0,
         });
-        if create_beside(connection, &self.source, config).await? {
-            info!(target: DEAD_LETTER, stream = name, "The dead letter stream was created.");
+        if create_beside(connection, &self.consumer, &self.source, config).await? {
+            info!(target: DEAD_LETTER, consumer = self.consumer, stream = name, "The dead letter stream was created.");
         }
         Ok(())
     }

@@ -658,7 +658,12 @@ impl Drop for AckOnDrop<'_> {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if *self.state.get_mut() == OPEN {
-            debug!(target: HANDLER, subject = %self.message.subject(), "A delivery was dropped unsettled and is handed back.");
+            debug!(
+                target: HANDLER,
+                consumer = self.consumer(),
+                subject = %self.message.subject(),
+                "A delivery was dropped unsettled and is handed back."
+            );
             self.handler().settled(Settled::HandedBack);
             self.close(Verdict::Nak(self.settler.shared.options.retry.delay(self.attempt)));
         }

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument, error, warn};
 
+use crate::config::ConsumerOptions;
 use crate::defect::describe;
 use crate::fail_point;
 use crate::handle::delivery::Delivery;
@@ -223,12 +224,14 @@ pub(crate) struct TaskPool {
 }
 
 impl TaskPool {
-    pub(crate) fn start(handler: impl Handler, concurrency: usize, timeout: Option<Duration>) -> Self {
+    /// The tasks of a consumer with these options.
+    pub(crate) fn start(handler: impl Handler, options: &ConsumerOptions) -> Self {
         let queue = Arc::new(Queue { waiting: Mutex::default(), ready: Semaphore::new(0) });
         let handler = Arc::new(handler);
         let mut running = JoinSet::new();
-        for _ in 0..concurrency {
-            running.spawn(keep_running(queue.clone(), handler.clone(), timeout));
+        let (name, timeout) = (Arc::<str>::from(options.name.as_str()), options.handler_timeout);
+        for _ in 0..options.concurrency {
+            running.spawn(keep_running(name.clone(), queue.clone(), handler.clone(), timeout));
         }
         Self { queue, running: Mutex::new(running) }
     }
@@ -284,10 +287,15 @@ impl Queue {
 }
 
 /// A panic of ours costs the delivery that met it an attempt, and not the task.
-async fn keep_running(queue: Arc<Queue>, handler: Arc<impl Handler>, timeout: Option<Duration>) {
+async fn keep_running(
+    name: Arc<str>,
+    queue: Arc<Queue>,
+    handler: Arc<impl Handler>,
+    timeout: Option<Duration>,
+) {
     let running = || AssertUnwindSafe(run(queue.clone(), handler.clone(), timeout)).catch_unwind();
     while let Err(panic) = running().await {
-        error!(target: HANDLER, "A task that runs handlers panicked ({}) and was restarted.", describe(panic.as_ref()));
+        error!(target: HANDLER, consumer = &*name, "A task that runs handlers panicked ({}) and was restarted.", describe(panic.as_ref()));
     }
 }
 

@@ -18,13 +18,18 @@ const TOO_LARGE: [u64; 3] = [10047, 10028, 10122];
 /// The size below which a stream beside another one is of no use, in bytes.
 const SMALLEST: i64 = 1024 * 1024;
 
-/// Creates a stream that is kept as safely as `source`: same storage, same replicas. Returns whether it was created.
+/// Creates a stream for this consumer that is kept as safely as `source`: same storage, same replicas. Returns whether it was created.
 ///
 /// In an account that wants limits it gets the `max_bytes` of `source`, or the half, and so on, as the account allows.
 ///
 /// # Errors
 /// [`ErrorKind::StreamNotFound`] where there is no `source`, or what the API answered.
-pub(crate) async fn create_beside(connection: &Connection, source: &str, mut config: Value) -> Result<bool> {
+pub(crate) async fn create_beside(
+    connection: &Connection,
+    consumer: &str,
+    source: &str,
+    mut config: Value,
+) -> Result<bool> {
     let info = stream_info(connection, source).await?;
     for field in ["storage", "num_replicas"] {
         config[field] = info.config.get(field).cloned().unwrap_or_default();
@@ -41,6 +46,7 @@ pub(crate) async fn create_beside(connection: &Connection, source: &str, mut con
             let name = &config["name"];
             info!(
                 target: CONSUMER,
+                consumer,
                 "The account requires max_bytes, so the stream {name} was created with max_bytes={bytes}."
             );
             return limited;

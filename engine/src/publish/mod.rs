@@ -207,6 +207,22 @@ pub async fn publish(connection: &Connection, outgoing: Outgoing, limit: Duratio
     read_ack(&subject, answer.payload())
 }
 
+/// [`publish`]; where no stream has the subject, `create` makes it, and it is tried once more.
+pub(crate) async fn publish_or_create(
+    connection: &Connection,
+    outgoing: Outgoing,
+    limit: Duration,
+    create: impl Future<Output = Result<()>> + Send,
+) -> Result<PublishAck> {
+    match publish(connection, outgoing.clone(), limit).await {
+        Err(error) if error.kind() == ErrorKind::NoStream => {
+            create.await?;
+            publish(connection, outgoing, limit).await
+        }
+        stored => stored,
+    }
+}
+
 /// Reads the answer of a stream to a message for `subject`.
 pub(crate) fn read_ack(subject: &str, answer: &[u8]) -> Result<PublishAck> {
     let foreign = || {

@@ -192,7 +192,7 @@ impl HandedBack {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string());
             let record =
                 Outgoing::with_headers(subject_of(options), headers, json!(record).to_string().into());
-            match store(&connection, &options.stream, record).await {
+            match store(&connection, &options.name, &options.stream, record).await {
                 Err(error) if is_outdated(&error) => {}
                 stored => return stored,
             }

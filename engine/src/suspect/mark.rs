@@ -26,7 +26,7 @@ use crate::jitter::jittered;
 use crate::lock::lock;
 use crate::message::Message;
 use crate::observe::target::CONSUMER;
-use crate::publish::{Outgoing, publish};
+use crate::publish::{Outgoing, publish_or_create};
 use crate::settle::Settler;
 use crate::settle::hook::Hook;
 use crate::shared::Shared;
@@ -177,11 +177,11 @@ impl Mark {
 
     /// Writes that the message is about to run, and waits until that is confirmed. Where that fails, or nobody
     /// waits for it any more, it may still be stored, and has to be [ended](Self::end).
-    pub(crate) async fn begin(&self, connection: &Connection, progress: Progress) -> Result<()> {
+    pub(crate) async fn begin(&self, shared: &Shared, progress: Progress) -> Result<()> {
         let mut written = self.written.lock().await;
         let before = std::mem::replace(&mut written.progress, progress);
         fail_point::pass("marking");
-        if let Err(error) = self.store(connection, progress).await {
+        if let Err(error) = self.store(shared, progress).await {
             if !may_pass(&error) {
                 // It is not stored, unless an earlier try has done so.
                 written.progress = before;
@@ -201,7 +201,7 @@ impl Mark {
             return true;
         }
         written.progress = progress.unwrap_or(written.progress);
-        if let Err(error) = self.store(&shared.connection(), written.progress).await {
+        if let Err(error) = self.store(shared, written.progress).await {
             warn!(target: CONSUMER, consumer = shared.options.name, mark = self.subject, "A mark could not be renewed: {error}");
         }
         false
@@ -217,7 +217,7 @@ impl Mark {
         written.progress = Progress::Ended;
         let began = Instant::now();
         while !shared.is_over() {
-            match self.store(&shared.connection(), Progress::Ended).await {
+            match self.store(shared, Progress::Ended).await {
                 Ok(()) => return,
                 Err(error)
                     if may_pass(&error) && (written.is_confirmed || began.elapsed() < UNCERTAIN_AT_MOST) =>
@@ -239,7 +239,7 @@ impl Mark {
 
     /// Writes that the message has ended although it never ran.
     pub(crate) async fn note_end(&self, shared: &Shared) {
-        if let Err(error) = self.store(&shared.connection(), Progress::Ended).await {
+        if let Err(error) = self.store(shared, Progress::Ended).await {
             warn!(
                 target: CONSUMER,
                 consumer = shared.options.name,
@@ -251,7 +251,7 @@ impl Mark {
 
     /// Writes that the message was handed back. Where that fails, it runs as a suspect at another worker.
     async fn note_return(&self, shared: &Shared) {
-        match self.store(&shared.connection(), Progress::Ended).await {
+        match self.store(shared, Progress::Ended).await {
             Ok(()) => {}
             Err(error) if may_pass(&error) => {
                 debug!(
@@ -265,12 +265,12 @@ impl Mark {
         }
     }
 
-    async fn store(&self, connection: &Connection, progress: Progress) -> Result<()> {
+    async fn store(&self, shared: &Shared, progress: Progress) -> Result<()> {
         let Self { losses, group, attempt, .. } = *self;
         let mark = StoredMark { worker: this_worker(), progress, losses, group, attempt };
         let payload = json!(mark).to_string().into();
         let mark = Outgoing::with_headers(self.subject.clone(), HeaderMap::new(), payload);
-        store(connection, &self.source, mark).await
+        store(&shared.connection(), &shared.options.name, &self.source, mark).await
     }
 }
 
@@ -286,24 +286,25 @@ pub(crate) fn unreadable(subject: &str, source: &str, cause: serde_json::Error) 
 }
 
 /// Stores something in the stream of marks, which is created where there is none.
-pub(crate) async fn store(connection: &Connection, source: &str, mark: Outgoing) -> Result<()> {
-    let stored = match publish(connection, mark.clone(), STORE_TIMEOUT).await {
-        Err(error) if error.kind() == ErrorKind::NoStream => {
-            create_stream(connection, source).await?;
-            publish(connection, mark.clone(), STORE_TIMEOUT).await?
-        }
-        stored => stored?,
-    };
+pub(crate) async fn store(
+    connection: &Connection,
+    consumer: &str,
+    source: &str,
+    mark: Outgoing,
+) -> Result<()> {
+    let subject = mark.subject().to_owned();
+    let create = create_stream(connection, consumer, source);
+    let stored = publish_or_create(connection, mark, STORE_TIMEOUT, create).await?;
     if stored.stream == marks_of(source) {
         return Ok(());
     }
     // There it would never be found.
-    let text = format!("The stream `{}` takes {}: exclude `_mark.>`.", stored.stream, mark.subject());
+    let text = format!("The stream `{}` takes {}: exclude `_mark.>`.", stored.stream, subject);
     Err(Error::new(ErrorKind::Overlap, text))
 }
 
 /// Creates the stream that has the last word on each message, for as long as it is of use.
-async fn create_stream(connection: &Connection, source: &str) -> Result<()> {
+async fn create_stream(connection: &Connection, consumer: &str, source: &str) -> Result<()> {
     let name = marks_of(source);
     let config = json!({
         "name": name,
@@ -312,8 +313,8 @@ async fn create_stream(connection: &Connection, source: &str) -> Result<()> {
         "max_age": nanoseconds(MARK_LIFETIME),
         "discard": "old",
     });
-    if create_beside(connection, source, config).await? {
-        info!(target: CONSUMER, stream = name, "The stream of marks was created.");
+    if create_beside(connection, consumer, source, config).await? {
+        info!(target: CONSUMER, consumer, stream = name, "The stream of marks was created.");
     }
     Ok(())
 }

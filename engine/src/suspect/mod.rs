@@ -440,7 +440,7 @@ impl Suspects {
         delivery.set_hook(Some(mark.clone()));
         lock(&self.waiting).tried.insert(number, mark.clone());
         let marking = Marking { suspects: self, number, delivery: Some(delivery) };
-        mark.begin(&self.settler.shared.connection(), progress).await?;
+        mark.begin(&self.settler.shared, progress).await?;
         let Some(delivery) = marking.done() else { return Ok(None) };
         lock(&self.waiting).tried.remove(&number);
         Ok(Some(delivery))

@@ -153,7 +153,7 @@ async fn only_what_one_of_the_filters_matches_arrives() {
     }
 }
 
-/// What the log says when `invoices` begins on a stream with three messages, of which the durable `billing` has had none.
+/// Line of the log when `invoices` begins on a stream with three messages, of which the durable `billing` has had none.
 /// `read`: a worker consumes it.
 async fn said_to_invoices(start: Start, read: bool) -> String {
     let stage = Stage::set().await;
