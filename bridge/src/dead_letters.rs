@@ -94,7 +94,7 @@ impl DeadLetters {
     /// `replay` of each, in their order, without waiting for each: what it returns, or the error that it raises.
     fn replay_many(&self, py: Python<'_>, letters: Vec<PyRef<'_, StoredLetter>>) -> PyResult<Vec<Py<PyAny>>> {
         let letters = cloned(&letters);
-        let answers = self.wait(py, async move |engine| Ok(replay_many(&engine, &letters).await))?;
+        let answers = self.wait(py, async move |engine| replay_many(&engine, &letters).await)?;
         let answer = |answer: Result<PublishAck, Error>| match answer {
             Ok(ack) => (ack.stream, ack.sequence).into_py_any(py),
             Err(error) => Ok(to_python(&error).into_value(py).into_any()),

@@ -15,11 +15,15 @@ use crate::dead_letter::format::{
 use crate::dead_letter::read::{StoredLetter, delete};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jetstream::stored;
+use crate::publish::publisher::Publisher;
 use crate::publish::{Outgoing, PublishAck, publish};
 use crate::route::validate_publish_subject;
 
 /// How long a stream may take to confirm the message.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the streams may take to confirm all messages that are replayed at once.
+const MANY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Headers that would make the server act again: conditions that held for the first publishing only, a
 /// roll-up that deletes what came before, a schedule, a batch, a count, a place in another stream. They
@@ -58,30 +62,48 @@ const NOT_IN_FORCE: [&str; 7] = [
 /// [`ErrorKind::NotReplayable`] when payload or headers were kept apart and are no longer there, and as
 /// [`publish`](crate::publish::publish()). The dead letter stays then.
 pub async fn replay(connection: &Connection, letter: &StoredLetter) -> Result<PublishAck> {
-    validate_publish_subject(&letter.subject).map_err(|error| not_replayable(letter, &error))?;
-    let payload = match &letter.payload {
-        Some(payload) => payload.clone(),
-        None => kept_apart(connection, letter).await?,
-    };
-    let outgoing = if letter.headers_are_apart {
-        let whole = StoredLetter { headers: headers_kept_apart(connection, letter).await?, ..letter.clone() };
-        outgoing(&whole, payload, connection.max_payload())?
-    } else {
-        outgoing(letter, payload, connection.max_payload())?
-    };
+    let outgoing = message_of(connection, letter).await?;
     let ack = publish(connection, outgoing, PUBLISH_TIMEOUT).await?;
     delete(connection, letter).await?;
     Ok(ack)
 }
 
 /// Replays dead letters in their order without waiting for each, and returns what came of each: see [`replay()`].
-pub async fn replay_many(connection: &Connection, letters: &[StoredLetter]) -> Vec<Result<PublishAck>> {
-    let mut answers = Vec::with_capacity(letters.len());
-    // One whose parts are fetched first would be published behind its successors.
-    for some in letters.chunk_by(|one, next| one.is_whole() && next.is_whole()) {
-        answers.extend(join_all(some.iter().map(|letter| replay(connection, letter))).await);
+///
+/// # Errors
+/// As [`Publisher::publish_many`]: nothing was published then.
+pub async fn replay_many(
+    connection: &Connection,
+    letters: &[StoredLetter],
+) -> Result<Vec<Result<PublishAck>>> {
+    let made = join_all(letters.iter().map(|letter| message_of(connection, letter))).await;
+    let messages = made.iter().flatten().cloned().collect();
+    let mut results =
+        Publisher::on(connection.clone()).publish_many(messages, MANY_TIMEOUT).await?.into_iter();
+    let ends = letters.iter().zip(made).map(|(letter, message)| {
+        let answer = message.and_then(|_| results.next().expect("each message has a result"));
+        async move {
+            let ack = answer?;
+            delete(connection, letter).await?;
+            Ok(ack)
+        }
+    });
+    Ok(join_all(ends).await)
+}
+
+/// The message that a replay publishes, with the parts that are kept apart.
+async fn message_of(connection: &Connection, letter: &StoredLetter) -> Result<Outgoing> {
+    validate_publish_subject(&letter.subject).map_err(|error| not_replayable(letter, &error))?;
+    let payload = match &letter.payload {
+        Some(payload) => payload.clone(),
+        None => kept_apart(connection, letter).await?,
+    };
+    if letter.headers_are_apart {
+        let whole = StoredLetter { headers: headers_kept_apart(connection, letter).await?, ..letter.clone() };
+        outgoing(&whole, payload, connection.max_payload())
+    } else {
+        outgoing(letter, payload, connection.max_payload())
     }
-    answers
 }
 
 /// Returns the message that a replay of the dead letter publishes, if a server takes `limit` bytes. For a model of a

@@ -211,7 +211,7 @@ async fn a_durable_that_is_managed_by_others_is_consumed_unchanged_and_the_diffe
     let (lines, _guard) = Lines::heard();
     let seen = Seen::default();
     let _consumption = consume(stage.address(), options, seen.and_ack()).await.unwrap();
-    let line = lines.the_one_with("consumed as it is, because manage_durables is False");
+    let line = lines.the_one_with("does not change it because manage_durables is False");
     assert!(line.contains("ack_wait from 7s to 30s") && line.contains("max_deliver from 9 to -1"), "{line}");
     stage.publish(0..3).await;
     seen.covers(0..3).await;

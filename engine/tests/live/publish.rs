@@ -138,7 +138,7 @@ async fn a_stream_without_a_place_for_later_is_told_what_it_needs() {
     let outgoing = order(b"{}").at(SystemTime::now()).unwrap();
     let error = publisher.publish(outgoing, SOON).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoStream);
-    assert!(error.to_string().contains("\"_later.*.orders.>\" beside \"orders.>\""), "{error}");
+    assert!(error.to_string().contains("\"orders.>\", add \"_later.*.orders.>\" to the stream"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

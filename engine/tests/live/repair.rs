@@ -136,8 +136,8 @@ async fn a_durable_that_was_deleted_is_told_with_the_messages_that_come_again() 
         looks.next().await;
     }
     stage.api("CONSUMER.DELETE.orders.billing", &Value::Null).await;
-    let line = lines.next_with("The durable was deleted and created again").await;
-    assert!(line.contains("up to 3 messages that were delivered before come again"), "{line}");
+    let line = lines.next_with("The durable was deleted").await;
+    assert!(line.contains("Up to 3 messages are delivered a second time"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

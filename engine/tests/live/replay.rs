@@ -90,7 +90,7 @@ async fn letters_replayed_at_once_keep_their_order_and_one_that_fails_stays() {
     let mut unwanted = letters.remove(50);
     unwanted.subject = "nobody.stores.this".into();
     letters.insert(50, unwanted);
-    let answers = replay_many(&connection, &letters).await;
+    let answers = replay_many(&connection, &letters).await.unwrap();
 
     let (stored, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     let places: Vec<_> = stored.into_iter().map(|ack| ack.unwrap().sequence).collect();

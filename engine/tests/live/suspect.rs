@@ -302,7 +302,7 @@ async fn dead_letters_that_another_process_could_not_store_stop_no_neighbour() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_that_two_processes_cannot_store_go_from_one_to_the_other_and_stop_no_neighbour() {
+async fn dead_letters_that_two_processes_cannot_store_go_to_and_fro_and_stop_no_neighbour() {
     let stage = Stage::set().await;
     keep_all_marks(&stage).await;
     fill_dead_letters(&stage).await;
