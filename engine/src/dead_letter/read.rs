@@ -121,11 +121,6 @@ pub struct StoredLetter {
 }
 
 impl StoredLetter {
-    /// Whether no part of it is kept apart.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.payload.is_some() && !self.headers_are_apart
-    }
-
     /// Subject of a part that is stored apart.
     pub(crate) fn apart_subject(&self, part: Part) -> String {
         format::apart_subject(&self.stream, &self.consumer, part, self.sequence, self.sent)
