@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use nats_consumer::dead_letters::{delete, get};
 use nats_consumer::replay::{replay, replay_many};
 use nats_consumer::{
@@ -111,7 +111,8 @@ impl DeadLetters {
     fn delete_many(&self, py: Python<'_>, letters: Vec<PyRef<'_, StoredLetter>>) -> PyResult<()> {
         let letters = cloned(&letters);
         self.wait(py, async move |engine| {
-            try_join_all(letters.iter().map(|letter| delete(&engine, letter))).await.map(drop)
+            // One that fails does not stop the others.
+            join_all(letters.iter().map(|letter| delete(&engine, letter))).await.into_iter().collect()
         })
     }
 

@@ -30,6 +30,10 @@ pub(crate) async fn warn_of_a_replay(
     name: &str,
     stream: Option<&StreamInfo>,
 ) {
+    // That of an ephemeral consumer is new at every start.
+    if options.ephemeral.is_some() {
+        return;
+    }
     let Some(stream) = stream.filter(|stream| stream.state.messages > 0) else { return };
     // It holds only what is not settled, and refuses a second durable for it.
     if stream.config.get("retention").is_some_and(|policy| policy == "workqueue") {
@@ -37,7 +41,8 @@ pub(crate) async fn warn_of_a_replay(
     }
     let stored = stream.state.messages;
     let predecessors = Predecessors::find(connection, options).await;
-    if !predecessors.is_empty() {
+    let skips_nothing = is_at_the_end(&options.start) && predecessors.waiting == 0;
+    if !predecessors.is_empty() && !skips_nothing {
         warn!(
             target: CONSUMER,
             consumer = options.name,
@@ -83,6 +88,7 @@ impl Predecessors {
         let wanted = wanted_filters(options);
         let is_one = |other: &ConsumerInfo| {
             other.config.contains_key("durable_name")
+                && !other.config.contains_key("inactive_threshold") // the server deletes it by itself
                 && kind(&other.config) == options.kind
                 && (filters(&other.config) == wanted || options.inherits.as_ref() == Some(&other.name))
         };
@@ -252,5 +258,13 @@ mod tests {
         let mut other = durable("Other", 0);
         other.config.insert("filter_subject".into(), "orders.paid".into());
         assert!(Predecessors::among(vec![push, other], &options).is_empty());
+    }
+
+    #[test]
+    fn the_durable_of_an_ephemeral_consumer_is_no_predecessor() {
+        let options = ConsumerOptions::pull("orders", "Invoices").filter("orders.*");
+        let mut ephemeral = durable("Prices-7f3a", 0);
+        ephemeral.config.insert("inactive_threshold".into(), json!(300_000_000_000_u64));
+        assert!(Predecessors::among(vec![ephemeral], &options).is_empty());
     }
 }

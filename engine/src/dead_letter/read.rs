@@ -224,7 +224,8 @@ impl DeadLetters {
         let asked = (from..=to)
             .map(async |number| stored::get(&self.connection, &kept_in, &json!({ "seq": number })).await);
         let found: Vec<Stored> = try_join_all(asked).await?.into_iter().flatten().collect();
-        self.at_once = as_many_as_fit(&found).unwrap_or(self.at_once);
+        // Twice as many at most: the next ones may be larger.
+        self.at_once = as_many_as_fit(&found, MOST_AT_ONCE.min(2 * self.at_once)).unwrap_or(self.at_once);
         let letters = found.into_iter().filter(|found| self.is_letter(&found.subject));
         if self.is_newest_first {
             self.found = letters.rev().collect();
@@ -256,11 +257,11 @@ impl DeadLetters {
     }
 }
 
-/// How many messages of this size are asked for at once; `None` without a message.
-fn as_many_as_fit(found: &[Stored]) -> Option<u64> {
+/// How many messages of this size are asked for at once, up to `most`; `None` without a message.
+fn as_many_as_fit(found: &[Stored], most: u64) -> Option<u64> {
     let bytes: u64 = found.iter().map(|each| each.payload.len() as u64 + 1).sum();
     let many = BYTES_AT_ONCE * found.len() as u64;
-    many.checked_div(bytes).map(|fit| fit.clamp(1, MOST_AT_ONCE))
+    many.checked_div(bytes).map(|fit| fit.clamp(1, most))
 }
 
 /// The first number whose message was stored at `since` or later, found by halves.
@@ -370,6 +371,24 @@ mod tests {
     use crate::message::Message;
 
     use super::*;
+
+    fn of_size(bytes: usize) -> Stored {
+        let time = SystemTime::UNIX_EPOCH;
+        Stored {
+            sequence: 1,
+            subject: "dlq.orders.billing".into(),
+            headers: Vec::new(),
+            payload: vec![0; bytes],
+            time,
+        }
+    }
+
+    #[test]
+    fn as_many_dead_letters_are_asked_for_as_fit_and_at_most_twice_as_many_as_before() {
+        assert_eq!(as_many_as_fit(&[of_size(10)], 128), Some(128));
+        assert_eq!(as_many_as_fit(&[of_size(1_000_000)], 128), Some(8));
+        assert_eq!(as_many_as_fit(&[], 128), None);
+    }
 
     fn header() -> impl Strategy<Value = (String, String)> {
         let names = prop_oneof![

@@ -105,7 +105,17 @@ impl DeadLetterStore {
                 return;
             }
             Ok(_) => return,
-            Err(error) if error.kind() == ErrorKind::StreamNotFound && options.manages_durable => {
+            Err(error) if error.kind() == ErrorKind::StreamNotFound && !options.manages_durable => {
+                info!(
+                    target: DEAD_LETTER,
+                    consumer = options.name,
+                    stream = name,
+                    "There is no dead letter stream `{name}` yet. The first dead letter creates it, because manage_durables \
+                     is False. If this user may not create streams, create it with the subject `{subjects}`."
+                );
+                return;
+            }
+            Err(error) if error.kind() == ErrorKind::StreamNotFound => {
                 match self.exists.get_or_try_init(|| self.create(connection)).await {
                     Ok(()) => return,
                     Err(error) => error,

@@ -43,12 +43,14 @@ pub(crate) async fn create_beside(
         config["max_bytes"] = json!(bytes);
         let limited = create_stream(connection, &config).await;
         if !refused(&limited, &TOO_LARGE) || bytes / 2 < SMALLEST {
-            let name = &config["name"];
-            info!(
-                target: CONSUMER,
-                consumer,
-                "The account requires max_bytes, so the stream {name} was created with max_bytes={bytes}."
-            );
+            if matches!(limited, Ok(true)) {
+                let name = &config["name"];
+                info!(
+                    target: CONSUMER,
+                    consumer,
+                    "The account requires max_bytes, so the stream {name} was created with max_bytes={bytes}."
+                );
+            }
             return limited;
         }
         bytes /= 2;

@@ -515,6 +515,9 @@ impl Suspects {
 }
 
 fn do_without_marks(shared: &Shared, error: &Error) {
+    if shared.is_without_marks() {
+        return;
+    }
     shared.do_without_marks(WITHOUT_MARKS);
     warn!(
         target: CONSUMER,

@@ -80,18 +80,20 @@ def returns_nothing(handler: type, name: str) -> bool:
     function = getattr_static(handler, name, None)
     if not isfunction(function) or not iscoroutinefunction(function):
         return False
-    return all(_is_nothing(*each) for each in pairwise(get_instructions(function)))
+    returns = [
+        _is_nothing(before, each)
+        for before, each in pairwise(get_instructions(function))
+        if each.opname.startswith("RETURN_") and each.opname != "RETURN_GENERATOR"
+    ]
+    return bool(returns) and all(returns)
 
 
 def _is_nothing(before: Instruction, each: Instruction) -> bool:
-    match each.opname:
-        case "RETURN_CONST":
-            return each.argval is None
-        case "RETURN_VALUE":
-            # What jumps there brings its own value.
-            loads_none = before.opname == "LOAD_CONST" and before.argval is None
-            return loads_none and not each.is_jump_target
-    return True
+    if each.opname == "RETURN_CONST":
+        return each.argval is None
+    # What jumps there brings its own value. A return that a later Python has counts as a value.
+    loads_none = before.opname == "LOAD_CONST" and before.argval is None
+    return each.opname == "RETURN_VALUE" and loads_none and not each.is_jump_target
 
 
 def _never_runs(function: object) -> str | None:

@@ -121,10 +121,14 @@ class Threads:
     database connections, as Django's CONN_MAX_AGE says."""
 
     def __init__(
-        self, name: str, count: int, note_held: Callable[[list[int]], None] = lambda _: None
+        self,
+        name: str,
+        count: int,
+        note_held: Callable[[list[int]], Callable[[], None]] = lambda _: _do_nothing,
     ) -> None:
         """`note_held` is called with the numbers of the threads when calls that outlived their
-        handlers hold all of them, and with none when one is free again."""
+        handlers hold all of them, and with none when one is free again. It waits for nothing: the
+        function that it returns may, as logging does."""
         self.has_ended = False
         self._name = name
         self._count = count
@@ -177,9 +181,11 @@ class Threads:
             were_held = self._left >= self._count
             self._left += number
             are_held = self._left >= self._count
-            if are_held != were_held and not self.has_ended:
-                threads = [each.ident for each in self._threads if each.ident is not None]
-                self._note_held(threads if are_held else [])
+            if are_held == were_held or self.has_ended:
+                return
+            threads = [each.ident for each in self._threads if each.ident is not None]
+            tell = self._note_held(threads if are_held else [])
+        tell()
 
     def _start_one(self, loop: asyncio.AbstractEventLoop) -> None:
         name = f"{self._name}-{len(self._threads) + 1}"
@@ -235,3 +241,7 @@ def _answer(answer: Future[Any], call: Callable[[], Any]) -> None:
 
 # By context: a delivery inherits it from the task that it runs in.
 _threads: ContextVar[Threads | None] = ContextVar("nats_consumer_threads", default=None)
+
+
+def _do_nothing() -> None:
+    """For threads whose owner need not know when they are held."""

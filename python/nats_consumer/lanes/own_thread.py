@@ -54,8 +54,8 @@ class OwnThread(Executor):
     def __init__(self, call_at_end: Callable[[_Work], bool]) -> None:
         self._call_at_end = call_at_end
         self._thread: _Thread | None = None
-        # Each handler of the Task has a turn.
-        self._turn = 0
+        self.turn = 0
+        """The number of the handler of the Task, of those that had a thread."""
         self._last: _Call | None = None
         self._blocked: object = None
 
@@ -85,7 +85,7 @@ class OwnThread(Executor):
                 self._thread = thread
             else:  # A task calls that has outlived its handler.
                 future.add_done_callback(lambda _: _threads.give_back(thread))
-        call = _Call(work, future, promise, self, self._turn)
+        call = _Call(work, future, promise, self, self.turn)
         if self._thread is not None:
             self._last = call
         _threads.call(thread, call)
@@ -94,10 +94,11 @@ class OwnThread(Executor):
     def leave(self) -> None:
         """Give the thread back: it is free when it has done what it was called for."""
         thread, self._thread = self._thread, None
+        self._blocked = None
         if thread is not None:
             self._blocked = _message() if self._waits_for(thread) else None
             self._last = None  # or the idle Task would keep its answer
-            self._turn += 1
+            self.turn += 1
             _threads.give_back(thread)
 
     def was_blocked(self) -> bool:
@@ -111,7 +112,7 @@ class OwnThread(Executor):
         held_by = thread.current
         if self._last is None or self._last.has_begun or held_by is None:
             return False
-        return held_by.owner is not self or held_by.turn != self._turn
+        return held_by.owner is not self or held_by.turn != self.turn
 
 
 @contextmanager
@@ -210,8 +211,6 @@ class _Thread:
         self.calls = 0
         """The calls that it has not made yet."""
         self.made = 0
-        self.is_left_busy = False
-        """Whether a call has outlived all handlers that had the thread."""
         self.current: _Call | _Return | None = None
         self.watched_on: asyncio.AbstractEventLoop | None = None
         self.patience = _STALL_SECONDS
@@ -230,6 +229,12 @@ class _Thread:
     def number(self) -> int:
         """The number by which Python knows it."""
         return self._thread.ident or 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the call that it makes has outlived its handler."""
+        call = self.current
+        return isinstance(call, _Call) and call.turn != call.owner.turn
 
     def is_alive(self) -> bool:
         """Whether it has not ended."""
@@ -311,16 +316,12 @@ class _Threads:
         with self._lock:
             thread.calls -= 1
             thread.made += 1
-            if thread.calls == 0:
-                thread.is_left_busy = False
             self._note_if_free(thread)
 
     def give_back(self, thread: _Thread) -> None:
         """A handler that had the thread has ended."""
         with self._lock:
             thread.users -= 1
-            if thread.users == 0 and thread.calls > 0:
-                thread.is_left_busy = True
             if thread.users == 0 and thread.is_pooled:
                 thread.calls += 1
                 thread.put(_Return())
@@ -346,7 +347,7 @@ class _Threads:
 
     def _started_or_shared(self) -> _Thread:
         if len(self._all) >= (1 if has_one_writer() else max_threads()):
-            return min(self._all, key=lambda each: (each.is_left_busy, each.users, each.calls))
+            return min(self._all, key=lambda each: (each.is_held, each.users, each.calls))
         self._started += 1
         thread = _Thread(f"{_NAME}-{self._started}")
         self._all.append(thread)

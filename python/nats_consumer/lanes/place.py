@@ -3,6 +3,7 @@
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import dropwhile
 from pathlib import Path
 from traceback import FrameSummary, StackSummary, walk_stack
@@ -62,5 +63,8 @@ def _short(filename: str) -> str:
 
 def _roots() -> Iterator[str]:
     paths = sysconfig.get_paths()
-    for root in (paths["purelib"], paths["stdlib"], str(Path.cwd())):
-        yield f"{root}/"
+    yield f"{paths['purelib']}/"
+    yield f"{paths['stdlib']}/"
+    # A deploy may have removed the folder.
+    with suppress(OSError):
+        yield f"{Path.cwd()}/"

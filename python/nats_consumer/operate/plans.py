@@ -27,6 +27,7 @@ from nats_consumer.streams.plan import (
     uncovered,
 )
 
+from .declared import options_of
 from .durables import last_active
 from .listing import ago, claims, durables_of
 
@@ -318,7 +319,7 @@ async def _planned_durable(client: "Client", options: ConsumerOptions, coming: C
 
 def _renamed(options: ConsumerOptions, replaces: Iterable[str]) -> str:
     """How the class continues a durable that no class declares any more, in words."""
-    every = (consumer_options(each) for each in registry.consumers())
+    every = (options_of(each) for each in registry.consumers())
     claimed = {each.durable for each in every if each.stream == options.stream}
     for old in replaces:
         if old not in claimed:
@@ -345,7 +346,7 @@ async def _full(client: "Client", stream: str, coming: int) -> str:
 async def _unclaimed(client: "Client", found: Declared) -> AsyncIterator[Planned]:
     """The durables of the consumers' streams that nothing declares."""
     of_operations = {_durable_name(each) for each in found.operations}
-    of_project = [consumer_options(each) for each in registry.consumers()]
+    of_project = [options_of(each) for each in registry.consumers()]
     for stream in sorted({each.stream for each in found.consumers}):
         infos = await durables_of(client, stream)
         claimed = claims(stream, (info.name for info in infos), of_project)

@@ -116,8 +116,13 @@ class LoopDispatch(Dispatch):
         with self._threads.in_use():
             consumption.start_tasks()
 
-    def _note_held(self, threads: list[int]) -> None:
+    def _note_held(self, threads: list[int]) -> Callable[[], None]:
         self.consumption.hold_up(bool(threads))
+        return partial(self._tell_of_held, threads)
+
+    def _tell_of_held(self, threads: list[int]) -> None:
+        if not self.consumption.is_running:
+            return  # Its handlers were cancelled at the end of a drain.
         extra = {"consumer": self._name}
         if threads:
             logger.error("%s", stall.of_calls(self._name, threads), extra=extra)

@@ -2,6 +2,7 @@
 # ruff: noqa: ARG002 - the signatures are Django's
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from enum import Enum, StrEnum
@@ -148,10 +149,11 @@ class StreamOperation(Operation):
 
 def _is_for_tests(connection: "BaseDatabaseWrapper") -> bool:
     """Whether the database is there for tests."""
-    if is_test_run():
+    # `manage.py testserver` sets up no test environment.
+    if is_test_run() or sys.argv[1:2] == ["testserver"]:
         return True
-    # `manage.py testserver` sets up no test environment. Its database is known by its name, unless
-    # the real one has the same: on Oracle it always has, and with a TEST["NAME"] it may.
+    # So do some test runners. Their database is known by its name, unless the real one has the
+    # same: on Oracle it always has, and with a TEST["NAME"] it may.
     settings = connection.settings_dict
     if connection.vendor == "oracle" or settings["TEST"]["NAME"]:
         return False

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -145,7 +146,7 @@ def test_a_call_that_no_thread_begins_because_ended_handlers_hold_all_says_so() 
         return caught.value
 
     async def run() -> None:
-        made = lanes.Threads("Calling", 2, lambda held: told.append(len(held)))
+        made = lanes.Threads("Calling", 2, lambda held: partial(told.append, len(held)))
         with made.in_use():
             for _ in range(2):
                 error = await given_up(hang, lambda: begun.acquire(blocking=False))

@@ -134,6 +134,20 @@ def test_an_operation_runs_on_each_real_database_whatever_its_test_database_is_c
     assert operations.DeleteStream("orders")._is_meant(connection, "shop") is runs
 
 
+def test_testserver_leaves_the_real_stream_alone_whatever_its_test_database_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It sets up no test environment."""
+    monkeypatch.setattr(operation, "is_test_run", lambda: False)
+    monkeypatch.setattr("sys.argv", ["manage.py", "testserver", "orders.json"])
+    connection = SimpleNamespace(
+        alias="default",
+        vendor="postgresql",
+        settings_dict={"NAME": "of_tests", "TEST": {"NAME": "of_tests"}},
+    )
+    assert operations.DeleteStream("orders")._is_meant(connection, "shop") is False
+
+
 async def answer() -> int:
     await asyncio.sleep(0)
     return 42

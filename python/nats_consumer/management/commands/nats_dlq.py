@@ -112,6 +112,7 @@ class Command(PrintingCommand):
                 self._say(f"would replay {_name(letter)} ({reason_of(letter)})")
             return
         replayed = failed = 0
+        fatal: NatsConsumerError | None = None
         while some := list(islice(chosen, _AT_ONCE)):
             for letter, answer in zip(some, letters.replay_many(some), strict=True):
                 if isinstance(answer, tuple):
@@ -122,7 +123,9 @@ class Command(PrintingCommand):
                     failed += 1
                     self.stderr.write(visible(f"{_name(letter)} was not replayed: {answer}"))
                 else:
-                    raise answer
+                    fatal = fatal or answer
+            if fatal is not None:
+                raise fatal
         self._say(f"Replayed: {counted(replayed, 'dead letter')}.")
         if replayed:
             self._say(
