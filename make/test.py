@@ -28,9 +28,10 @@ DJANGO_ON = {
 RUNNING = ["tests/unit", "tests/django", "tests/live"]
 # Other projects' tests, where they lie beside this one.
 SUITES = "../shared/suites"
-# Most tests wait for a server or a process most of their time.
-WORKERS = str(3 * (os.cpu_count() or 2))
-IN_PARALLEL = ["--numprocesses", WORKERS, "--dist", "worksteal"]
+# Most tests wait for a server or a process most of their time, and those in Rust less.
+CORES = os.cpu_count() or 2
+RUST_TESTS = str(2 * CORES)
+IN_PARALLEL = ["--numprocesses", str(3 * CORES), "--dist", "worksteal"]
 
 
 def main() -> int:
@@ -66,7 +67,7 @@ def rust_steps() -> tuple[list[Step], list[str]]:
     environment = {"NATS_SERVER": NATS_SERVER}
     notes = []
     if shutil.which("cargo-nextest"):
-        runner = ["nextest", "run", "--status-level", "slow", "--test-threads", WORKERS]
+        runner = ["nextest", "run", "--status-level", "slow", "--test-threads", RUST_TESTS]
     else:
         runner = ["test", "--no-fail-fast", "--lib", "--tests", "--examples"]
         notes.append("cargo-nextest was not found: the Rust tests ran under `cargo test`.")
