@@ -129,4 +129,6 @@ def is_wanted(question: str, *, otherwise: str) -> bool:
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
-        raise CommandError(f"There is no terminal for a confirmation. Add {otherwise}.") from None
+        raise CommandError(
+            f"The command cannot ask for confirmation without a terminal. Add {otherwise}."
+        ) from None

@@ -35,7 +35,7 @@ pub(crate) async fn warn_of_a_replay(
         return;
     }
     let Some(stream) = stream.filter(|stream| stream.state.messages > 0) else { return };
-    // It holds only what is not settled, and refuses a second durable for it.
+    // A work queue holds only unsettled messages, and refuses a second durable for them.
     if stream.config.get("retention").is_some_and(|policy| policy == "workqueue") {
         return;
     }

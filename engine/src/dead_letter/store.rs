@@ -110,7 +110,7 @@ impl DeadLetterStore {
                     target: DEAD_LETTER,
                     consumer = options.name,
                     stream = name,
-                    "There is no dead letter stream `{name}` yet. The first dead letter creates it, because manage_durables \
+                    "The dead letter stream `{name}` does not exist yet. The first dead letter creates it, because manage_durables \
                      is False. If this user may not create streams, create it with the subject `{subjects}`."
                 );
                 return;
@@ -131,7 +131,7 @@ impl DeadLetterStore {
             target: DEAD_LETTER,
             consumer = options.name,
             stream = name,
-            "There is no dead letter stream `{name}`, so messages that are given up come again: {error} Create it with the \
+            "The dead letter stream `{name}` does not exist, so messages that are given up are delivered again: {error} Create it with the \
              subject `{subjects}`, or remove what stands in the way."
         );
     }

@@ -380,7 +380,7 @@ impl Suspects {
         None
     }
 
-    /// It is no suspect: the worker that had it last has handed it back.
+    /// The message is not a suspect, because its last worker handed it back.
     fn run_as_usual(&self, number: u64) {
         lock(&self.waiting).tried.remove(&number);
         let mut delivery: Vec<_> = self.take(number).into_iter().collect();

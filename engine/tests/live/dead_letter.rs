@@ -263,7 +263,7 @@ async fn consumers_of_a_stream_look_once_for_its_dead_letter_stream() {
     assert_eq!(looks.so_far().len(), 2, "once to look, and once before it is created");
 }
 
-/// The line that says at the start why there is no place for dead letters.
+/// The log line of the start that says why dead letters cannot be stored.
 async fn said_at_the_start(stage: &Stage, connect: ConnectOptions, options: ConsumerOptions) -> String {
     let (lines, _guard) = Lines::heard();
     let _consumption = consume(connect, options, gives_up(&Seen::default())).await.unwrap();

@@ -4,7 +4,7 @@ The plan of a durable is made by the engine with the function that binds it (eng
 that plan and worker cannot differ."""
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -317,8 +317,10 @@ async def _planned_durable(client: "Client", options: ConsumerOptions, coming: C
     return Planned(mark=mark, kind=_DURABLE, name=name, changes=changes, remark=remark)
 
 
-def _renamed(options: ConsumerOptions, replaces: Iterable[str]) -> str:
+def _renamed(options: ConsumerOptions, replaces: Sequence[str]) -> str:
     """How the class continues a durable that no class declares any more, in words."""
+    if not replaces:
+        return ""
     every = (options_of(each) for each in registry.consumers())
     claimed = {each.durable for each in every if each.stream == options.stream}
     for old in replaces:
