@@ -480,16 +480,26 @@ impl Delivery {
 
     /// Hands the message back for somebody else, at once: no attempt was made.
     pub fn hand_back(&self) {
-        self.hand_back_for(Duration::ZERO);
+        if self.decide_hand_back() {
+            self.close(Verdict::Nak(Duration::ZERO));
+        }
     }
 
-    /// Hands the message back, to come again after the delay: no attempt was made.
-    pub(crate) fn hand_back_for(&self, delay: Duration) {
-        if self.decide(SETTLED).is_ok() {
-            count(&self.settler.shared.counters.handed_back);
-            self.handler().settled(Settled::HandedBack);
-            self.close(Verdict::Nak(delay));
+    /// Hands a suspect back that did not run, to come again after the delay. It is a suspect then, too: this process has
+    /// found out nothing about it.
+    pub(crate) fn put_off(&self, delay: Duration) {
+        if self.decide_hand_back() {
+            self.write(self.hook.clone(), Verdict::Nak(delay));
         }
+    }
+
+    fn decide_hand_back(&self) -> bool {
+        if self.decide(SETTLED).is_err() {
+            return false;
+        }
+        count(&self.settler.shared.counters.handed_back);
+        self.handler().settled(Settled::HandedBack);
+        true
     }
 
     /// Sends a heartbeat for the delivery. The engine sends one every third of `ack_wait` without being asked.
@@ -621,10 +631,14 @@ impl Delivery {
     }
 
     fn close_with(&self, hook: Option<Arc<dyn Hook>>, verdict: Verdict) {
-        let (reply, lease, size) = (self.reply(), self.ticket.key, self.message.size());
         if !verdict.is_final() && self.attempt >= self.settler.shared.last_attempt() {
             self.settler.shared.note_returned(&self.message, self.attempt);
         }
+        self.write(hook, verdict);
+    }
+
+    fn write(&self, hook: Option<Arc<dyn Hook>>, verdict: Verdict) {
+        let (reply, lease, size) = (self.reply(), self.ticket.key, self.message.size());
         match hook {
             Some(hook) => self.settler.close_hooked(hook, reply, lease, size, verdict),
             None => self.settler.close(reply, lease, size, verdict),

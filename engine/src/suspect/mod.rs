@@ -501,7 +501,7 @@ impl Suspects {
     /// Hands it back for a while.
     fn put_off(&self, number: u64) {
         if let Some(delivery) = self.take(number) {
-            delivery.hand_back_for(self.settler.shared.options.ack_wait);
+            delivery.put_off(self.settler.shared.options.ack_wait);
         }
     }
 
@@ -530,7 +530,47 @@ fn do_without_marks(shared: &Shared, error: &Error) {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::{ConsumerOptions, Exhausted};
+    use crate::connect::Connection;
+    use crate::handle::delivery::admit;
+    use crate::observe::Monitor;
+    use crate::retry::{RetryPolicy, Schedule};
+
     use super::*;
+
+    async fn settler_with_one_attempt() -> Arc<Settler> {
+        let retry = RetryPolicy::new(1, Schedule::Delays(vec![Duration::ZERO])).unwrap();
+        let options = ConsumerOptions::pull("orders", "billing").retry(retry).exhausted(Exhausted::Drop);
+        let options = Arc::new(options);
+        let connection = Connection::to_nowhere().await.unwrap();
+        Settler::new(Shared::new(options.clone(), connection, Monitor::alone(&options)))
+    }
+
+    fn delivery(settler: &Arc<Settler>) -> Delivery {
+        let raw = async_nats::Message {
+            subject: "orders.created".into(),
+            reply: Some("$JS.ACK.orders.billing.1.7.7.1764000000123456789.0".into()),
+            payload: "1".into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 1,
+        };
+        let mut deliveries = Vec::new();
+        admit(settler, &mut vec![raw], &mut deliveries);
+        deliveries.remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_suspect_that_was_put_off_because_its_lease_ran_out_is_still_one_when_it_comes_again() {
+        let settler = settler_with_one_attempt().await;
+        let suspect = delivery(&settler);
+        suspect.put_off(Duration::ZERO);
+        assert!(!settler.shared.forget_returned(suspect.message(), 2));
+        let other = delivery(&settler);
+        other.hand_back();
+        assert!(settler.shared.forget_returned(other.message(), 2));
+    }
 
     #[test]
     fn a_mark_is_tried_for_half_a_minute_that_the_server_can_be_reached() {
