@@ -43,10 +43,17 @@ _PULL, _PUSH = "async-nats pull (Rust)", "async-nats push (Rust)"
 _IDEAL = "of concurrency / 1 ms"
 TARGETS = [
     Target(workload="A", of="ours pull", against=_PULL, bound=0.90),
-    Target(workload="A", of="ours pull", against="oxnats pull", bound=8),
+    # Each on the same event loop.
+    Target(workload="A", of="ours pull", against="oxnats pull, asyncio", bound=8),
+    Target(workload="A", of="ours pull, uvloop", against="oxnats pull", bound=8),
     Target(workload="A", of="ours pull", against="FastStream pull", bound=20),
     Target(workload="A", of="ours push", against=_PUSH, bound=0.75),
-    Target(workload="A", of="ours push", against="oxnats push", bound=2.5),
+    Target(workload="A", of="ours push", against="oxnats push, asyncio", bound=2.5),
+    Target(workload="A", of="ours push, uvloop", against="oxnats push", bound=2.5),
+    Target(workload="A", of="ours pull, def", against=_PULL, bound=0.5),
+    Target(workload="A", of="ours push, def", against=_PUSH, bound=0.5),
+    Target(workload="A", of="ours pull, a msgspec Struct", against=_PULL, bound=0.95),
+    Target(workload="A", of="ours push, a msgspec Struct", against=_PUSH, bound=0.72),
     Target(workload="A", of="ours pull", figure="worker_cpu", bound=0.4, is_limit=True),
     Target(workload="C", of="ours pull", per=100_000, bound=0.95, note=_IDEAL),
     Target(workload="C", of="ours pull, concurrency 10", per=10_000, bound=0.95, note=_IDEAL),

@@ -43,7 +43,7 @@ def _ours(name: str, **rest: Any) -> Contestant:
 
 
 def _peer(name: str, module: str, **rest: Any) -> Contestant:
-    return Contestant(name=name, module=module, environment="peers", loop="uvloop", **rest)
+    return Contestant(name=name, module=module, environment="peers", **{"loop": "uvloop", **rest})
 
 
 def _rust(name: str, module: str, kind: str, **rest: Any) -> Contestant:
@@ -64,6 +64,7 @@ OURS_PUSH_100 = _ours("ours push, concurrency 100", kind="push", options={"concu
 OURS_VARIED = [
     OURS_PUSH_100,
     _ours("ours pull, uvloop", loop="uvloop"),
+    _ours("ours push, uvloop", kind="push", loop="uvloop"),
     _ours("ours pull, newest Python", environment="newest"),
     _ours("ours push, newest Python", environment="newest", kind="push"),
 ]
@@ -71,9 +72,17 @@ OURS_DEF = [
     _ours("ours pull, def", options=_DEF),
     _ours("ours push, def", kind="push", options=_DEF),
 ]
+OURS_TYPED = [
+    _ours("ours pull, a msgspec Struct", work="struct"),
+    _ours("ours push, a msgspec Struct", kind="push", work="struct"),
+]
 OXNATS = [
     _peer("oxnats pull", "oxnats", share=0.5),
     _peer("oxnats push", "oxnats", kind="push"),
+]
+OXNATS_ON_ASYNCIO = [
+    _peer("oxnats pull, asyncio", "oxnats", loop="asyncio", share=0.5),
+    _peer("oxnats push, asyncio", "oxnats", kind="push", loop="asyncio", share=0.5),
 ]
 NATS_PY = [
     _peer("nats-py pull", "nats_py", share=0.5),
