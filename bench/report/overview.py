@@ -29,18 +29,24 @@ _HEAD = (
 def overview() -> str:
     """The table, and below it what it was measured on."""
     backlog, timed = _contestants("A"), _contestants("D")
-    rows = [_row(shown, backlog[name], timed.get(name)) for shown, name in _ROWS.items()]
+    rows = [_row(shown, backlog[name], timed.get(name)) for shown, name in _present(backlog)]
     return _HEAD + "\n".join(rows) + "\n"
 
 
 def write() -> None:
     """Write the chart to bench/results and the table into docs/performance.md."""
     backlog = _contestants("A")
-    bars = {"contestants": [backlog[name] for name in _ROWS.values()], "is_about_memory": False}
+    took_part = [backlog[name] for _, name in _present(backlog)]
+    bars = {"contestants": took_part, "is_about_memory": False}
     (_FOLDER / "overview.svg").write_text(chart({"workload": "Backlog", **bars}))
     begin, end = "<!-- bench overview -->\n", "<!-- /bench overview -->"
     before, _, rest = _PAGE.read_text().partition(begin)
     _PAGE.write_text(before + begin + overview() + end + rest.partition(end)[2])
+
+
+def _present(backlog: dict[str, Any]) -> list[tuple[str, str]]:
+    """The rows whose contestants took part."""
+    return [(shown, name) for shown, name in _ROWS.items() if name in backlog]
 
 
 def _contestants(workload: str) -> dict[str, dict[str, Any]]:
