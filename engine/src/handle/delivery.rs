@@ -1,7 +1,7 @@
 //! A delivery: one attempt at one message. It owns its place in the prefetch until it is settled.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -73,6 +73,8 @@ pub struct Delivery {
     /// The method that it was routed to.
     method: OnceLock<Arc<HandlerMeter>>,
     settler: Arc<Settler>,
+    /// A suspect that no handler was started for: nothing has been found out about it, so it is one when it comes again.
+    is_open_suspect: AtomicBool,
     /// Runs before the message may come again.
     hook: Option<Arc<dyn Hook>>,
 }
@@ -122,6 +124,7 @@ pub(crate) fn admit(
             },
             method: OnceLock::new(),
             settler: settler.clone(),
+            is_open_suspect: AtomicBool::new(false),
             hook: None,
         }
     }));
@@ -176,7 +179,7 @@ impl Delivery {
         if may_start {
             self.begin(now);
         } else {
-            self.settler.shared.note_returned(&self.message, self.attempt);
+            self.note_returned();
         }
         may_start
     }
@@ -203,6 +206,9 @@ impl Delivery {
     fn begin(&self, now: tokio::time::Instant) {
         let clock = self.meter().clock(now);
         self.times.began.store(clock, Relaxed);
+        if self.is_open_suspect.load(Relaxed) {
+            self.is_open_suspect.store(false, Relaxed);
+        }
         if let (1, Some(stored)) = (self.attempt, self.times.stored) {
             // Clocks of two machines differ: what seems to come from the future has not waited.
             self.meter().queued(u64::try_from(as_i64(clock).saturating_sub(stored)).unwrap_or_default());
@@ -480,26 +486,16 @@ impl Delivery {
 
     /// Hands the message back for somebody else, at once: no attempt was made.
     pub fn hand_back(&self) {
-        if self.decide_hand_back() {
-            self.close(Verdict::Nak(Duration::ZERO));
-        }
+        self.hand_back_for(Duration::ZERO);
     }
 
-    /// Hands a suspect back that did not run, to come again after the delay. It is a suspect then, too: this process has
-    /// found out nothing about it.
-    pub(crate) fn put_off(&self, delay: Duration) {
-        if self.decide_hand_back() {
-            self.write(self.hook.clone(), Verdict::Nak(delay));
+    /// Hands the message back, to come again after the delay: no attempt was made.
+    pub(crate) fn hand_back_for(&self, delay: Duration) {
+        if self.decide(SETTLED).is_ok() {
+            count(&self.settler.shared.counters.handed_back);
+            self.handler().settled(Settled::HandedBack);
+            self.close(Verdict::Nak(delay));
         }
-    }
-
-    fn decide_hand_back(&self) -> bool {
-        if self.decide(SETTLED).is_err() {
-            return false;
-        }
-        count(&self.settler.shared.counters.handed_back);
-        self.handler().settled(Settled::HandedBack);
-        true
     }
 
     /// Sends a heartbeat for the delivery. The engine sends one every third of `ack_wait` without being asked.
@@ -581,6 +577,11 @@ impl Delivery {
         self.attempt = self.attempt.saturating_sub(count).max(1);
     }
 
+    /// Whether it is a suspect, until its handler is started.
+    pub(crate) fn set_suspect(&mut self, is_suspect: bool) {
+        *self.is_open_suspect.get_mut() = is_suspect;
+    }
+
     /// Sets the duty that is done before the message may come again.
     pub(crate) fn set_hook(&mut self, hook: Option<Arc<dyn Hook>>) {
         self.hook = hook;
@@ -592,10 +593,11 @@ impl Delivery {
     }
 
     fn dead_letter(&self, reason: String, error: Option<String>) {
+        self.note_unrun();
         self.settler.dead_letter(
             self.letter(reason, error),
             self.handler().clone(),
-            self.attempt,
+            (!self.is_open_suspect.load(Relaxed)).then_some(self.attempt),
             self.reply(),
             self.ticket.key,
             self.hook.clone(),
@@ -625,24 +627,31 @@ impl Delivery {
         self.close_with(self.hook.clone().or_else(duty), Verdict::Nak(after));
     }
 
+    /// Notes that the message ended no worker. Of a suspect that never ran, that is not known.
+    fn note_returned(&self) {
+        if !self.is_open_suspect.load(Relaxed) {
+            self.settler.shared.note_returned(&self.message, self.attempt);
+        }
+    }
+
+    fn note_unrun(&self) {
+        if let Some(hook) = self.hook.as_ref().filter(|_| self.is_open_suspect.load(Relaxed)) {
+            hook.note_unrun();
+        }
+    }
+
     /// Gives back the place and has the verdict written.
     fn close(&self, verdict: Verdict) {
         self.close_with(self.hook.clone(), verdict);
     }
 
     fn close_with(&self, hook: Option<Arc<dyn Hook>>, verdict: Verdict) {
-        if !verdict.is_final() && self.attempt >= self.settler.shared.last_attempt() {
-            self.settler.shared.note_returned(&self.message, self.attempt);
-        }
-        self.write(hook, verdict);
-    }
-
-    fn write(&self, hook: Option<Arc<dyn Hook>>, verdict: Verdict) {
         let (reply, lease, size) = (self.reply(), self.ticket.key, self.message.size());
-        match hook {
-            Some(hook) => self.settler.close_hooked(hook, reply, lease, size, verdict),
-            None => self.settler.close(reply, lease, size, verdict),
+        if !verdict.is_final() && self.attempt >= self.settler.shared.last_attempt() {
+            self.note_returned();
         }
+        self.note_unrun();
+        self.settler.close_with(hook, reply, lease, size, verdict);
     }
 }
 

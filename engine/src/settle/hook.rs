@@ -13,6 +13,9 @@ pub(crate) type ReturnDuty = fn(&Message, u64) -> Option<Arc<dyn Hook>>;
 /// Runs once when a delivery ends: before a verdict after which the message may come again is written, and after one
 /// that ends the message.
 pub(crate) trait Hook: Debug + Send + Sync {
+    /// The delivery ends, and its handler was never started.
+    fn note_unrun(&self) {}
+
     /// Does the duty, and waits until it is done or the consumption is over.
     fn run<'a>(&'a self, settler: &'a Settler) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }

@@ -143,12 +143,13 @@ impl Settler {
     }
 
     /// Stores a dead letter, then ends the original: never the other way round. The lease stays
-    /// meanwhile, and if the copy cannot be stored the message is handed back.
+    /// meanwhile, and if the copy cannot be stored the message is handed back. `ran_at` is the attempt, or `None` of a suspect
+    /// that never ran.
     pub(crate) fn dead_letter(
         self: &Arc<Self>,
         letter: DeadLetter,
         handler: Arc<HandlerMeter>,
-        attempt: u64,
+        ran_at: Option<u64>,
         reply: Subject,
         lease: usize,
         hook: Option<Arc<dyn Hook>>,
@@ -163,7 +164,6 @@ impl Settler {
                 }
                 Err(error) => {
                     let delay = settler.shared.options.retry.longest().max(SHORTEST_PATIENCE);
-                    settler.shared.note_returned(&letter.message, attempt);
                     handler.settled(Settled::Retry);
                     warn!(
                         target: DEAD_LETTER,
@@ -171,14 +171,14 @@ impl Settler {
                         subject = %letter.message.subject(),
                         "A dead letter could not be stored ({error}). The message is delivered again in {delay:?}."
                     );
-                    let hook = hook.or_else(|| settler.duty_after(attempt, &letter.message, lease));
-                    (Verdict::Nak(delay), hook)
+                    let duty = ran_at.and_then(|attempt| {
+                        settler.shared.note_returned(&letter.message, attempt);
+                        settler.duty_after(attempt, &letter.message, lease)
+                    });
+                    (Verdict::Nak(delay), hook.or(duty))
                 }
             };
-            match hook {
-                Some(hook) => settler.close_hooked(hook, reply, lease, size, verdict),
-                None => settler.close(reply, lease, size, verdict),
-            }
+            settler.close_with(hook, reply, lease, size, verdict);
         });
     }
 
@@ -203,21 +203,25 @@ impl Settler {
     }
 
     /// Has the last verdict on a delivery written, and gives back its place.
-    pub(crate) fn close(&self, reply: Subject, lease: usize, size: usize, verdict: Verdict) {
+    fn close(&self, reply: Subject, lease: usize, size: usize, verdict: Verdict) {
         self.enqueue(reply, lease, verdict);
         // Only now: when nothing is held any more, a drain has the last words written.
         self.shared.places.release(size);
     }
 
     /// Does the same as [`close`](Self::close) and runs the hook, before the message can come again.
-    pub(crate) fn close_hooked(
+    pub(crate) fn close_with(
         self: &Arc<Self>,
-        hook: Arc<dyn Hook>,
+        hook: Option<Arc<dyn Hook>>,
         reply: Subject,
         lease: usize,
         size: usize,
         verdict: Verdict,
     ) {
+        let Some(hook) = hook else {
+            self.close(reply, lease, size, verdict);
+            return;
+        };
         let settler = self.clone();
         self.shared.spawn(async move {
             if verdict.is_final() {

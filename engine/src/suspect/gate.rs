@@ -14,7 +14,7 @@ use crate::lock::{lock, lock_of_process};
 use crate::shared::Shared;
 
 /// How long all other deliveries wait for the running ones to end. Then they go on.
-const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long they wait if as many run as have outlasted an earlier wait: these may be others, which end soon.
 const OUTLASTING_TIMEOUT: Duration = Duration::from_millis(100);
@@ -80,10 +80,10 @@ impl Gate {
 
     /// Gives the deliveries to the handlers; while the gate is shut, they are put aside.
     pub(crate) fn put(&self, deliveries: &mut Vec<Delivery>) {
-        if self.process.is_shut.load(Acquire) {
+        if self.process.is_shut.load(SeqCst) {
             let mut aside = lock(&self.aside);
             // Again, or what is put aside while the gate opens would stay there.
-            if self.process.is_shut.load(Acquire) {
+            if self.process.is_shut.load(SeqCst) {
                 self.keep(deliveries.len());
                 aside.append(deliveries);
                 return;
@@ -112,7 +112,7 @@ impl Gate {
     /// Shuts all gates of the process, when it is this one's turn.
     pub(crate) async fn shut_all(&self) -> Shut<'_> {
         let turn = self.process.turn.lock().await;
-        self.process.is_shut.store(true, Release);
+        self.process.is_shut.store(true, SeqCst);
         Shut { process: &self.process, _turn: turn }
     }
 
@@ -199,7 +199,7 @@ impl Shut<'_> {
 
 impl Drop for Shut<'_> {
     fn drop(&mut self) {
-        self.process.is_shut.store(false, Release);
+        self.process.is_shut.store(false, SeqCst);
         for gate in self.process.gates() {
             let mut aside = gate.take_aside();
             if !aside.is_empty() {

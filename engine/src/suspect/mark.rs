@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two tries to end a mark.
 const END_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Time limit for ending a mark that may not have been stored. Its message waits for that.
+/// Time limit for ending a mark that may not have been stored, while the server can be reached. Its message waits for that.
 const UNCERTAIN_AT_MOST: Duration = Duration::from_secs(10);
 
 /// Shortest silence after which a mark was left behind, for any `ack_wait`: an election takes about four seconds, and
@@ -70,6 +71,9 @@ struct StoredMark {
     /// Number of the attempt; 0 in marks of an older version.
     #[serde(default)]
     attempt: u64,
+    /// Whether the message ended because it was handed back before it ran.
+    #[serde(default)]
+    is_unrun: bool,
 }
 
 /// Marks of an older version name no group: their messages ran one at a time.
@@ -91,6 +95,8 @@ pub(crate) struct MarkState {
     pub(crate) is_own: bool,
     /// Whether the attempt before this one ended or was handed back, so it ended no worker.
     pub(crate) is_returned: bool,
+    /// Whether it was handed back under this mark before it ran: nothing was found out since.
+    pub(crate) is_unrun: bool,
 }
 
 #[derive(Debug)]
@@ -107,6 +113,7 @@ pub(crate) struct Mark {
     group: usize,
     attempt: u64,
     members: std::sync::Mutex<Option<Arc<dyn Send + Sync>>>,
+    is_unrun: AtomicBool,
     written: Mutex<Written>,
 }
 
@@ -117,6 +124,10 @@ impl fmt::Debug for Mark {
 }
 
 impl Hook for Mark {
+    fn note_unrun(&self) {
+        self.is_unrun.store(true, Relaxed);
+    }
+
     /// Ends the mark, however long the server is away, unless the consumption is over before.
     fn run<'a>(&'a self, settler: &'a Settler) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(self.end(&settler.shared))
@@ -152,7 +163,8 @@ impl Mark {
         let subject = format!("_mark.{stream}.{durable}.{}.{}", place.stream_sequence, place.timestamp);
         let written = Mutex::new(Written { progress: Progress::Ended, is_confirmed: false });
         let source = stream.to_owned();
-        Ok(Self { source, subject, losses, group, attempt, members: std::sync::Mutex::default(), written })
+        let (members, is_unrun) = (std::sync::Mutex::default(), AtomicBool::new(false));
+        Ok(Self { source, subject, losses, group, attempt, members, is_unrun, written })
     }
 
     /// Keeps the group alive for as long as the mark.
@@ -168,11 +180,13 @@ impl Mark {
             stored => stored?,
         };
         let Some(stored) = stored else { return Ok(None) };
-        let StoredMark { worker, progress, losses, group, attempt } = serde_json::from_slice(&stored.payload)
-            .map_err(|error| unreadable(&self.subject, &self.source, error))?;
+        let StoredMark { worker, progress, losses, group, attempt, is_unrun } =
+            serde_json::from_slice(&stored.payload)
+                .map_err(|error| unreadable(&self.subject, &self.source, error))?;
         let is_own = worker == this_worker();
-        let is_returned = progress == Progress::Ended && attempt + 1 == self.attempt;
-        Ok(Some(MarkState { sequence: stored.sequence, progress, losses, group, is_own, is_returned }))
+        let is_returned = progress == Progress::Ended && !is_unrun && attempt + 1 == self.attempt;
+        let sequence = stored.sequence;
+        Ok(Some(MarkState { sequence, progress, losses, group, is_own, is_returned, is_unrun }))
     }
 
     /// Writes that the message is about to run, and waits until that is confirmed. Where that fails, or nobody
@@ -215,8 +229,11 @@ impl Mark {
             return;
         }
         written.progress = Progress::Ended;
-        let began = Instant::now();
+        let mut began = Instant::now();
         while !shared.is_over() {
+            if !shared.connection().is_up() {
+                began = Instant::now();
+            }
             match self.store(shared, Progress::Ended).await {
                 Ok(()) => return,
                 Err(error)
@@ -267,7 +284,8 @@ impl Mark {
 
     async fn store(&self, shared: &Shared, progress: Progress) -> Result<()> {
         let Self { losses, group, attempt, .. } = *self;
-        let mark = StoredMark { worker: this_worker(), progress, losses, group, attempt };
+        let is_unrun = progress == Progress::Ended && self.is_unrun.load(Relaxed);
+        let mark = StoredMark { worker: this_worker(), progress, losses, group, attempt, is_unrun };
         let payload = json!(mark).to_string().into();
         let mark = Outgoing::with_headers(self.subject.clone(), HeaderMap::new(), payload);
         store(&shared.connection(), &shared.options.name, &self.source, mark).await

@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -28,7 +29,7 @@ use crate::observe::target::CONSUMER;
 use crate::settle::Settler;
 use crate::settle::hook::Hook;
 use crate::shared::Shared;
-use crate::suspect::gate::Gate;
+use crate::suspect::gate::{Gate, QUIET_TIMEOUT};
 use crate::suspect::handed_back::HandedBack;
 use crate::suspect::mark::{Mark, MarkState, Progress, longest_silence, may_pass};
 
@@ -60,8 +61,8 @@ pub(crate) struct Suspects {
     arrived: Notify,
     /// The marks of those that run.
     marks: Mutex<Vec<Weak<Mark>>>,
-    /// The group that runs after a larger one was lost; such groups run one after the other.
-    regrouped: Mutex<Weak<Group>>,
+    /// The group that runs after a larger one was lost, and when the next such group may run beside it.
+    regrouped: Mutex<Option<(Weak<Group>, Instant)>>,
 }
 
 /// The suspects that do not run. They stay here whatever is found out about them, so that a drain has them all.
@@ -178,7 +179,8 @@ impl Suspects {
         let shared = self.settler.shared.clone();
         shared.clone().spawn(async move {
             let reading = self.handed_back.until_now(&shared);
-            let Some(unrun) = shared.consumer.stop.run_until_cancelled(reading).await else {
+            let read = shared.consumer.stop.run_until_cancelled(reading).await;
+            let Some(unrun) = read.filter(|_| !*shared.suspended.borrow()) else {
                 self.gate.let_go(deliveries.len());
                 self.hand_back(deliveries).await;
                 return;
@@ -188,14 +190,13 @@ impl Suspects {
                 delivery.leave_out(count);
             }
             self.gate.let_go(deliveries.len());
-            deliveries
-                // A message that this process itself handed back has ended no worker. What another one handed back shows
-                // in its mark.
-                .extract_if(.., |delivery| {
-                    delivery.attempt() > shared.last_attempt()
-                        && !shared.forget_returned(delivery.message(), delivery.attempt())
-                })
-                .for_each(|delivery| self.keep(delivery));
+            // A message that this process itself handed back has ended no worker. What another one handed back shows in its
+            // mark.
+            let is_suspect = |delivery: &mut Delivery| {
+                delivery.attempt() > shared.last_attempt()
+                    && !shared.forget_returned(delivery.message(), delivery.attempt())
+            };
+            self.keep(deliveries.extract_if(.., is_suspect));
             self.gate.put(&mut deliveries);
         });
     }
@@ -211,12 +212,15 @@ impl Suspects {
         deliveries.iter().for_each(Delivery::hand_back);
     }
 
-    fn keep(&self, delivery: Delivery) {
+    fn keep(&self, suspects: impl Iterator<Item = Delivery>) {
         let mut waiting = lock(&self.waiting);
-        let number = waiting.known;
-        waiting.known += 1;
-        waiting.queue.push_back(Suspect { number, losses: None, group: LARGEST_GROUP });
-        self.insert(&mut waiting, number, delivery);
+        for mut delivery in suspects {
+            delivery.set_suspect(true);
+            let number = waiting.known;
+            waiting.known += 1;
+            waiting.queue.push_back(Suspect { number, losses: None, group: LARGEST_GROUP });
+            self.insert(&mut waiting, number, delivery);
+        }
         self.arrived.notify_one();
     }
 
@@ -227,7 +231,9 @@ impl Suspects {
 
     /// The suspect, to settle it or to give it to the handlers; `None` when it was recalled.
     fn take(&self, number: u64) -> Option<Delivery> {
-        let delivery = lock(&self.waiting).deliveries.remove(&number)?;
+        let mut waiting = lock(&self.waiting);
+        waiting.tried.remove(&number);
+        let delivery = waiting.deliveries.remove(&number)?;
         self.gate.let_go(1);
         Some(delivery)
     }
@@ -236,6 +242,7 @@ impl Suspects {
     pub(crate) fn recall(&self) -> Vec<Delivery> {
         let mut waiting = lock(&self.waiting);
         waiting.tried.clear();
+        waiting.queue.clear();
         let recalled = std::mem::take(&mut waiting.deliveries);
         drop(waiting);
         self.gate.let_go(recalled.len());
@@ -256,7 +263,7 @@ impl Suspects {
                 let group = self.next_group();
                 if group.is_empty() {
                     failed = FailedTries::default();
-                    self.arrived.notified().await;
+                    self.next_turn().await;
                     continue;
                 }
                 while watching.try_join_next().is_some() {}
@@ -279,14 +286,24 @@ impl Suspects {
             }
         };
         let _: Option<()> = stop.run_until_cancelled(looking).await;
+        self.tell_of_company();
+    }
+
+    /// The gates of the process have opened while a suspect runs alone.
+    fn tell_of_company(&self) {
+        for mark in self.living_marks() {
+            let shared = self.settler.shared.clone();
+            self.settler.shared.spawn(async move {
+                mark.renew(&shared, Some(Progress::Accompanied)).await;
+            });
+        }
     }
 
     /// The suspects that may run together now.
     fn next_group(&self) -> Vec<Suspect> {
         let mut waiting = lock(&self.waiting);
-        let has_to_wait = |suspect: &Suspect| {
-            (2..LARGEST_GROUP).contains(&suspect.group) && lock(&self.regrouped).strong_count() > 0
-        };
+        let is_held_up = self.regrouped_until().is_some();
+        let has_to_wait = |suspect: &Suspect| is_held_up && (2..LARGEST_GROUP).contains(&suspect.group);
         let Some(first) = waiting.queue.iter().find(|suspect| !has_to_wait(suspect)).copied() else {
             return Vec::new();
         };
@@ -301,11 +318,27 @@ impl Suspects {
         group
     }
 
+    /// Until when groups wait for one that runs after a larger one was lost, if there is one.
+    fn regrouped_until(&self) -> Option<Instant> {
+        let regrouped = lock(&self.regrouped);
+        let (group, until) = regrouped.as_ref()?;
+        (group.strong_count() > 0 && Instant::now() < *until).then_some(*until)
+    }
+
+    /// Waits until there may be suspects that may run.
+    async fn next_turn(&self) {
+        match self.regrouped_until() {
+            Some(until) => drop(timeout_at(until, self.arrived.notified()).await),
+            None => self.arrived.notified().await,
+        }
+    }
+
     /// Makes the part that the marks of a group share.
     fn members(self: &Arc<Self>, group: &[Suspect]) -> Members {
         let members = Members { count: group.len(), group: Arc::new(Group(Arc::downgrade(self))) };
         if group[0].group < LARGEST_GROUP {
-            *lock(&self.regrouped) = Arc::downgrade(&members.group);
+            let until = Instant::now() + QUIET_TIMEOUT;
+            *lock(&self.regrouped) = Some((Arc::downgrade(&members.group), until));
         }
         members
     }
@@ -341,7 +374,7 @@ impl Suspects {
             self.take(number).into_iter().for_each(|delivery| self.run_unmarked(delivery));
             return Ok(None);
         }
-        let mark = match tried {
+        let mut mark = match tried {
             Some(mark) => mark,
             None => Arc::new(Mark::of(&message, attempt, losses.unwrap_or_default(), members.count)?),
         };
@@ -351,6 +384,10 @@ impl Suspects {
             if state.is_returned {
                 self.run_as_usual(number);
                 return Ok(None);
+            }
+            // Under either mark, nothing was found out yet.
+            if state.is_unrun || (state.is_own && state.progress != Progress::Ended) {
+                mark = Arc::new(Mark::of(&message, attempt, state.losses, members.count)?);
             }
             // A process that is here is not lost.
             if !state.is_own && state.progress != Progress::Ended {
@@ -382,9 +419,10 @@ impl Suspects {
 
     /// The message is not a suspect, because its last worker handed it back.
     fn run_as_usual(&self, number: u64) {
-        lock(&self.waiting).tried.remove(&number);
-        let mut delivery: Vec<_> = self.take(number).into_iter().collect();
-        self.gate.put(&mut delivery);
+        if let Some(mut delivery) = self.take(number) {
+            delivery.set_suspect(false);
+            self.gate.put(&mut vec![delivery]);
+        }
     }
 
     /// The mark is another worker's: it is not ended with the delivery.
@@ -465,10 +503,12 @@ impl Suspects {
 
     /// Ends the marks of all that run: they will be handed back, and their worker is not lost.
     pub(crate) async fn end_marks(&self) {
-        let marks: Vec<_> = lock(&self.marks).iter().filter_map(Weak::upgrade).collect();
-        for mark in marks {
-            mark.run(&self.settler).await;
-        }
+        let marks = self.living_marks();
+        join_all(marks.iter().map(|mark| mark.run(&self.settler))).await;
+    }
+
+    fn living_marks(&self) -> Vec<Arc<Mark>> {
+        lock(&self.marks).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Waits whether the worker whose mark was found is alive, only out of the server's reach for a while: then
@@ -488,7 +528,9 @@ impl Suspects {
             self.queue(Suspect { number, losses: Some(state.losses), group });
         } else if state.progress == Progress::Accompanied && losses < LOSSES {
             self.queue(Suspect { number, losses: Some(losses), group: 1 });
-        } else if let Some(delivery) = self.take(number) {
+        } else if self.held(number).is_some()
+            && let Some(delivery) = self.take(number)
+        {
             delivery.give_up();
         }
     }
@@ -501,7 +543,7 @@ impl Suspects {
     /// Hands it back for a while.
     fn put_off(&self, number: u64) {
         if let Some(delivery) = self.take(number) {
-            delivery.put_off(self.settler.shared.options.ack_wait);
+            delivery.hand_back_for(self.settler.shared.options.ack_wait);
         }
     }
 
@@ -532,6 +574,7 @@ fn do_without_marks(shared: &Shared, error: &Error) {
 mod tests {
     use crate::config::{ConsumerOptions, Exhausted};
     use crate::connect::Connection;
+    use crate::handle::Inbox;
     use crate::handle::delivery::admit;
     use crate::observe::Monitor;
     use crate::retry::{RetryPolicy, Schedule};
@@ -546,10 +589,10 @@ mod tests {
         Settler::new(Shared::new(options.clone(), connection, Monitor::alone(&options)))
     }
 
-    fn delivery(settler: &Arc<Settler>) -> Delivery {
+    fn suspect(settler: &Arc<Settler>, attempt: u64) -> Delivery {
         let raw = async_nats::Message {
             subject: "orders.created".into(),
-            reply: Some("$JS.ACK.orders.billing.1.7.7.1764000000123456789.0".into()),
+            reply: Some(format!("$JS.ACK.orders.billing.{attempt}.7.7.1764000000123456789.0").into()),
             payload: "1".into(),
             headers: None,
             status: None,
@@ -558,18 +601,77 @@ mod tests {
         };
         let mut deliveries = Vec::new();
         admit(settler, &mut vec![raw], &mut deliveries);
-        deliveries.remove(0)
+        let mut suspect = deliveries.remove(0);
+        suspect.set_suspect(true);
+        suspect
+    }
+
+    /// Whether the message is no suspect when it comes again.
+    fn is_cleared(settler: &Settler, delivery: &Delivery) -> bool {
+        settler.shared.forget_returned(delivery.message(), 2)
     }
 
     #[tokio::test]
-    async fn a_suspect_that_was_put_off_because_its_lease_ran_out_is_still_one_when_it_comes_again() {
+    async fn a_suspect_that_is_handed_back_before_it_ran_is_still_one_when_it_comes_again() {
         let settler = settler_with_one_attempt().await;
-        let suspect = delivery(&settler);
-        suspect.put_off(Duration::ZERO);
-        assert!(!settler.shared.forget_returned(suspect.message(), 2));
-        let other = delivery(&settler);
-        other.hand_back();
-        assert!(settler.shared.forget_returned(other.message(), 2));
+        settler.link_begins();
+        let waiting = suspect(&settler, 1);
+        waiting.hand_back();
+        assert!(!is_cleared(&settler, &waiting));
+        let running = suspect(&settler, 1);
+        assert!(running.may_start());
+        running.hand_back();
+        assert!(is_cleared(&settler, &running));
+    }
+
+    #[tokio::test]
+    async fn a_suspect_that_came_too_late_to_be_started_is_still_one_when_it_comes_again() {
+        let settler = settler_with_one_attempt().await;
+        let [older, newer] = [suspect(&settler, 1), suspect(&settler, 2)];
+        assert!(!older.may_start(), "a newer delivery of it is here");
+        assert!(!is_cleared(&settler, &newer));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_ended_its_workers_does_not_run_where_its_dead_letter_cannot_be_stored() {
+        let settler = settler_with_one_attempt().await;
+        let guilty = suspect(&settler, 1);
+        guilty.give_up();
+        settler.shared.places.fallen_to(0).await;
+        assert!(!is_cleared(&settler, &guilty));
+    }
+
+    #[derive(Debug)]
+    struct NoHandlers;
+
+    impl Inbox for NoHandlers {
+        fn put(&self, _: &mut Vec<Delivery>) {}
+        fn waiting(&self) -> usize {
+            0
+        }
+        fn recall(&self) -> Vec<Delivery> {
+            Vec::new()
+        }
+        fn cancel(&self) {}
+        fn close(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspects_of_a_lost_group_do_not_wait_behind_one_that_hangs() {
+        let settler = settler_with_one_attempt().await;
+        let gate = Gate::new(settler.shared.clone(), Arc::new(NoHandlers));
+        let suspects = Suspects::new(settler, gate);
+        let number_of = |group: &[Suspect]| group.iter().map(|suspect| suspect.number).collect::<Vec<_>>();
+        for number in 0..4 {
+            suspects.queue(Suspect { number, losses: Some(0), group: 2 });
+        }
+        let first = suspects.next_group();
+        let hanging = suspects.members(&first);
+        assert_eq!((number_of(&first), number_of(&suspects.next_group())), (vec![0, 1], vec![]));
+        suspects.next_turn().await; // which `queue` has announced
+        suspects.next_turn().await;
+        assert_eq!(number_of(&suspects.next_group()), [2, 3]);
+        drop(hanging);
     }
 
     #[test]

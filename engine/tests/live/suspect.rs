@@ -60,11 +60,14 @@ pub(crate) async fn mark_at(stage: &Stage, place: &str) -> String {
 }
 
 async fn mark_that_is(stage: &Stage, what: Value) -> String {
+    read_mark(stage, what).await["progress"].as_str().unwrap_or("none").to_owned()
+}
+
+async fn read_mark(stage: &Stage, what: Value) -> Value {
     let found = stage.ask("STREAM.MSG.GET.orders-marks", &what).await;
     let data = found["message"]["data"].as_str().unwrap_or_default();
     let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
-    let mark: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    mark["progress"].as_str().unwrap_or("none").to_owned()
+    serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 /// Makes the stream of marks so that it keeps every one, not only the last of each message.
@@ -335,6 +338,36 @@ async fn a_message_that_ended_its_worker_after_it_was_handed_back_is_a_suspect()
     let _consumption = consume(stage.address(), options(), seen.and_hang()).await.unwrap();
     seen.reaches(1).await;
     assert_eq!((seen.attempts()[0], mark_at(&stage, &places[0]).await.as_str()), (6, "alone"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_that_was_handed_back_before_it_ran_keeps_its_lost_workers() {
+    let stage = Stage::set().await;
+    let places = lose_workers(&stage, 1, 4).await;
+    let mark = json!({ "progress": "ended", "is_unrun": true, "losses": 2, "group": 1, "attempt": 4 });
+    leave_mark_of(&stage, &places[0], mark).await;
+    let seen = Seen::default();
+    let _consumption = consume(stage.address(), options(), seen.and_hang()).await.unwrap();
+    seen.reaches(1).await;
+    let mark = read_mark(&stage, json!({ "last_by_subj": places[0] })).await;
+    assert_eq!((&mark["progress"], &mark["losses"]), (&json!("alone"), &json!(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_that_a_drain_waits_for_does_not_count_as_alone() {
+    let stage = Stage::set().await;
+    let places = lose_workers(&stage, 1, 4).await;
+    let seen = Seen::default();
+    let consumption = consume(stage.address(), options(), seen.and_hang()).await.unwrap();
+    seen.reaches(1).await;
+    assert_eq!(mark_at(&stage, &places[0]).await, "alone");
+    let told = async {
+        eventually("the mark tells it", async || mark_at(&stage, &places[0]).await == "accompanied").await;
+    };
+    tokio::select! {
+        _ = consumption.drain(SOON) => panic!("the drain did not wait"),
+        () = told => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
