@@ -1,4 +1,4 @@
-//! Messages come in: by pull, asked for as there are places, or by push, as the server sends them.
+//! Messages come in: by pull, asked for as there are places, or by push, at the handlers' speed.
 
 mod budget;
 pub(crate) mod demand;

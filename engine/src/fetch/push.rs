@@ -1,4 +1,5 @@
-//! Push: the server sends as messages come, up to `max_ack_pending` for all workers together.
+//! Push: the server sends as messages come, up to `max_ack_pending` for all workers together. The worker adjusts that
+//! number to its handlers' speed.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
