@@ -7,6 +7,7 @@ ledgers of the whole run are compared.
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -150,15 +151,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        soak = Soak(Path(folder), options.seed)
-        try:
-            soak.run(options.minutes)
-        except AssertionError as error:
-            print(error)
-            return 1
-        finally:
-            soak.end()
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    soak = Soak(folder, options.seed)
+    try:
+        soak.run(options.minutes)
+    except AssertionError as error:
+        print(f"{error}\nThe ledgers are kept in {folder}.")
+        return 1
+    finally:
+        soak.end()
+    shutil.rmtree(folder)
     return 0
 
 

@@ -4,13 +4,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from tests.command import Command
 from tests.faults.support.nodes import Cluster, Node
 from tests.faults.support.stage import STREAM, Stage, Worker
-from tests.faults.support.witness import Witness
+from tests.faults.support.witness import RefusedError, Witness
 from tests.waiting import eventually
 
 CONSUMERS = ("Pulled", "Pushed")
@@ -47,9 +48,18 @@ def leader(stage: Stage, durable: str) -> str:
     return eventually(name, 20)
 
 
+def dead_letters(stage: Stage) -> dict[str, Any] | None:
+    """The settings of the dead letter stream, which workers create soon after their start."""
+    try:
+        config: dict[str, Any] = stage.witness.stream(f"{STREAM}-dlq")["config"]
+    except RefusedError:
+        return None
+    return config
+
+
 def test_the_dead_letter_stream_has_the_storage_and_replicas_of_its_source(stage: Stage) -> None:
     worker = stage.work(*CONSUMERS).is_ready()
-    kept = eventually(lambda: stage.witness.stream(f"{STREAM}-dlq")["config"], 20)
+    kept = eventually(lambda: dead_letters(stage), 20)
     source = stage.witness.stream(STREAM)["config"]
     fields = ("storage", "num_replicas")
     assert [kept[each] for each in fields] == [source[each] for each in fields] == ["file", 3]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from django.core.management import call_command
+from pytest_django import Settings
 
 from nats_consumer import Outgoing, publish_many
 from tests.live.support.streams import add_stream
@@ -23,8 +24,9 @@ def dlq(*arguments: str) -> list[str]:
 
 
 @pytest.fixture
-def letters(nats_server: NatsServer, fresh: Callable[[str], str]) -> str:
+def letters(settings: Settings, nats_server: NatsServer, fresh: Callable[[str], str]) -> str:
     """A stream that has given up on many messages."""
+    settings.NATS_CONSUMER = {"connect_args": {"servers": [nats_server.url]}}
     name = fresh("many")
     add_stream(name)
     add_stream(f"{name}-dlq", subjects=[f"dlq.{name}.>"])

@@ -210,7 +210,10 @@ def test_a_supervisor_holds_no_more_after_fifty_real_workers(project: Project) -
     files, threads = held(supervisor)
     memory = resident(supervisor)
     recycle(workers, 50)
-    eventually(lambda: held(supervisor) == (files, threads), explain=lambda: held(supervisor))
+    eventually(
+        lambda: held(supervisor) == (files, threads),
+        explain=lambda: f"{held(supervisor)}, {(files, threads)} before",
+    )
     assert resident(supervisor) - memory < 4
     workers.finish()
 

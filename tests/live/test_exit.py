@@ -25,6 +25,24 @@ async def stream():
 asyncio.run(stream())
 """
 
+THREADS = """
+        handled = threading.Event()
+
+        class Orders(JetstreamPullConsumer):
+            stream_name = "{{stream}}"
+            filter_subject = "{{stream}}.>"
+
+            def handle_message(self, message):
+                handled.set()
+                {work}
+
+        async def main():
+            await Orders().start()
+            await asyncio.to_thread(publish, SUBJECT, "one")
+            await asyncio.to_thread(handled.wait, 10)
+        asyncio.run(main())
+"""
+
 PROGRAMS = {
     "ends right after a publish": """
         publish(SUBJECT, "one")
@@ -80,22 +98,26 @@ PROGRAMS = {
             await asyncio.to_thread(handled.wait, 10)
         asyncio.run(main())
     """,
-    "leaves a consumer of threads running": """
+    "leaves a consumer of threads running": THREADS.format(work="time.sleep(60)"),
+    "leaves a thread that computes": THREADS.format(work="while True: pass"),
+    "leaves a thread that wakes again and again": THREADS.format(
+        work="while True: time.sleep(0.001)"
+    ),
+    "computes on the event loop of a daemon thread": """
         handled = threading.Event()
 
         class Orders(JetstreamPullConsumer):
             stream_name = "{stream}"
             filter_subject = "{stream}.>"
 
-            def handle_message(self, message):
+            async def handle_message(self, message):
                 handled.set()
-                time.sleep(60)
+                while True:
+                    pass
 
-        async def main():
-            await Orders().start()
-            await asyncio.to_thread(publish, SUBJECT, "one")
-            await asyncio.to_thread(handled.wait, 10)
-        asyncio.run(main())
+        threading.Thread(target=lambda: asyncio.run(Orders().run()), daemon=True).start()
+        publish(SUBJECT, "one")
+        assert handled.wait(10)
     """,
 }
 CODES = {"raises": 7}

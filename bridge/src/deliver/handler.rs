@@ -5,6 +5,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use crate::deliver::message::Message;
+use crate::host::call::call;
 use crate::host::panic::catch_panic;
 
 /// The functions of Python to call for a delivery.
@@ -36,7 +37,7 @@ impl Handler {
         follows: &str,
     ) -> PyResult<()> {
         let error = error.clone_ref(py).into_value(py);
-        self.log.call1(py, (message, error, follows)).map(drop)
+        call(self.log.bind(py), (message, error, follows)).map(drop)
     }
 
     /// Calls `handle`, or `failed` where an `error` ended the last attempt.
@@ -47,10 +48,11 @@ impl Handler {
         error: Option<&PyErr>,
     ) -> PyResult<Py<PyAny>> {
         catch_panic(|| match error {
-            None => self.handle.call1(py, (message,)),
+            None => call(self.handle.bind(py), (message,)),
             // Not `value()`: before Python 3.12 that is without its traceback.
-            Some(error) => self.failed.call1(py, (message, error.clone_ref(py).into_value(py))),
+            Some(error) => call(self.failed.bind(py), (message, error.clone_ref(py).into_value(py))),
         })
         .flatten()
+        .map(Bound::unbind)
     }
 }

@@ -11,6 +11,7 @@ use crate::deliver::handler::Handler;
 use crate::deliver::message::Message;
 use crate::deliver::outcome::{outcome_of, raised_outcome};
 use crate::deliver::unfinished::check_finished;
+use crate::host::call::call;
 use crate::host::error::exceptions::InvalidPayload;
 
 /// The rest of the work after an attempt.
@@ -47,7 +48,7 @@ pub(crate) fn is_for_good(error: &Bound<'_, PyAny>) -> bool {
 fn is_without_evidence(error: &Bound<'_, PyAny>) -> PyResult<bool> {
     static ASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let ask = ASK.import(error.py(), "nats_consumer.lanes.evidence", "is_without_evidence")?;
-    ask.call1((error,))?.is_truthy()
+    call(ask, (error,))?.is_truthy()
 }
 
 /// The handler raised `error`.

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use crate::host::call::call;
 use crate::host::seconds::seconds;
 
 /// A class of `nats_consumer.outcomes`, looked up once.
@@ -59,5 +60,5 @@ pub(crate) fn to_python<'py>(py: Python<'py>, outcome: &Outcome) -> PyResult<Bou
 pub(crate) fn raised_outcome(error: &Bound<'_, PyBaseException>) -> PyResult<Option<Outcome>> {
     static RAISED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let raised = RAISED.import(error.py(), "nats_consumer.outcomes", "raised_outcome")?;
-    outcome_of(&raised.call1((error,))?)
+    outcome_of(&call(raised, (error,))?)
 }

@@ -1,5 +1,6 @@
 //! The process that hosts the engine: its runtime, its locks, and the ways between tokio's threads and Python's.
 
+pub(crate) mod call;
 pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod forked;

@@ -5,6 +5,7 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::host::call::send_none;
 use crate::host::panic::catch_panic;
 
 /// The result of a step of a coroutine.
@@ -26,7 +27,7 @@ fn send(py: Python<'_>, coroutine: &Py<PyAny>) -> Step {
     let mut result = std::ptr::null_mut();
     // SAFETY: attached to Python; `coroutine` is an iterator (see `steps_of`) and `result` receives a
     // new reference unless the answer is an error.
-    let answer = unsafe { ffi::PyIter_Send(coroutine.as_ptr(), ffi::Py_None(), &raw mut result) };
+    let answer = unsafe { send_none(coroutine, &raw mut result) };
     match answer {
         // SAFETY: a new reference, as above.
         ffi::PySendResult::PYGEN_RETURN => Step::Done(unsafe { Bound::from_owned_ptr(py, result) }.unbind()),

@@ -20,6 +20,7 @@ use crate::deliver::batch::messages_of;
 use crate::deliver::handler::Handler;
 use crate::deliver::judge::{Judgement, describe, exhaust, failed, raised, returned, timeout_error};
 use crate::deliver::message::Message;
+use crate::host::call::call;
 use crate::host::context::Context;
 use crate::host::process::PerProcess;
 use crate::threads::at_work::Desk;
@@ -96,7 +97,7 @@ pub(crate) struct Visit {
 
 impl Visit {
     fn begin(py: Python<'_>, lane: Arc<ConsumerLane>) -> PyResult<Self> {
-        let name: String = lane.work()?.enter.call0(py)?.extract(py)?;
+        let name: String = call(lane.work()?.enter.bind(py), ())?.extract()?;
         Ok(Self { lane, name: name.into() })
     }
 
@@ -145,7 +146,7 @@ impl Visit {
         let work = self.lane.work()?;
         let messages = messages_of(py, batch, work.handler.timeout.is_some())?;
         desk.begin(py, self, &messages[0], false);
-        work.context.copy(py)?.run(py, || work.handler.handle.call1(py, (messages,)).map(drop))
+        work.context.copy(py)?.run(py, || call(work.handler.handle.bind(py), (messages,)).map(drop))
     }
 
     /// Reports a handler that ran late, and asks `failed` about it after its last attempt: its own thread is busy.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 
+use crate::host::call::call;
 use crate::threads::at_work::Desk;
 use crate::threads::pool::Turn;
 use crate::threads::{ConsumerSeat, Visit, grow, pool, thread_number};
@@ -35,7 +36,7 @@ impl ThreadSeat {
                 Turn::End => return Ok(()),
                 Turn::Rest => {
                     visit = None;
-                    rest.call0()?;
+                    call(rest, ())?;
                     continue;
                 }
                 Turn::Hand(lane) | Turn::Batch(lane, _) | Turn::Errand(lane) => lane.clone(),

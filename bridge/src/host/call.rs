@@ -1,0 +1,66 @@
+//! Calls of Python code by a thread that may still run it when the interpreter ends.
+//!
+//! From then on, Python before 3.14 ends every other thread that asks for the GIL, by `pthread_exit`. That unwinds the
+//! stack of the thread. Frames of Rust abort the process at this, or release objects without the GIL. So the thread
+//! stops where it comes to them: it sleeps until the process has ended, a moment later.
+#![allow(unsafe_code, reason = "PyO3 declares that none of Python's functions unwinds")]
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+unsafe extern "C-unwind" {
+    fn PyObject_Call(
+        callable: *mut ffi::PyObject,
+        args: *mut ffi::PyObject,
+        kwargs: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+    fn PyIter_Send(
+        iter: *mut ffi::PyObject,
+        value: *mut ffi::PyObject,
+        result: *mut *mut ffi::PyObject,
+    ) -> ffi::PySendResult;
+}
+
+/// Stops the thread when it is unwound without a panic of Rust.
+struct Stop;
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+fn stopping<T>(call: impl FnOnce() -> T) -> T {
+    let stop = Stop;
+    let answer = call();
+    std::mem::forget(stop);
+    answer
+}
+
+/// Calls `callable` with these arguments.
+pub(crate) fn call<'py>(
+    callable: &Bound<'py, PyAny>,
+    args: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = callable.py();
+    let args = args.into_pyobject(py).map_err(Into::into)?;
+    // SAFETY: attached to Python; the result is a new reference or null with an exception set.
+    unsafe {
+        let answer = stopping(|| PyObject_Call(callable.as_ptr(), args.as_ptr(), std::ptr::null_mut()));
+        Bound::from_owned_ptr_or_err(py, answer)
+    }
+}
+
+/// [`PyIter_Send`](ffi::PyIter_Send) of None.
+///
+/// # Safety
+/// `iter` is an iterator, and `result` receives a new reference unless the answer is an error.
+pub(crate) unsafe fn send_none(iter: &Py<PyAny>, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
+    // SAFETY: the caller's.
+    stopping(|| unsafe { PyIter_Send(iter.as_ptr(), ffi::Py_None(), result) })
+}
