@@ -335,27 +335,30 @@ class InterruptedByTestError(Exception):
 
 
 @pytest.fixture
-def interrupted() -> Iterator[None]:
-    """A signal comes soon, and its handler raises."""
+def interrupted() -> Iterator[threading.Timer]:
+    """Once it is started, a signal comes soon, and its handler raises."""
 
     def interrupt(*_: object) -> None:
         raise InterruptedByTestError
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
-    timer.start()
-    yield
+    yield timer
     timer.cancel()
     signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize("many", [False, True])
 def test_a_signal_is_heard_while_a_confirmation_is_waited_for(
-    nats_server: NatsServer, fresh: Callable[[str], str], interrupted: None, many: bool
+    nats_server: NatsServer,
+    fresh: Callable[[str], str],
+    interrupted: threading.Timer,
+    many: bool,
 ) -> None:
     name = fresh("quiet")
     add_stream(name, no_ack=True)
     messages = [(f"{name}.a", b"")]
+    interrupted.start()
     began = time.monotonic()
     with pytest.raises(InterruptedByTestError):
         publish_many(messages, timeout=30) if many else publish(*messages[0], timeout=30)
