@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.command import Command
 from tests.faults.support.nodes import Node
 from tests.faults.support.proxy import DOWN, UP, Proxy
 from tests.faults.support.stage import Stage, Worker
@@ -86,13 +87,22 @@ class Soak:
             chosen = []
         print(f"{name}: {', '.join(kind for kind, _ in chosen) or 'calm'}", flush=True)
         for kind, harm in chosen:
+            if producer.has_ended:
+                break
             self.stage.passes(self.dice.uniform(0.5, 3))
             self._happens(kind, harm)
-            self.stage.goes_on(within=40)
+            self._goes_on(producer)
         code = producer.finish(timeout=SECONDS * 3)
         assert code == 0, producer.output
         self.stage.settled(*CONSUMERS)
         self.stage.check(*CONSUMERS)
+
+    def _goes_on(self, producer: Command) -> None:
+        """Wait until ten more orders are handled, or none comes any more."""
+        wanted = len(self.stage.handled()) + 10
+        eventually(
+            lambda: producer.has_ended or len(self.stage.handled()) >= wanted, 40, self.stage.story
+        )
 
     def _happens(self, kind: str, harm: Callable[[], None]) -> None:
         if kind.startswith("worker"):

@@ -1,5 +1,6 @@
 """The checker finds what is planted, so that finding nothing means something."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.support.checker import OWN_HEADERS, check
-from tests.faults.support.ledgers import Fault, Ledgers, Policy, Step, Stop, Try, read
+from tests.faults.support.ledgers import Fault, Handled, Ledgers, Policy, Step, Stop, Try, read
 from tests.faults.support.witness import Stored
 
 CONSUMER = "Pulled"
@@ -289,3 +290,14 @@ def test_a_long_report_is_cut_short() -> None:
 def test_a_line_of_a_ledger_that_is_still_being_written_is_not_read_yet(tmp_path: Path) -> None:
     (tmp_path / "handled.jsonl").write_text('{"event": "START"}\n{"event": "DO')
     assert read(tmp_path, "handled") == [{"event": "START"}]
+
+
+def test_the_ledger_of_the_handlers_is_read_on_where_it_was_read_last(tmp_path: Path) -> None:
+    step = {"id": "p-1", "at": 1.0, "consumer": "Pulled", "seq": 1, "delivery": 1, "pid": 7}
+    start, done = (json.dumps({**step, "event": event}) for event in ("START", "DONE"))
+    path, handled = tmp_path / "handled.jsonl", Handled(tmp_path)
+    assert handled.steps() == []
+    path.write_text(f"{start}\n{done[:20]}")
+    assert [step.event for step in handled.steps()] == ["START"]
+    path.write_text(f"{start}\n{done}\n")
+    assert [step.event for step in handled.steps()] == ["START", "DONE"]

@@ -92,14 +92,37 @@ class Ledgers:
     stops: list[Stop] = field(default_factory=list)
 
 
+class Handled:
+    """The ledger of the handlers, which is read on from where it was read last."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "handled.jsonl"
+        self._position = 0
+        self._steps: list[Step] = []
+
+    def steps(self) -> list[Step]:
+        """All steps so far."""
+        lines, self._position = _lines(self._path, self._position)
+        names = ("id", "event", "at", "consumer", "seq", "delivery", "pid")
+        self._steps += [Step(**_some(json.loads(line), names)) for line in lines]
+        return self._steps
+
+
 def read(folder: Path, ledger: str) -> list[dict[str, Any]]:
     """The lines of a ledger; none if nobody wrote any."""
-    path = folder / f"{ledger}.jsonl"
+    lines, _ = _lines(folder / f"{ledger}.jsonl", 0)
+    return [json.loads(line) for line in lines]
+
+
+def _lines(path: Path, position: int) -> tuple[list[bytes], int]:
+    """The lines of a file from there on, and where the next one begins."""
     if not path.exists():
-        return []
-    # A write that goes over the end of a page is seen in parts: what has no end yet is to come.
-    written, _, _ = path.read_text().rpartition("\n")
-    return [json.loads(line) for line in written.splitlines()]
+        return [], position
+    with path.open("rb") as file:
+        file.seek(position)
+        # A write that goes over the end of a page is seen in parts: what has no end yet is to come.
+        written, end, _ = file.read().rpartition(b"\n")
+    return written.splitlines(), position + len(written) + len(end)
 
 
 def tries(folder: Path) -> list[Try]:
@@ -110,8 +133,7 @@ def tries(folder: Path) -> list[Try]:
 
 def steps(folder: Path) -> list[Step]:
     """The ledger of the handlers."""
-    names = ("id", "event", "at", "consumer", "seq", "delivery", "pid")
-    return [Step(**_some(entry, names)) for entry in read(folder, "handled")]
+    return Handled(folder).steps()
 
 
 def _some(entry: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

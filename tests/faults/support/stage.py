@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.command import Command
 from tests.faults.support.checker import Report, check
-from tests.faults.support.ledgers import Fault, Ledgers, Policy, Step, Stop, steps, tries
+from tests.faults.support.ledgers import Fault, Handled, Ledgers, Policy, Step, Stop, tries
 from tests.faults.support.witness import ADVISORIES, Witness
 from tests.waiting import eventually
 
@@ -73,6 +73,7 @@ class Stage:
         self.faults: list[Fault] = []
         self.stops: list[Stop] = []
         self._commands: list[Command] = []
+        self._handled = Handled(folder)
         self._began = time.monotonic()
 
     def create(self, replicas: int = 1) -> None:
@@ -155,7 +156,7 @@ class Stage:
 
     def handled(self, event: str = "DONE") -> list[Step]:
         """The steps of this kind that are in the ledger of the handlers."""
-        return [step for step in steps(self.folder) if step.event == event]
+        return [step for step in self._handled.steps() if step.event == event]
 
     def reaches(self, event: str, count: int, within: float = 30) -> None:
         """Wait until this number of steps of this kind is in the ledger."""
@@ -188,7 +189,7 @@ class Stage:
                 longest_retry=self.attributes["max_retry_delay"],
             ),
             published=tries(self.folder),
-            handled=steps(self.folder),
+            handled=self._handled.steps(),
             stream=self.witness.messages(STREAM),
             dead=self.witness.messages(f"{STREAM}-dlq"),
             ended=self._ended(),
