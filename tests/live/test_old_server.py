@@ -29,6 +29,7 @@ def test_a_worker_ends_at_once_and_names_a_server_that_is_too_old(
 
         class Orders(JetstreamPullConsumer):
             stream_name = {fresh("orders")!r}
+            filter_subject = ">"
 
             async def handle_message(self, message):
                 pass
