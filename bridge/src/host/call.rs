@@ -5,6 +5,8 @@
 //! stops where it comes to them: it sleeps until the process has ended, a moment later.
 #![allow(unsafe_code, reason = "PyO3 declares that none of Python's functions unwinds")]
 
+use std::hint::black_box;
+
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -21,6 +23,9 @@ unsafe extern "C-unwind" {
         result: *mut *mut ffi::PyObject,
     ) -> ffi::PySendResult;
 }
+
+// PyO3 declares them too, and without unwinding. An optimizer that sees both declarations at once, as for a release, believes
+// that one; so it must not see which functions are called.
 
 /// Stops the thread when it is unwound without a panic of Rust.
 struct Stop;
@@ -42,6 +47,17 @@ fn stopping<T>(call: impl FnOnce() -> T) -> T {
     answer
 }
 
+type Call = unsafe extern "C-unwind" fn(
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+type Send = unsafe extern "C-unwind" fn(
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+    *mut *mut ffi::PyObject,
+) -> ffi::PySendResult;
+
 /// Calls `callable` with these arguments.
 pub(crate) fn call<'py>(
     callable: &Bound<'py, PyAny>,
@@ -49,9 +65,10 @@ pub(crate) fn call<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = callable.py();
     let args = args.into_pyobject(py).map_err(Into::into)?;
+    let function = black_box::<Call>(PyObject_Call);
     // SAFETY: attached to Python; the result is a new reference or null with an exception set.
     unsafe {
-        let answer = stopping(|| PyObject_Call(callable.as_ptr(), args.as_ptr(), std::ptr::null_mut()));
+        let answer = stopping(|| function(callable.as_ptr(), args.as_ptr(), std::ptr::null_mut()));
         Bound::from_owned_ptr_or_err(py, answer)
     }
 }
@@ -61,6 +78,7 @@ pub(crate) fn call<'py>(
 /// # Safety
 /// `iter` is an iterator, and `result` receives a new reference unless the answer is an error.
 pub(crate) unsafe fn send_none(iter: &Py<PyAny>, result: *mut *mut ffi::PyObject) -> ffi::PySendResult {
+    let function = black_box::<Send>(PyIter_Send);
     // SAFETY: the caller's.
-    stopping(|| unsafe { PyIter_Send(iter.as_ptr(), ffi::Py_None(), result) })
+    stopping(|| unsafe { function(iter.as_ptr(), ffi::Py_None(), result) })
 }
