@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.faults.support.ledgers import steps
+from tests.faults.support.ledgers import Handled
 from tests.faults.support.stage import Stage
 
 # Most orders are quick, some fail once or for good, some take a while.
@@ -58,7 +58,7 @@ def test_an_ordered_consumer_keeps_the_order_while_its_workers_are_killed(
     for worker in workers:
         stage.stop(worker)
     stage.check(consumer)
-    order = [step.seq for step in steps(stage.folder)]
+    order = [step.seq for step in Handled(stage.folder).steps()]
     assert order == sorted(order), stage.story()
 
 

@@ -374,9 +374,10 @@ impl Suspects {
             self.take(number).into_iter().for_each(|delivery| self.run_unmarked(delivery));
             return Ok(None);
         }
-        let mut mark = match tried {
-            Some(mark) => mark,
-            None => Arc::new(Mark::of(&message, attempt, losses.unwrap_or_default(), members.count)?),
+        let with_losses = |losses| Mark::of(&message, attempt, losses, members.count).map(Arc::new);
+        let mut mark = match &tried {
+            Some(mark) => mark.clone(),
+            None => with_losses(losses.unwrap_or_default())?,
         };
         if losses.is_none()
             && let Some(state) = mark.find(&self.settler.shared.connection()).await?
@@ -385,9 +386,10 @@ impl Suspects {
                 self.run_as_usual(number);
                 return Ok(None);
             }
-            // Under either mark, nothing was found out yet.
-            if state.is_unrun || (state.is_own && state.progress != Progress::Ended) {
-                mark = Arc::new(Mark::of(&message, attempt, state.losses, members.count)?);
+            // Nothing was found out under such a mark. The one that was tried here has its losses already, and only that one
+            // knows that it may be stored.
+            if tried.is_none() && (state.is_unrun || (state.is_own && state.progress != Progress::Ended)) {
+                mark = with_losses(state.losses)?;
             }
             // A process that is here is not lost.
             if !state.is_own && state.progress != Progress::Ended {
@@ -606,7 +608,7 @@ mod tests {
         suspect
     }
 
-    /// Whether the message is no suspect when it comes again.
+    /// Whether the message runs as usual when it is delivered again.
     fn is_cleared(settler: &Settler, delivery: &Delivery) -> bool {
         settler.shared.forget_returned(delivery.message(), 2)
     }

@@ -131,10 +131,5 @@ def tries(folder: Path) -> list[Try]:
     return [Try(**_some(entry, names)) for entry in read(folder, "published")]
 
 
-def steps(folder: Path) -> list[Step]:
-    """The ledger of the handlers."""
-    return Handled(folder).steps()
-
-
 def _some(entry: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: entry[name] for name in names if name in entry}
