@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import Context, copy_context
-from functools import partial
+from functools import cached_property, partial
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any, cast
@@ -41,6 +42,9 @@ _NAME = "nats_consumer-blocking"
 _STALL_SECONDS = 9.0
 
 _Work = Callable[[], Any]
+_load = attrgetter("load")
+# A thread whose call has outlived its handler is shared last.
+_LOAD_OF_HELD = 1_000_000
 
 logger = logging.getLogger("nats_consumer.worker")
 
@@ -98,7 +102,7 @@ class OwnThread(Executor):
         if thread is not None:
             self._blocked = _message() if self._waits_for(thread) else None
             self._last = None  # or the idle Task would keep its answer
-            self.turn += 1
+            self.turn += 1  # first: the thread may begin a call of the handler meanwhile
             _threads.give_back(thread)
 
     def was_blocked(self) -> bool:
@@ -212,6 +216,9 @@ class _Thread:
         """The calls that it has not made yet."""
         self.made = 0
         self.current: _Call | _Return | None = None
+        self.load = 0
+        """What a handler that would share it competes with. A plain number: all are compared for
+        each message when all are taken."""
         self.watched_on: asyncio.AbstractEventLoop | None = None
         self.patience = _STALL_SECONDS
         self.is_pooled = are_pooled()
@@ -230,11 +237,11 @@ class _Thread:
         """The number by which Python knows it."""
         return self._thread.ident or 0
 
-    @property
-    def is_held(self) -> bool:
-        """Whether the call that it makes has outlived its handler."""
+    def weigh(self) -> None:
+        """Bring the load up to date."""
         call = self.current
-        return isinstance(call, _Call) and call.turn != call.owner.turn
+        is_held = isinstance(call, _Call) and call.turn != call.owner.turn
+        self.load = self.users + self.calls + (_LOAD_OF_HELD if is_held else 0)
 
     def is_alive(self) -> bool:
         """Whether it has not ended."""
@@ -258,6 +265,8 @@ class _Thread:
         try:
             while call := self._next():
                 self.current = call
+                if call.owner is not None and call.turn != call.owner.turn:
+                    self.weigh()
                 call.make()
                 self.current = None
                 del call  # or the idle thread would keep its answer
@@ -301,12 +310,14 @@ class _Threads:
         with self._lock:
             thread = self._free.pop() if self._free else self._started_or_shared()
             thread.users += 1
+            thread.weigh()
             return thread
 
     def call(self, thread: _Thread, call: _Call) -> None:
         """Let the thread make a call."""
         with self._lock:
             thread.calls += 1
+            thread.weigh()
         thread.put(call)
         if thread.calls > 1:
             _watch(thread)
@@ -316,6 +327,7 @@ class _Threads:
         with self._lock:
             thread.calls -= 1
             thread.made += 1
+            thread.weigh()
             self._note_if_free(thread)
 
     def give_back(self, thread: _Thread) -> None:
@@ -325,6 +337,7 @@ class _Threads:
             if thread.users == 0 and thread.is_pooled:
                 thread.calls += 1
                 thread.put(_Return())
+            thread.weigh()
             self._note_if_free(thread)
 
     def remove(self, thread: _Thread) -> bool:
@@ -345,9 +358,13 @@ class _Threads:
             self._all = [each for each in self._all if each.is_alive()]
             return [each.name for each in self._all]
 
+    @cached_property
+    def _most(self) -> int:
+        return 1 if has_one_writer() else max_threads()
+
     def _started_or_shared(self) -> _Thread:
-        if len(self._all) >= (1 if has_one_writer() else max_threads()):
-            return min(self._all, key=lambda each: (each.is_held, each.users, each.calls))
+        if len(self._all) >= self._most:
+            return min(self._all, key=_load)
         self._started += 1
         thread = _Thread(f"{_NAME}-{self._started}")
         self._all.append(thread)
