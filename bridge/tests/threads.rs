@@ -155,6 +155,26 @@ fn what_waits_behind_a_slow_handler_is_taken_by_an_idle_thread() {
 }
 
 #[test]
+fn a_thread_leaves_fast_handlers_to_another_one_that_runs_them() {
+    let stage = Stage::new(2);
+    let _open = stage.lane("idle", 2);
+    let (first, other) = (stage.seat(), stage.seat());
+    let leaves = |_| {
+        let lane = stage.lane("orders", 2);
+        stage.put(&lane, 3);
+        assert!(stage.pool.next(&other).is_some());
+        assert_eq!(turn(&stage.pool, &first), Some("orders"), "nothing is known about the handlers");
+        let leaves = stage.pool.next(&first).is_none();
+        stage.pool.break_off(&first);
+        stage.pool.break_off(&other);
+        lane.close();
+        leaves
+    };
+    // Not while the machine holds up the test for five milliseconds.
+    assert!((0..100).any(leaves));
+}
+
+#[test]
 fn a_recall_gives_back_what_waits_in_the_queue_in_hands_and_in_batches() {
     let stage = Stage::new(2);
     let lane = stage.lane("orders", 2);

@@ -235,7 +235,8 @@ impl<W> Pool<W> {
     pub(crate) fn next(&self, seat: &Arc<Seat<W>>) -> Option<Turn<W>> {
         let mut state = lock(&self.state);
         self.finish_turn(&mut state, seat);
-        let turn = self.take(&mut state, seat, true);
+        // If another thread is enough, this one gives it the GIL.
+        let turn = self.take(&mut state, seat, false);
         let idle = state.call(self.has_held());
         drop(state);
         wake(idle);
