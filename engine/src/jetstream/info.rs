@@ -2,7 +2,7 @@
 //!
 //! Their configurations stay JSON, so that a field that this version does not know survives an update.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -77,6 +77,12 @@ impl ConsumerInfo {
     /// How many deliveries may be unsettled; -1 is any number.
     pub(crate) fn max_ack_pending(&self) -> i64 {
         self.config.get("max_ack_pending").and_then(Value::as_i64).unwrap_or(-1)
+    }
+
+    /// When the durable was created; long ago where the server does not say.
+    pub(crate) fn created_at(&self) -> SystemTime {
+        let created = self.created.as_deref().and_then(|text| humantime::parse_rfc3339(text).ok());
+        created.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// Whether a worker reads from the durable.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,7 @@ fn alone() -> usize {
 pub(crate) struct MarkState {
     /// Its place in the stream of marks: another one when it was written again.
     pub(crate) sequence: u64,
+    pub(crate) written: SystemTime,
     pub(crate) progress: Progress,
     /// How many workers were lost before with the message running in company.
     pub(crate) losses: u64,
@@ -185,8 +186,8 @@ impl Mark {
                 .map_err(|error| unreadable(&self.subject, &self.source, error))?;
         let is_own = worker == this_worker();
         let is_returned = progress == Progress::Ended && !is_unrun && attempt + 1 == self.attempt;
-        let sequence = stored.sequence;
-        Ok(Some(MarkState { sequence, progress, losses, group, is_own, is_returned, is_unrun }))
+        let (sequence, written) = (stored.sequence, stored.time);
+        Ok(Some(MarkState { sequence, written, progress, losses, group, is_own, is_returned, is_unrun }))
     }
 
     /// Writes that the message is about to run, and waits until that is confirmed. Where that fails, or nobody

@@ -152,7 +152,7 @@ pub(crate) async fn sweep(
         let unreadable = stored.filter(|stored| is_for(stored, options) && !is_readable(&stored.headers));
         if let Some(stored) = unreadable {
             search.has_suspicion = true;
-            put_away(connection, options, durable, settler, stored).await?;
+            put_away(connection, options, &info, settler, stored).await?;
         }
         search.has_seen(sequence);
     }
@@ -171,15 +171,16 @@ fn is_for(stored: &Stored, options: &ConsumerOptions) -> bool {
 async fn put_away(
     connection: &Connection,
     options: &ConsumerOptions,
-    durable: &str,
+    durable: &ConsumerInfo,
     settler: &Settler,
     stored: Stored,
 ) -> Result<()> {
-    let message = Message::delivered(&stored, &options.stream, durable, false, None);
+    let message = Message::delivered(&stored, &options.stream, &durable.name, false, None);
     // Below it, a message that waits for a retry may hold the ack floor: then the search of every later worker finds
-    // it again.
+    // it again. An earlier durable of this name may have left a mark too; this one is sent the message again.
     let mark = Mark::of(&message, 1, 0, 1)?;
-    if mark.find(connection).await.is_ok_and(|found| found.is_some()) {
+    let created = durable.created_at();
+    if mark.find(connection).await.is_ok_and(|found| found.is_some_and(|found| found.written >= created)) {
         return Ok(());
     }
     warn!(

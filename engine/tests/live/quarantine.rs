@@ -97,6 +97,23 @@ async fn one_in_a_recreated_stream_is_found_though_its_sequence_was_looked_at_be
     stage.all_settled().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_put_away_is_found_again_when_its_durable_is_recreated() {
+    let stage = Stage::set().await;
+    let options = ConsumerOptions { ack_wait: Duration::from_secs(2), ..pull() };
+    let mut letters = stage.hear("dlq.orders.billing").await;
+    publish_raw(&stage, b"no colon", "poison").await;
+    let first = consume(stage.address(), options.clone(), Seen::default().and_ack()).await.unwrap();
+    assert_eq!(letters.next().await.payload, "poison");
+    eventually("it has its mark", async || stage.stored("orders-marks").await == 1).await;
+    first.drain(Duration::from_secs(1)).await;
+
+    stage.api("CONSUMER.DELETE.orders.billing", &Value::Null).await;
+    let _second = consume(stage.address(), options, Seen::default().and_ack()).await.unwrap();
+    assert_eq!(letters.next().await.payload, "poison");
+    stage.all_settled().await;
+}
+
 /// A message that waits an hour for its retry holds the ack floor below everything behind it.
 async fn hold_the_floor(stage: &Stage) -> ConsumerOptions {
     let options =
