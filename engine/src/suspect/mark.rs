@@ -173,6 +173,10 @@ impl Mark {
         *lock(&self.members) = Some(group);
     }
 
+    pub(crate) fn is_of_same_message(&self, other: &Self) -> bool {
+        self.subject == other.subject
+    }
+
     /// The mark as the server has it; `None` where there is none.
     pub(crate) async fn find(&self, connection: &Connection) -> Result<Option<MarkState>> {
         let what = json!({ "last_by_subj": self.subject });

@@ -386,15 +386,21 @@ impl Suspects {
                 self.run_as_usual(number);
                 return Ok(None);
             }
-            // Nothing was found out under such a mark. The one that was tried here has its losses already, and only that one
-            // knows that it may be stored.
-            if tried.is_none() && (state.is_unrun || (state.is_own && state.progress != Progress::Ended)) {
-                mark = with_losses(state.losses)?;
-            }
+            let is_open = state.progress != Progress::Ended;
             // A process that is here is not lost.
-            if !state.is_own && state.progress != Progress::Ended {
+            if is_open && !state.is_own {
                 self.forget_mark(number);
                 return Ok(Some(FoundMark { number, mark, state }));
+            }
+            // An older delivery of it runs on after an outage: two would write one mark, and wait for each other.
+            if is_open && self.runs_already(&mark) {
+                self.put_off(number);
+                return Ok(None);
+            }
+            // Nothing was found out under such a mark. The one that was tried here has its losses already, and only that one
+            // knows that it may be stored.
+            if tried.is_none() && (is_open || state.is_unrun) {
+                mark = with_losses(state.losses)?;
             }
         }
         if members.count > 1 {
@@ -471,6 +477,11 @@ impl Suspects {
             mark.renew(shared, Some(Progress::Accompanied)).await;
         }
         Ok(())
+    }
+
+    /// Whether an older delivery of the message runs in this process.
+    fn runs_already(&self, mark: &Mark) -> bool {
+        self.living_marks().iter().any(|other| other.is_of_same_message(mark))
     }
 
     /// Writes the mark of the suspect, and takes the suspect; `None` when it was recalled.

@@ -471,6 +471,18 @@ async fn a_suspect_that_comes_again_after_an_outage_is_not_taken_for_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_that_comes_again_after_an_outage_does_not_run_beside_its_older_run() {
+    let mut stage = Stage::set().await;
+    lose_workers(&stage, 1, 4).await;
+    let (go_on, seen) = (Arc::new(Semaphore::new(0)), Seen::default());
+    let consumption = out_of_reach(&mut stage, &go_on, &seen).await;
+    eventually("it was handed back", async || consumption.counters().handed_back > 0).await;
+    go_on.add_permits(9);
+    stage.all_settled().await;
+    assert_eq!((seen.count(), consumption.counters().dead_lettered), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn handlers_that_run_for_hours_make_the_others_wait_once_however_many_suspects_come() {
     let stage = Stage::set().await;
     for place in lose_workers(&stage, 6, 4).await {
