@@ -68,12 +68,18 @@ pub(crate) struct Suspects {
 /// The suspects that do not run. They stay here whatever is found out about them, so that a drain has them all.
 #[derive(Debug, Default)]
 struct Waitlist {
-    deliveries: HashMap<u64, Delivery>,
-    /// The marks that may have been written although their deliveries do not run.
-    tried: HashMap<u64, Arc<Mark>>,
+    deliveries: HashMap<u64, Waiting>,
     /// Whose turn it is.
     queue: VecDeque<Suspect>,
     known: u64,
+}
+
+/// A suspect that does not run.
+#[derive(Debug)]
+struct Waiting {
+    delivery: Delivery,
+    /// Its mark, which may have been written.
+    tried: Option<Arc<Mark>>,
 }
 
 /// A suspect by its number.
@@ -116,6 +122,7 @@ struct FoundMark {
 struct Marking<'a> {
     suspects: &'a Suspects,
     number: u64,
+    mark: &'a Arc<Mark>,
     delivery: Option<Delivery>,
 }
 
@@ -128,7 +135,8 @@ impl Marking<'_> {
 impl Drop for Marking<'_> {
     fn drop(&mut self) {
         if let Some(delivery) = self.delivery.take() {
-            self.suspects.insert(&mut lock(&self.suspects.waiting), self.number, delivery);
+            let suspect = Waiting { delivery, tried: Some(self.mark.clone()) };
+            self.suspects.insert(&mut lock(&self.suspects.waiting), self.number, suspect);
         }
     }
 }
@@ -219,21 +227,19 @@ impl Suspects {
             let number = waiting.known;
             waiting.known += 1;
             waiting.queue.push_back(Suspect { number, losses: None, group: LARGEST_GROUP });
-            self.insert(&mut waiting, number, delivery);
+            self.insert(&mut waiting, number, Waiting { delivery, tried: None });
         }
         self.arrived.notify_one();
     }
 
-    fn insert(&self, waiting: &mut Waitlist, number: u64, delivery: Delivery) {
+    fn insert(&self, waiting: &mut Waitlist, number: u64, suspect: Waiting) {
         self.gate.keep(1);
-        waiting.deliveries.insert(number, delivery);
+        waiting.deliveries.insert(number, suspect);
     }
 
     /// The suspect, to settle it or to give it to the handlers; `None` when it was recalled.
     fn take(&self, number: u64) -> Option<Delivery> {
-        let mut waiting = lock(&self.waiting);
-        waiting.tried.remove(&number);
-        let delivery = waiting.deliveries.remove(&number)?;
+        let Waiting { delivery, .. } = lock(&self.waiting).deliveries.remove(&number)?;
         self.gate.let_go(1);
         Some(delivery)
     }
@@ -241,12 +247,11 @@ impl Suspects {
     /// Gives back what no handler has started.
     pub(crate) fn recall(&self) -> Vec<Delivery> {
         let mut waiting = lock(&self.waiting);
-        waiting.tried.clear();
         waiting.queue.clear();
         let recalled = std::mem::take(&mut waiting.deliveries);
         drop(waiting);
         self.gate.let_go(recalled.len());
-        recalled.into_values().chain(self.gate.recall()).collect()
+        recalled.into_values().map(|suspect| suspect.delivery).chain(self.gate.recall()).collect()
     }
 
     /// Tells the handlers that deliveries come again after a recall.
@@ -415,10 +420,9 @@ impl Suspects {
     /// somebody else may have it.
     fn held(&self, number: u64) -> Option<(Message, u64, Option<Arc<Mark>>)> {
         let waiting = lock(&self.waiting);
-        let delivery = waiting.deliveries.get(&number)?;
+        let Waiting { delivery, tried } = waiting.deliveries.get(&number)?;
         if delivery.is_held() {
-            let tried = waiting.tried.get(&number).cloned();
-            return Some((delivery.message().clone(), delivery.attempt(), tried));
+            return Some((delivery.message().clone(), delivery.attempt(), tried.clone()));
         }
         drop(waiting);
         self.put_off(number);
@@ -435,10 +439,9 @@ impl Suspects {
 
     /// The mark is another worker's: it is not ended with the delivery.
     fn forget_mark(&self, number: u64) {
-        let mut waiting = lock(&self.waiting);
-        waiting.tried.remove(&number);
-        if let Some(delivery) = waiting.deliveries.get_mut(&number) {
-            delivery.set_hook(None);
+        if let Some(suspect) = lock(&self.waiting).deliveries.get_mut(&number) {
+            suspect.tried = None;
+            suspect.delivery.set_hook(None);
         }
     }
 
@@ -489,12 +492,15 @@ impl Suspects {
         let Some(mut delivery) = self.take(number) else { return Ok(None) };
         // Before it is written: whatever happens from here on, it is ended before the message comes again.
         delivery.set_hook(Some(mark.clone()));
-        lock(&self.waiting).tried.insert(number, mark.clone());
-        let marking = Marking { suspects: self, number, delivery: Some(delivery) };
-        mark.begin(&self.settler.shared, progress).await?;
-        let Some(delivery) = marking.done() else { return Ok(None) };
-        lock(&self.waiting).tried.remove(&number);
-        Ok(Some(delivery))
+        let marking = Marking { suspects: self, number, mark, delivery: Some(delivery) };
+        let begun = mark.begin(&self.settler.shared, progress).await;
+        // Here the recall of a suspension does not find it.
+        if *self.settler.shared.suspended.borrow() {
+            self.hand_back(marking.done().into_iter().collect()).await;
+            return Ok(None);
+        }
+        begun?;
+        Ok(marking.done())
     }
 
     /// The mark of what runs for long is written again and again, which shows that its worker is alive.

@@ -125,11 +125,15 @@ async fn a_record_that_cannot_be_read_stops_nothing() {
 
 /// An inbox that handles nothing, and remembers what it is told.
 #[derive(Debug, Default)]
-struct Told(Mutex<Vec<&'static str>>);
+pub(crate) struct Told(Mutex<Vec<&'static str>>);
 
 impl Told {
     fn note(&self, what: &'static str) {
         self.0.lock().unwrap().push(what);
+    }
+
+    pub(crate) fn so_far(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap().clone()
     }
 }
 
@@ -159,15 +163,15 @@ async fn handlers_start_again_after_a_suspension_however_soon_it_ends() {
     let stage = Stage::set().await;
     let told = Arc::new(Told::default());
     let consumption = consume_into(stage.address(), pull(), told.clone()).await.unwrap();
-    eventually("it fetches", async || !told.0.lock().unwrap().is_empty()).await;
+    eventually("it fetches", async || !told.so_far().is_empty()).await;
     for recalls in 1..=3 {
         consumption.suspend();
         consumption.resume();
         // A suspension that ends at once may not be seen; what matters is the order of those that are.
         consumption.suspend();
-        let recalled = || told.0.lock().unwrap().iter().filter(|what| **what == "recall").count();
+        let recalled = || told.so_far().into_iter().filter(|what| *what == "recall").count();
         eventually("it is suspended", async || recalled() >= recalls).await;
         consumption.resume();
-        eventually("it goes on", async || told.0.lock().unwrap().last() == Some(&"reopen")).await;
+        eventually("it goes on", async || told.so_far().last() == Some(&"reopen")).await;
     }
 }

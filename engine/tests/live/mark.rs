@@ -1,10 +1,12 @@
 //! The marks of suspects: kept through errors that pass, and not taken for left behind too early.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use nats_consumer::{ConsumerOptions, Consumption, consume};
+use nats_consumer::{ConsumerOptions, Consumption, consume, consume_into};
 use serde_json::{Value, json};
 
+use crate::handed_back::Told;
 use crate::stage::{Heard, SOON, Seen, Stage, eventually};
 use crate::suspect::{leave_mark, lose_workers, mark_at, options};
 
@@ -30,6 +32,15 @@ async fn leave_the_place(stage: &Stage, marks: Heard) {
     stage.ask("INFO", &Value::Null).await;
 }
 
+/// The word that settles the next message: the first one that is not a heartbeat.
+async fn settled_by(settlements: &mut Heard) -> bytes::Bytes {
+    let mut word = settlements.next().await.payload;
+    while word == "+WPI" {
+        word = settlements.next().await.payload;
+    }
+    word
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_of_a_moment_costs_a_suspect_neither_its_mark_nor_a_delivery() {
     let stage = Stage::set().await;
@@ -53,11 +64,7 @@ async fn a_drain_while_a_mark_is_written_hands_its_suspect_back_at_once() {
     leave_the_place(&stage, marks).await;
     assert_eq!(consumption.drain(SOON).await, 0);
     assert_eq!(consumption.counters().handed_back, 1);
-    let mut word = settlements.next().await.payload;
-    while word == "+WPI" {
-        word = settlements.next().await.payload;
-    }
-    assert_eq!(word, "-NAK", "without a delay");
+    assert_eq!(settled_by(&mut settlements).await, "-NAK", "without a delay");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,6 +78,47 @@ async fn a_mark_that_may_be_stored_is_ended_though_that_fails_at_first() {
     refuse_for_now(&stage, end).await;
     assert_eq!(draining.await.unwrap(), 0);
     assert_eq!(mark_at(&stage, &place).await, "ended");
+}
+
+/// Stores the mark and confirms it, as its stream would have done.
+async fn store_confirmed(stage: &Stage, mark: async_nats::Message, place: &str) {
+    let stream = json!({ "name": "orders-marks", "subjects": ["_mark.orders.>"], "max_msgs_per_subject": 1 });
+    stage.api("STREAM.CREATE.orders-marks", &stream).await;
+    let reply = mark.reply.unwrap();
+    stage.client.publish_with_reply(place.to_owned(), reply, mark.payload).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_whose_mark_is_written_during_a_suspension_does_not_start() {
+    let stage = Stage::set().await;
+    let mut settlements = stage.hear_settlements().await;
+    let seen = Seen::default();
+    let (consumption, mut marks, place) = waits_for_its_mark(&stage, &seen).await;
+    let mark = marks.next().await;
+    consumption.suspend();
+    leave_the_place(&stage, marks).await;
+    store_confirmed(&stage, mark, &place).await;
+    assert_eq!(settled_by(&mut settlements).await, "-NAK");
+    assert_eq!(seen.count(), 0);
+    consumption.resume();
+    seen.reaches(1).await;
+    stage.all_settled().await;
+    assert_eq!(consumption.counters().dead_lettered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_whose_mark_cannot_be_written_during_a_suspension_is_handed_back_at_once() {
+    let stage = Stage::set().await;
+    let mut settlements = stage.hear_settlements().await;
+    lose_workers(&stage, 1, 4).await;
+    let (mut marks, handlers) = (stage.hear("_mark.>").await, Arc::new(Told::default()));
+    let consumption = consume_into(stage.address(), options(), handlers.clone()).await.unwrap();
+    let mark = marks.next().await;
+    consumption.suspend();
+    eventually("what waits is recalled", async || handlers.so_far().contains(&"recall")).await;
+    leave_the_place(&stage, marks).await;
+    refuse_for_now(&stage, mark).await;
+    assert_eq!(settled_by(&mut settlements).await, "-NAK", "without a delay");
 }
 
 /// Waits until this number of heartbeats of its delivery were heard here; its mark is then written again.
@@ -88,11 +136,7 @@ async fn is_alive_elsewhere(signs: usize) {
         assert_eq!(settlements.next().await.payload, "+WPI");
     }
     leave_mark(&stage, &places[0], "alone", 0).await;
-    let mut word = settlements.next().await.payload;
-    while word == "+WPI" {
-        word = settlements.next().await.payload;
-    }
-    assert_eq!(word, "-NAK {\"delay\":1000000000}");
+    assert_eq!(settled_by(&mut settlements).await, "-NAK {\"delay\":1000000000}");
     leave_mark(&stage, &places[0], "ended", 0).await;
     seen.reaches(1).await;
     stage.all_settled().await;
