@@ -80,12 +80,58 @@ async fn a_mark_that_may_be_stored_is_ended_though_that_fails_at_first() {
     assert_eq!(mark_at(&stage, &place).await, "ended");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn others_continue_between_two_tries_to_write_the_mark_of_a_suspect_that_came_alone() {
+    let stage = Stage::set().await;
+    let seen = Seen::default();
+    let (_consumption, mut marks, _) = waits_for_its_mark(&stage, &seen).await;
+    let mark = marks.next().await;
+    stage.publish(1..2).await;
+    refuse_for_now(&stage, mark).await;
+    seen.reaches(1).await;
+    assert_eq!(seen.payloads(), ["1"]);
+}
+
 /// Stores the mark and confirms it, as its stream would have done.
 async fn store_confirmed(stage: &Stage, mark: async_nats::Message, place: &str) {
     let stream = json!({ "name": "orders-marks", "subjects": ["_mark.orders.>"], "max_msgs_per_subject": 1 });
     stage.api("STREAM.CREATE.orders-marks", &stream).await;
     let reply = mark.reply.unwrap();
     stage.client.publish_with_reply(place.to_owned(), reply, mark.payload).await.unwrap();
+}
+
+/// Stores the mark in a stream that takes no further one.
+async fn store_where_it_stays(stage: &Stage, mark: &async_nats::Message, place: &str) {
+    let stream = |subjects| json!({ "name": "orders-marks", "subjects": [subjects] });
+    stage.api("STREAM.CREATE.orders-marks", &stream("_mark.orders.>")).await;
+    stage.client.request(place.to_owned(), mark.payload.clone()).await.unwrap();
+    stage.api("STREAM.UPDATE.orders-marks", &stream("elsewhere")).await;
+}
+
+/// Says what a stream without room says.
+async fn refuse_for_good(stage: &Stage, mark: async_nats::Message) {
+    let refusal = json!({ "error": { "code": 400, "err_code": 10077, "description": "no room" } });
+    stage.client.publish(mark.reply.unwrap(), refusal.to_string().into()).await.unwrap();
+}
+
+fn progress_in(mark: &async_nats::Message) -> Value {
+    serde_json::from_slice::<Value>(&mark.payload).unwrap()["progress"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_may_be_stored_is_ended_though_the_next_try_is_refused() {
+    let stage = Stage::set().await;
+    let seen = Seen::default();
+    let (_consumption, mut marks, place) = waits_for_its_mark(&stage, &seen).await;
+    let first = marks.next().await;
+    store_where_it_stays(&stage, &first, &place).await;
+    assert_eq!(progress_in(&marks.next().await), "alone", "it is stored");
+    refuse_for_now(&stage, first).await;
+    let second = marks.next().await;
+    assert_eq!(progress_in(&second), "alone", "it is tried again");
+    refuse_for_good(&stage, second).await;
+    seen.reaches(1).await;
+    assert_eq!(progress_in(&marks.next().await), "ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
