@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::bind::durable::upsert;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::demand::Problem;
 use crate::fetch::pace::Pace;
 use crate::fetch::{BURST, Fetch};
@@ -132,7 +132,7 @@ impl Fetch<'_> {
             return;
         }
         let (stream, name) = (&self.options.stream, &self.durable.name);
-        match consumer_info(self.connection, stream, name).await {
+        match self.answered(consumer_info(self.connection, stream, name)).await {
             Ok(info) => self.apply(pace, info).await,
             Err(error) => self.note_refusal(pace, &error),
         }
@@ -144,11 +144,25 @@ impl Fetch<'_> {
         let Some(allowed) = allowed else { return };
         let mut config = info.config;
         config.insert("max_ack_pending".into(), allowed.into());
-        match upsert(self.connection, &self.options.stream, &self.durable.name, &config).await {
+        let writing = upsert(self.connection, &self.options.stream, &self.durable.name, &config);
+        match self.answered(writing).await {
             Ok(_) => {
                 debug!(target: CONSUMER, consumer = self.options.name, "The server may send {allowed} messages at once.");
             }
             Err(error) => self.note_refusal(pace, &error),
+        }
+    }
+
+    /// The answer, unless the connection is lost before: then there is none, and the next look must not wait for it.
+    async fn answered<T>(&self, asking: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut link = self.connection.link();
+        let generation = link.borrow().generation;
+        tokio::select! {
+            answer = asking => answer,
+            _ = link.wait_for(|now| now.generation != generation) => {
+                let text = "The connection was lost before the server answered.";
+                Err(Error::new(ErrorKind::Disconnected, text))
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use nats_consumer::testing::NatsServer;
 use nats_consumer::{ConsumerOptions, ErrorKind, consume};
 use serde_json::{Value, json};
 
-use crate::stage::{Seen, Stage, pull, push};
+use crate::stage::{SOON, Seen, Stage, pull, push, within};
 
 async fn is_consumed(stage: &Stage, options: ConsumerOptions, count: usize) {
     let seen = Seen::default();
@@ -110,17 +110,19 @@ async fn a_server_that_keeps_little_for_a_connection_is_asked_for_less_after_it_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_keeps_little_for_a_connection_pushes_less_after_it_closed_one() {
     let stage = Stage::set_on(NatsServer::builder().config("max_pending: 2MB")).await;
-    for _ in 0..150 {
+    for _ in 0..60 {
         stage.client.request("orders.created", vec![b'x'; 500_000].into()).await.unwrap();
     }
-    let options = ConsumerOptions { ack_wait: Duration::from_secs(1), concurrency: 60, ..push() };
+    // What was lost comes again after the default `ack_wait`, when the test is over: the server sends that at once, whatever
+    // is allowed, and may close the connection again and again.
+    let options = ConsumerOptions { concurrency: 60, ..push() };
     let consumption = consume(stage.address(), options, Seen::default().and_ack()).await.unwrap();
-    stage.all_settled().await;
-    // From 32 MiB to 2 MiB it halves four times; one more loss may follow before the last change is written.
-    let counters = consumption.counters();
-    assert!(counters.repairs <= 6, "the connection was lost {} times", counters.repairs);
-    let allowed = stage.billing().await["config"]["max_ack_pending"].as_i64().unwrap();
-    assert!(counters.repairs == 0 || allowed * 500_000 <= 17 * 1024 * 1024, "{allowed}");
+    within(SOON, "it is allowed less, or nothing was lost", async || {
+        let billing = stage.billing().await;
+        let allowed = billing["config"]["max_ack_pending"].as_i64().unwrap();
+        allowed * 500_000 <= 17 * 1024 * 1024 || consumption.counters().succeeded == 60
+    })
+    .await;
 }
 
 async fn grouped(policy: &str) -> Stage {
