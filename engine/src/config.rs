@@ -649,6 +649,11 @@ impl ConsumerOptions {
         self.at_once().saturating_mul(if self.batching.is_some() { 2 } else { 1 })
     }
 
+    /// Whether the durable's `max_ack_pending` follows the handlers.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.kind == Kind::Push && self.max_ack_pending.is_none() && self.manages_durable
+    }
+
     /// Refuses a filter with a brace: it is meant as a name, and a server would take it literally.
     pub(crate) fn refuse_braces(&self) -> Result<()> {
         let Some(filter) = self.filter_subjects.iter().find(|text| text.contains(['{', '}'])) else {

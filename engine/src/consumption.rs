@@ -19,7 +19,7 @@ use crate::batch::BatchHandler;
 use crate::batch::pool::BatchPool;
 use crate::bind::durable::{Durable, bind, delete};
 use crate::bind::position::Resume;
-use crate::config::{Batching, ConnectOptions, ConsumerOptions, Exhausted, Kind};
+use crate::config::{Batching, ConnectOptions, ConsumerOptions, Exhausted};
 use crate::connect::Connection;
 use crate::connect::seat::Seat;
 use crate::error::{Error, ErrorKind, Result};
@@ -61,7 +61,7 @@ const COUNTING: Duration = Duration::from_secs(1);
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Consumes with a Rust handler, on the current tokio runtime. Consumptions of one runtime with equal `connect` share a
-/// connection; busy ones and those by push have their own.
+/// connection while they have little to do.
 ///
 /// ```no_run
 /// use nats_consumer::{ConnectOptions, ConsumerOptions, Message, consume};
@@ -271,13 +271,13 @@ async fn start(
 ) -> Result<Consumption> {
     consumer.validate()?;
     let seat = Arc::new(Seat::of(&connect, &consumer.name));
-    if consumer.kind == Kind::Push || is_little(consumer.max_ack_pending) {
+    if is_little(consumer.max_ack_pending) {
         seat.stay_apart();
     }
     let connection = seat.take().await?;
     monitor.note(Machine::binds);
     let durable = bind(&connection, &consumer, &Resume::default()).await?;
-    let connection = apart_if_needed(&seat, connection, &consumer.stream, &durable).await;
+    let connection = apart_if_needed(&seat, connection, &consumer, &durable).await;
     // An inherited durable is the consumer's own from now on.
     let options = Arc::new(ConsumerOptions { durable: durable.name.clone(), inherits: None, ..consumer });
     let shared = Shared::new(options.clone(), connection.clone(), monitor);
@@ -337,13 +337,20 @@ fn is_little(max_ack_pending: Option<i64>) -> bool {
 
 /// The connection for a consumption that begins: one of its own, if others use this one and many messages wait, or if a
 /// loss would hold it up.
-async fn apart_if_needed(seat: &Seat, connection: Connection, stream: &str, durable: &Durable) -> Connection {
-    let is_little = is_little(durable.config.get("max_ack_pending").and_then(Value::as_i64));
+async fn apart_if_needed(
+    seat: &Seat,
+    connection: Connection,
+    consumer: &ConsumerOptions,
+    durable: &Durable,
+) -> Connection {
+    let allowed = durable.config.get("max_ack_pending").and_then(Value::as_i64);
+    // A worker that sets the pace makes room for what follows a loss.
+    let is_little = !consumer.is_paced() && is_little(allowed);
     if is_little {
         seat.stay_apart();
     }
     let needs_its_own =
-        is_little || seat.has_company() && has_backlog(&connection, stream, &durable.name).await;
+        is_little || seat.has_company() && has_backlog(&connection, &consumer.stream, &durable.name).await;
     if !needs_its_own || seat.is_on_its_own() {
         return connection;
     }

@@ -46,6 +46,8 @@ pub(super) struct Pace {
     held: usize,
     pause: Duration,
     looked: Instant,
+    /// What the server counts as unsettled may have been lost on its way. The next message has to fit in beside it.
+    may_have_lost: bool,
     /// This worker may not change the durable.
     is_denied: bool,
 }
@@ -65,6 +67,7 @@ impl Pace {
             held: 0,
             pause: SHORTEST_LOOK_PAUSE,
             looked: now,
+            may_have_lost: true,
             is_denied: false,
         }
     }
@@ -81,6 +84,12 @@ impl Pace {
     /// The connection was lost: perhaps too much waited for it.
     pub(super) fn lose(&mut self, now: Instant) {
         self.budget.lose(now);
+        self.may_have_lost = true;
+    }
+
+    /// Whether deliveries may be lost since the last look.
+    pub(super) fn may_have_lost(&self) -> bool {
+        self.may_have_lost && !self.is_denied
     }
 
     /// Whether to ask how the durable stands. `is_backlogged`: messages may wait at the server.
@@ -115,9 +124,12 @@ impl Pace {
             need
         } else if is_full && self.is_short() {
             need.max(granted + granted / 2).min(most.max(granted))
+        } else if self.may_have_lost && self.is_short() {
+            need.max(granted)
         } else {
             granted
         };
+        self.may_have_lost &= !self.is_short();
         if wanted > granted {
             (self.raised, self.settled_then) = (now, self.settled);
             self.pause = SHORTEST_LOOK_PAUSE;
@@ -229,6 +241,27 @@ mod tests {
         worker.after(MILLI, 0, 0, 0);
         assert_eq!(worker.look(&durable(4, 4, 1000)), Some(8));
         assert_eq!(worker.look(&durable(8, 6, 1000)), None, "there is room");
+    }
+
+    #[test]
+    fn deliveries_lost_with_a_connection_leave_room_for_the_next_message() {
+        let mut worker = Worker::new(2);
+        worker.after(MILLI, 0, 0, 0);
+        assert_eq!(worker.look(&durable(2, 0, 0)), None, "nothing is lost");
+        assert_eq!(worker.look(&durable(2, 2, 0)), None, "another worker has them");
+        worker.pace.lose(worker.now);
+        assert_eq!(worker.look(&durable(2, 2, 0)), Some(4));
+        assert_eq!(worker.look(&durable(4, 4, 0)), None, "it was lost once");
+        worker.pace.lose(worker.now);
+        assert_eq!(worker.look(&durable(4, 2, 0)), None, "there is room");
+    }
+
+    #[test]
+    fn a_worker_that_holds_what_the_server_counts_has_lost_nothing() {
+        let mut worker = Worker::new(2);
+        worker.after(MILLI, 0, 2, 100);
+        worker.pace.lose(worker.now);
+        assert_eq!(worker.look(&durable(2, 2, 0)), None);
     }
 
     #[test]

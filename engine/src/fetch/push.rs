@@ -85,7 +85,7 @@ impl Fetch<'_> {
 
     /// Has the server send as much as the handlers use up, if the declaration leaves that open.
     async fn keep_pace(&self, arrivals: &Arrivals) -> Infallible {
-        if self.options.max_ack_pending.is_some() || !self.options.manages_durable {
+        if !self.options.is_paced() {
             return std::future::pending().await;
         }
         let (places, counters) = (&self.settler.shared.places, &self.settler.shared.counters);
@@ -100,8 +100,9 @@ impl Fetch<'_> {
             pace.observe(now, places, arrivals.largest.swap(0, Relaxed));
             // A retry that waits takes a place at the server.
             let has_retried = counters.retried.load(Relaxed) != retried;
-            let is_backlogged = arrivals.is_backlogged.load(Relaxed) || has_retried;
-            if self.connection.is_up() && pace.wants_look(now, is_backlogged) {
+            let may_wait = arrivals.is_backlogged.load(Relaxed) || has_retried || pace.may_have_lost();
+            let is_backlogged = may_wait && self.connection.is_up();
+            if pace.wants_look(now, is_backlogged) {
                 retried = counters.retried.load(Relaxed);
                 self.adjust(&mut pace).await;
             }

@@ -73,12 +73,20 @@ fn named(options: ConsumerOptions, durable: &str) -> ConsumerOptions {
         .filter(format!("orders.{durable}"))
 }
 
-/// Neighbours, each with what it has seen.
+/// Neighbours by pull, each with what it has seen.
 async fn neighbours(address: &ConnectOptions, count: usize) -> Vec<(Consumption, Seen)> {
+    neighbours_like(pull, address, count).await
+}
+
+async fn neighbours_like(
+    options: fn() -> ConsumerOptions,
+    address: &ConnectOptions,
+    count: usize,
+) -> Vec<(Consumption, Seen)> {
     let mut all = Vec::new();
     for number in 0..count {
         let seen = Seen::default();
-        let options = named(pull(), &format!("neighbour{number}"));
+        let options = named(options(), &format!("neighbour{number}"));
         all.push((consume(address.clone(), options, seen.and_ack()).await.unwrap(), seen));
     }
     all
@@ -98,11 +106,15 @@ async fn time_to_reach(stage: &Stage, neighbours: &[(Consumption, Seen)]) -> Dur
     began.elapsed()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn consumptions_of_one_process_share_a_connection_which_the_last_one_closes() {
+/// By push, with a place for one message: a lost one holds up the next.
+fn narrow_push() -> ConsumerOptions {
+    push().concurrency(1)
+}
+
+async fn share_a_connection_which_the_last_one_closes(options: fn() -> ConsumerOptions) {
     let stage = Stage::set().await;
     let (way, address) = Way::to(&stage).await;
-    let mut neighbours = neighbours(&address, 20).await;
+    let mut neighbours = neighbours_like(options, &address, 20).await;
     time_to_reach(&stage, &neighbours).await;
     assert_eq!(way.opened.load(SeqCst), 1);
     let (first, _) = neighbours.remove(0);
@@ -115,6 +127,16 @@ async fn consumptions_of_one_process_share_a_connection_which_the_last_one_close
         other.drain(Duration::from_secs(1)).await;
     }
     way.has(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consumptions_by_pull_share_a_connection_which_the_last_one_closes() {
+    share_a_connection_which_the_last_one_closes(pull).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consumptions_by_push_share_a_connection_which_the_last_one_closes() {
+    share_a_connection_which_the_last_one_closes(push).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +167,8 @@ async fn one_that_a_lost_message_would_hold_up_shares_no_connection() {
     let (way, address) = Way::to(&stage).await;
     let _neighbours = neighbours(&address, 2).await;
     let seen = Seen::default();
-    let _push = consume(address.clone(), named(push(), "push"), seen.and_ack()).await.unwrap();
+    let push = ConsumerOptions { max_ack_pending: Some(20), ..named(push(), "push") };
+    let _push = consume(address.clone(), push, seen.and_ack()).await.unwrap();
     assert_eq!(way.open.load(SeqCst), 2);
     let in_order = named(pull().in_order(), "in_order").exhausted(Exhausted::DeadLetter);
     let _in_order = consume(address.clone(), in_order, seen.and_ack()).await.unwrap();
@@ -156,13 +179,12 @@ async fn one_that_a_lost_message_would_hold_up_shares_no_connection() {
     way.has(4).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_busy_consumption_moves_to_a_connection_of_its_own_and_loses_nothing() {
+async fn moves_to_a_connection_of_its_own_and_loses_nothing(options: ConsumerOptions) {
     let stage = Stage::set().await;
     let (way, address) = Way::to(&stage).await;
     let neighbours = neighbours(&address, 3).await;
     let seen = Seen::default();
-    let busy = consume(address, named(pull(), "busy"), seen.and_ack()).await.unwrap();
+    let busy = consume(address, named(options, "busy"), seen.and_ack()).await.unwrap();
     way.has(1).await;
     let mut count = 0;
     while way.open.load(SeqCst) < 2 {
@@ -188,6 +210,16 @@ async fn a_busy_consumption_moves_to_a_connection_of_its_own_and_loses_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_busy_consumption_by_pull_moves_to_a_connection_of_its_own_and_loses_nothing() {
+    moves_to_a_connection_of_its_own_and_loses_nothing(pull()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_consumption_by_push_moves_to_a_connection_of_its_own_and_loses_nothing() {
+    moves_to_a_connection_of_its_own_and_loses_nothing(push()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_with_a_backlog_begins_on_a_connection_of_its_own() {
     let stage = Stage::set().await;
     let (way, address) = Way::to(&stage).await;
@@ -203,13 +235,13 @@ async fn one_with_a_backlog_begins_on_a_connection_of_its_own() {
     seen.covers(0..1500).await;
 }
 
-async fn harms_no_neighbour(headers: &[u8]) {
+async fn harms_no_neighbour(options: fn() -> ConsumerOptions, headers: &[u8]) {
     let stage = Stage::set().await;
     let mut letters = stage.hear("dlq.orders.>").await;
     let (way, address) = Way::to(&stage).await;
-    let neighbours = neighbours(&address, 10).await;
+    let neighbours = neighbours_like(options, &address, 10).await;
     let seen = Seen::default();
-    let _hit = consume(address, named(pull(), "created"), seen.and_ack()).await.unwrap();
+    let _hit = consume(address, named(options(), "created"), seen.and_ack()).await.unwrap();
     time_to_reach(&stage, &neighbours).await;
     assert_eq!(way.opened.load(SeqCst), 1);
     publish_raw(&stage, headers, "poison").await;
@@ -236,13 +268,23 @@ async fn harms_no_neighbour(headers: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_message_stops_no_neighbour_and_the_one_it_is_for_moves_away() {
-    harms_no_neighbour(b"no colon").await;
+async fn an_unreadable_message_stops_no_neighbour_by_pull_and_the_one_it_is_for_moves_away() {
+    harms_no_neighbour(pull, b"no colon").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nor_does_one_that_closes_the_connection_for_good() {
-    harms_no_neighbour(b"Trace: a\rb").await;
+async fn an_unreadable_message_stops_no_neighbour_by_push_and_the_one_it_is_for_moves_away() {
+    harms_no_neighbour(narrow_push, b"no colon").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_one_by_pull_that_closes_the_connection_for_good() {
+    harms_no_neighbour(pull, b"Trace: a\rb").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_one_by_push_that_closes_the_connection_for_good() {
+    harms_no_neighbour(narrow_push, b"Trace: a\rb").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
