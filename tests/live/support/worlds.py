@@ -256,11 +256,13 @@ class ModelWorld(World):
 
 
 class RealWorld(World):
-    """A real server, and the engine's workers in this process."""
+    """A real server, and the engine's workers in this process. `starts` bounds how many worlds
+    start at once."""
 
-    def __init__(self, stream: str, client: Client) -> None:
+    def __init__(self, stream: str, client: Client, starts: asyncio.Semaphore) -> None:
         super().__init__(stream)
         self._jetstream = client.jetstream()
+        self._starts = starts
         self._running: list[NatsConsumer] = []
 
     def clock(self) -> float:
@@ -270,8 +272,9 @@ class RealWorld(World):
     async def start(self, *consumers: type[NatsConsumer], **fields: Any) -> None:
         """Create the stream and start the workers."""
         self.consumers = list(consumers)
-        await self._jetstream.add_stream(name=self.stream, **self._config(fields))
-        await self.resume()
+        async with self._starts:
+            await self._jetstream.add_stream(name=self.stream, **self._config(fields))
+            await self.resume()
 
     async def pause(self) -> None:
         """Stop the workers."""
