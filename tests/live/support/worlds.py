@@ -20,6 +20,7 @@ from nats_consumer.client import Client
 from nats_consumer.dead_letters import Selection, dead_letters
 from nats_consumer.exceptions import NotFound
 from nats_consumer.names import covers
+from nats_consumer.templates import pattern_of
 from nats_consumer.testing import Nats
 from tests.waiting import PAUSE, becomes_true
 
@@ -301,7 +302,7 @@ class RealWorld(World):
             await self._settled(each, pending)
 
     async def _settled(self, consumer: NatsConsumer, pending: int) -> None:
-        filters = [str(each) for each in consumer.filter_subjects]
+        filters = [pattern_of(each) for each in consumer.filter_subjects]
         async with asyncio.timeout(_LONGEST_WAIT):
             # Only the server knows, and it tells nobody.
             while not self._is_settled(await self._info(consumer), filters, pending):  # noqa: ASYNC110
