@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use nats_consumer::{Consumption, Context, Exhausted, Handler, HandlerError, Message, consume, from_fn};
+use tokio::sync::Notify;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::subscriber::{DefaultGuard, set_default};
@@ -148,12 +149,18 @@ async fn a_program_learns_what_became_of_each_attempt() {
 async fn a_handler_learns_that_it_should_end() {
     let stage = Stage::set().await;
     stage.publish(0..1).await;
-    let handler = from_fn(async |context: Context| {
-        assert!(!context.shutting_down());
-        context.shutdown().await;
+    let runs = Arc::new(Notify::new());
+    let started = runs.clone();
+    let handler = from_fn(move |context: Context| {
+        let started = started.clone();
+        async move {
+            assert!(!context.shutting_down());
+            started.notify_one();
+            context.shutdown().await;
+        }
     });
     let consumption = consumes(&stage, handler).await;
-    eventually("it runs", async || consumption.counters().in_flight == 1).await;
+    runs.notified().await;
     assert_eq!(consumption.drain(crate::stage::PATIENCE).await, 0);
     assert_eq!(consumption.counters().succeeded, 1);
 }
