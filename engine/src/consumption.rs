@@ -21,7 +21,7 @@ use crate::bind::durable::{Durable, bind, delete};
 use crate::bind::position::Resume;
 use crate::config::{Batching, ConnectOptions, ConsumerOptions, Exhausted};
 use crate::connect::Connection;
-use crate::connect::seat::Seat;
+use crate::connect::seat::{FEWEST_TO_SHARE, Seat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fail_point;
 use crate::fetch::LONGEST_END;
@@ -40,9 +40,6 @@ use crate::suspect::Suspects;
 use crate::suspect::gate::Gate;
 use crate::watch::Repairer;
 use crate::watch::announce::Announcer;
-
-/// A durable that allows fewer unsettled deliveries does not share its connection.
-const FEWEST_TO_SHARE: i64 = 100;
 
 /// Waiting messages that keep a consumption busy for a while.
 const BACKLOG: u64 = 1_000;

@@ -13,6 +13,9 @@ use crate::connect::{Connection, RECONNECT_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::{lock, lock_of_process};
 
+/// A durable that allows fewer unsettled deliveries does not share its connection.
+pub(crate) const FEWEST_TO_SHARE: i64 = 100;
+
 /// The shared connections of this process.
 static COMMONS: Mutex<Vec<Weak<Common>>> = Mutex::new(Vec::new());
 

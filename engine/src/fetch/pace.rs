@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::bind::allowance::{UNKNOWN_SIZE, fitting_into, most_for_push};
 use crate::bind::limits::most_allowed;
 use crate::config::{ConsumerOptions, MAX_PREFETCH_BYTES};
+use crate::connect::seat::FEWEST_TO_SHARE;
 use crate::error::{Error, ErrorKind};
 use crate::fetch::budget::Budget;
 use crate::fetch::window::{AHEAD, Window};
@@ -24,6 +25,10 @@ const LONGEST_LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often a worker that holds something looks at its own numbers.
 const OWN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long after a connection was lost the server may still send to it: async-nats closes the old one about when the
+/// new one listens.
+const AFTERMATH: Duration = Duration::from_millis(250);
 
 /// How much larger the allowance may become at once: it is not known yet how fast the handlers are.
 const GROWTH: usize = 16;
@@ -46,8 +51,8 @@ pub(super) struct Pace {
     held: usize,
     pause: Duration,
     looked: Instant,
-    /// What the server counts as unsettled may have been lost on its way. The next message has to fit in beside it.
-    may_have_lost: bool,
+    /// Since when what the server counts as unsettled may be lost on its way. The next message has to fit in beside it.
+    lost: Option<Instant>,
     /// This worker may not change the durable.
     is_denied: bool,
 }
@@ -67,7 +72,7 @@ impl Pace {
             held: 0,
             pause: SHORTEST_LOOK_PAUSE,
             looked: now,
-            may_have_lost: true,
+            lost: Some(now),
             is_denied: false,
         }
     }
@@ -84,31 +89,39 @@ impl Pace {
     /// The connection was lost: perhaps too much waited for it.
     pub(super) fn lose(&mut self, now: Instant) {
         self.budget.lose(now);
-        self.may_have_lost = true;
+        self.lost = Some(now);
+        self.pause = SHORTEST_LOOK_PAUSE;
     }
 
-    /// Whether deliveries may be lost since the last look.
-    pub(super) fn may_have_lost(&self) -> bool {
-        self.may_have_lost && !self.is_denied
+    /// Whether to look for deliveries that were lost.
+    pub(super) fn misses_some(&self, now: Instant) -> bool {
+        self.lost.is_some_and(|when| now - when >= AFTERMATH)
     }
 
-    /// Whether to ask how the durable stands. `is_backlogged`: messages may wait at the server.
-    pub(super) fn wants_look(&self, now: Instant, is_backlogged: bool) -> bool {
-        !self.is_denied && is_backlogged && self.is_short() && now - self.looked >= self.pause
+    /// Whether to ask how the durable stands. `has_reason`: messages may wait at the server, or some may be missing.
+    pub(super) fn wants_look(&self, now: Instant, has_reason: bool) -> bool {
+        !self.is_denied && has_reason && self.is_short() && now - self.looked >= self.pause
     }
 
-    /// How long the numbers can be left alone, unless something arrives; `None` while nothing is held.
-    pub(super) fn wait(&self, is_backlogged: bool) -> Option<Duration> {
-        if is_backlogged && self.is_short() {
+    /// How long the numbers can be left alone, unless something arrives; `None` while nothing is held or missing.
+    pub(super) fn wait(&self, has_reason: bool) -> Option<Duration> {
+        if has_reason && self.is_short() {
             Some(self.pause)
+        } else if self.held > 0 {
+            Some(OWN_LOOK_INTERVAL)
         } else {
-            (self.held > 0).then_some(OWN_LOOK_INTERVAL)
+            self.lost.filter(|_| !self.is_denied).map(|_| AFTERMATH)
         }
     }
 
     /// Whether the durable may be changed.
     pub(super) fn may_change(&self) -> bool {
         !self.is_denied
+    }
+
+    /// Whether what is lost may keep the places of what follows.
+    pub(super) fn may_run_short(&self) -> bool {
+        self.is_denied || self.most < FEWEST_TO_SHARE
     }
 
     /// Another allowance than the durable has, where it should have one.
@@ -124,12 +137,14 @@ impl Pace {
             need
         } else if is_full && self.is_short() {
             need.max(granted + granted / 2).min(most.max(granted))
-        } else if self.may_have_lost && self.is_short() {
+        } else if self.lost.is_some() && self.is_short() {
             need.max(granted)
         } else {
             granted
         };
-        self.may_have_lost &= !self.is_short();
+        if self.misses_some(now) && self.is_short() {
+            self.lost = None;
+        }
         if wanted > granted {
             (self.raised, self.settled_then) = (now, self.settled);
             self.pause = SHORTEST_LOOK_PAUSE;
@@ -140,8 +155,13 @@ impl Pace {
     }
 
     /// The server did not take the allowance.
-    pub(super) fn refused(&mut self, error: &Error) {
-        self.most = most_allowed(error).unwrap_or(self.most).min(self.most);
+    pub(super) fn refused(&mut self, now: Instant, error: &Error) {
+        let most = most_allowed(error);
+        if most.is_some() || error.is_temporary() {
+            // What the last look found is to be tried again.
+            self.lost.get_or_insert(now);
+        }
+        self.most = most.unwrap_or(self.most).min(self.most);
         self.pause = LONGEST_LOOK_PAUSE;
         self.is_denied = error.kind() == ErrorKind::Denied;
     }
@@ -238,7 +258,7 @@ mod tests {
     #[test]
     fn a_worker_that_joins_and_gets_nothing_asks_for_a_share() {
         let mut worker = Worker::new(4);
-        worker.after(MILLI, 0, 0, 0);
+        worker.after(AFTERMATH, 0, 0, 0);
         assert_eq!(worker.look(&durable(4, 4, 1000)), Some(8));
         assert_eq!(worker.look(&durable(8, 6, 1000)), None, "there is room");
     }
@@ -246,14 +266,28 @@ mod tests {
     #[test]
     fn deliveries_lost_with_a_connection_leave_room_for_the_next_message() {
         let mut worker = Worker::new(2);
-        worker.after(MILLI, 0, 0, 0);
+        worker.after(AFTERMATH, 0, 0, 0);
         assert_eq!(worker.look(&durable(2, 0, 0)), None, "nothing is lost");
         assert_eq!(worker.look(&durable(2, 2, 0)), None, "another worker has them");
         worker.pace.lose(worker.now);
         assert_eq!(worker.look(&durable(2, 2, 0)), Some(4));
-        assert_eq!(worker.look(&durable(4, 4, 0)), None, "it was lost once");
+        worker.after(AFTERMATH, 0, 0, 0);
+        assert_eq!(worker.look(&durable(4, 4, 0)), Some(6), "more went to the old connection");
+        worker.after(AFTERMATH, 0, 0, 0);
+        assert_eq!(worker.look(&durable(6, 6, 0)), None, "it was lost once");
         worker.pace.lose(worker.now);
-        assert_eq!(worker.look(&durable(4, 2, 0)), None, "there is room");
+        assert_eq!(worker.look(&durable(6, 2, 0)), None, "there is room");
+    }
+
+    #[test]
+    fn room_for_the_next_message_that_the_server_did_not_make_is_asked_for_again() {
+        let mut worker = Worker::new(2);
+        worker.after(AFTERMATH, 0, 0, 0);
+        assert_eq!(worker.look(&durable(2, 2, 0)), Some(4));
+        worker.pace.refused(worker.now, &Error::new(ErrorKind::Timeout, "no answer"));
+        worker.after(AFTERMATH, 0, 0, 0);
+        assert!(worker.pace.misses_some(worker.now));
+        assert_eq!(worker.look(&durable(2, 2, 0)), Some(4));
     }
 
     #[test]

@@ -44,6 +44,8 @@ impl Fetch<'_> {
             std::future::pending::<Infallible>().await
         };
         tokio::select! {
+            // What arrived before an answer of the server is taken first.
+            biased;
             ended = self.take_pushes(subscriber, &arrivals) => ended,
             never = pacing => match never {},
         }
@@ -100,13 +102,13 @@ impl Fetch<'_> {
             pace.observe(now, places, arrivals.largest.swap(0, Relaxed));
             // A retry that waits takes a place at the server.
             let has_retried = counters.retried.load(Relaxed) != retried;
-            let may_wait = arrivals.is_backlogged.load(Relaxed) || has_retried || pace.may_have_lost();
-            let is_backlogged = may_wait && self.connection.is_up();
-            if pace.wants_look(now, is_backlogged) {
+            let may_wait = arrivals.is_backlogged.load(Relaxed) || has_retried || pace.misses_some(now);
+            let has_reason = may_wait && self.connection.is_up();
+            if pace.wants_look(now, has_reason) {
                 retried = counters.retried.load(Relaxed);
                 self.adjust(&mut pace).await;
             }
-            let wait = pace.wait(is_backlogged);
+            let wait = pace.wait(has_reason);
             tokio::select! {
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 // A worker that holds nothing learns from it that messages wait, or that far too much is allowed.
@@ -134,7 +136,11 @@ impl Fetch<'_> {
         }
         let (stream, name) = (&self.options.stream, &self.durable.name);
         match self.answered(consumer_info(self.connection, stream, name)).await {
-            Ok(info) => self.apply(pace, info).await,
+            Ok(info) => {
+                // What came before the answer is not missing.
+                pace.observe(Instant::now(), &self.settler.shared.places, 0);
+                self.apply(pace, info).await;
+            }
             Err(error) => self.note_refusal(pace, &error),
         }
     }
@@ -168,7 +174,8 @@ impl Fetch<'_> {
     }
 
     fn note_refusal(&self, pace: &mut Pace, error: &Error) {
-        pace.refused(error);
+        pace.refused(Instant::now(), error);
+        self.settler.shared.runs_short.fetch_or(pace.may_run_short(), Relaxed);
         debug!(target: CONSUMER, consumer = self.options.name, "max_ack_pending could not be changed: {error}");
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) suspended: watch::Sender<bool>,
     /// Places of handlers that outlast their delivery.
     pub(crate) late: AtomicUsize,
+    /// Whether what is lost with a connection would hold up what follows: the server allows no more beside it.
+    pub(crate) runs_short: AtomicBool,
     /// How many messages waited at the server when it was asked last.
     pub(crate) backlog: AtomicU64,
     returned: Mutex<Returned>,
@@ -70,6 +72,7 @@ impl Shared {
             connection: watch::Sender::new(connection),
             runtime: tokio::runtime::Handle::current(),
             is_over: AtomicBool::new(false),
+            runs_short: AtomicBool::new(false),
             suspended: watch::Sender::new(false),
             late: AtomicUsize::new(0),
             backlog: AtomicU64::new(0),

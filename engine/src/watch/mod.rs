@@ -222,6 +222,9 @@ impl Repairer {
             if !connection.is_up() || self.stop.is_cancelled() {
                 continue;
             }
+            if shared.runs_short.load(Relaxed) {
+                self.seat.stay_apart();
+            }
             let is_unfit = state == State::Busy || self.seat.is_unfit();
             let opened = if is_unfit && self.seat.has_company() {
                 self.seat.own().await

@@ -180,8 +180,11 @@ async fn one_that_a_lost_message_would_hold_up_shares_no_connection() {
 }
 
 async fn moves_to_a_connection_of_its_own_and_loses_nothing(options: ConsumerOptions) {
-    let stage = Stage::set().await;
-    let (way, address) = Way::to(&stage).await;
+    moves_to_a_connection_of_its_own_and_loses_nothing_on(&Stage::set().await, options).await;
+}
+
+async fn moves_to_a_connection_of_its_own_and_loses_nothing_on(stage: &Stage, options: ConsumerOptions) {
+    let (way, address) = Way::to(stage).await;
     let neighbours = neighbours(&address, 3).await;
     let seen = Seen::default();
     let busy = consume(address, named(options, "busy"), seen.and_ack()).await.unwrap();
@@ -202,7 +205,7 @@ async fn moves_to_a_connection_of_its_own_and_loses_nothing(options: ConsumerOpt
     seen.covers(0..count).await;
     assert!(seen.attempts().iter().all(|attempt| *attempt == 1), "one was lost on the way");
     assert_eq!(seen.count(), count);
-    time_to_reach(&stage, &neighbours).await;
+    time_to_reach(stage, &neighbours).await;
     assert_eq!(busy.counters().repairs, 0);
     busy.drain(Duration::from_secs(1)).await;
     way.has(1).await;
@@ -217,6 +220,17 @@ async fn a_busy_consumption_by_pull_moves_to_a_connection_of_its_own_and_loses_n
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_consumption_by_push_moves_to_a_connection_of_its_own_and_loses_nothing() {
     moves_to_a_connection_of_its_own_and_loses_nothing(push()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_consumption_by_push_without_a_deliver_group_moves_and_nothing_comes_twice() {
+    let stage = Stage::set().await;
+    let alone = json!({
+        "ack_policy": "explicit", "deliver_subject": "deliver.busy", "filter_subject": "orders.busy"
+    });
+    stage.create_durable("busy", alone).await;
+    let options = ConsumerOptions { manages_durable: false, ..push() };
+    moves_to_a_connection_of_its_own_and_loses_nothing_on(&stage, options).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

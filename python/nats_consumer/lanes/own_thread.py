@@ -266,7 +266,7 @@ class _Thread:
             while call := self._next():
                 self.current = call
                 if call.owner is not None and call.turn != call.owner.turn:
-                    self.weigh()
+                    _threads.weigh(self)
                 call.make()
                 self.current = None
                 del call  # or the idle thread would keep its answer
@@ -321,6 +321,11 @@ class _Threads:
         thread.put(call)
         if thread.calls > 1:
             _watch(thread)
+
+    def weigh(self, thread: _Thread) -> None:
+        """The thread begins a call of a handler that has ended."""
+        with self._lock:
+            thread.weigh()
 
     def note_made(self, thread: _Thread) -> None:
         """The thread has made a call."""
