@@ -73,6 +73,15 @@ pub(crate) fn call<'py>(
     }
 }
 
+/// Runs `work` without the GIL. A daemon thread of Python that asks for it again when Python ends stops here: the trampoline
+/// that called it would catch the unwinding, and abort the process.
+pub(crate) fn detached<T: std::marker::Send>(
+    py: Python<'_>,
+    work: impl FnOnce() -> T + std::marker::Send,
+) -> T {
+    stopping(|| py.detach(work))
+}
+
 /// [`PyIter_Send`](ffi::PyIter_Send) of None.
 ///
 /// # Safety

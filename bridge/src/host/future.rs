@@ -22,6 +22,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use crate::host::call::detached;
 use crate::host::error::{exceptions::EngineBug, to_python};
 use crate::host::lock::lock;
 use crate::host::runtime::runtime;
@@ -314,9 +315,9 @@ pub(crate) fn wait_for<T: Send + 'static>(
     let result = if is_main_thread(py)? {
         wait_for_signals_too(py, work)?
     } else {
-        // Python runs no signal handlers here. A daemon thread that comes back while Python ends is ended there, with
-        // nothing of the work left on its stack.
-        py.detach(|| runtime().block_on(work))
+        // Python runs no signal handlers here. A daemon thread that comes back while Python ends has nothing of the work left
+        // on its stack.
+        detached(py, || runtime().block_on(work))
     };
     result.map_err(|_| EngineBug::new_err(()))?.map_err(|error| to_python(&error))
 }

@@ -14,6 +14,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use crate::host::call::detached;
 use crate::host::interpreter;
 use crate::host::lock::lock;
 use crate::host::process::PerProcess;
@@ -89,7 +90,7 @@ pub(crate) fn later(
 #[pyfunction]
 pub(crate) fn take_logs(py: Python<'_>, timeout: f64) -> PyResult<Vec<Record>> {
     let limit = seconds("timeout", timeout)?;
-    let entries = py.detach(|| {
+    let entries = detached(py, || {
         let entries = wait(limit);
         interpreter::wants();
         entries

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 
-use crate::host::call::call;
+use crate::host::call::{call, detached};
 use crate::threads::at_work::Desk;
 use crate::threads::pool::Turn;
 use crate::threads::{ConsumerSeat, Visit, grow, pool, thread_number};
@@ -29,7 +29,7 @@ impl ThreadSeat {
         loop {
             let turn = match pool.next(seat) {
                 Some(turn) => turn,
-                None => py.detach(|| pool.wait(seat, has_rested)),
+                None => detached(py, || pool.wait(seat, has_rested)),
             };
             has_rested = matches!(turn, Turn::Rest);
             let lane = match &turn {
