@@ -2,6 +2,9 @@
 
 from typing import Any
 
+# Decimals of larger figures are noise.
+_LARGE = 100
+
 
 def table(summary: dict[str, Any]) -> str:
     """The table of a workload, and below it what it was measured on and who is missing."""
@@ -32,7 +35,13 @@ def _latency(quantile: str) -> Any:
 
 
 def _figure(name: str) -> Any:
-    return lambda each: f"{each['figures'][name]:,.2f}".rstrip("0").rstrip(".")
+    return lambda each: _rounded(each["figures"][name])
+
+
+def _rounded(value: float) -> str:
+    if value >= _LARGE:
+        return f"{value:,.0f}"
+    return f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 _SHARED = {
