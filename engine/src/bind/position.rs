@@ -72,7 +72,7 @@ impl Position {
         self.acknowledged = Some(durable.ack_floor.stream_seq);
         self.created.clone_from(&durable.created);
         self.delivered = Some(durable.delivered.stream_seq);
-        self.seen = durable.ts.as_deref().and_then(|text| humantime::parse_rfc3339(text).ok());
+        self.seen = durable.told_at();
         self.pause_until = durable.config.get("pause_until").and_then(Value::as_str).map(str::to_owned);
     }
 

@@ -132,17 +132,18 @@ impl Pace {
         let elsewhere = (durable.num_ack_pending - count(self.held)).max(0);
         let need = elsewhere.saturating_add(count(self.size(now, granted))).clamp(1, most);
         let is_full = durable.num_pending > 0 && durable.num_ack_pending >= granted;
+        let is_short = self.is_short();
         let is_too_much = granted / 2 >= most || (self.budget.is_cut() && granted > most);
         let wanted = if granted <= 0 || is_too_much || granted / 4 > need {
             need
-        } else if is_full && self.is_short() {
+        } else if is_full && is_short {
             need.max(granted + granted / 2).min(most.max(granted))
-        } else if self.lost.is_some() && self.is_short() {
+        } else if self.lost.is_some() && is_short {
             need.max(granted)
         } else {
             granted
         };
-        if self.misses_some(now) && self.is_short() {
+        if self.misses_some(now) && is_short {
             self.lost = None;
         }
         if wanted > granted {

@@ -81,14 +81,22 @@ impl ConsumerInfo {
 
     /// When the durable was created; long ago where the server does not say.
     pub(crate) fn created_at(&self) -> SystemTime {
-        let created = self.created.as_deref().and_then(|text| humantime::parse_rfc3339(text).ok());
-        created.unwrap_or(SystemTime::UNIX_EPOCH)
+        time(self.created.as_deref()).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// When the server told this, by its own clock.
+    pub(crate) fn told_at(&self) -> Option<SystemTime> {
+        time(self.ts.as_deref())
     }
 
     /// Whether a worker reads from the durable.
     pub(crate) fn is_read(&self) -> bool {
         self.push_bound || self.num_waiting > 0
     }
+}
+
+fn time(text: Option<&str>) -> Option<SystemTime> {
+    humantime::parse_rfc3339(text?).ok()
 }
 
 /// Asks for the state of a stream.

@@ -141,7 +141,7 @@ impl Lag {
 
 /// The clock of the server when it answered.
 pub(crate) fn now_of(info: &ConsumerInfo) -> SystemTime {
-    let told = info.ts.as_deref().and_then(|text| humantime::parse_rfc3339(text).ok());
+    let told = info.told_at();
     told.unwrap_or_else(SystemTime::now)
 }
 

@@ -179,11 +179,7 @@ async fn one_that_a_lost_message_would_hold_up_shares_no_connection() {
     way.has(4).await;
 }
 
-async fn moves_to_a_connection_of_its_own_and_loses_nothing(options: ConsumerOptions) {
-    moves_to_a_connection_of_its_own_and_loses_nothing_on(&Stage::set().await, options).await;
-}
-
-async fn moves_to_a_connection_of_its_own_and_loses_nothing_on(stage: &Stage, options: ConsumerOptions) {
+async fn moves_to_a_connection_of_its_own_and_loses_nothing(stage: &Stage, options: ConsumerOptions) {
     let (way, address) = Way::to(stage).await;
     let neighbours = neighbours(&address, 3).await;
     let seen = Seen::default();
@@ -214,12 +210,12 @@ async fn moves_to_a_connection_of_its_own_and_loses_nothing_on(stage: &Stage, op
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_consumption_by_pull_moves_to_a_connection_of_its_own_and_loses_nothing() {
-    moves_to_a_connection_of_its_own_and_loses_nothing(pull()).await;
+    moves_to_a_connection_of_its_own_and_loses_nothing(&Stage::set().await, pull()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_consumption_by_push_moves_to_a_connection_of_its_own_and_loses_nothing() {
-    moves_to_a_connection_of_its_own_and_loses_nothing(push()).await;
+    moves_to_a_connection_of_its_own_and_loses_nothing(&Stage::set().await, push()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +226,7 @@ async fn a_busy_consumption_by_push_without_a_deliver_group_moves_and_nothing_co
     });
     stage.create_durable("busy", alone).await;
     let options = ConsumerOptions { manages_durable: false, ..push() };
-    moves_to_a_connection_of_its_own_and_loses_nothing_on(&stage, options).await;
+    moves_to_a_connection_of_its_own_and_loses_nothing(&stage, options).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

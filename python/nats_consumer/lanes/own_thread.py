@@ -179,6 +179,11 @@ class _Call:
         self.owner = owner
         self.turn = turn
 
+    @property
+    def has_outlived(self) -> bool:
+        """Whether the handler that called has ended."""
+        return self.turn != self.owner.turn
+
     def make(self) -> None:
         """Do the work, unless nobody waits for it any more."""
         if self._future.cancelled():
@@ -199,6 +204,7 @@ class _Return:
 
     owner = None
     turn = 0
+    has_outlived = False
 
     def make(self) -> None:
         try:
@@ -239,8 +245,7 @@ class _Thread:
 
     def weigh(self) -> None:
         """Bring the load up to date."""
-        call = self.current
-        is_held = isinstance(call, _Call) and call.turn != call.owner.turn
+        is_held = self.current is not None and self.current.has_outlived
         self.load = self.users + self.calls + (_LOAD_OF_HELD if is_held else 0)
 
     def is_alive(self) -> bool:
@@ -265,7 +270,7 @@ class _Thread:
         try:
             while call := self._next():
                 self.current = call
-                if call.owner is not None and call.turn != call.owner.turn:
+                if call.has_outlived:
                     _threads.weigh(self)
                 call.make()
                 self.current = None
